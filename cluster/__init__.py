@@ -1,0 +1,1 @@
+"""LoudBoxes to one Ray cluster: configs, preflight, hardware discovery."""

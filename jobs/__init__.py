@@ -1,0 +1,1 @@
+"""What a user submits, and the pipeline and reports behind it."""

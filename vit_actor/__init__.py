@@ -1,0 +1,1 @@
+"""A Vision Transformer on one device, behind one small interface."""

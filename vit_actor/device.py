@@ -1,0 +1,65 @@
+"""The one interface every device stands behind: T3000 mesh, CPU, simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+TOP_K = 5
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """The answer to one batch of n images.
+
+    classes: int32 (n, k), best first, k = min(TOP_K, number of classes).
+    probabilities: float32 (n, k), softmax over all classes, beside `classes`.
+    started_at: Unix time in seconds when the device took the batch.
+    seconds: wall time this batch kept the device from the next: completion minus the later of
+        its own start and the previous batch's completion. Summed over batches it is the device's
+        busy time, however many batches were in flight.
+    """
+
+    classes: np.ndarray
+    probabilities: np.ndarray
+    started_at: float
+    seconds: float
+
+
+class Device(Protocol):
+    """A ViT on one device. Not thread-safe: one thread opens, drives and closes it."""
+
+    batch_size: int
+    """Images per full batch, over the whole mesh."""
+
+    description: str
+    """One line for reports: what runs, on what, at which precision. Starts with 'simulated' if it is."""
+
+    def compile(self) -> float:
+        """Load weights, compile, capture the trace; seconds it took. Calling it again returns the same number."""
+
+    def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
+        """Answer batches in order, keeping several in flight.
+
+        batches: uint8 (n, height, width, 3) with 1 <= n <= batch_size, as the checkpoint's
+            preprocessing resized them; short ones are padded inside and cut outside. The device
+            copies what it needs before asking for the next item, so the caller may reuse the array.
+            None means "nothing to do at present": the device completes and yields its oldest
+            batch in flight, if any, so that no answer waits for the next question.
+        """
+
+    def close(self) -> None:
+        """Release everything; safe to call twice and after an error."""
+
+
+def top_k(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, classes) -> classes int32 (n, k) best first, ties to the lower class, and probabilities float32 (n, k)."""
+    logits = logits.astype(np.float32, copy=False)
+    k = min(TOP_K, logits.shape[1])
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = np.take_along_axis(exponents, order, axis=1) / exponents.sum(axis=1, keepdims=True)
+    return order.astype(np.int32), probabilities.astype(np.float32)

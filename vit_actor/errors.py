@@ -1,0 +1,9 @@
+"""What a user did wrong, in one line: the job prints it without a stack trace and exits with code 2."""
+
+
+class UserError(Exception):
+    """Bad input. The message names the thing and the fix, in one line."""
+
+
+class DeviceError(RuntimeError):
+    """A device that cannot be opened, is held by another process, or stopped answering."""
