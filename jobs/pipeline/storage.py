@@ -1,0 +1,98 @@
+"""Where data lives: a local path or a URI, opened as one pyarrow filesystem, with its failures told in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
+
+from vit_actor.errors import UserError
+
+# Schemes pyarrow opens itself; everything else is fsspec's.
+NATIVE_SCHEMES = {"file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf"}
+# Stores without directories, whose objects appear whole or not at all.
+OBJECT_STORES = {"s3", "gcs", "abfs"}
+
+
+def open_storage(uri: str) -> tuple[FileSystem, str]:
+    """The filesystem behind a local path or URI, and the path inside it, without a trailing slash.
+
+    Whether the path exists is not checked: it may be about to be written. Raises UserError for an unknown
+    scheme, a missing fsspec driver, or a store that refuses to open.
+    """
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        return LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    with storage_errors(uri):
+        if scheme in NATIVE_SCHEMES:
+            filesystem, path = FileSystem.from_uri(uri)
+        else:
+            try:
+                driver, path = fsspec.core.url_to_fs(uri)
+            except ValueError:
+                raise UserError(f"{shown(uri)}: unknown scheme {scheme}://; use a local path, s3://, gs:// or fsspec's") from None
+            filesystem = PyFileSystem(FSSpecHandler(driver))
+    return filesystem, path.rstrip("/") or "/"
+
+
+def write_atomically(filesystem: FileSystem, path: str, data: bytes | memoryview | pa.Buffer) -> None:
+    """Put a whole file at `path`, creating its directory: readers see all of it or the previous one, never a part.
+
+    On a local (or mounted) filesystem a hidden `.part` beside it is flushed to disk and renamed; an object store
+    publishes one upload when it closes. Raises OSError; see storage_errors.
+    """
+    if isinstance(filesystem, LocalFileSystem):
+        directory, name = os.path.split(path)
+        os.makedirs(directory, exist_ok=True)
+        partial = os.path.join(directory, f".{name}.{uuid.uuid4().hex}.part")
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # else a crash may leave the new name on an empty file
+            os.replace(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(partial)
+            raise
+        return
+    if filesystem.type_name not in OBJECT_STORES:
+        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turn what a filesystem raises inside the block into a UserError that names `uri` and the fix in one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{shown(uri)}: no such file or directory; check the path") from None
+    except FileExistsError:
+        raise UserError(f"{shown(uri)}: a file is in the way of a directory of that name; choose another path") from None
+    except PermissionError:
+        raise UserError(f"{shown(uri)}: permission denied; check who may access it, or the store's credentials") from None
+    except ImportError as error:
+        raise UserError(f"{shown(uri)}: no driver for it is installed ({_first_line(error)})") from None
+    except pa.ArrowInvalid:  # its message repeats the whole URI, credentials and all
+        raise UserError(f"{shown(uri)}: not a valid URI; check it, and write spaces as %20") from None
+    except OSError as error:
+        raise UserError(f"{shown(uri)}: storage failed ({_first_line(error)}); check the address and credentials") from None
+
+
+def shown(uri: str) -> str:
+    """The URI as it may be printed: without the user and password or query, which can carry credentials."""
+    return re.sub(r"^(\w[\w+.-]*://)(?:[^@?]*:[^@?]*@|[^/@?]*@)?([^?]*)(\?.*)?$", r"\1\2", uri)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
