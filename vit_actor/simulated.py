@@ -1,0 +1,193 @@
+"""A T3000's timing without its answers: three engines on one clock, and classes that are a checksum of the pixels."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from vit_actor.device import TOP_K, BatchResult
+from vit_actor.errors import DeviceError, UserError
+
+IN_FLIGHT = 3
+"""One batch on each engine. Pulling the next only when the oldest is read back still leaves every engine busy."""
+
+_PER_SECOND = {"us": 1e6, "ms": 1e3, "s": 1.0}
+_DURATIONS = ("compute", "upload", "readback", "compile")
+_COUNTS = ("seed", "fail_after", "hang_after")
+
+
+@dataclass(frozen=True)
+class SimulatedTiming:
+    """What a simulated T3000 takes per batch, in seconds, and when it breaks.
+
+    compute: 64 images at eight chips' published 1,370 images/s each.
+    upload: 25.7 MB, a batch of 64 as bfloat16 with four channels, at an assumed 10 GB/s over the four boards'
+        PCIe links together (9.6 MB of uint8 would take 0.96 ms).
+    readback: assumed; the answers are below 150 KB, so latency rather than PCIe bandwidth decides.
+    compile: assumed, and short on purpose: nothing is compiled, and no figure is published.
+    jitter: every time is drawn from time x [1 - jitter, 1 + jitter], uniform, from `seed`.
+    fail_after, hang_after: batches answered before the device fails or stops answering; None for never.
+    Raises UserError for a value that makes no sense.
+    """
+
+    compute: float = 64 / (8 * 1370)
+    upload: float = 64 * 224 * 224 * 4 * 2 / 10e9
+    readback: float = 0.1e-3
+    compile: float = 0.1
+    jitter: float = 0.0
+    seed: int = 0
+    fail_after: int | None = None
+    hang_after: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.compute > 0:
+            raise UserError("simulated device: compute must be above 0, e.g. compute=10ms")
+        for name in ("upload", "readback", "compile"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"simulated device: {name} must not be negative, e.g. {name}=5ms")
+        if not 0 <= self.jitter < 1:
+            raise UserError(f"simulated device: jitter={self.jitter:g} must be from 0 to below 1, e.g. jitter=0.1")
+        for name in _COUNTS:
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise UserError(f"simulated device: {name}={value} must not be negative")
+
+    @classmethod
+    def from_spec(cls, spec: str) -> SimulatedTiming:
+        """From text such as `compute=10ms,upload=5ms,jitter=0.1,seed=1,fail_after=100`; what it omits is the default.
+
+        Durations carry a unit: us, ms or s. Raises UserError naming the part that is wrong.
+        """
+        known = [field.name for field in fields(cls)]
+        values: dict[str, float] = {}
+        for part in filter(None, (part.strip() for part in spec.split(","))):
+            name, _, text = (piece.strip() for piece in part.partition("="))
+            if name not in known:
+                raise UserError(f"simulated device: {part!r} is not understood; give name=value with {', '.join(known)}")
+            if name in values:
+                raise UserError(f"simulated device: {name} is given twice")
+            values[name] = _parse(name, text)
+        return cls(**values)  # type: ignore[arg-type]  # _parse gives each name its own type
+
+
+def _parse(name: str, text: str) -> float:
+    if name in _DURATIONS:
+        if match := re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(us|ms|s)", text):
+            return float(match[1]) / _PER_SECOND[match[2]]
+        raise UserError(f"simulated device: {name}={text} is not a duration; give a number and us, ms or s, e.g. {name}=5ms")
+    if name in _COUNTS:
+        if re.fullmatch(r"\d+", text):
+            return int(text)
+        raise UserError(f"simulated device: {name}={text} is not a whole number, e.g. {name}=1")
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"simulated device: {name}={text} is not a number, e.g. {name}=0.1") from None
+
+
+def expected_class(pixels: np.ndarray, classes: int) -> np.ndarray:
+    """The class a simulated device answers for each image: uint8 (n, height, width, 3) -> int32 (n,).
+
+    The CRC-32 of every 16th row and column (14 x 14 of 224 x 224), modulo the number of classes: cheap enough to cost
+    next to nothing (0.15 ms for 64 images), and two photographs share it only by the chance of 1/classes.
+    """
+    samples = np.ascontiguousarray(pixels[:, ::16, ::16])
+    return np.array([zlib.crc32(sample) % classes for sample in samples], dtype=np.int32)
+
+
+class SimulatedVit:
+    """A `Device` that takes a T3000's time and answers `expected_class`, first of five consecutive classes.
+
+    Upload, compute and read-back are engines that each take one batch at a time. A batch's finish is computed on that
+    timeline and then slept for, so the host's cores stay free and late wake-ups do not add up.
+    """
+
+    def __init__(self, timing: SimulatedTiming | None = None, *, classes: int = 1000, batch_size: int = 64) -> None:
+        """classes: how many the model it stands for has. batch_size: images per batch; the times are per batch of it."""
+        self._timing = timing or SimulatedTiming()
+        self._classes = classes
+        self.batch_size = batch_size
+        self._random = np.random.default_rng(self._timing.seed)
+        self._clock_offset = time.time() - time.monotonic()
+        self._compile_seconds: float | None = None
+        self._closed = threading.Event()
+        self._uploaded = self._computed = self._read = 0.0  # when each engine is next free, on the monotonic clock
+        self._answered = 0
+
+    @property
+    def description(self) -> str:
+        """One line: the times it simulates."""
+        t = self._timing
+        times = f"compute {t.compute * 1e3:.2f} ms, upload {t.upload * 1e3:.2f} ms, read-back {t.readback * 1e3:.2f} ms"
+        jitter = f", jitter {t.jitter:g}" if t.jitter else ""
+        return f"simulated T3000: {times} per batch of {self.batch_size}{jitter}; answers are checksums, not predictions"
+
+    def compile(self) -> float:
+        """Wait the simulated compile time; seconds. Later calls return the same number at once."""
+        if self._compile_seconds is None:
+            time.sleep(self._timing.compile)
+            self._compile_seconds = self._timing.compile
+        return self._compile_seconds
+
+    def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
+        """Answer batches in order, three in flight, as `Device.classify` says.
+
+        Raises DeviceError after `fail_after` answers, or when closed; ValueError for a batch the contract excludes.
+        """
+        self.compile()
+        in_flight: deque[tuple[float, BatchResult]] = deque()
+        for batch in batches:
+            if batch is not None:
+                in_flight.append(self._submit(batch))
+            if in_flight and (batch is None or len(in_flight) == IN_FLIGHT):
+                yield self._complete(*in_flight.popleft())
+        while in_flight:
+            yield self._complete(*in_flight.popleft())
+
+    def close(self) -> None:
+        """Refuse further work; also ends a simulated hang."""
+        self._closed.set()
+
+    def _submit(self, images: np.ndarray) -> tuple[float, BatchResult]:
+        """Put a batch on the timeline: when its answer is read back (monotonic clock), and that answer."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(f"a batch must be uint8 (n, height, width, 3), not {images.dtype} {images.shape}")
+        if not 1 <= len(images) <= self.batch_size:
+            raise ValueError(f"a batch must hold 1 to {self.batch_size} images, not {len(images)}")
+        t = self._timing
+        upload, compute, readback = np.array([t.upload, t.compute, t.readback]) * (
+            1 + t.jitter * self._random.uniform(-1, 1, size=3)
+        )
+        started = max(time.monotonic(), self._uploaded)
+        previous = self._read
+        self._uploaded = started + upload
+        self._computed = max(self._uploaded, self._computed) + compute
+        self._read = max(self._computed, self._read) + readback
+
+        k = min(TOP_K, self._classes)
+        first = expected_class(images, self._classes)
+        result = BatchResult(
+            classes=(first[:, None] + np.arange(k, dtype=np.int32)) % self._classes,
+            probabilities=np.tile(0.5 ** np.arange(1, k + 1, dtype=np.float32), (len(images), 1)),
+            started_at=float(started + self._clock_offset),
+            seconds=float(self._read - max(started, previous)),
+        )
+        return self._read, result
+
+    def _complete(self, finish: float, result: BatchResult) -> BatchResult:
+        if self._answered == self._timing.hang_after:
+            self._closed.wait()
+        if (left := finish - time.monotonic()) > 0:
+            time.sleep(left)
+        if self._closed.is_set():
+            raise DeviceError("the simulated device is closed")
+        if self._answered == self._timing.fail_after:
+            raise DeviceError(f"the simulated device failed after {self._answered} batches, as asked")
+        self._answered += 1
+        return result
