@@ -50,6 +50,15 @@ class Checkpoint:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
 
+    @cached_property
+    def flops(self) -> float:
+        """Floating-point operations of one image's forward pass: two per multiply-add of every matrix product."""
+        c = self.config
+        patches = (c.image_size // c.patch_size) ** 2
+        tokens, hidden = patches + 1, c.hidden_size
+        block = tokens * (4 * hidden * hidden + 2 * hidden * c.intermediate_size) + 2 * tokens * tokens * hidden
+        return 2.0 * (patches * 3 * c.patch_size**2 * hidden + c.num_hidden_layers * block + hidden * c.num_labels)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The weights as stored, by the names they are stored under."""
         return load_file(self.path / "model.safetensors")

@@ -1,0 +1,182 @@
+"""Classify a labelled image set on every mesh of the cluster: accuracy, per-sample predictions, inference time, FPS.
+
+    python -m jobs.imagenet --data hf://datasets/ILSVRC/imagenet-1k --out s3://bucket/run-1 --device t3000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from jobs.command import STOPPED, TOO_MANY_ERRORS, Stopped, run, stop_on_sigterm
+from jobs.manifest import Manifest, claim, new_run_id, package_versions
+from jobs.pipeline.commit import Predictions
+from jobs.pipeline.sources import Survey, open_source
+from jobs.pipeline.stream import classify_images
+from jobs.placement import place
+from jobs.report import summary_table, write_reports
+from jobs.session import ray_session
+from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
+from vit_actor.errors import UserError
+from vit_actor.opening import DeviceRequest
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse(arguments)
+    checkpoint = load_checkpoint(args.model)
+    source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
+    survey = source.survey()
+    with ray_session(args.address):
+        stop_on_sigterm()
+        placement = place(
+            args.device,
+            boards=args.boards_per_mesh,
+            meshes=args.meshes,
+            flops_per_image=checkpoint.flops,
+            cpus_per_actor=args.cpus_per_actor,
+            wait_seconds=args.wait,
+        )
+        manifest = claim(
+            args.out, describe(args, placement.device, checkpoint, survey), resume=args.resume, overwrite=args.overwrite
+        )
+        if manifest.finished:
+            print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
+            return 0
+        manifest.begin_attempt(args.out)
+        results = classify_images(
+            source,
+            Predictions(args.out),
+            DeviceRequest(
+                device=placement.device,
+                name=checkpoint.name,
+                path=checkpoint.path,
+                digest=checkpoint.digest,
+                batch_size=args.batch_size,
+                threads=placement.threads,
+                precision=args.precision,
+                simulate=args.simulate,
+            ),
+            preprocess=checkpoint.preprocess,
+            placement=placement,
+            identity={"run_id": manifest.run_id, "attempt": manifest.attempt, "versions": manifest.versions},
+            resume=args.resume,
+            limit_seconds=args.device_limit,
+        )
+        try:
+            follow(results, total=None if args.resume else survey.images)
+        except Stopped:
+            manifest.end_attempt(args.out, "stopped")
+            print(f"stopped; what is committed stays: add --resume to the same command to go on with {args.out}", file=sys.stderr)
+            return STOPPED
+        except BaseException:
+            manifest.end_attempt(args.out, "failed")
+            raise
+        return finish(args, manifest, survey)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m jobs.imagenet", description=__doc__.split("\n\n")[0])
+    add = parser.add_argument
+    add("--data", required=True, help="folder, Parquet or WebDataset shards, local or any URI; hf://datasets/ILSVRC/imagenet-1k")
+    add("--out", required=True, help="directory or URI for predictions/ and report/")
+    add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint directory or hub id (default: %(default)s)")
+    add("--labels", help="file of labels for a flat folder, or the label column of Parquet shards")
+    add("--limit", type=_positive, metavar="N", help="only the first N images")
+    add("--device", choices=("auto", "t3000", "cpu", "simulated"), default="auto", help="default: t3000 where boards are, else cpu")
+    add("--precision", choices=("auto", "fp32"), default="auto", help="on CPU: the fastest sound path, or the fp32 reference")
+    add("--batch-size", type=_positive, default=64, metavar="N", help="images per batch on CPU (a T3000 takes 8 per chip)")
+    add("--simulate", default="", metavar="SPEC", help="timing of --device simulated, such as compute=10ms,upload=5ms")
+    add("--address", help="Ray cluster, host:port (default: RAY_ADDRESS, else Ray on this machine)")
+    add("--meshes", type=_positive, metavar="N", help="use at most N meshes (default: all)")
+    add("--boards-per-mesh", type=_positive, default=4, metavar="N", help="PCIe boards a mesh takes: 4 on a T3000, 1 for an n300")
+    add("--cpus-per-actor", type=float, metavar="N", help="CPUs each actor reserves (default: from the model's size)")
+    add("--wait", type=float, default=60, metavar="S", help="seconds to wait for busy resources (default: %(default)s)")
+    add("--device-limit", type=float, default=120, metavar="S", help="seconds after which a silent device is taken to hang")
+    add("--max-errors", type=_share_or_count, default="1%", metavar="N|N%", help="unreadable images allowed (default: 1%%)")
+    add("--resume", action="store_true", help="continue the run in --out")
+    add("--overwrite", action="store_true", help="replace the run in --out")
+    args = parser.parse_args(arguments)
+    if args.resume and args.overwrite:
+        parser.error("--resume and --overwrite exclude each other")
+    if args.simulate and args.device != "simulated":
+        parser.error(f"--simulate goes with --device simulated, not {args.device}")
+    return args
+
+
+def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:
+    """The run this command asks for, as a manifest without attempts."""
+    settings: dict[str, Any] = {
+        "data": args.data,
+        "data_fingerprint": survey.fingerprint,
+        "labels": args.labels,
+        "limit": args.limit,
+        "model_digest": checkpoint.digest,
+        "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(checkpoint.preprocess).items()},
+        "device": device,
+        "precision": args.precision,
+    }
+    return Manifest(
+        run_id=new_run_id(),
+        job="imagenet",
+        data=args.data,
+        model=args.model,
+        model_digest=checkpoint.digest,
+        class_names=checkpoint.class_names,
+        images=survey.images,
+        settings=settings,
+        versions=package_versions(),
+    )
+
+
+def follow(results: Any, total: int | None) -> None:
+    """Drive the pipeline to its end behind one progress line; on a log file, a line every 10 s."""
+    live = sys.stderr.isatty()
+    errors = 0
+    with tqdm(total=total, unit=" images", smoothing=0.1, mininterval=0.2 if live else 10, dynamic_ncols=live) as bar:
+        for table in results:
+            errors += pa.compute.sum(table["errors"]).as_py()
+            if errors:
+                bar.set_postfix(errors=errors, refresh=False)
+            bar.update(pa.compute.sum(table["images"]).as_py())
+
+
+def finish(args: argparse.Namespace, manifest: Manifest, survey: Survey) -> int:
+    """Reports from what is committed, then the verdict as an exit code."""
+    summary = write_reports(args.out)
+    if survey.images is not None and summary.images != survey.images:
+        manifest.end_attempt(args.out, "incomplete")
+        raise UserError(f"{summary.images} of {survey.images} images have a row in {args.out}; run the same command with --resume")
+    manifest.end_attempt(args.out, "finished")
+    print(summary_table(summary))
+    print(f"report: {os.path.join(args.out, 'report', 'index.html')}")
+    allowed = args.max_errors if isinstance(args.max_errors, int) else int(args.max_errors * summary.images)
+    if summary.errors > allowed:
+        print(f"error: {summary.errors} images could not be read, more than --max-errors allows ({allowed})", file=sys.stderr)
+        return TOO_MANY_ERRORS
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _share_or_count(text: str) -> int | float:
+    """'5' -> 5 images; '1%' -> 0.01 of the images."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of images or a percentage such as 1%") from None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,125 @@
+"""`<out>/manifest.json`: what a run is of, so that a resume continues the same one, and when it was attempted."""
+
+from __future__ import annotations
+
+import json
+import platform
+import uuid
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pyarrow import fs
+
+from jobs.pipeline.storage import open_storage, storage_errors, write_atomically
+from vit_actor.errors import UserError
+
+PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
+
+
+@dataclass
+class Manifest:
+    """settings: everything that decides a prediction or which images there are; a resume must bring the same."""
+
+    run_id: str
+    job: str
+    data: str
+    model: str
+    model_digest: str
+    class_names: list[str]
+    images: int | None
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def attempt(self) -> int:
+        return len(self.attempts)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.attempts) and self.attempts[-1]["state"] == "finished"
+
+    def begin_attempt(self, out: str) -> None:
+        self.attempts.append({"attempt": self.attempt + 1, "started_at": _now(), "ended_at": None, "state": "running"})
+        self.save(out)
+
+    def end_attempt(self, out: str, state: str) -> None:
+        self.attempts[-1].update(ended_at=_now(), state=state)
+        self.save(out)
+
+    def save(self, out: str) -> None:
+        filesystem, path = open_storage(out)
+        with storage_errors(out):
+            write_atomically(filesystem, f"{path}/manifest.json", json.dumps(asdict(self), indent=1).encode())
+
+
+def new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
+def load_manifest(out: str) -> Manifest | None:
+    """The manifest in `out`, or None where no run has been; raises UserError when it cannot be read."""
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        if filesystem.get_file_info(f"{path}/manifest.json").type != fs.FileType.File:
+            return None
+        with filesystem.open_input_stream(f"{path}/manifest.json") as stream:
+            text = stream.readall()
+    try:
+        return Manifest(**json.loads(text))
+    except (ValueError, TypeError):
+        raise UserError(f"{out}/manifest.json: damaged; pass --overwrite to start again") from None
+
+
+def claim(out: str, wanted: Manifest, *, resume: bool, overwrite: bool) -> Manifest:
+    """The manifest to continue or begin with; raises UserError when `out` holds another run.
+
+    overwrite deletes an earlier run's predictions and reports first.
+    """
+    existing = load_manifest(out)
+    if existing is None and resume:
+        raise UserError(f"--resume: no run in {out}; leave --resume out to start one")
+    if existing is not None and not (resume or overwrite):
+        raise UserError(f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it")
+    if overwrite:
+        _clear(out)
+        return wanted
+    if existing is None:
+        filesystem, path = open_storage(out)
+        with storage_errors(out):
+            if filesystem.get_file_info(f"{path}/predictions").type != fs.FileType.NotFound:
+                raise UserError(f"--out {out} holds predictions of no known run; choose another, or --overwrite to replace them")
+        return wanted
+    differing = [
+        f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
+        for key in sorted(existing.settings.keys() | wanted.settings.keys())
+        if existing.settings.get(key) != wanted.settings.get(key)
+    ]
+    if differing:
+        raise UserError(f"--resume: {out} holds a run with other settings ({'; '.join(differing)}); use the same or --overwrite")
+    return existing
+
+
+def package_versions() -> dict[str, str]:
+    """Versions that explain a number: Python and the packages it came through."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _clear(out: str) -> None:
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        for part in ("predictions", "report"):
+            if filesystem.get_file_info(f"{path}/{part}").type == fs.FileType.Directory:
+                filesystem.delete_dir(f"{path}/{part}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

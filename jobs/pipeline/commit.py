@@ -1,0 +1,64 @@
+"""The predictions on disk: one Parquet file a chunk, named by the chunk and written whole or not at all.
+
+A chunk that is classified twice (a retry, a lost host, a late worker of a dead job) overwrites its own file with the
+same rows, so every image is there exactly once without any coordination, and what is not there is what a resumed run
+has left to do.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from jobs.pipeline.schema import PREDICTIONS
+from jobs.pipeline.storage import open_storage, write_atomically
+
+FOOTER = b"loudbox-vit"
+"""Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The directory `<out>/predictions` of a run."""
+
+    out: str
+
+    @cached_property
+    def _storage(self) -> tuple[fs.FileSystem, str]:
+        filesystem, path = open_storage(self.out)
+        return filesystem, f"{path}/predictions"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"out": self.out}
+
+    def is_committed(self, chunk: str) -> bool:
+        filesystem, _ = self._storage
+        return filesystem.get_file_info(self._path(chunk)).type == fs.FileType.File
+
+    def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
+        """Write a chunk's rows (schema PREDICTIONS); visible only when whole."""
+        filesystem, _ = self._storage
+        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: json.dumps(footer, sort_keys=True).encode()})
+        buffer = io.BytesIO()
+        pq.write_table(rows.cast(schema), buffer, compression="zstd")
+        write_atomically(filesystem, self._path(chunk), buffer.getvalue())
+
+    def _path(self, chunk: str) -> str:
+        return f"{self._storage[1]}/{chunk}.parquet"
+
+
+def commit_chunks(classified: pa.Table, *, predictions: Predictions) -> pa.Table:
+    """Rows (chunk, rows, footer) -> rows (chunk, images, errors, seconds): what the driver needs for its progress line."""
+    done = []
+    for i, (chunk, footer) in enumerate(zip(classified["chunk"].to_pylist(), classified["footer"].to_pylist(), strict=True)):
+        rows = pa.Table.from_struct_array(classified["rows"].slice(i, 1).combine_chunks().flatten())
+        predictions.commit(chunk, rows, json.loads(footer))
+        done.append({"chunk": chunk, "images": rows.num_rows, "errors": rows.num_rows - rows["error"].null_count})
+    return pa.Table.from_pylist(done)

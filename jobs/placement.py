@@ -1,0 +1,108 @@
+"""Where a job runs: which device, how many actors of which size, and what is left for decoding."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import ray
+
+from vit_actor.errors import UserError
+
+BOARDS = "TTNPU"
+"""Ray's own resource for Tenstorrent boards: one per PCIe board."""
+
+DECODE_SECONDS = 1.1e-3
+"""Reading and decoding one photo on one core; the ratio to FORWARD_FLOPS is what matters."""
+
+FORWARD_FLOPS = 60e9
+"""Useful FLOP/s of one core in the CPU model."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """actors: how many can run now. cpus and boards: what each reserves. decode_cpus: what each decode task reserves."""
+
+    device: str
+    actors: int
+    cpus: float
+    boards: int
+    decode_cpus: float
+
+    @property
+    def threads(self) -> int:
+        return max(1, round(self.cpus))
+
+
+def place(
+    device: str, *, boards: int, meshes: int | None, flops_per_image: float, cpus_per_actor: float | None, wait_seconds: float
+) -> Placement:
+    """Fit a device's actors into the cluster that is connected, waiting up to wait_seconds for busy resources.
+
+    device: auto, t3000, cpu or simulated; auto is t3000 where the cluster has the boards, else cpu.
+    boards: PCIe boards a mesh takes (4 on a T3000). meshes: at most that many actors; None for all that fit.
+    flops_per_image: of the model's forward pass; divides a CPU-only cluster's cores between decoding and the model.
+    Raises UserError when the cluster does not have what one actor needs, or is still busy after the wait.
+    """
+    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    found = sum(int(host.get(BOARDS, 0)) // boards for host in hosts)
+    if device == "auto":
+        device = "t3000" if found else "cpu"
+    if device == "t3000" and not found:
+        most = max(int(host.get(BOARDS, 0)) for host in hosts)
+        raise UserError(
+            f"--device t3000: no host has {boards} free Tenstorrent boards (most found: {most}); "
+            "check /dev/tenstorrent and `ray status`, or pass --device cpu"
+        )
+    cores = [host.get("CPU", 0.0) for host in hosts if host.get("CPU", 0.0) >= 1]
+    if not cores:
+        raise UserError("the cluster has no CPUs for decoding; start Ray nodes with --num-cpus of at least 1")
+    if device == "cpu":
+        placement = _place_on_cpus(cores, flops_per_image, cpus_per_actor)
+    else:
+        on_boards = bool(found)
+        cpus = cpus_per_actor if cpus_per_actor is not None else min(1.0, min(cores) / 4)
+        actors = found if on_boards else len(cores)
+        placement = Placement(device, actors, cpus, boards if on_boards else 0, min(1.0, min(cores) - cpus))
+    if meshes is not None and meshes > placement.actors:
+        raise UserError(f"--meshes {meshes}: the cluster has room for {placement.actors} ({_need(placement)} each)")
+    if meshes is not None:
+        placement = Placement(placement.device, meshes, placement.cpus, placement.boards, placement.decode_cpus)
+    _wait_until_free(placement, wait_seconds)
+    return placement
+
+
+def _place_on_cpus(cores: list[float], flops_per_image: float, cpus_per_actor: float | None) -> Placement:
+    """One actor a host, with the share of its cores that keeps decoding just ahead of the model."""
+    smallest = min(cores)
+    model_seconds = flops_per_image / FORWARD_FLOPS
+    share = smallest * model_seconds / (model_seconds + DECODE_SECONDS)
+    cpus = cpus_per_actor if cpus_per_actor is not None else min(max(round(share * 4) / 4, 0.5), smallest - 0.25)
+    rest = smallest - cpus
+    if rest <= 0:
+        raise UserError(f"--cpus-per-actor {cpus:g} leaves no CPU for decoding (a host has {smallest:g}); pass less")
+    return Placement("cpu", len(cores), cpus, 0, rest / math.ceil(rest))
+
+
+def _wait_until_free(placement: Placement, wait_seconds: float) -> None:
+    deadline = time.monotonic() + wait_seconds
+    said = False
+    while True:
+        free = ray.available_resources()
+        if free.get("CPU", 0) >= placement.cpus + placement.decode_cpus and free.get(BOARDS, 0) >= placement.boards:
+            return
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the cluster is busy: an actor needs {_need(placement)} and decoding {placement.decode_cpus:g} CPU, free are "
+                f"{free.get('CPU', 0):g} CPU and {free.get(BOARDS, 0):g} {BOARDS}; wait for other jobs or raise --wait"
+            )
+        if not said:
+            print(f"waiting up to {wait_seconds:g} s for {_need(placement)} to be free", flush=True)
+            said = True
+        time.sleep(0.5)
+
+
+def _need(placement: Placement) -> str:
+    boards = f"{placement.boards} {BOARDS} and " if placement.boards else ""
+    return f"{boards}{placement.cpus:g} CPU"

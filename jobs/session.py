@@ -1,0 +1,63 @@
+"""Join a Ray cluster, or start one on this machine, quietly and within a time limit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from vit_actor.errors import UserError
+
+CONNECT_SECONDS = 5.0
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Connect to `address` (host:port, or RAY_ADDRESS, as a submitted job has it), else start Ray on this machine.
+
+    Raises UserError when nothing answers at the address; a dead one would otherwise hold the driver for minutes.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    # An unreachable usage server or name server must not delay the start.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes.
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "5")
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        if address and address != "auto":
+            _check_reachable(address)
+        elif address is None:
+            # A token of this session's own: nobody else on the machine may drive it, and none is left in the home directory.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(
+            address=address or "local",
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            include_dashboard=None if address else False,
+            _node_ip_address=None if address else "127.0.0.1",
+        )
+    except ConnectionError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--address {address}: no Ray cluster answers there ({reason}); start one or leave --address out") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--address {address}: expected host:port, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster answers there ({error.strerror or error}); start one or leave --address out"
+        ) from None

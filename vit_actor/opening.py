@@ -1,0 +1,49 @@
+"""From what a job asks for to a device, on the host that has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vit_actor.checkpoint import Checkpoint, load_checkpoint
+from vit_actor.device import Device
+from vit_actor.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class DeviceRequest:
+    """A device for a checkpoint; small and picklable, opened by calling it.
+
+    name, path, digest: of the checkpoint, as the driver saw it; path is tried first, then name.
+    batch_size: images per batch on CPU and simulation; a T3000 takes 8 per chip. threads: CPU threads to compute with.
+    simulate: the timing of a simulated device (SimulatedTiming.from_spec).
+    """
+
+    device: str
+    name: str
+    path: Path
+    digest: str
+    batch_size: int
+    threads: int
+    precision: Literal["auto", "fp32"]
+    simulate: str
+
+    def __call__(self) -> Device:
+        """Open it. Raises UserError or DeviceError, in one line, when the checkpoint or the hardware is not there."""
+        checkpoint = load_checkpoint(str(self.path) if self.path.is_dir() else self.name)
+        if checkpoint.digest != self.digest:
+            raise DeviceError(f"checkpoint {self.name} differs between this host and the driver's; copy the same files to both")
+        if self.device == "t3000":
+            from vit_actor.t3000 import T3000Vit
+
+            return T3000Vit(checkpoint)
+        if self.device == "simulated":
+            from vit_actor.simulated import SimulatedTiming, SimulatedVit
+
+            timing = SimulatedTiming.from_spec(self.simulate)
+            return SimulatedVit(timing, classes=checkpoint.config.num_labels, batch_size=self.batch_size)
+        from vit_actor.cpu_vit import CpuVit
+
+        return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=self.precision)
+
