@@ -1,0 +1,115 @@
+"""The bundled sample: held-out images, a model that never saw them, and the accuracy its README states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTForImageClassification, ViTImageProcessor, ViTImageProcessorPil
+
+from jobs.sample.make_sample import HELD_OUT, SAMPLE, digits, render
+from jobs.sample.train import CONFIG, SEED, augment, pixels, train
+from vit_actor.checkpoint import load_checkpoint
+
+IMAGES = sorted((SAMPLE / "images").glob("*/*.jpeg"))
+
+
+def _index(path: Path) -> int:
+    return int(path.stem.removeprefix("digit-"))
+
+
+def _decoded(path_or_file: object) -> np.ndarray:
+    return np.asarray(Image.open(path_or_file))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def torch_settings() -> Iterator[None]:
+    """Training fixes torch's thread count and determinism for the process; other tests keep theirs."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def test_the_images_are_the_held_out_digits_under_their_true_labels() -> None:
+    ink, labels = digits()
+    assert sorted(map(_index, IMAGES)) == list(range(len(ink) - HELD_OUT, len(ink)))
+    for path in IMAGES:
+        assert int(path.parent.name) == labels[_index(path)]
+
+
+def test_every_image_shows_its_own_digit(tmp_path: Path) -> None:
+    ink, _ = digits()
+    for path in IMAGES[::10]:
+        rendered = tmp_path / path.name
+        rendered.write_bytes(render(ink[_index(path)]))
+        difference = np.abs(_decoded(path).astype(int) - _decoded(rendered).astype(int))
+        assert difference.max() <= 2  # another libjpeg may round differently
+
+
+def test_no_image_is_among_those_the_model_was_trained_on(tmp_path: Path) -> None:
+    ink, _ = digits()
+    trained_on = set()
+    for digit in ink[:-HELD_OUT]:
+        (tmp_path / "digit.jpeg").write_bytes(render(digit))
+        trained_on.add(_decoded(tmp_path / "digit.jpeg").tobytes())
+    assert len(trained_on) == len(ink) - HELD_OUT
+    assert not trained_on & {_decoded(path).tobytes() for path in IMAGES}
+    assert not {digit.tobytes() for digit in ink[:-HELD_OUT]} & {digit.tobytes() for digit in ink[-HELD_OUT:]}
+
+
+@pytest.mark.parametrize("processor_class", [ViTImageProcessor, ViTImageProcessorPil])
+def test_transformers_alone_finds_the_accuracy_the_readme_states(processor_class: type) -> None:
+    model = ViTForImageClassification.from_pretrained(SAMPLE / "model").eval()
+    processor = processor_class.from_pretrained(SAMPLE / "model")
+    correct = 0
+    with torch.inference_mode():
+        for start in range(0, len(IMAGES), 100):
+            paths = IMAGES[start : start + 100]
+            images = [Image.open(path) for path in paths]
+            predictions = model(**processor(images, return_tensors="pt")).logits.argmax(1).tolist()
+            correct += sum(model.config.id2label[p] == path.parent.name for p, path in zip(predictions, paths, strict=True))
+    stated = re.search(r"(\d+) of (\d+)", (SAMPLE / "README.md").read_text())
+    assert stated is not None
+    assert (correct, len(IMAGES)) == (int(stated[1]), int(stated[2]))
+    assert correct / len(IMAGES) >= 0.96
+
+
+def test_decoding_has_to_resize_and_does_not_keep_the_aspect_ratio() -> None:
+    height, width, _ = load_checkpoint(str(SAMPLE / "model")).preprocess.shape
+    for path in IMAGES:
+        size = Image.open(path).size
+        assert size[0] > width
+        assert size[1] > height
+        assert size[0] * height != size[1] * width
+
+
+def test_the_files_are_small() -> None:
+    assert (SAMPLE / "model" / "model.safetensors").stat().st_size < 1_200_000
+    assert sum(path.stat().st_size for path in IMAGES) < 1_500_000
+
+
+def test_training_twice_gives_the_same_weights_and_they_differ_from_the_start(torch_settings: None) -> None:
+    ink, labels = digits()
+    images, targets = pixels([render(digit) for digit in ink[:64]]), torch.from_numpy(labels[:64])
+    first, second = train(images, targets, epochs=2).state_dict(), train(images, targets, epochs=2).state_dict()
+    torch.manual_seed(SEED)
+    start = ViTForImageClassification(CONFIG).state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    for name in ("vit.embeddings.patch_embeddings.projection.weight", "vit.layers.3.mlp.fc2.weight", "classifier.weight"):
+        assert not torch.equal(first[name], start[name])
+
+
+def test_augmentation_keeps_shapes_and_range_and_changes_every_image() -> None:
+    ink, _ = digits()
+    images = pixels([render(digit) for digit in ink[:8]])
+    changed = augment(images, torch.Generator().manual_seed(1))
+    assert changed.shape == images.shape == (8, 3, 64, 64)
+    assert changed.min() >= images.min()
+    assert changed.max() <= images.max()
+    assert (changed - images).abs().amax(dim=(1, 2, 3)).min() > 0.1
