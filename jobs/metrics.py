@@ -1,0 +1,297 @@
+"""What predictions add up to: partial counts of one file, mergeable in any order and grouping, bounded in size.
+
+Everything is an integer, a minimum, a maximum or a set, so that a sum of counts does not depend on its order.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+COLUMNS = ["label", "prediction", "top5", "error", "batch", "started_at", "batch_seconds"]
+
+# Batch times fall into buckets a factor apart whose geometric middle is within 0.5% of anything in them:
+# sqrt(1.0099) = 1.00494. From 10 us to 28 hours; what lies beyond is put into the outermost buckets.
+BUCKET_EDGES = np.rint(1e4 * 1.0099 ** np.arange(2340)).astype(np.int64)
+
+# Window lengths in nanoseconds, each dividing the next, so that windows merge exactly into longer ones.
+WINDOWS = [round(seconds * 1e9) for seconds in (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400, 604800)]
+MAX_WINDOWS = 200
+
+# Lengths error messages are cut to until there are few enough distinct ones.
+REASON_LENGTHS = (160, 80, 40, 20, 10, 5, 0)
+MAX_REASONS = 500
+NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\d+")
+
+
+@dataclass(frozen=True)
+class FileMetadata:
+    """The footer of one predictions file: the attempt, mesh and device its rows come from.
+
+    batch_size: images in a full batch. compile_seconds: what the mesh's device took to start.
+    """
+
+    run_id: str
+    attempt: int
+    mesh: str
+    description: str
+    batch_size: int
+    compile_seconds: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a mesh did in one attempt or window: images and batches, and the nanoseconds they kept it busy."""
+
+    images: int = 0
+    batches: int = 0
+    busy: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.images + other.images, self.batches + other.batches, self.busy + other.busy)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where the batches of one mesh in one attempt lie in time: Unix nanoseconds of the first start and the last end.
+
+    When a batch ended is not recorded, but follows: a mesh completes one batch at a time, so `last` is at least each
+    start plus the time that batch and those after it kept the device, and `end` at least the first start plus all
+    of its busy time.
+    """
+
+    first: int
+    last: int
+    work: Work
+
+    @property
+    def end(self) -> int:
+        return max(self.last, self.first + self.work.busy)
+
+    def __add__(self, other: Span) -> Span:
+        return Span(min(self.first, other.first), max(self.last, other.last), self.work + other.work)
+
+
+@dataclass
+class Windows:
+    """Work by time window and mesh, at the shortest window length that leaves at most MAX_WINDOWS windows with work.
+
+    `length` indexes WINDOWS. A part never needs longer windows than the whole, so merging ends at the same length
+    whatever the order. `work` is keyed by (attempt, Unix time // length), then by mesh.
+    """
+
+    length: int = 0
+    work: dict[tuple[int, int], dict[str, Work]] = field(default_factory=dict)
+
+    def __iadd__(self, other: Windows) -> Windows:
+        self.lengthen(other.length)
+        factor = WINDOWS[self.length] // WINDOWS[other.length]
+        for (attempt, window), meshes in other.work.items():
+            mine = self.work.setdefault((attempt, window // factor), {})
+            for mesh, work in meshes.items():
+                mine[mesh] = mine.get(mesh, Work()) + work
+        while len(self.work) > MAX_WINDOWS and self.length + 1 < len(WINDOWS):
+            self.lengthen(self.length + 1)
+        return self
+
+    def at_least(self, time: int) -> Windows:
+        """A copy whose windows are no shorter than `time` nanoseconds."""
+        longer = Windows(next((i for i, window in enumerate(WINDOWS) if window >= time), len(WINDOWS) - 1))
+        longer += self
+        return longer
+
+    def lengthen(self, length: int) -> None:
+        """Merge windows into those of WINDOWS[length], if that is longer."""
+        if length > self.length:
+            shorter, self.length, self.work = Windows(self.length, self.work), length, {}
+            self += shorter
+
+
+@dataclass
+class Reasons:
+    """Error messages with how many images each cost, cut to the longest length that leaves at most MAX_REASONS of them.
+
+    `length` indexes REASON_LENGTHS. Numbers read N, so that messages that differ in a size or address are one.
+    """
+
+    length: int = 0
+    images: Counter[str] = field(default_factory=Counter)
+
+    def __iadd__(self, other: Reasons) -> Reasons:
+        self.images.update(other.images)
+        self.length = max(self.length, other.length)
+        if other.images:
+            self._shorten()
+        while len(self.images) > MAX_REASONS:
+            self.length += 1
+            self._shorten()
+        return self
+
+    def _shorten(self) -> None:
+        shorter: Counter[str] = Counter()
+        for text, images in self.images.items():
+            shorter[text[: REASON_LENGTHS[self.length]]] += images
+        self.images = shorter
+
+
+@dataclass
+class Counts:
+    """Sums over prediction rows; `a += b` merges, commutatively and associatively, without keeping parts of b.
+
+    Size is bounded by classes squared (pairs that occur), meshes x MAX_WINDOWS, and constants; not by rows.
+    """
+
+    images: int = 0
+    """Rows, with or without error."""
+    errors: int = 0
+    confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Images by (label, prediction), over labelled images that were classified."""
+    label_errors: Counter[int] = field(default_factory=Counter)
+    """Labelled images with an error, by label."""
+    top5: Counter[int] = field(default_factory=Counter)
+    """Images whose label is among the five best classes, by label."""
+    predicted: Counter[int] = field(default_factory=Counter)
+    """Images by prediction, labelled or not."""
+    reasons: Reasons = field(default_factory=Reasons)
+    spans: dict[tuple[int, str], Span] = field(default_factory=dict)
+    """By (attempt, mesh)."""
+    windows: Windows = field(default_factory=Windows)
+    batch_times: Counter[int] = field(default_factory=Counter)
+    """Full batches by bucket of BUCKET_EDGES."""
+    full_batch_time: int = 0
+    """Nanoseconds of all full batches."""
+    compile_seconds: dict[str, float] = field(default_factory=dict)
+    """The longest start of each mesh."""
+    descriptions: set[str] = field(default_factory=set)
+    batch_sizes: set[int] = field(default_factory=set)
+    run_ids: set[str] = field(default_factory=set)
+    versions: set[tuple[str, str]] = field(default_factory=set)
+
+    def __iadd__(self, other: Counts) -> Counts:
+        self.images += other.images
+        self.errors += other.errors
+        self.full_batch_time += other.full_batch_time
+        self.reasons += other.reasons
+        self.windows += other.windows
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, Counter | set):
+                mine.update(theirs)
+        for key, span in other.spans.items():
+            self.spans[key] = self.spans[key] + span if key in self.spans else span
+        for mesh, seconds in other.compile_seconds.items():
+            self.compile_seconds[mesh] = max(seconds, self.compile_seconds.get(mesh, seconds))
+        return self
+
+
+def count(table: pa.Table, metadata: FileMetadata) -> Counts:
+    """The counts of one predictions file: a table with COLUMNS as in jobs/pipeline/schema.py, and its footer."""
+    label, prediction = _integers(table["label"], -1), _integers(table["prediction"], -1)
+    labelled, classified = label >= 0, prediction >= 0
+    both = labelled & classified
+    counts = Counts(
+        images=len(table),
+        errors=int(np.count_nonzero(~classified)),
+        confusion=Counter(zip(label[both].tolist(), prediction[both].tolist(), strict=True)),
+        label_errors=Counter(label[labelled & ~classified].tolist()),
+        top5=Counter(label[_in_top5(table["top5"], label)].tolist()),
+        predicted=Counter(prediction[classified].tolist()),
+        compile_seconds={metadata.mesh: metadata.compile_seconds},
+        descriptions={metadata.description},
+        batch_sizes={metadata.batch_size},
+        run_ids={metadata.run_id},
+        versions=set(metadata.versions.items()),
+    )
+    if counts.errors:
+        messages = table["error"].filter(pa.array(~classified)).to_pylist()
+        counts.reasons += Reasons(images=Counter(_reason(message) for message in messages))
+    _count_batches(counts, table, metadata)
+    return counts
+
+
+def quantile(batch_times: Counter[int], share: float) -> float | None:
+    """The batch time in nanoseconds that `share` of the full batches do not exceed (nearest rank), within 0.5%."""
+    rank = math.ceil(share * batch_times.total())
+    for bucket in sorted(batch_times):
+        rank -= batch_times[bucket]
+        if rank <= 0:
+            low, high = bucket_bounds(bucket)
+            return math.sqrt(low * high)
+    return None
+
+
+def bucket_bounds(bucket: int) -> tuple[int, int]:
+    """The shortest and longest batch time of a bucket, nanoseconds."""
+    bucket = min(max(bucket, 1), len(BUCKET_EDGES) - 1)
+    return int(BUCKET_EDGES[bucket - 1]), int(BUCKET_EDGES[bucket])
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The Wilson score interval of a proportion, trials > 0; z is the normal quantile, here of 95% coverage."""
+    share, extra = successes / trials, z * z / trials
+    centre = share + extra / 2
+    half = z * math.sqrt(share * (1 - share) / trials + extra / (4 * trials))
+    return max(0.0, (centre - half) / (1 + extra)), min(1.0, (centre + half) / (1 + extra))
+
+
+def _count_batches(counts: Counts, table: pa.Table, metadata: FileMetadata) -> None:
+    ran = pc.is_valid(table["batch"])
+    if not pc.any(ran).as_py():
+        return
+    table = table.filter(ran)
+    _, first, images = np.unique(table["batch"].to_numpy(), return_index=True, return_counts=True)
+    start = table["started_at"].cast(pa.int64()).to_numpy()[first] * 1000  # us -> ns
+    time = np.rint(table["batch_seconds"].to_numpy()[first] * 1e9).astype(np.int64)
+
+    # A batch taken while others are in flight keeps the device only once they are done.
+    done = np.cumsum(time)
+    start = np.maximum.accumulate(start - (done - time)) + done - time
+
+    full = time[images == metadata.batch_size]
+    counts.batch_times = Counter(np.searchsorted(BUCKET_EDGES, full, side="right").tolist())
+    counts.full_batch_time = int(full.sum())
+    work = Work(int(images.sum()), len(images), int(time.sum()))
+    counts.spans = {(metadata.attempt, metadata.mesh): Span(int(start.min()), int((start + time).max()), work)}
+    counts.windows += _windows(start, np.maximum(time, 1), images, metadata)
+
+
+def _windows(start: np.ndarray, time: np.ndarray, images: np.ndarray, metadata: FileMetadata) -> Windows:
+    """Spread each batch evenly over its time on the device; the rounding leaves every image in exactly one window."""
+    length = next((i for i, window in enumerate(WINDOWS) if time.max() // window < MAX_WINDOWS), len(WINDOWS) - 1)
+    window_time = WINDOWS[length]
+    first, last = start // window_time, (start + time - 1) // window_time
+    touched = last - first + 1
+    batch = np.repeat(np.arange(len(start)), touched)
+    window = np.arange(len(batch)) - np.repeat(np.cumsum(touched) - touched, touched) + first[batch]
+    begin = np.maximum(window * window_time - start[batch], 0)
+    end = np.minimum((window + 1) * window_time - start[batch], time[batch])
+    part = images[batch] * end // time[batch] - images[batch] * begin // time[batch]
+    windows = Windows(length)
+    for key, *work in zip(window.tolist(), part.tolist(), (begin == 0).tolist(), (end - begin).tolist(), strict=True):
+        meshes = windows.work.setdefault((metadata.attempt, key), {})
+        meshes[metadata.mesh] = meshes.get(metadata.mesh, Work()) + Work(*work)
+    return windows
+
+
+def _in_top5(top5: pa.ChunkedArray, label: np.ndarray) -> np.ndarray:
+    """Rows whose label is one of their best classes; bool (rows,)."""
+    lists = top5.combine_chunks()
+    rows = pc.list_parent_indices(lists).to_numpy()
+    hit = np.zeros(len(label), dtype=bool)
+    hit[rows[pc.list_flatten(lists).to_numpy() == label[rows]]] = True
+    return hit
+
+
+def _integers(column: pa.ChunkedArray, null: int) -> np.ndarray:
+    return pc.fill_null(column, null).to_numpy()
+
+
+def _reason(message: str | None) -> str:
+    return NUMBER.sub("N", message or "no prediction")[: REASON_LENGTHS[0]]

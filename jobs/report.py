@@ -1,0 +1,125 @@
+"""Accuracy, throughput and errors of a run, computed from its predictions alone: `python -m jobs.report --out <uri>`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from itertools import batched
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileSystem, FileType
+
+from jobs.manifest import load_manifest
+from jobs.metrics import COLUMNS, Counts, FileMetadata, count
+from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically
+from jobs.report_html import page
+from jobs.report_tables import Summary, report_tables, summarise
+from vit_actor.errors import UserError
+
+READERS = 8  # files in flight: hides an object store's latency
+
+
+def main() -> int:
+    """Recompute the report of `--out` and print its summary; 2 is the exit code of a user's mistake."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__)
+    parser.add_argument("--out", required=True, help="the directory or URI a job wrote to")
+    out = parser.parse_args().out
+    try:
+        summary = write_reports(out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(summary_table(summary))
+    print(f"report: {shown(out).rstrip('/')}/report/index.html")
+    return 0
+
+
+def write_reports(out: str) -> Summary:
+    """Write `<out>/report/`: each table as Parquet, and index.html; returns the summary.
+
+    Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order.
+    Raises UserError without predictions, with damaged ones, or with those of two runs.
+    """
+    manifest = load_manifest(out)
+    counts = Counts()
+    for part in _count_files(out):
+        counts += part
+    runs = sorted(counts.run_ids | ({manifest.run_id} if manifest else set()))
+    if not counts.images:
+        raise UserError(f"{shown(out)}: no predictions there; check the path, or run a job with this --out first")
+    if len(runs) > 1:
+        raise UserError(f"{shown(out)}: holds predictions of several runs ({', '.join(runs)}); give each run an --out of its own")
+    summary = summarise(counts, manifest)
+    tables = report_tables(counts, summary, manifest.class_names if manifest else [])
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        for name, table in tables.items():
+            buffer = pa.BufferOutputStream()
+            pq.write_table(table, buffer)
+            write_atomically(filesystem, f"{path}/report/{name}.parquet", buffer.getvalue())
+        write_atomically(filesystem, f"{path}/report/index.html", page(summary, tables).encode())
+    return summary
+
+
+def summary_table(summary: Summary) -> str:
+    """The summary for a terminal: a few aligned lines."""
+    planned = f" of {summary.planned:,}" if summary.planned is not None else ""
+    lines = [("images", f"{summary.images:,}{planned}, {summary.errors:,} with an error")]
+    if summary.top1 is not None:
+        lines.append(("top-1", _percent(summary.top1, summary.top1_low, summary.top1_high)))
+        lines.append(("top-5", _percent(summary.top5, summary.top5_low, summary.top5_high)))
+    if summary.inference_ms is not None:
+        batch = f"a batch of {summary.batch_size}" if summary.batch_size else "a full batch"
+        spread = (
+            f"p50 {summary.inference_p50_ms:,.2f}, p99 {summary.inference_p99_ms:,.2f}; {summary.full_batches:,} full batches"
+        )
+        lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread})"))
+    if summary.system_fps is not None:
+        lines.append(("FPS", f"{summary.system_fps:,.1f} the whole system, end to end, over {summary.active_seconds:,.1f} s"))
+        lines.append(("", f"{summary.device_fps:,.1f} one device alone, of {summary.meshes} ({summary.device_busy:.0%} busy)"))
+    if summary.compile_seconds is not None:
+        lines.append(("compile", f"{summary.compile_seconds:,.2f} s"))
+    lines += [("device", device) for device in summary.devices]
+    return "\n".join(f"{name:<11}{text}" for name, text in lines)
+
+
+def _percent(share: float | None, low: float | None, high: float | None) -> str:
+    return f"{share:.2%}  (95% interval {low:.2%} to {high:.2%})"
+
+
+def _count_files(out: str) -> Iterator[Counts]:
+    """The counts of each predictions file below `out`, a few files at a time."""
+    filesystem, path = open_storage(out)
+
+    def counted(file: str) -> Counts:
+        with storage_errors(file), filesystem.open_input_stream(file) as stream:
+            data = stream.readall()
+        try:
+            parquet = pq.ParquetFile(pa.BufferReader(data))
+            footer = json.loads(parquet.metadata.metadata[b"loudbox-vit"])
+            metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata)})
+            return count(parquet.read(COLUMNS, use_threads=False), metadata)
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+            raise UserError(f"{file}: damaged, or not a file of predictions; delete it and resume the run") from None
+
+    with storage_errors(out), ThreadPoolExecutor(READERS) as readers:
+        for files in batched(_parquet_files(filesystem, f"{path}/predictions"), 32 * READERS):
+            yield from readers.map(counted, files)
+
+
+def _parquet_files(filesystem: FileSystem, directory: str) -> Iterator[str]:
+    """Paths of the files below a directory that are complete, one directory listed at a time."""
+    for entry in filesystem.get_file_info(FileSelector(directory, allow_not_found=True)):
+        if entry.type == FileType.Directory:
+            yield from _parquet_files(filesystem, entry.path)
+        elif entry.path.endswith(".parquet"):
+            yield entry.path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

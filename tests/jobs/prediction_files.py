@@ -1,0 +1,126 @@
+"""Predictions as a run leaves them: Parquet files of one mesh each with the run's footer, and the manifest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.metrics import FileMetadata
+from jobs.pipeline.schema import PREDICTIONS
+
+START = datetime(2025, 3, 1, 12, tzinfo=UTC)
+
+
+def metadata(mesh: str = "host-a/0-3", attempt: int = 1, **changes: Any) -> FileMetadata:
+    values: dict[str, Any] = {
+        "run_id": "run-1",
+        "attempt": attempt,
+        "mesh": mesh,
+        "description": "cpu, float32",
+        "batch_size": 4,
+        "compile_seconds": 1.5,
+        "versions": {"torch": "2.13.0"},
+    }
+    return FileMetadata(**(values | changes))
+
+
+def row(
+    label: int | None, prediction: int | None, batch: int | None = 0, at: float = 0.0, seconds: float = 0.1, **changes: Any
+) -> dict:
+    """One prediction row; no prediction makes it an error. `at`: seconds after START."""
+    failed = prediction is None
+    best = None if failed else [prediction, *(c for c in range(100, 104))]
+    values = {
+        "image_id": f"{label}/{batch}-{at}.jpg",
+        "label": label,
+        "prediction": prediction,
+        "top5": best,
+        "top5_probability": None if failed else [0.9, 0.05, 0.03, 0.01, 0.01],
+        "correct": None if label is None else prediction == label,
+        "error": "truncated file" if failed else None,
+        "host": "host-a",
+        "mesh": "host-a/0-3",
+        "batch": None if failed else batch,
+        "started_at": None if failed else START + timedelta(seconds=at),
+        "batch_seconds": None if failed else seconds,
+        "run_id": "run-1",
+    }
+    return values | changes
+
+
+def table(rows: list[dict]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=PREDICTIONS)
+
+
+def write_file(out: Path, name: str, contents: pa.Table | list[dict], footer: FileMetadata) -> Path:
+    """One file of `<out>/predictions`, with its chunk named as the file is."""
+    if isinstance(contents, list):
+        contents = table(contents)
+    path = out / "predictions" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {b"loudbox-vit": json.dumps(asdict(footer) | {"chunk": name}).encode()}
+    pq.write_table(contents.replace_schema_metadata({**(contents.schema.metadata or {}), **about}), path)
+    return path
+
+
+def write_manifest(out: Path, **changes: Any) -> None:
+    contents: dict[str, Any] = {
+        "run_id": "run-1",
+        "job": "imagenet",
+        "data": "s3://images/validation",
+        "model": "google/vit-base-patch16-224",
+        "model_digest": "ab" * 32,
+        "class_names": [f"class {i}" for i in range(10)],
+        "settings": {"batch_size": 4, "limit": None},
+        "versions": {"ray": "2.60.0"},
+        "images": None,
+        "attempts": [{"attempt": 1, "started_at": START.isoformat(), "ended_at": None, "state": "running"}],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "manifest.json").write_text(json.dumps(contents | changes))
+
+
+def chunk(
+    rng: np.random.Generator, images: int, classes: int, batch_size: int, start: float, seconds: float, first_batch: int = 0
+) -> pa.Table:
+    """A table of `images` rows as one mesh writes them: about 80% right, 1% unreadable, batches back to back."""
+    label = rng.integers(0, classes, images)
+    prediction = np.where(rng.random(images) < 0.8, label, (label + rng.integers(1, 4, images)) % classes)
+    top5 = (prediction[:, None] + np.arange(5)) % classes
+    failed = rng.random(images) < 0.01
+    batch = np.zeros(images, dtype=np.int64)
+    batch[~failed] = np.arange(np.count_nonzero(~failed)) // batch_size
+    times = seconds * rng.lognormal(0, 0.05, images // batch_size + 1)
+    starts = start + np.cumsum(times) - times
+    at = (START.timestamp() * 1e6 + starts[batch] * 1e6).astype(np.int64)
+    probabilities = np.tile(np.array([0.9, 0.05, 0.03, 0.01, 0.01], dtype=np.float32), images)
+    offsets = pa.array(np.arange(0, 5 * images + 5, 5, dtype=np.int32), mask=np.append(failed, False))
+
+    def constant(text: str) -> pa.Array:
+        return pa.array([text] * images)
+
+    return pa.table(
+        {
+            "image_id": pa.array([f"n{label[i]:08d}/{first_batch}-{i}.JPEG" for i in range(images)]),
+            "label": pa.array(label, pa.int32()),
+            "prediction": pa.array(prediction, pa.int32(), mask=failed),
+            "top5": pa.ListArray.from_arrays(offsets, pa.array(top5.ravel(), pa.int32())),
+            "top5_probability": pa.ListArray.from_arrays(offsets, pa.array(probabilities)),
+            "correct": pa.array((prediction == label) & ~failed),
+            "error": pa.array([f"truncated file ({i} bytes missing)" if failed[i] else None for i in range(images)], pa.string()),
+            "host": constant("host"),
+            "mesh": constant("mesh"),
+            "batch": pa.array(batch + first_batch, mask=failed),
+            "started_at": pa.array(at, pa.timestamp("us", tz="UTC"), mask=failed),
+            "batch_seconds": pa.array(times[batch], mask=failed),
+            "run_id": constant("run-1"),
+        },
+        schema=PREDICTIONS,
+    )
