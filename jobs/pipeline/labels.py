@@ -1,0 +1,105 @@
+"""What a data set calls a class -> the checkpoint's class index: WordNet ids, indices and names."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from vit_actor.errors import UserError
+
+WNID = re.compile(r"n[0-9]{8}")
+_INDEX = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a checkpoint, by index, in the words of its id2label.
+
+    Names may repeat (ImageNet-1k has two cranes); such a name alone identifies no class.
+    """
+
+    class_names: tuple[str, ...]
+
+    def index(self, label: str) -> int:
+        """The class index of a name, a WordNet id or a decimal index, tried in that order.
+
+        A name matches whole, else regardless of case and underscores, else as one of a class's comma-separated
+        synonyms. WordNet ids are in ImageNet-1k's order, which is theirs sorted.
+        Raises UserError for what is none of these, fits several classes, or lies outside the checkpoint's classes.
+        """
+        label = label.strip()
+        found = self.matches(label)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(f"label {label!r} fits classes {', '.join(map(str, found))}; use an index or a WordNet id")
+        if WNID.fullmatch(label):
+            if len(self.class_names) != 1000:
+                raise UserError(
+                    f"WordNet id {label} needs an ImageNet-1k checkpoint; this one has {len(self.class_names)} classes, not 1000"
+                )
+            raise UserError(f"WordNet id {label} is not one of ImageNet-1k's 1000 classes")
+        if _INDEX.fullmatch(label):
+            raise UserError(f"label {label} is outside the checkpoint's classes {self.range}")
+        raise UserError(f"label {label!r} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids")
+
+    def matches(self, label: str) -> list[int]:
+        """Every class the label can mean, in order; empty if none."""
+        exact, plain, synonyms = _names(self.class_names)
+        found = exact.get(label) or plain.get(_plain(label)) or synonyms.get(_plain(label))
+        if found:
+            return found
+        if WNID.fullmatch(label):
+            return [_wnids()[label]] if len(self.class_names) == 1000 and label in _wnids() else []
+        if _INDEX.fullmatch(label) and int(label) < len(self.class_names):
+            return [int(label)]
+        return []
+
+    def translate(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Class indices for a data set's own class names (a Hugging Face ClassLabel), in its order.
+
+        Names that each identify one class are looked up, so order and number may differ from the checkpoint's.
+        Otherwise the two lists must be the same classes in the same order: at least half of the names match their
+        position and none matches only another. This is how ImageNet-1k fits, whose second crane the hub's data set
+        has to call "crane2" because ClassLabel names are unique.
+        Raises UserError if neither holds.
+        """
+        found = [self.matches(name) for name in names]
+        if all(len(classes) == 1 for classes in found):
+            return tuple(classes[0] for classes in found)
+        in_place = [i in classes for i, classes in enumerate(found)]
+        for i, (name, classes) in enumerate(zip(names, found, strict=True)):
+            if (classes and not in_place[i]) or i >= len(self.class_names) or 2 * sum(in_place) < len(names):
+                raise UserError(f"the data set's class {i}, {name!r}, does not fit the checkpoint's classes {self.range}")
+        return tuple(range(len(names)))
+
+    @property
+    def range(self) -> str:
+        return f"0-{len(self.class_names) - 1}"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()
+
+
+@lru_cache(maxsize=4)
+def _names(class_names: tuple[str, ...]) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]:
+    """Class indices by exact name, by plain name and by plain synonym."""
+    exact, plain, synonyms = defaultdict(list), defaultdict(list), defaultdict(list)
+    for i, name in enumerate(class_names):
+        exact[name].append(i)
+        plain[_plain(name)].append(i)
+        for synonym in {_plain(part) for part in name.split(",")}:
+            synonyms[synonym].append(i)
+    return dict(exact), dict(plain), dict(synonyms)
+
+
+@lru_cache(maxsize=1)
+def _wnids() -> dict[str, int]:
+    """The 1,000 WordNet ids of ImageNet-1k (ILSVRC 2012), sorted; their positions are the class indices."""
+    ids = Path(__file__).with_name("imagenet_wnids.txt").read_text().split()
+    return {wnid: i for i, wnid in enumerate(ids)}

@@ -1,0 +1,6 @@
+"""Where images come from: each layout of a data set behind one interface, told apart by what its URI holds."""
+
+from jobs.pipeline.sources.opening import open_source
+from jobs.pipeline.sources.source import EncodedImage, Shard, Source, Survey
+
+__all__ = ["EncodedImage", "Shard", "Source", "Survey", "open_source"]

@@ -1,0 +1,114 @@
+"""A folder of image files, or one of them: labels in a file, in the names, or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
+from jobs.pipeline.sources.image_files import cut_shards, read_files
+from jobs.pipeline.sources.labels_file import read_labels
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, has_extension, open_place, place_errors, walk
+from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
+from jobs.pipeline.storage import shown
+from vit_actor.errors import UserError
+
+# How the hub's copy of ImageNet names its files: ILSVRC2012_val_00000001_n01751748.JPEG.
+_SUFFIX = re.compile(r".*_(n[0-9]{8})\.[^.]+")
+
+
+@dataclass(frozen=True)
+class FlatFolder:
+    """folder/ILSVRC2012_val_00000001.JPEG and so on, in the order of their names.
+
+    labels: URI of a labels file, see read_labels; None for those in names such as `..._n01440764.JPEG`.
+    only: one file's name, None for all.
+    """
+
+    folder: str
+    space: LabelSpace
+    use_labels: bool
+    labels: str | None
+    limit: int | None
+    images_per_shard: int
+    only: str | None
+
+    def survey(self) -> Survey:
+        contents, names, labelled = SetHash(), SetHash(), self.labels is not None
+        for name, size in self._files():
+            contents.add(name, size)
+            names.add(name)
+            labelled |= self._suffix(name) is not None
+        source = self._survey_labels(names) if self.labels is not None else self.use_labels
+        settings = {"labels": source, "limit": self.limit, "images_per_shard": self.images_per_shard, "only": self.only}
+        images = contents.count if self.limit is None else min(contents.count, self.limit)
+        return Survey(images, labelled, fingerprint("flat folder", contents, **settings))
+
+    def roots(self) -> list[str]:
+        return [""]
+
+    def shards(self, root: str) -> Iterator[Shard]:
+        names = sorted(name for name, _ in self._files())
+        return cut_shards(islice(self._labelled(names), self.limit), self.only or "images", self.images_per_shard)
+
+    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+        return read_files(self.folder, shard, wanted)
+
+    def _files(self) -> Iterator[tuple[str, int]]:
+        filesystem, base = open_place(self.folder)
+        with place_errors(self.folder):
+            for entry in entries(filesystem, base):
+                if entry.is_folder:
+                    if self.only is None and any(walk(filesystem, base, entry.name, IMAGE_EXTENSIONS, ordered=False)):
+                        where = f"{shown(self.folder)}: holds images and also folder {printable(entry.name)!r} with images"
+                        raise UserError(f"{where}; give one of them")
+                elif entry.name == self.only or (self.only is None and has_extension(entry.name, IMAGE_EXTENSIONS)):
+                    yield entry.name, entry.size
+
+    def _labelled(self, names: list[str]) -> Iterator[tuple[str, int | None]]:
+        if self.labels is None:
+            return ((name, self._suffix(name)) for name in names)
+        lines = list(read_labels(self.labels, self.space))
+        if lines and lines[0].name is None:
+            return ((name, line.label) for name, line in zip(names, lines, strict=True))
+        by_name = {line.name: line.label for line in lines}
+        return ((name, by_name.get(name)) for name in names)
+
+    def _suffix(self, name: str) -> int | None:
+        found = _SUFFIX.fullmatch(name) if self.use_labels else None
+        if not found:
+            return None
+        try:
+            return self.space.index(found[1])
+        except UserError as error:
+            raise UserError(f"{shown(self.folder)}: {printable(name)}: {error}; or pass labels 'none' to predict only") from None
+
+    def _survey_labels(self, images: SetHash) -> str:
+        """Check that the labels file has a label for every image, without holding its lines; its own fingerprint.
+
+        images: hash of the images' names.
+        """
+        assert self.labels is not None
+        lines, names, by_order = SetHash(), SetHash(), False
+        for position, line in enumerate(read_labels(self.labels, self.space)):
+            by_order = line.name is None
+            lines.add(position if by_order else line.name, line.label)
+            names.add(line.name)
+        if by_order and lines.count != images.count:
+            raise UserError(f"{shown(self.labels)}: {lines.count} labels for {images.count} images; give one line an image")
+        if not by_order and names != images:  # rare: labels of more images than these, or of other ones
+            self._find_missing()
+        return fingerprint("labels file", lines)
+
+    def _find_missing(self) -> None:
+        assert self.labels is not None
+        labels: dict[str | None, int] = {}
+        for name, label in read_labels(self.labels, self.space):
+            if labels.setdefault(name, label) != label:
+                raise UserError(f"{shown(self.labels)}: two different labels for {name}")
+        missing = min((name for name, _ in self._files() if name not in labels), default=None)
+        if missing is not None:
+            raise UserError(f"{shown(self.labels)}: no label for image {printable(missing)}")

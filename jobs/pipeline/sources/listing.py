@@ -1,0 +1,168 @@
+"""What a place holds, listed as a stream: one call a folder, sizes included, hidden names left out."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+
+from jobs.pipeline.sources.hub import hub_errors, is_hub
+from jobs.pipeline.sources.source import root_count
+from jobs.pipeline.storage import open_storage, shown, storage_errors
+from vit_actor.errors import UserError
+
+# What Pillow decodes and data sets contain.
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+PARQUET_EXTENSIONS = (".parquet", ".parq", ".pq")
+TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+MAX_DEPTH = 32
+"""Folders inside folders; deeper is a symbolic link that leads back to its own parent."""
+
+
+class Entry(NamedTuple):
+    """A file or folder; size in bytes, 0 for a folder or a link that leads nowhere."""
+
+    name: str
+    size: int
+    is_folder: bool
+
+
+@lru_cache(maxsize=16)
+def open_place(uri: str) -> tuple[FileSystem, str]:
+    """open_storage, once a process: connecting to a store can take a while."""
+    return open_storage(uri)
+
+
+def place_errors(uri: str) -> AbstractContextManager[None]:
+    """Turn what a store raises inside the block into a UserError naming `uri` and the fix."""
+    return hub_errors(uri) if is_hub(uri) else storage_errors(uri)
+
+
+def join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def has_extension(name: str, extensions: tuple[str, ...]) -> bool:
+    return name.lower().endswith(extensions)
+
+
+def entries(filesystem: FileSystem, folder: str) -> Iterator[Entry]:
+    """A folder's own entries, in no order. Pipes, sockets and devices are no data and left out."""
+    if isinstance(filesystem, LocalFileSystem):
+        with os.scandir(folder) as found:  # as a stream, where pyarrow would build the whole list
+            for item in found:
+                if item.name.startswith("."):
+                    continue
+                try:
+                    info = item.stat()
+                except OSError:
+                    yield Entry(item.name, 0, False)
+                    continue
+                if stat.S_ISDIR(info.st_mode):
+                    yield Entry(item.name, 0, True)
+                elif stat.S_ISREG(info.st_mode):
+                    yield Entry(item.name, info.st_size, False)
+        return
+    for info in filesystem.get_file_info(FileSelector(folder)):
+        if info.type != FileType.Unknown and not info.base_name.startswith("."):
+            yield Entry(info.base_name, info.size or 0, info.type == FileType.Directory)
+
+
+def walk(
+    filesystem: FileSystem, base: str, folder: str, extensions: tuple[str, ...], *, ordered: bool, depth: int = 0
+) -> Iterator[tuple[str, int]]:
+    """(path below base, size) of the files under a folder: its own by name, then those of its folders by name.
+
+    ordered: False leaves a folder's own files in no order, but holds none of them in memory.
+    """
+    if depth > MAX_DEPTH:
+        raise UserError(f"{folder}: nested deeper than {MAX_DEPTH} folders; remove the symbolic link that leads back")
+    found = entries(filesystem, join(base, folder))
+    folders = []
+    for entry in sorted(found) if ordered else found:
+        if entry.is_folder:
+            folders.append(entry.name)
+        elif has_extension(entry.name, extensions):
+            yield join(folder, entry.name), entry.size
+    for name in sorted(folders):
+        yield from walk(filesystem, base, join(folder, name), extensions, ordered=ordered, depth=depth + 1)
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """The data files below a folder, or those of its own files that match a pattern.
+
+    folder: URI that image ids are relative to.
+    names: None for all, else names with * and ? and {a,b} and {000..010} in them.
+    """
+
+    folder: str
+    extensions: tuple[str, ...]
+    names: str | None = None
+
+    def files(self) -> list[tuple[str, int]]:
+        """(path below the folder, size), sorted. Raises UserError for a name that is not there, or if nothing matches."""
+        filesystem, base = open_place(self.folder)
+        with place_errors(self.folder):
+            if self.names is None:
+                found = sorted(walk(filesystem, base, "", self.extensions, ordered=False))
+            else:
+                found = self._matching(sorted(e[:2] for e in entries(filesystem, base) if not e.is_folder))
+        if not found:
+            raise UserError(f"{shown(join(self.folder, self.names or ''))}: nothing here matches")
+        return found
+
+    def roots(self, *, whole: bool) -> list[str]:
+        """`i/n` for each of n parts that `under` lists; a single part if `whole`."""
+        n = 1 if whole else root_count(len(self.files()))
+        return [f"{i}/{n}" for i in range(n)]
+
+    def under(self, root: str) -> list[str]:
+        """The names of one part: every n-th file from the i-th."""
+        i, n = map(int, root.split("/"))
+        return [name for name, _ in self.files()[i::n]]
+
+    def _matching(self, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        assert self.names is not None
+        if self.names in (name for name, _ in files):  # as it stands, whatever characters it has
+            return [file for file in files if file[0] == self.names]
+        names = expand_braces(self.names)
+        missing = {name for name in names if not re.search(r"[*?]", name)}.difference(name for name, _ in files)
+        if missing:
+            raise UserError(f"{shown(join(self.folder, min(missing)))}: no such file")
+        pattern = re.compile("|".join(re.escape(name).replace(r"\*", ".*").replace(r"\?", ".") for name in names), re.DOTALL)
+        return [file for file in files if pattern.fullmatch(file[0])]
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """The names a shell would make of {a,b} and {000..010}: "x-{08..10}.tar" -> x-08.tar, x-09.tar, x-10.tar."""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if not found:
+        return [pattern]
+    span = re.fullmatch(r"([0-9]+)\.\.([0-9]+)", found[1])
+    if span:
+        first, last = span.groups()
+        choices = [f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)]
+    else:
+        choices = found[1].split(",")
+    return [name for choice in choices for name in expand_braces(pattern[: found.start()] + choice + pattern[found.end() :])]
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """(URI of the folder, last name); a query such as ?region=... stays with the folder."""
+    scheme = "://" in uri
+    path, mark, query = uri.partition("?") if scheme else (uri, "", "")
+    folder, slash, name = path.rstrip("/").rpartition("/")
+    if not scheme:
+        return folder or slash or ".", name
+    if folder.endswith((":/", "//")):
+        folder += "/"
+    return folder + mark + query, name

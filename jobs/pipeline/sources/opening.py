@@ -1,0 +1,125 @@
+"""Tell a data set's layout by what its URI holds."""
+
+from __future__ import annotations
+
+from pyarrow.fs import FileType
+
+from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.sources.class_folders import ClassFolders
+from jobs.pipeline.sources.flat_folder import FlatFolder
+from jobs.pipeline.sources.hub import is_hub, locate_split
+from jobs.pipeline.sources.listing import (
+    IMAGE_EXTENSIONS,
+    PARQUET_EXTENSIONS,
+    TAR_EXTENSIONS,
+    FileSet,
+    entries,
+    has_extension,
+    join,
+    open_place,
+    place_errors,
+    split_uri,
+)
+from jobs.pipeline.sources.parquet import ParquetShards
+from jobs.pipeline.sources.source import Source
+from jobs.pipeline.sources.webdataset import TarShards
+from jobs.pipeline.storage import shown
+from vit_actor.errors import UserError
+
+KINDS = {"images": IMAGE_EXTENSIONS, "Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS}
+NO_LABELS = "none"
+
+
+def open_source(
+    uri: str,
+    *,
+    checkpoint_classes: list[str],
+    labels: str | None = None,
+    limit: int | None = None,
+    images_per_shard: int = 512,
+) -> Source:
+    """The data set at a local path or URI: a folder of class folders, a flat folder, Parquet or tar shards, or one file.
+
+    uri: * and ? and {000..010} may stand in the last part of a path to Parquet or tar files.
+        hf://datasets/<owner>/<name> is its validation split; see hub.locate_split.
+    checkpoint_classes: class names by index, which labels are mapped to.
+    labels: where labels are, if not where the layout has them: a file for a flat folder (see labels_file), a column
+        for Parquet, whose integers are then taken as the checkpoint's indices. "none" ignores all labels.
+    limit: the first so many images in listing order only.
+    images_per_shard: images a shard of a folder has, and the fewest a shard of Parquet rows has.
+    Raises UserError if there is nothing there, nothing that is an image, or more than one kind of thing.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit {limit}: must be at least 1")
+    space = LabelSpace(tuple(checkpoint_classes))
+    use_labels = labels != NO_LABELS
+    labels = labels if use_labels else None
+    if is_hub(uri):
+        with place_errors(uri):
+            uri = locate_split(uri, open_place("hf://datasets")[0])
+    folder, names = _locate(uri)
+    kind = _kind_of_name(names) if names else _kind_of_folder(folder)
+    if kind == "Parquet":
+        files = FileSet(folder, PARQUET_EXTENSIONS, names)
+        return ParquetShards(files, space, use_labels, labels, limit, images_per_shard)
+    if kind == "tar":
+        _refuse(labels, "tar shards have labels in .cls or .json members")
+        return TarShards(FileSet(folder, TAR_EXTENSIONS, names), space, use_labels, limit)
+    if kind == "images":
+        return FlatFolder(folder, space, use_labels, labels, limit, images_per_shard, only=names)
+    _refuse(labels, "class folders are their own labels")
+    return ClassFolders(folder, space, use_labels, limit, images_per_shard)
+
+
+def _locate(uri: str) -> tuple[str, str | None]:
+    """(folder URI, file name or pattern in it), or (folder URI, None) for all that a folder holds."""
+    filesystem, path = None, ""
+    if not ("://" in uri and "{" in uri):  # braces make no valid URI
+        filesystem, path = open_place(uri)
+        with place_errors(uri):
+            kind = filesystem.get_file_info(path).type
+        if kind == FileType.Directory:
+            return uri.rstrip("/") or "/", None
+        if kind == FileType.File:
+            return split_uri(uri)[0], path.rpartition("/")[2]
+    folder, name = split_uri(uri)
+    if not any(mark in name for mark in "*?{"):
+        raise UserError(f"{shown(uri)}: no such file or directory; check the path")
+    return folder, name
+
+
+def _kind_of_name(name: str) -> str:
+    for kind, extensions in KINDS.items():
+        if has_extension(name, extensions):
+            if kind == "images" and any(mark in name for mark in "*?{"):
+                break
+            return kind
+    raise UserError(f"{name}: not an image, a Parquet file or a tar; patterns are for Parquet and tar files")
+
+
+def _kind_of_folder(uri: str) -> str:
+    """images, Parquet, tar, or "class folders": by the folder's own files, else by those of its folders, first found."""
+    filesystem, base = open_place(uri)
+    level, depth = [""], 0
+    with place_errors(uri):
+        while level:
+            below: list[str] = []
+            for folder in level:
+                found: set[str] = set()
+                for entry in entries(filesystem, join(base, folder)):
+                    if entry.is_folder:
+                        below.append(join(folder, entry.name))
+                    else:
+                        found |= {kind for kind, extensions in KINDS.items() if has_extension(entry.name, extensions)}
+                if len(found) > 1:
+                    raise UserError(f"{shown(join(uri, folder))}: holds both {' and '.join(sorted(found))}; give one of them")
+                if found:
+                    kind = found.pop()
+                    return "class folders" if depth and kind == "images" else kind
+            level, depth = sorted(below), depth + 1
+    raise UserError(f"{shown(uri)}: no images, Parquet files or tar shards in it")
+
+
+def _refuse(labels: str | None, reason: str) -> None:
+    if labels is not None:
+        raise UserError(f"labels {labels}: {reason}; leave it out, or pass {NO_LABELS!r} to ignore labels")

@@ -1,0 +1,144 @@
+"""Parquet shards: the Hugging Face image layout or plain bytes columns, read by whole row groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
+from jobs.pipeline.sources.in_order import in_order
+from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
+from jobs.pipeline.sources.parquet_columns import Columns
+from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
+from jobs.pipeline.storage import shown
+from vit_actor.errors import UserError
+
+READ_BYTES = 8 * 2**20
+"""Bytes a read asks of storage: large enough for a distant store, and a row group need not fit in memory."""
+
+READ_ROWS = 64
+"""Rows decoded at a time: about 7 MB of ImageNet."""
+
+
+@dataclass(frozen=True)
+class ParquetShards:
+    """Rows of Parquet files, in the order of the files' names. An image's id is `file.parquet#row`.
+
+    label_column: as the user named it; None to find one, and to map its integers by the class names stored with it.
+    """
+
+    files: FileSet
+    space: LabelSpace
+    use_labels: bool
+    label_column: str | None
+    limit: int | None
+    images_per_shard: int
+
+    def survey(self) -> Survey:
+        contents, images, labelled = SetHash(), 0, False
+        with place_errors(self.files.folder):
+            for name, size, rows, has_labels in in_order(self._survey_file, self.files.files()):
+                contents.add(name, size, rows)
+                images, labelled = images + rows, labelled or has_labels
+                if self.limit is not None and images >= self.limit:
+                    images = self.limit
+                    break
+        if not images:
+            raise UserError(f"{shown(self.files.folder)}: its Parquet files have no rows")
+        labels = self.label_column if self.use_labels else False
+        settings = {"labels": labels, "limit": self.limit, "images_per_shard": self.images_per_shard}
+        return Survey(images, labelled, fingerprint("parquet", contents, **settings))
+
+    def roots(self) -> list[str]:
+        return self.files.roots(whole=self.limit is not None)
+
+    def shards(self, root: str) -> Iterator[Shard]:
+        left = self.limit
+        for name in self.files.under(root):
+            for shard in self._file_shards(name):
+                rows = sum(shard.payload["rows"])
+                yield shard if left is None or rows <= left else Shard(shard.id, {**shard.payload, "take": left})
+                if left is not None and (left := left - rows) <= 0:
+                    return
+
+    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+        name, row = shard.payload["file"], shard.payload["first_row"]
+        take = shard.payload.get("take", sum(shard.payload["rows"]))
+        ordinal = 0
+        file, columns = self._open(name)
+        with file:
+            for group, rows in enumerate(shard.payload["rows"], shard.payload["first_group"]):
+                span = range(ordinal, min(ordinal + rows, take))
+                selected = {i for i in span if wanted(i)}
+                if selected:
+                    images = self._read_group(file, columns, group, f"{printable(name)}#", row)
+                    yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
+                ordinal, row = ordinal + rows, row + rows
+
+    def _survey_file(self, listed: tuple[str, int]) -> tuple[str, int, int, bool]:
+        name, size = listed
+        file, columns = self._open(name)
+        with file, self._errors(name):
+            return name, size, file.metadata.num_rows, columns.labelled(file, self.space)
+
+    def _file_shards(self, name: str) -> Iterator[Shard]:
+        """Runs of row groups of at least images_per_shard rows, but for the last."""
+        with self._open(name)[0] as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        first_group = first_row = position = 0
+        for group in range(len(sizes)):
+            rows = sizes[first_group : group + 1]
+            if sum(rows) >= self.images_per_shard or (group == len(sizes) - 1 and sum(rows)):
+                payload = {"file": name, "first_group": first_group, "first_row": first_row, "rows": rows}
+                yield Shard(shard_id(name, position), payload)
+                first_group, first_row, position = group + 1, first_row + sum(rows), position + 1
+
+    def _read_group(self, file: pq.ParquetFile, columns: Columns, group: int, prefix: str, row: int) -> Iterator[EncodedImage]:
+        """Every row of a row group; `row` is the number of its first. What cannot be read is an error in each row left."""
+        end = row + file.metadata.row_group(group).num_rows
+        selection = [columns.leaf] if columns.label is None else [columns.leaf, columns.label]
+        try:
+            for batch in file.iter_batches(READ_ROWS, [group], selection, use_threads=False):
+                images = batch.column(columns.image)
+                if pa.types.is_struct(images.type):
+                    images = pc.struct_field(images, "bytes")
+                labels = batch.column(columns.label).to_pylist() if columns.label else [None] * len(images)
+                for image, stored in zip(images, labels, strict=True):
+                    yield self._image(f"{prefix}{row}", image, stored, columns)
+                    row += 1
+        except (pa.ArrowException, OSError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            for lost in range(row, end):
+                yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {reason}")
+
+    def _image(self, image_id: str, image: pa.Scalar, stored: int | str | None, columns: Columns) -> EncodedImage:
+        try:
+            label = columns.index(stored, self.space)
+        except UserError as error:
+            return EncodedImage(image_id, None, b"", str(error))
+        if not image.is_valid:
+            return EncodedImage(image_id, label, b"", "no image bytes in this row, at most a path")
+        return EncodedImage(image_id, label, memoryview(image.as_buffer()))
+
+    def _open(self, name: str) -> tuple[pq.ParquetFile, Columns]:
+        """A file, to be closed, and its columns. Raises UserError naming it if it is not Parquet or lacks what is needed."""
+        filesystem, base = open_place(self.files.folder)
+        with self._errors(name):
+            file = pq.ParquetFile(join(base, name), filesystem=filesystem, buffer_size=READ_BYTES)
+            return file, Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column)
+
+    @contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        where = shown(join(self.files.folder, name))
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{where}: {error}; or pass labels 'none' to predict only") from None
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{where}: not a readable Parquet file ({str(error).splitlines()[0]})") from None

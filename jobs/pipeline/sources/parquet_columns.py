@@ -1,0 +1,142 @@
+"""Which columns of a Parquet file hold images and labels, and whether the labels fit the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.pipeline.labels import LabelSpace
+from vit_actor.errors import UserError
+
+IMAGE_NAMES = ("image", "img", "jpeg", "jpg", "png", "webp", "bytes", "image_bytes", "content")
+LABEL_NAMES = ("label", "labels", "cls", "class")
+
+UNKNOWN = -1
+"""How Hugging Face writes "no label", in a ClassLabel column of a test split."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """image: the column. leaf: the path of its bytes, such as `image.bytes`. label: the column, None without labels.
+
+    indices: class index by stored integer, where the data set has class names of its own.
+    """
+
+    image: str
+    leaf: str
+    label: str | None
+    indices: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, schema: pa.Schema, space: LabelSpace, use_labels: bool, label_column: str | None) -> Columns:
+        """From a file's schema. label_column: as the user named it, None to look for one.
+
+        Raises UserError for no image column or several, a label column that is not there or has no usable type, and
+        class names that do not fit the checkpoint.
+        """
+        image, leaf = _image_column(schema)
+        label = label_column or next((name for name in LABEL_NAMES if name in schema.names), None)
+        if not use_labels or label is None:
+            return cls(image, leaf, None, None)
+        if label not in schema.names:
+            raise UserError(f"no label column {label!r}; columns are {', '.join(schema.names)}")
+        kind = _label_type(schema, label)
+        if not (pa.types.is_integer(kind) or _is_text(kind)):
+            raise UserError(f"label column {label!r} is {kind}; it must be integers or text")
+        names = _class_names(schema, label) if label_column is None and pa.types.is_integer(kind) else None
+        return cls(image, leaf, label, space.translate(names) if names else None)
+
+    def labelled(self, file: pq.ParquetFile, space: LabelSpace) -> bool:
+        """Whether any row has a label; reads only statistics where they suffice, else only the label column.
+
+        Raises UserError for a label outside the classes.
+        """
+        if self.label is None:
+            return False
+        if _is_text(_label_type(file.schema_arrow, self.label)):
+            known: set[str] = set()
+            for labels in self._stream(file, range(file.num_row_groups)):
+                known.update(text for text in pc.unique(labels).to_pylist() if text is not None and text not in known)
+                for text in known:
+                    space.index(text)
+            return bool(known)
+        classes = len(space.class_names) if self.indices is None else len(self.indices)
+        labelled = False
+        for low, high in self._ranges(file):
+            if low < UNKNOWN or high >= classes:
+                raise UserError(f"label {low if low < UNKNOWN else high} is outside the classes 0-{classes - 1}")
+            labelled |= high > UNKNOWN
+        return labelled
+
+    def index(self, stored: int | str | None, space: LabelSpace) -> int | None:
+        """The class index of one stored label. Raises UserError if it is outside the classes."""
+        if stored is None or stored == UNKNOWN:
+            return None
+        if isinstance(stored, str):
+            return space.index(stored)
+        classes = range(len(space.class_names)) if self.indices is None else self.indices
+        if not 0 <= stored < len(classes):
+            raise UserError(f"label {stored} is outside the classes 0-{len(classes) - 1}")
+        return classes[stored]
+
+    def _ranges(self, file: pq.ParquetFile) -> Iterator[tuple[int, int]]:
+        """(lowest, highest) label of each row group that has any."""
+        position = {file.metadata.schema.column(i).path: i for i in range(file.metadata.num_columns)}[self.label]
+        for group in range(file.num_row_groups):
+            statistics = file.metadata.row_group(group).column(position).statistics
+            if statistics is not None and statistics.has_min_max:
+                yield statistics.min, statistics.max
+                continue
+            for labels in self._stream(file, [group]):
+                span = pc.min_max(labels).as_py()
+                if span["min"] is not None:
+                    yield span["min"], span["max"]
+
+    def _stream(self, file: pq.ParquetFile, groups: range | list[int]) -> Iterator[pa.Array]:
+        for batch in file.iter_batches(row_groups=list(groups), columns=[self.label], use_threads=False):
+            column = batch.column(0)
+            yield column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _image_column(schema: pa.Schema) -> tuple[str, str]:
+    candidates = {}
+    for field in schema:
+        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
+            if _is_binary(field.type.field("bytes").type):
+                candidates[field.name] = f"{field.name}.bytes"
+        elif _is_binary(field.type):
+            candidates[field.name] = field.name
+    named = [name for name in IMAGE_NAMES if name in candidates] or list(candidates)
+    if not named:
+        raise UserError(f"no image column (bytes, or a struct with bytes); columns are {', '.join(schema.names)}")
+    if named[0] not in IMAGE_NAMES and len(named) > 1:
+        raise UserError(f"columns {', '.join(named)} could all be the image; rename one to 'image'")
+    return named[0], candidates[named[0]]
+
+
+def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
+    """Names of a ClassLabel column, from what the `datasets` library keeps in the schema's metadata."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return [str(name) for name in names]
+
+
+def _label_type(schema: pa.Schema, label: str) -> pa.DataType:
+    kind = schema.field(label).type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

@@ -1,0 +1,135 @@
+"""Small real data sets in every layout: one set of JPEGs, written as folders, Parquet and tar."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image as PillowImage
+
+from jobs.pipeline.labels import _wnids
+from jobs.pipeline.sources import EncodedImage, Source
+
+WNIDS = list(_wnids())
+"""ImageNet-1k's WordNet ids by class index."""
+
+CLASS_NAMES = [f"thing {i}, Res tertia {i}" for i in range(1000)]
+"""Names for a checkpoint of 1,000 classes, with a synonym each, as ImageNet's have."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A JPEG, its file name and its class index among 1,000."""
+
+    name: str
+    label: int
+    data: bytes
+
+
+def jpeg(seed: int, width: int = 48, height: int = 36) -> bytes:
+    """A real JPEG, different for each seed: smooth colours with some noise."""
+    noise = np.random.default_rng(seed)
+    corners = PillowImage.fromarray(noise.integers(0, 256, (3, 4, 3), dtype=np.uint8))
+    pixels = np.asarray(corners.resize((width, height), PillowImage.Resampling.BICUBIC), np.int16)
+    pixels = np.clip(pixels + noise.integers(-8, 9, pixels.shape), 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    PillowImage.fromarray(pixels).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def pictures(count: int, labels: tuple[int, ...] = (0, 1, 207, 999)) -> list[Picture]:
+    """`count` pictures named as ImageNet's validation set, of the given classes in turn."""
+    return [
+        Picture(f"ILSVRC2012_val_{i + 1:08d}.JPEG", labels[i % len(labels)], jpeg(i, 40 + i % 13, 30 + i % 7))
+        for i in range(count)
+    ]
+
+
+def class_folders(root: Path, images: list[Picture], name: Callable[[int], str] = WNIDS.__getitem__) -> Path:
+    """root/<class>/<image>; `name` is what a class index is called."""
+    for image in images:
+        path = root / name(image.label) / image.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image.data)
+    return root
+
+
+def flat_folder(root: Path, images: list[Picture]) -> Path:
+    """root/<image>, without labels."""
+    root.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        (root / image.name).write_bytes(image.data)
+    return root
+
+
+def suffixed_folder(root: Path, images: list[Picture]) -> Path:
+    """root/<image>_<WordNet id>.JPEG, as the hub's copy of ImageNet unpacks."""
+    named = [Picture(f"{Path(i.name).stem}_{WNIDS[i.label]}{Path(i.name).suffix}", i.label, i.data) for i in images]
+    return flat_folder(root, named)
+
+
+def hub_parquet(root: Path, images: list[Picture], class_names: list[str], shards: int = 2, split: str = "validation") -> Path:
+    """root/validation-00000-of-00002.parquet and so on, written by the `datasets` library: image and ClassLabel."""
+    from datasets import ClassLabel, Dataset, Features, Image
+
+    root.mkdir(parents=True, exist_ok=True)
+    features = Features({"image": Image(), "label": ClassLabel(names=class_names)})
+    rows = {"image": [{"bytes": i.data, "path": i.name} for i in images], "label": [i.label for i in images]}
+    data = Dataset.from_dict(rows, features=features)
+    for k in range(shards):
+        path = root / f"{split}-{k:05d}-of-{shards:05d}.parquet"
+        data.shard(shards, k, contiguous=True).to_parquet(path, batch_size=5)
+    return root
+
+
+def plain_parquet(path: Path, images: list[Picture], *, labelled: bool = True, row_group_size: int = 4) -> Path:
+    """One file of bytes columns: `jpeg`, and `cls` if labelled."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {"jpeg": pa.array([i.data for i in images], pa.binary())}
+    if labelled:
+        columns["cls"] = pa.array([i.label for i in images], pa.int32())
+    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
+    return path
+
+
+def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    """A tar of (name, bytes); compressed as the name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode = {".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz", ".bz2": "w:bz2"}.get(path.suffix, "w")
+    with tarfile.open(path, mode) as file:  # type: ignore[call-overload]
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return path
+
+
+def webdataset(root: Path, images: list[Picture], shards: int = 2, label: str = "cls") -> Path:
+    """root/shard-000.tar and so on: image members, each with a .cls or .json beside it, or none if label is ""."""
+    for k in range(shards):
+        members = []
+        for image in images[k::shards]:
+            members.append((image.name, image.data))
+            if label:
+                content = json.dumps({"label": image.label}) if label == "json" else str(image.label)
+                members.append((f"{Path(image.name).stem}.{label}", content.encode()))
+        tar(root / f"shard-{k:03d}.tar", members)
+    return root
+
+
+def read_all(source: Source, wanted: Callable[[int], bool] = lambda _: True) -> list[EncodedImage]:
+    """Every image of a source, root by root and shard by shard."""
+    return [image for _, image in read_ordinals(source, wanted)]
+
+
+def read_ordinals(source: Source, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+    for root in source.roots():
+        for shard in source.shards(root):
+            yield from source.read(shard, wanted)
