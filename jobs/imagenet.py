@@ -1,6 +1,6 @@
 """Classify a labelled image set on every mesh of the cluster: accuracy, per-sample predictions, inference time, FPS.
 
-    python -m jobs.imagenet --data hf://datasets/ILSVRC/imagenet-1k --out s3://bucket/run-1 --device t3000
+python -m jobs.imagenet --data hf://datasets/ILSVRC/imagenet-1k --out s3://bucket/run-1 --device t3000
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from jobs.command import STOPPED, TOO_MANY_ERRORS, Stopped, run, stop_on_sigterm
+from jobs.ledger import open_ledger
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import Survey, open_source
@@ -43,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             cpus_per_actor=args.cpus_per_actor,
             wait_seconds=args.wait,
         )
+        ledger = open_ledger(args.out)
         manifest = claim(
             args.out, describe(args, placement.device, checkpoint, survey), resume=args.resume, overwrite=args.overwrite
         )
@@ -66,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             preprocess=checkpoint.preprocess,
             placement=placement,
             identity={"run_id": manifest.run_id, "attempt": manifest.attempt, "versions": manifest.versions},
+            ledger=ledger,
             resume=args.resume,
             limit_seconds=args.device_limit,
         )
@@ -89,7 +94,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint directory or hub id (default: %(default)s)")
     add("--labels", help="file of labels for a flat folder, or the label column of Parquet shards")
     add("--limit", type=_positive, metavar="N", help="only the first N images")
-    add("--device", choices=("auto", "t3000", "cpu", "simulated"), default="auto", help="default: t3000 where boards are, else cpu")
+    add(
+        "--device",
+        choices=("auto", "t3000", "cpu", "simulated"),
+        default="auto",
+        help="default: t3000 where boards are, else cpu",
+    )
     add("--precision", choices=("auto", "fp32"), default="auto", help="on CPU: the fastest sound path, or the fp32 reference")
     add("--batch-size", type=_positive, default=64, metavar="N", help="images per batch on CPU (a T3000 takes 8 per chip)")
     add("--simulate", default="", metavar="SPEC", help="timing of --device simulated, such as compute=10ms,upload=5ms")
@@ -135,16 +145,21 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
     )
 
 
-def follow(results: Any, total: int | None) -> None:
-    """Drive the pipeline to its end behind one progress line; on a log file, a line every 10 s."""
+def follow(results: Iterable[pa.Table], total: int | None) -> None:
+    """Drive the pipeline to its end behind one progress line; a log file gets a line every 10 s."""
     live = sys.stderr.isatty()
-    errors = 0
-    with tqdm(total=total, unit=" images", smoothing=0.1, mininterval=0.2 if live else 10, dynamic_ncols=live) as bar:
+    images = errors = 0
+    with tqdm(total=total, unit=" images", dynamic_ncols=True, disable=not live, leave=False) as bar:
+        began = said = time.monotonic()
         for table in results:
-            errors += pa.compute.sum(table["errors"]).as_py()
-            if errors:
-                bar.set_postfix(errors=errors, refresh=False)
-            bar.update(pa.compute.sum(table["images"]).as_py())
+            images += pc.sum(table["images"]).as_py()
+            errors += pc.sum(table["errors"]).as_py()
+            bar.set_postfix(errors=errors, refresh=False)
+            bar.update(images - bar.n)
+            if not live and time.monotonic() - said >= 10:
+                said = time.monotonic()
+                of = f" of {total}" if total is not None else ""
+                print(f"{images}{of} images, {images / (said - began):.0f} images/s, {errors} errors", file=sys.stderr)
 
 
 def finish(args: argparse.Namespace, manifest: Manifest, survey: Survey) -> int:
@@ -152,7 +167,9 @@ def finish(args: argparse.Namespace, manifest: Manifest, survey: Survey) -> int:
     summary = write_reports(args.out)
     if survey.images is not None and summary.images != survey.images:
         manifest.end_attempt(args.out, "incomplete")
-        raise UserError(f"{summary.images} of {survey.images} images have a row in {args.out}; run the same command with --resume")
+        raise UserError(
+            f"{summary.images} of {survey.images} images have a row in {args.out}; run the same command with --resume"
+        )
     manifest.end_attempt(args.out, "finished")
     print(summary_table(summary))
     print(f"report: {os.path.join(args.out, 'report', 'index.html')}")

@@ -82,7 +82,9 @@ def claim(out: str, wanted: Manifest, *, resume: bool, overwrite: bool) -> Manif
     if existing is None and resume:
         raise UserError(f"--resume: no run in {out}; leave --resume out to start one")
     if existing is not None and not (resume or overwrite):
-        raise UserError(f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it")
+        raise UserError(
+            f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it"
+        )
     if overwrite:
         _clear(out)
         return wanted

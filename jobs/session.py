@@ -6,6 +6,8 @@ import logging
 import os
 import secrets
 import socket
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,28 +29,48 @@ def ray_session(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes.
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "5")
+    # Ray speaks of its own housekeeping on the driver's terminal; what matters arrives as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\.data")
     try:
         if address and address != "auto":
             _check_reachable(address)
         elif address is None:
             # A token of this session's own: nobody else on the machine may drive it, and none is left in the home directory.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(
-            address=address or "local",
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            include_dashboard=None if address else False,
-            _node_ip_address=None if address else "127.0.0.1",
-        )
+        with _without_native_stderr():
+            ray.init(
+                address=address or "local",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                include_dashboard=None if address else False,
+                _node_ip_address=None if address else "127.0.0.1",
+            )
     except ConnectionError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--address {address}: no Ray cluster answers there ({reason}); start one or leave --address out") from None
+        raise UserError(
+            f"--address {address}: no Ray cluster answers there ({reason}); start one or leave --address out"
+        ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_native_stderr() -> Iterator[None]:
+    """Ray's core announces its log level on file descriptor 2, past Python's logging."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _check_reachable(address: str) -> None:

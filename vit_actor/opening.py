@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vit_actor.checkpoint import Checkpoint, load_checkpoint
+from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import Device
 from vit_actor.errors import DeviceError
 
@@ -46,4 +46,3 @@ class DeviceRequest:
         from vit_actor.cpu_vit import CpuVit
 
         return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=self.precision)
-

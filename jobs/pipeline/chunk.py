@@ -6,7 +6,7 @@ classified and committed together, under a name that a second attempt gives agai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -62,3 +62,13 @@ class Chunk:
             errors=table["errors"][0].as_py(),
             pixels=pixels.reshape(shape),
         )
+
+    def without(self, lost: set[int], error: str) -> Chunk:
+        """The chunk with these decoded images (by their place in `pixels`) turned into errors."""
+        if not lost:
+            return self
+        decoded = [i for i, failure in enumerate(self.errors) if failure is None]
+        errors = list(self.errors)
+        for place in lost:
+            errors[decoded[place]] = error
+        return replace(self, errors=errors, pixels=np.delete(self.pixels, sorted(lost), axis=0))

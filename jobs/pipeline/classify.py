@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 
+from jobs.ledger import Care
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.schema import PREDICTIONS
 from vit_actor.actor import DeviceThread
 from vit_actor.device import BatchResult, Device
+from vit_actor.errors import DeviceError
 
 
 class Classifier:
     """A Ray actor's body: pins a device once, then classifies chunks from concurrent calls.
 
-    open_device: makes the device from the number of CPUs reserved for it, called on the thread that will own it.
+    open_device: called on the thread that will own the device.
     identity: run_id, attempt and versions, repeated in every file's footer.
+    ledger: handle of the run's ledger actor.
+    limit_seconds: after which a silent device is taken to hang.
     """
 
-    def __init__(self, open_device: Callable[[], Device], identity: dict[str, Any], limit_seconds: float) -> None:
-        self._device = DeviceThread(open_device, limit_seconds=limit_seconds)
+    def __init__(self, open_device: Callable[[], Device], identity: dict[str, Any], ledger: Any, limit_seconds: float) -> None:
+        self._ledger = ledger
         self._host = socket.gethostname()
         self._mesh = mesh_name(self._host)
-        self._batches = 0
+        self._device = DeviceThread(open_device, limit_seconds=limit_seconds)
+        self._batches = itertools.count()
+        self._calls = _Calls()
+        ray.get(ledger.arrive.remote(self._mesh))
         self._identity = {
             **identity,
             "mesh": self._mesh,
@@ -40,17 +50,73 @@ class Classifier:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         chunk = Chunk.from_table(table)
-        results = self._device.classify(chunk.pixels)
-        first = self._batches
-        self._batches += len(results)  # a race between calls would only make two chunks share ordinals
-        rows = prediction_rows(chunk, results, first, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
+        care = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
+        try:
+            if care is None:
+                with self._calls.shared():
+                    results = self._device.classify(chunk.pixels)
+            else:
+                with self._calls.alone():
+                    chunk, results = self._classify_carefully(chunk, care)
+        except DeviceError as error:
+            # Only a fresh process gets a lost device back; Ray starts one and gives it this chunk again.
+            ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
+            os._exit(1)
+        self._ledger.done.remote(chunk.name)
+        numbers = [next(self._batches) for _ in results]
+        rows = prediction_rows(chunk, results, numbers, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
         return pa.table(
             {
                 "chunk": [chunk.name],
-                "rows": pa.ListArray.from_arrays(pa.array([0, rows.num_rows], pa.int32()), rows.to_struct_array().combine_chunks()),
+                "rows": pa.ListArray.from_arrays(
+                    pa.array([0, rows.num_rows], pa.int32()), rows.to_struct_array().combine_chunks()
+                ),
                 "footer": [json.dumps({**self._identity, "chunk": chunk.name})],
             }
         )
+
+    def _classify_carefully(self, chunk: Chunk, care: Care) -> tuple[Chunk, list[BatchResult]]:
+        """Piece by piece, each announced first, so that the ledger knows which one an actor died of."""
+        results: list[BatchResult] = []
+        for start, end in care.pieces:
+            ray.get(self._ledger.trying.remote(chunk.name, (start, end)))
+            results += self._device.classify(chunk.pixels[start:end])
+        ray.get(self._ledger.trying.remote(chunk.name, None))
+        return chunk.without(care.given_up, "the device fails on this image"), results
+
+
+class _Calls:
+    """Many ordinary calls at once, or one careful call alone: a crash must have one suspect."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._alone = True
+            self._changed.wait_for(lambda: not self._running)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
 
 
 def mesh_name(host: str) -> str:
@@ -62,7 +128,7 @@ def mesh_name(host: str) -> str:
 
 
 def prediction_rows(
-    chunk: Chunk, results: list[BatchResult], first_batch: int, *, host: str, mesh: str, run_id: str
+    chunk: Chunk, results: list[BatchResult], numbers: list[int], *, host: str, mesh: str, run_id: str
 ) -> pa.Table:
     """One row an image of the chunk (schema PREDICTIONS), in its order; images that have an error get no prediction."""
     n = len(chunk.image_ids)
@@ -93,7 +159,7 @@ def prediction_rows(
             pa.array(chunk.errors, pa.string()),
             pa.array([host] * n, pa.string()),
             pa.array([mesh] * n, pa.string()),
-            per_batch(list(range(first_batch, first_batch + len(results))), pa.int64()),
+            per_batch(numbers, pa.int64()),
             per_batch([round(r.started_at * 1e6) for r in results], pa.int64()).cast(pa.timestamp("us", tz="UTC")),
             per_batch([r.seconds for r in results], pa.float64()),
             pa.array([run_id] * n, pa.string()),

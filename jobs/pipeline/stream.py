@@ -30,6 +30,7 @@ def classify_images(
     preprocess: Preprocess,
     placement: Placement,
     identity: dict[str, Any],
+    ledger: Any,
     resume: bool,
     limit_seconds: float,
 ) -> Iterator[pa.Table]:
@@ -38,15 +39,17 @@ def classify_images(
     context.enable_progress_bars = False
     # Every block holds one row: a root, a shard, a chunk. Rows are large, so any limit below a row's size does that.
     context.target_max_block_size = 1
+    # Listing and committing wait for storage rather than compute: no CPU of their own, and few at a time.
+    few = TaskPoolStrategy(size=2)
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     read = partial(read_chunks, source=source, preprocess=preprocess, predictions=predictions, resume=resume)
     dataset = (
         ray.data.from_items([{"root": root} for root in source.roots()])
-        .map_batches(partial(list_shards, source=source), **whole, num_cpus=0)
+        .map_batches(partial(list_shards, source=source), **whole, num_cpus=0, compute=few)
         .map_batches(read, **whole, num_cpus=placement.decode_cpus)
         .map_batches(
             Classifier,
-            fn_constructor_args=(open_device, identity, limit_seconds),
+            fn_constructor_args=(open_device, identity, ledger, limit_seconds),
             **whole,
             compute=ActorPoolStrategy(
                 size=placement.actors,
@@ -57,6 +60,6 @@ def classify_images(
             num_cpus=placement.cpus,
             resources={BOARDS: placement.boards} if placement.boards else None,
         )
-        .map_batches(partial(commit_chunks, predictions=predictions), **whole, num_cpus=0, compute=TaskPoolStrategy(size=4))
+        .map_batches(partial(commit_chunks, predictions=predictions), **whole, num_cpus=0, compute=few)
     )
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)

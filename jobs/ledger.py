@@ -1,0 +1,147 @@
+"""One small actor a run: it holds the output against a second run, bounds retries, and remembers what went wrong.
+
+It lives as long as its driver. A chunk is announced before it touches a device and crossed off after; a chunk that
+took its actor down twice is then tried in pieces, each announced, until the image that does it stands alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from pyarrow.fs import LocalFileSystem
+
+from jobs.pipeline.storage import open_storage, shown, storage_errors
+from vit_actor.errors import UserError
+
+NAMESPACE = "loudbox-vit"
+CAREFUL_AFTER = 2
+"""Attempts at a chunk that may end in a dead actor before it is tried in pieces."""
+CONVICT_AFTER = 2
+"""Deaths with one image alone on the device before it is recorded as an error."""
+MOST_ATTEMPTS = 40
+"""Attempts at a chunk before what is still suspect is given up: enough to corner several bad images of 512."""
+
+
+@dataclass
+class _Case:
+    """What is known of one chunk in progress: [start, end) pieces still to try, and the images given up."""
+
+    attempts: int = 0
+    pieces: list[tuple[int, int]] = field(default_factory=list)
+    trying: tuple[int, int] | None = None
+    deaths: dict[int, int] = field(default_factory=dict)
+    given_up: set[int] = field(default_factory=set)
+
+    def died(self) -> None:
+        """The last attempt did not return: halve the piece it was at, or charge the image that was alone."""
+        if self.trying is None:
+            return
+        start, end = self.trying
+        self.pieces.remove(self.trying)
+        self.trying = None
+        if end - start > 1:
+            middle = (start + end) // 2
+            self.pieces += [(start, middle), (middle, end)]
+        else:
+            self.deaths[start] = self.deaths.get(start, 0) + 1
+            if self.deaths[start] < CONVICT_AFTER:
+                self.pieces.append((start, end))
+            else:
+                self.given_up.add(start)
+        self.pieces.sort()
+
+
+@dataclass(frozen=True)
+class Care:
+    """How to try a chunk that took its actor down: these [start, end) pieces, one at a time; skip given_up images."""
+
+    pieces: list[tuple[int, int]]
+    given_up: set[int]
+
+
+class Ledger:
+    """The actor's body; see `open_ledger`."""
+
+    def __init__(self) -> None:
+        self._cases: dict[str, _Case] = {}
+        self._meshes: dict[str, int] = {}
+        self._counts = {"restarts": 0, "retries": 0, "given_up": 0}
+        self._events: list[dict[str, Any]] = []
+        self._draining = False
+
+    def arrive(self, mesh: str) -> None:
+        """An actor has opened its device."""
+        self._meshes[mesh] = self._meshes.get(mesh, 0) + 1
+        if self._meshes[mesh] > 1:
+            self._counts["restarts"] += 1
+            self.note("restart", mesh, "the actor on this mesh was replaced")
+
+    def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Care | None:
+        """A chunk of so many decoded images is about to go to a device; None for the ordinary way."""
+        case = self._cases.setdefault(chunk, _Case())
+        case.attempts += 1
+        if case.attempts == 1:
+            return None
+        self._counts["retries"] += 1
+        self.note("retry", mesh, f"attempt {case.attempts} at {chunk}")
+        if case.attempts <= CAREFUL_AFTER:
+            return None
+        if case.attempts == CAREFUL_AFTER + 1:
+            case.pieces = [(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+        case.died()
+        if case.attempts > MOST_ATTEMPTS:
+            case.given_up.update(i for start, end in case.pieces for i in range(start, end))
+            case.pieces = []
+        return Care(list(case.pieces), set(case.given_up))
+
+    def trying(self, chunk: str, piece: tuple[int, int]) -> None:
+        self._cases[chunk].trying = piece
+
+    def done(self, chunk: str) -> None:
+        case = self._cases.pop(chunk, _Case())
+        self._counts["given_up"] += len(case.given_up)
+
+    def note(self, kind: str, where: str, what: str) -> None:
+        """Remember an event; the first 1,000 are kept, all restarts and retries are counted."""
+        if len(self._events) < 1000:
+            self._events.append({"at": time.time(), "kind": kind, "where": where, "what": what})
+
+    def drain(self) -> None:
+        """Let what is in flight finish and hand out nothing more."""
+        self._draining = True
+
+    def draining(self) -> bool:
+        return self._draining
+
+    def account(self) -> dict[str, Any]:
+        """Counts and events of this attempt, for the manifest."""
+        return {**self._counts, "meshes": sorted(self._meshes), "events": self._events}
+
+
+def open_ledger(out: str) -> Any:
+    """The ledger actor of the run in `out`; raises UserError while another run has it.
+
+    Its name excludes other drivers on the cluster, and a lock file those on other clusters that share a disk. Both go
+    with the process, however it ends.
+    """
+    busy = f"--out {shown(out)}: another job is writing there now; wait for it, or choose another --out"
+    filesystem, path = open_storage(out)
+    if isinstance(filesystem, LocalFileSystem):
+        with storage_errors(out):
+            os.makedirs(path, exist_ok=True)
+            lock = os.open(f"{path}/.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the process ends
+        except BlockingIOError:
+            raise UserError(busy) from None
+    name = "run-" + hashlib.sha256(f"{filesystem.type_name}:{path}".encode()).hexdigest()[:32]
+    try:
+        return ray.remote(Ledger).options(name=name, namespace=NAMESPACE, num_cpus=0).remote()
+    except ValueError:
+        raise UserError(busy) from None

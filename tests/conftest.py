@@ -1,0 +1,94 @@
+"""A Ray cluster of the tests' own, and commands run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A head node in processes of its own; `environment` is what a client needs besides the address."""
+
+    address: str
+    environment: dict[str, str] = field(repr=False)
+
+
+def free_port() -> int:
+    """A free TCP port outside Ray's worker range, 10002-19999."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            if not 10002 <= (port := probe.getsockname()[1]) <= 19999:
+                return port
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """One head with 2 CPUs for the whole session; starting Ray is most of a short job's time."""
+    home = tmp_path_factory.mktemp("ray-home")
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    port = free_port()
+    head = subprocess.Popen(
+        [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
+        + ["--num-cpus=2", "--object-store-memory=1500000000", "--include-dashboard=false", "--disable-usage-stats"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert head.stdout is not None
+        for line in head.stdout:
+            if "--block" in line or "Ray runtime started" in line:
+                break
+        assert head.poll() is None, "the Ray head ended while starting"
+        yield RayCluster(f"127.0.0.1:{port}", environment)
+    finally:
+        head.send_signal(signal.SIGTERM)
+        try:
+            head.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+def run_module(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 200, cwd: Path = ROOT) -> Finished:
+    """`python -m <arguments>` from the project's root."""
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)

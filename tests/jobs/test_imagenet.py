@@ -1,0 +1,193 @@
+"""The main job as a user runs it: every image ends as a row, the accuracy is the reference's, mistakes cost one line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTForImageClassification, ViTImageProcessorPil
+
+from jobs.pipeline.schema import PREDICTIONS
+from tests.conftest import ROOT, Finished, RayCluster, run_module
+
+SAMPLE = ROOT / "jobs" / "sample" / "images"
+MODEL = ROOT / "jobs" / "sample" / "model"
+
+
+def imagenet(cluster: RayCluster, *arguments: str) -> Finished:
+    return run_module(
+        "jobs.imagenet", "--address", cluster.address, "--model", str(MODEL), *arguments, environment=cluster.environment
+    )
+
+
+def rows(out: Path) -> dict[str, dict]:
+    table = pq.read_table(out / "predictions")
+    found = {row["image_id"]: row for row in table.to_pylist()}
+    assert len(found) == table.num_rows, "an image has two rows"
+    return found
+
+
+@pytest.fixture(scope="module")
+def sample_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    out = tmp_path_factory.mktemp("sample") / "out"
+    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32")
+    assert done.code == 0, done.output
+    return out, done
+
+
+def test_every_top1_and_the_accuracy_equal_the_reference(sample_run: tuple[Path, Finished]) -> None:
+    out, _ = sample_run
+    processor = ViTImageProcessorPil.from_pretrained(MODEL)
+    model = ViTForImageClassification.from_pretrained(MODEL).eval()
+    paths = sorted(SAMPLE.rglob("*.jpeg"))
+    expected: dict[str, int] = {}
+    with torch.inference_mode():
+        for start in range(0, len(paths), 64):
+            batch = [Image.open(path).convert("RGB") for path in paths[start : start + 64]]
+            top = model(**processor(images=batch, return_tensors="pt")).logits.argmax(-1).tolist()
+            expected |= {str(p.relative_to(SAMPLE)): c for p, c in zip(paths[start : start + 64], top, strict=True)}
+    got = rows(out)
+    assert {image: row["prediction"] for image, row in got.items()} == expected
+    accuracy = sum(int(Path(image).parts[0]) == c for image, c in expected.items()) / len(expected)
+    summary = pq.read_table(out / "report" / "summary.parquet").to_pylist()[0]
+    assert summary["top1"] == accuracy
+    assert summary["images"] == len(paths)
+
+
+def test_rows_follow_the_documented_schema(sample_run: tuple[Path, Finished]) -> None:
+    out, _ = sample_run
+    files = sorted((out / "predictions").rglob("*.parquet"))
+    for file in files:
+        schema = pq.read_schema(file)
+        assert schema.equals(PREDICTIONS)
+        assert schema.field("image_id").metadata[b"description"]
+    row = next(iter(rows(out).values()))
+    assert len(row["top5"]) == len(row["top5_probability"]) == 5
+    assert row["top5"][0] == row["prediction"]
+    assert row["top5_probability"] == sorted(row["top5_probability"], reverse=True)
+
+
+def test_the_terminal_shows_the_accuracy_once_and_no_noise(sample_run: tuple[Path, Finished]) -> None:
+    _, done = sample_run
+    assert "top-1" in done.stdout.lower()
+    assert "Traceback" not in done.output
+    assert "WARNING" not in done.output
+
+
+def test_a_second_run_into_the_same_output_is_refused_and_a_resume_has_nothing_to_do(
+    ray_cluster: RayCluster, sample_run: tuple[Path, Finished]
+) -> None:
+    out, _ = sample_run
+    again = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32")
+    assert again.code == 2
+    assert "--resume" in again.stderr
+    assert "--overwrite" in again.stderr
+    resumed = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32", "--resume")
+    assert resumed.code == 0
+    assert "nothing to do" in resumed.stdout
+    other = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "auto", "--resume")
+    assert other.code == 2
+    assert "precision was 'fp32', now 'auto'" in other.stderr
+
+
+def test_unreadable_images_cost_a_row_each_and_too_many_the_exit_code(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    good = sorted((SAMPLE / "7").iterdir())[:5]
+    (data / "7").mkdir(parents=True)
+    for path in good:
+        shutil.copy(path, data / "7")
+    (data / "7" / "empty.jpeg").write_bytes(b"")
+    (data / "7" / "cut.jpeg").write_bytes(good[0].read_bytes()[:400])
+    (data / "7" / "text.jpeg").write_text("not an image")
+    done = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out"))
+    assert done.code == 3, done.output
+    got = rows(tmp_path / "out")
+    assert len(got) == 8
+    assert {Path(image).name for image, row in got.items() if row["error"]} == {"empty.jpeg", "cut.jpeg", "text.jpeg"}
+    assert all(row["prediction"] is None and row["correct"] is False for row in got.values() if row["error"])
+    assert (tmp_path / "out" / "report" / "summary.parquet").exists()
+    allowed = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out2"), "--max-errors", "3")
+    assert allowed.code == 0, allowed.output
+
+
+def test_limit_takes_the_first_images_and_the_last_partial_batch_counts(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(tmp_path), "--limit", "77")
+    assert done.code == 0, done.output
+    names = sorted(str(path.relative_to(SAMPLE)) for path in SAMPLE.rglob("*.jpeg"))
+    assert sorted(rows(tmp_path)) == names[:77]
+
+
+def test_unlabelled_images_get_predictions_and_no_accuracy(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for digit in range(10):
+        shutil.copy(sorted((SAMPLE / str(digit)).iterdir())[0], data / f"{digit}.jpeg")
+    done = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out"))
+    assert done.code == 0, done.output
+    got = rows(tmp_path / "out")
+    assert len(got) == 10
+    assert all(row["label"] is None and row["correct"] is None and row["prediction"] is not None for row in got.values())
+    assert pq.read_table(tmp_path / "out" / "report" / "summary.parquet")["top1"].to_pylist() == [None]
+
+
+def test_simulated_answers_belong_to_their_images_through_the_whole_pipeline(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    from jobs.pipeline.decode import decode
+    from vit_actor.checkpoint import load_checkpoint
+    from vit_actor.simulated import expected_class
+
+    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(tmp_path), "--device", "simulated")
+    assert done.code == 0, done.output
+    assert "simulated" in done.stdout.lower()
+    preprocess = load_checkpoint(str(MODEL)).preprocess
+    for image, row in rows(tmp_path).items():
+        pixels = np.empty((1, *preprocess.shape), np.uint8)
+        decode((SAMPLE / image).read_bytes(), preprocess, pixels[0])
+        assert row["prediction"] == expected_class(pixels, 10)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "{tmp}/none"], "none: no such file or directory"),
+        (["--data", "{tmp}"], "no images"),
+        (["--data", "{sample}", "--model", "{tmp}"], "missing"),
+        (["--data", "{sample}", "--model", "no/such-model"], "checkpoint no/such-model"),
+        (["--data", "{sample}", "--address", "127.0.0.1:1"], "no Ray cluster answers"),
+        (["--data", "{sample}", "--device", "t3000"], "Tenstorrent boards"),
+        (["--data", "{sample}", "--meshes", "9"], "room for"),
+        (["--data", "{sample}", "--cpus-per-actor", "64"], "64"),
+        (["--data", "{sample}", "--resume"], "no run in"),
+        (["--data", "{sample}", "--device", "cpu", "--simulate", "compute=1ms"], "--simulate goes with --device simulated"),
+        (["--data", "{sample}", "--max-errors", "many"], "percentage"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[2:]) or value[1],
+)
+def test_a_mistake_costs_one_line_and_exit_code_2(
+    ray_cluster: RayCluster,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from jobs.command import run
+    from jobs.imagenet import main
+
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "HOME"):
+        monkeypatch.setenv(name, ray_cluster.environment[name])
+    filled = [a.format(tmp=tmp_path, sample=SAMPLE) for a in arguments]
+    defaults = ["--model", str(MODEL), "--out", str(tmp_path / "out"), "--address", ray_cluster.address, "--wait", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: main(defaults + filled))
+    assert stopped.value.code == 2
+    stderr = capfd.readouterr().err
+    lines = [line for line in stderr.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "out" / "predictions").exists()

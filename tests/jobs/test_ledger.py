@@ -1,0 +1,79 @@
+"""Bounded retries: whichever images kill their device, they and only they are given up."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.ledger import MOST_ATTEMPTS, Ledger
+
+
+@dataclass
+class Outcome:
+    answered: list[int]
+    given_up: set[int]
+    attempts: int
+
+
+def run_chunk(images: int, poison: set[int], batch_size: int = 64) -> Outcome:
+    """Play an actor that dies whenever a poisoned image reaches its device, until an attempt comes through."""
+    ledger = Ledger()
+    for attempt in range(1, 10 * MOST_ATTEMPTS):
+        care = ledger.begin("chunk", images, batch_size, "host/0-3")
+        if care is None:
+            if not poison:
+                return Outcome(list(range(images)), set(), attempt)
+            continue  # died
+        answered: list[int] = []
+        for start, end in care.pieces:
+            ledger.trying("chunk", (start, end))
+            if poison & set(range(start, end)):
+                break
+            answered += range(start, end)
+        else:
+            return Outcome(answered, care.given_up, attempt)
+    pytest.fail("the chunk never came through")
+
+
+def test_a_sound_chunk_takes_one_attempt() -> None:
+    assert run_chunk(512, set()) == Outcome(list(range(512)), set(), 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 512).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1, max_size=2))))
+def test_the_images_that_kill_the_device_are_given_up_and_no_others(case: tuple[int, set[int]]) -> None:
+    images, poison = case
+    outcome = run_chunk(images, poison)
+    assert outcome.given_up == poison
+    assert outcome.answered == [i for i in range(images) if i not in poison]
+
+
+def test_a_chunk_of_nothing_but_poison_ends_within_the_most_attempts() -> None:
+    outcome = run_chunk(512, set(range(512)))
+    assert outcome.attempts <= MOST_ATTEMPTS + 1
+    assert outcome.given_up == set(range(512))
+
+
+def test_an_actor_killed_for_another_reason_costs_retries_but_no_image() -> None:
+    ledger = Ledger()
+    for _ in range(3):
+        care = ledger.begin("chunk", 100, 64, "host/0-3")
+    assert care is not None
+    assert care.pieces == [(0, 64), (64, 100)]
+    ledger.trying("chunk", (0, 64))  # killed here by chance, once
+    care = ledger.begin("chunk", 100, 64, "host/0-3")
+    assert care is not None
+    assert care.pieces == [(0, 32), (32, 64), (64, 100)]
+    assert care.given_up == set()
+    assert ledger.account()["retries"] == 3
+
+
+def test_an_actor_that_arrives_twice_on_a_mesh_is_a_restart() -> None:
+    ledger = Ledger()
+    for mesh in ("a/0-3", "b/0-3", "a/0-3"):
+        ledger.arrive(mesh)
+    account = ledger.account()
+    assert account["restarts"] == 1
+    assert account["meshes"] == ["a/0-3", "b/0-3"]
+    assert [(e["kind"], e["where"]) for e in account["events"]] == [("restart", "a/0-3")]
