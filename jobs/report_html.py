@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from jobs.report_tables import Summary
 
@@ -34,7 +34,6 @@ PLOTS: dict[Any, Any] = {
     "axes.labelcolor": GREY,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "font.sans-serif": ["DejaVu Sans", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"],
     "font.size": 10,
     "grid.color": "#e2e8f0",
     "svg.fonttype": "none",
@@ -50,7 +49,7 @@ main { max-width: 1080px; margin: 0 auto; padding: 28px 24px 60px }
 h1 { font-size: 25px; line-height: 1.25; margin: 0; overflow-wrap: anywhere }
 h2 { font-size: 17px; margin: 0 0 2px }
 p { margin: 4px 0 } .quiet { color: #64748b; font-size: 13.5px; overflow-wrap: anywhere }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 12px; margin: 20px 0 }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 12px; margin: 20px 0 }
 .card, section { background: #fff; border: 1px solid #e2e8f0; border-radius: 10px; padding: 14px 18px }
 .card b { display: block; font-size: 27px; line-height: 1.3; font-weight: 650; font-variant-numeric: tabular-nums }
 .card span { color: #64748b; font-size: 13px; font-weight: 600; letter-spacing: .02em }
@@ -63,7 +62,8 @@ section { margin: 14px 0; overflow-x: auto }
 img { display: block; width: 100%; height: auto; margin-top: 8px }
 table { border-collapse: collapse; width: 100%; margin-top: 8px; font-size: 14px }
 th { text-align: left; color: #64748b; font-weight: 600; font-size: 13px }
-th, td { border-bottom: 1px solid #e8edf3; padding: 4px 14px 4px 0 }
+th, td { border-bottom: 1px solid #e8edf3; padding: 4px 24px 4px 0 }
+th:last-child, td:last-child { padding-right: 0 }
 td { vertical-align: top; overflow-wrap: anywhere }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td:first-child:not(.number) { min-width: 130px }
@@ -148,7 +148,7 @@ def _cards(summary: Summary) -> str:
     lost = f"{summary.errors:,} with an error ({summary.errors / summary.images:.2%})" if summary.errors else "none with an error"
     cards.append(("Images", f"{summary.images:,}", lost, f"{summary.labelled:,} labelled"))
     if summary.compile_seconds is not None:
-        resumed = f"resumed {summary.attempts - 1} times" if summary.attempts > 1 else ""
+        resumed = f"run in {summary.attempts} attempts" if summary.attempts > 1 else ""
         cards.append(("Compile time", f"{summary.compile_seconds:,.2f} s", "initial, the slowest device's", resumed))
     return f'<div class="cards">{"".join(_card(*card) for card in cards)}</div>'
 
@@ -189,12 +189,12 @@ def _throughput(table: pa.Table) -> str:
             axes[1].plot(*_steps(begin[of], end[of], fps[of]), color=colour, linewidth=1.4, label=_clean(each))
         axes[1].set_ylabel("images/s, each device")
         axes[1].legend(loc="lower center", ncols=4, fontsize=8, frameon=False, bbox_to_anchor=(0.5, 1.0))
+    for each in axes[:1] if many else axes:
+        each.yaxis.set_major_formatter(EngFormatter(sep=""))
+        each.set_ylim(bottom=0)
     for each in axes:
-        each.yaxis.set_major_formatter(EngFormatter(sep="") if not many or each is axes[0] else each.yaxis.get_major_formatter())
         for resume in resumes:
             each.axvline(resume, color=WARM, linewidth=1, linestyle=(0, (4, 3)))
-    for each in axes[: 1 if many else None]:
-        each.set_ylim(bottom=0)
     axes[-1].set_xlim(0, end.max())
     axes[-1].set_xlabel(f"{name} of activity" + (", dashed: resumed (the pause is left out)" if len(resumes) else ""))
     windows = table["window_seconds"].to_numpy()
@@ -240,6 +240,7 @@ def _heat_map(
     for row, first, last, value in zip(np.searchsorted(meshes, mesh), begin * scale, end * scale, fps, strict=True):
         image[row, int(first) : max(int(first) + 1, round(last))] = value
     extent = (0, float(end.max()), len(meshes) - 0.5, -0.5)
+    axes.grid(visible=False)
     drawn = axes.imshow(image, aspect="auto", cmap="Blues", vmin=0, extent=extent, interpolation="nearest")
     figure.colorbar(drawn, ax=axes, label="images/s, each device", format=EngFormatter(sep=""), pad=0.01)
     if len(meshes) <= NAMED_MESHES:
@@ -350,6 +351,7 @@ def _batch_times(summary: Summary, table: pa.Table) -> str:
         )
     axes.set_xlabel("milliseconds a full batch kept its device")
     axes.set_ylabel("batches")
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     if high[-1] > 5 * low[0]:
         axes.set_xscale("log")
@@ -409,7 +411,7 @@ def _image(figure: Figure, description: str) -> str:
 
 def _duration(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:,.3g} s" if seconds < 10 else f"{seconds:,.0f} s"
+        return f"{seconds:,.1f} s"
     return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 

@@ -1,0 +1,281 @@
+"""A report says what the predictions say, to the same bytes each time, and the page shows it safely."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import report
+from jobs.report import summary_table, write_reports
+from jobs.report_tables import Summary
+from tests.jobs.prediction_files import chunk, metadata, row, write_file, write_manifest
+from vit_actor.errors import UserError
+
+TABLES = ["batch_times", "confusion", "errors", "per_class", "summary", "throughput"]
+
+
+def a_run(
+    out: Path, classes: int = 10, meshes: int = 2, files: int = 8, description: str = "cpu, float32", images: int = 96
+) -> None:
+    """Files of a steady run, each mesh's one after the other."""
+    rng = np.random.default_rng(0)
+    for i in range(files):
+        mesh, turn = i % meshes, i // meshes
+        rows = chunk(rng, images, classes, 32, turn * 0.35, 0.1, first_batch=3 * turn)
+        about = metadata(f"host-{mesh:02d}/0-3", batch_size=32, description=description, compile_seconds=2.0 + mesh)
+        write_file(out, f"part-{i % 3}/chunk-{i:03d}.parquet", rows, about)
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """A reported run of one mesh without a manifest; not to be written to."""
+    out = tmp_path_factory.mktemp("steady")
+    a_run(out, meshes=1, files=12)
+    return out, write_reports(str(out))
+
+
+def read(out: Path, name: str) -> list[dict]:
+    return pq.read_table(out / "report" / f"{name}.parquet").to_pylist()
+
+
+def page(out: Path) -> str:
+    return (out / "report" / "index.html").read_text()
+
+
+def drawings(html: str) -> list[str]:
+    return [base64.b64decode(data).decode() for data in re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", html)]
+
+
+def test_accuracy_is_over_labelled_images_and_an_error_is_wrong(tmp_path: Path) -> None:
+    rows = [row(0, 0), row(0, 0), row(0, 1), row(1, 1), row(1, None), row(None, 0), row(None, None, error="empty file")]
+    write_file(tmp_path, "a.parquet", rows, metadata())
+    write_manifest(tmp_path, images=9)
+    summary = write_reports(str(tmp_path))
+    assert (summary.images, summary.planned, summary.errors, summary.labelled) == (7, 9, 2, 5)
+    assert (summary.correct, summary.top1) == (3, 0.6)
+    assert summary.top1_low == pytest.approx(0.2307, abs=1e-4)
+    assert summary.top1_high == pytest.approx(0.8824, abs=1e-4)
+    assert read(tmp_path, "summary")[0]["top1"] == 0.6
+    zero, one = read(tmp_path, "per_class")[:2]
+    assert (zero["name"], zero["images"], zero["correct"], zero["predicted"]) == ("class 0", 3, 2, 3)
+    assert (zero["confused_with"], zero["confused_with_name"], zero["confused_images"]) == (1, "class 1", 1)
+    assert (one["images"], one["errors"], one["accuracy"], one["confused_with"]) == (2, 1, 0.5, None)
+    assert read(tmp_path, "per_class")[9]["accuracy"] is None
+    assert [(r["label"], r["prediction"], r["count"]) for r in read(tmp_path, "confusion")] == [(0, 0, 2), (0, 1, 1), (1, 1, 1)]
+    assert read(tmp_path, "errors") == [{"reason": "empty file", "images": 1}, {"reason": "truncated file", "images": 1}]
+    assert "7 of 9 images so far" in page(tmp_path)
+
+
+def test_predictions_without_labels_have_no_accuracy(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(None, 3), row(None, 3), row(None, 1)], metadata())
+    summary = write_reports(str(tmp_path))
+    assert (summary.top1, summary.top5, summary.labelled) == (None, None, 0)
+    assert read(tmp_path, "per_class")[3]["predicted"] == 2
+    assert "no labels" in page(tmp_path)
+    assert "top-1" not in summary_table(summary)
+
+
+def test_a_pause_before_a_resume_is_not_in_the_system_fps(tmp_path: Path) -> None:
+    first = [row(0, 0, batch=b, at=0.5 * b, seconds=0.5) for b in range(4) for _ in range(4)]
+    resumed = [row(0, 0, batch=b, at=3600 + 0.5 * b, seconds=0.25) for b in range(4) for _ in range(4)]
+    write_file(tmp_path, "a.parquet", first, metadata(attempt=1))
+    write_file(tmp_path, "b.parquet", resumed, metadata(attempt=2))
+    summary = write_reports(str(tmp_path))
+    assert summary.attempts == 2
+    assert summary.active_seconds == pytest.approx(2.0 + 1.75)
+    assert summary.system_fps == pytest.approx(32 / 3.75)
+    assert summary.device_fps == pytest.approx(32 / 3.0)
+    assert summary.device_busy == pytest.approx(3.0 / 3.75)
+    assert summary.inference_ms == pytest.approx(375.0)
+    assert summary.full_batches == 8
+    assert {r["attempt"] for r in read(tmp_path, "throughput")} == {1, 2}
+
+
+def test_meshes_work_side_by_side_in_the_system_fps_and_compile_time_is_the_slowest(tmp_path: Path) -> None:
+    for mesh, seconds in (("a/0", 1.0), ("b/0", 4.0)):
+        rows = [row(0, 0, batch=b, at=b, seconds=1.0) for b in range(3) for _ in range(4)]
+        write_file(tmp_path, f"{mesh[0]}.parquet", rows, metadata(mesh, compile_seconds=seconds))
+    summary = write_reports(str(tmp_path))
+    assert (summary.meshes, summary.system_fps, summary.device_fps) == (2, 8.0, 4.0)
+    assert summary.compile_seconds == 4.0
+    assert {r["mesh"]: r["compile_seconds"] for r in read(tmp_path, "throughput")} == {"a/0": 1.0, "b/0": 4.0}
+
+
+def test_throughput_adds_up_to_the_summary_and_windows_tile_the_active_time(steady: tuple[Path, Summary]) -> None:
+    summary, rows = steady[1], read(steady[0], "throughput")
+    assert sum(r["images"] for r in rows) == summary.images - summary.errors
+    assert sum(r["batches"] for r in rows) == summary.batches
+    assert sum(r["window_seconds"] for r in rows) == pytest.approx(summary.active_seconds)
+    assert summary.device_busy is not None
+    assert sum(r["busy_seconds"] for r in rows) == pytest.approx(summary.active_seconds * summary.device_busy)
+    assert len(rows) > 3
+
+
+def test_the_report_is_the_same_bytes_whatever_the_order_and_names_of_the_files(tmp_path: Path) -> None:
+    a_run(tmp_path / "one")
+    files = sorted((tmp_path / "one" / "predictions").rglob("*.parquet"))
+    for number, file in enumerate(reversed(files)):
+        copy = tmp_path / "two" / "predictions" / f"{number % 2}" / f"{number}.parquet"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    for out in ("one", "two"):
+        write_manifest(tmp_path / out)
+        write_reports(str(tmp_path / out))
+    names = sorted(file.name for file in (tmp_path / "one" / "report").iterdir())
+    assert names == sorted(["index.html", *(f"{name}.parquet" for name in TABLES)])
+    for name in names:
+        assert (tmp_path / "one" / "report" / name).read_bytes() == (tmp_path / "two" / "report" / name).read_bytes(), name
+
+
+def test_the_numbers_do_not_need_the_manifest(tmp_path: Path, steady: tuple[Path, Summary]) -> None:
+    out, without = steady
+    assert [r["name"] for r in read(out, "per_class")] == [str(i) for i in range(10)]
+    shutil.copytree(out / "predictions", tmp_path / "predictions")
+    write_manifest(tmp_path)
+    summary = write_reports(str(tmp_path))
+    assert summary.model == "google/vit-base-patch16-224"
+    from_manifest = {"job", "data", "model", "model_digest", "planned", "config", "versions"}
+    assert {k: v for k, v in vars(summary).items() if k not in from_manifest} == {
+        k: v for k, v in vars(without).items() if k not in from_manifest
+    }
+
+
+def test_a_report_on_a_remote_filesystem_equals_the_local_one(steady: tuple[Path, Summary]) -> None:
+    out, local = steady
+    memory = fsspec.filesystem("memory")
+    memory.put(str(out / "predictions"), "/report-test/predictions", recursive=True)
+    try:
+        assert write_reports("memory://report-test") == local
+        assert memory.cat("/report-test/report/index.html") == (out / "report" / "index.html").read_bytes()
+    finally:
+        memory.rm("/report-test", recursive=True)
+
+
+def test_every_column_of_every_table_says_what_it_holds(steady: tuple[Path, Summary]) -> None:
+    for name in TABLES:
+        for field in pq.read_schema(steady[0] / "report" / f"{name}.parquet"):
+            assert len(field.metadata[b"description"]) > 5, f"{name}.{field.name}"
+
+
+def test_files_still_being_written_are_not_read(tmp_path: Path) -> None:
+    a_run(tmp_path, files=2)
+    (tmp_path / "predictions" / ".chunk-9.parquet.123.part").write_bytes(b"half a fi")
+    assert write_reports(str(tmp_path)).images == 192
+
+
+def test_a_run_of_nothing_but_errors_still_reports(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(1, None), row(2, None)], metadata())
+    summary = write_reports(str(tmp_path))
+    assert (summary.errors, summary.top1, summary.system_fps, summary.inference_ms) == (2, 0.0, None, None)
+    assert "2 with an error" in summary_table(summary)
+    assert "No image reached a device" in page(tmp_path)
+
+
+def test_no_predictions_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["report", "--out", str(tmp_path / "nothing")])
+    assert report.main() == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert f"{tmp_path}/nothing: no predictions there" in printed.err
+
+
+def test_the_command_prints_the_summary_and_where_the_page_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_run(tmp_path, files=2)
+    monkeypatch.setattr(sys, "argv", ["report", "--out", f"{tmp_path}/"])
+    assert report.main() == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^images +192, \d+ with an error$", printed, re.MULTILINE)
+    assert re.search(r"^top-1 +\d\d\.\d\d%  \(95% interval \d\d\.\d\d% to \d\d\.\d\d%\)$", printed, re.MULTILINE)
+    assert f"report: {tmp_path}/report/index.html\n" in printed
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data.replace(b"attempt", b"attermp")]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, damage) -> None:
+    a_run(tmp_path, files=3)
+    bad = sorted((tmp_path / "predictions").rglob("*.parquet"))[1]
+    bad.write_bytes(damage(bad.read_bytes()))
+    with pytest.raises(UserError, match=re.escape(str(bad))):
+        write_reports(str(tmp_path))
+
+
+def test_predictions_of_two_runs_are_refused(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(1, 1)], metadata(run_id="run-1"))
+    write_file(tmp_path, "b.parquet", [row(1, 1)], metadata(run_id="run-2"))
+    with pytest.raises(UserError, match="run-1, run-2"):
+        write_reports(str(tmp_path))
+
+
+@pytest.mark.parametrize(("description", "shown"), [("simulated T3000", True), ("cpu, float32", False)])
+def test_the_page_says_simulated_only_where_a_device_was(tmp_path: Path, description: str, shown: bool) -> None:
+    a_run(tmp_path, files=2, description=description)
+    assert write_reports(str(tmp_path)).simulated == shown
+    assert ("SIMULATED" in page(tmp_path)) == shown
+
+
+@pytest.mark.parametrize(("classes", "meshes", "files"), [(10, 3, 6), (1000, 70, 140)])
+def test_the_page_is_complete_and_needs_nothing_from_elsewhere(tmp_path: Path, classes: int, meshes: int, files: int) -> None:
+    a_run(tmp_path, classes, meshes, files)
+    write_manifest(tmp_path, class_names=[f"kind {i}" for i in range(classes)])
+    write_reports(str(tmp_path))
+    html = page(tmp_path)
+    for section in (
+        "Throughput",
+        "Accuracy by class",
+        "Most confused pairs",
+        "Batch times",
+        "Errors",
+        "Configuration and versions",
+    ):
+        assert f"<h2>{section}</h2>" in html
+    assert len(drawings(html)) == 3
+    for svg in drawings(html):
+        ElementTree.fromstring(svg)
+    assert not re.search(r"<(script|link|iframe)|https?://|url\(", html)
+    assert len(html) < 1_000_000
+
+
+def test_text_from_the_data_cannot_become_markup_or_mathematics(tmp_path: Path) -> None:
+    nasty = '<img src=x onerror="alert(1)"> $\\frac{$ & \x07'
+    rows = [row(c, (c + 1) % 3, mesh=nasty) for c in range(3)] + [row(0, None, error=nasty)]
+    write_file(tmp_path, "a.parquet", rows, metadata(nasty, description=nasty, versions={nasty: nasty}))
+    write_file(tmp_path, "b.parquet", rows, metadata("other/0"))
+    write_manifest(tmp_path, class_names=[f"{nasty}{i}" for i in range(3)], model=nasty, data=nasty, settings={nasty: nasty})
+    write_reports(str(tmp_path))
+    html = page(tmp_path)
+    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt; $\\frac{$ &amp;" in html
+    assert "<img src=x" not in html
+    for svg in drawings(html):
+        assert not [element for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("}img")]
+    assert any("$\\frac{$ &amp;" in svg for svg in drawings(html))
+
+
+def test_the_terminal_table_is_short_and_aligned(tmp_path: Path) -> None:
+    rows = [row(c, c if b else 9, batch=b, at=0.5 * b, seconds=0.25) for b in range(5) for c in range(4)]
+    write_file(tmp_path, "a.parquet", [*rows, row(2, None)], metadata())
+    write_manifest(tmp_path, images=21)
+    assert summary_table(write_reports(str(tmp_path))).splitlines() == [
+        "images     21 of 21, 1 with an error",
+        "top-1      76.19%  (95% interval 54.91% to 89.37%)",
+        "top-5      76.19%  (95% interval 54.91% to 89.37%)",
+        "inference  250.00 ms a batch of 4 (p50 248.90, p99 248.90; 5 full batches)",
+        "FPS        8.9 the whole system, end to end, over 2.2 s",
+        "           16.0 one device alone, of 1 (56% busy)",
+        "compile    1.50 s",
+        "device     cpu, float32",
+    ]

@@ -1,0 +1,94 @@
+"""Any location opens by its URI, whole files appear at once, and failures are one line without credentials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pyarrow.fs import LocalFileSystem
+
+from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically
+from vit_actor.errors import UserError
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_local_path_and_its_file_uri_are_the_same_place(tmp_path: Path, prefix: str) -> None:
+    filesystem, path = open_storage(f"{prefix}{tmp_path}/out/")
+    assert isinstance(filesystem, LocalFileSystem)
+    assert path == f"{tmp_path}/out"
+
+
+def test_a_relative_path_opens_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_storage("out")[1] == str(tmp_path / "out")
+
+
+def test_what_pyarrow_does_not_know_opens_through_fsspec() -> None:
+    filesystem, path = open_storage("memory://storage-test/a")
+    write_atomically(filesystem, f"{path}/b/c.bin", b"content")
+    assert filesystem.open_input_file(f"{path}/b/c.bin").read() == b"content"
+
+
+def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    filesystem, path = open_storage(str(tmp_path / "new" / "directory"))
+    for data in (b"first, longer", b"second"):
+        write_atomically(filesystem, f"{path}/file.bin", data)
+    assert [file.name for file in Path(path).iterdir()] == ["file.bin"]
+    assert (Path(path) / "file.bin").read_bytes() == b"second"
+
+
+def test_a_write_that_fails_keeps_the_previous_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    filesystem, path = open_storage(str(tmp_path))
+    write_atomically(filesystem, f"{path}/file.bin", b"before")
+    with pytest.raises(TypeError):
+        write_atomically(filesystem, f"{path}/file.bin", "text, not bytes")  # type: ignore[arg-type]
+    assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
+    assert (tmp_path / "file.bin").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("nonsense://bucket/path", "unknown scheme nonsense://"),
+        ("s3://bucket/with space", "write spaces as %20"),
+        ("s3://key:sec/ret@bucket/with space", "write spaces as %20"),
+    ],
+)
+def test_a_uri_that_cannot_open_is_one_line_naming_it(uri: str, says: str) -> None:
+    with pytest.raises(UserError) as raised:
+        open_storage(uri)
+    message = str(raised.value)
+    assert says in message
+    assert "\n" not in message
+    assert "sec/ret" not in message
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (FileNotFoundError(2, "No such file"), "no such file or directory"),
+        (PermissionError(13, "Permission denied"), "permission denied"),
+        (FileExistsError(17, "File exists"), "in the way"),
+        (ImportError("install adlfs"), "no driver for it is installed (install adlfs)"),
+        (OSError("When reading: timeout\nand a long trace"), "storage failed (When reading: timeout)"),
+    ],
+)
+def test_a_failure_in_the_block_is_one_line_naming_the_uri(error: Exception, says: str) -> None:
+    with pytest.raises(UserError) as raised, storage_errors("s3://key:secret@bucket/data"):
+        raise error
+    assert str(raised.value).startswith("s3://bucket/data: ")
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "printed"),
+    [
+        ("/data/images?", "/data/images?"),
+        ("s3://bucket/a@b", "s3://bucket/a@b"),
+        ("s3://key:secret@bucket/x?endpoint_override=host&secret=1", "s3://bucket/x"),
+        ("hf://datasets/owner/name@main/data", "hf://datasets/owner/name@main/data"),
+    ],
+)
+def test_credentials_and_queries_are_not_shown(uri: str, printed: str) -> None:
+    assert shown(uri) == printed
