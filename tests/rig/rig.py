@@ -1,0 +1,225 @@
+"""A Ray cluster of several hosts on one machine: a head, LoudBoxes that declare four boards, and CPU-only helpers."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.rig.machine import Machine, Switch
+from vit_actor.errors import UserError
+
+BOARDS = 4
+"""n300 boards in a LoudBox: what a T3000 mesh needs of the resource TTNPU."""
+
+START_SECONDS = 120.0
+"""Limit for `ray start`: it takes 5 to 10 s of two shared cores, and hosts that start together share them."""
+
+# Ray's defaults take half a minute to give up a lost host.
+_FAST_HEALTH_CHECK = {
+    "RAY_health_check_initial_delay_ms": "2000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_HEAD = "head"
+
+
+class Rig:
+    """A cluster for the length of a `with` block, authenticated by a token that only its own hosts hold.
+
+    loudboxes: hosts named loudbox-1, loudbox-2, ... that declare TTNPU: 4.
+    helpers: hosts named helper-1, ... without boards.
+    cpus: CPUs each of those declares, however many cores the machine has; the head declares head_cpus.
+    object_store_mb: object store of every host, on its own /dev/shm.
+    dashboard: bind the dashboard to the head's address, where every host reaches it, instead of 127.0.0.1.
+    Raises UserError where it cannot run: it needs root, and the programs of Debian's iproute2 and util-linux.
+    """
+
+    def __init__(
+        self,
+        loudboxes: int = 1,
+        helpers: int = 0,
+        *,
+        cpus: int = 2,
+        head_cpus: int = 0,
+        object_store_mb: int = 200,
+        dashboard: bool = False,
+    ) -> None:
+        self.hosts: dict[str, Machine] = {}
+        self._loudboxes = [f"loudbox-{n + 1}" for n in range(loudboxes)]
+        self._helpers = [f"helper-{n + 1}" for n in range(helpers)]
+        self._cpus = cpus
+        self._head_cpus = head_cpus
+        self._object_store = object_store_mb * 2**20
+        self._dashboard = dashboard
+        self._addresses = 0
+
+    @property
+    def address(self) -> str:
+        """Where the cluster is, for `ray.init(address=...)`: inside the rig RAY_ADDRESS says so already."""
+        return f"{self.hosts[_HEAD].address}:6379"
+
+    @property
+    def dashboard_url(self) -> str:
+        """Where jobs are submitted to: inside the rig RAY_API_SERVER_ADDRESS says so already."""
+        return f"http://{self.hosts[_HEAD].address if self._dashboard else '127.0.0.1'}:8265"
+
+    @property
+    def directory(self) -> Path:
+        """The directory that all hosts share; it goes with the rig."""
+        return self._switch.directory
+
+    def __enter__(self) -> Self:
+        missing = [tool for tool in ("ip", "unshare", "nsenter", "mount", "bash") if not shutil.which(tool)]
+        if missing:
+            raise UserError(f"the rig needs {', '.join(missing)}; install the packages iproute2, util-linux and mount")
+        if os.geteuid() != 0:
+            raise UserError("the rig needs root, to create network namespaces")
+        with ExitStack() as stack:
+            self._switch = Switch()
+            stack.callback(self._switch.close)
+            stack.callback(self._kill_all)
+            token = self.directory / "home" / ".ray" / "auth_token"
+            token.parent.mkdir(mode=0o700)
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+            self._wait([self._begin(_HEAD, 0, self._head_cpus)])
+            started = [self._begin(name, BOARDS, self._cpus) for name in self._loudboxes]
+            started += [self._begin(name, 0, self._cpus) for name in self._helpers]
+            self._wait(started)
+            self._teardown = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._teardown.close()
+
+    def add_host(self, name: str, *, boards: int = BOARDS, cpus: int | None = None) -> Machine:
+        """Join one more host; returns when it has registered."""
+        self._wait([self._begin(name, boards, self._cpus if cpus is None else cpus)])
+        return self.hosts[name]
+
+    def kill_host(self, name: str) -> None:
+        """Lose a host as in a power cut: its cable goes silent, and all its processes are gone."""
+        self._switch.unplug(self.hosts[name])
+        self.hosts.pop(name).kill()
+
+    def stop_host(self, name: str, *, grace: float = 2.0) -> None:
+        """Shut a host down: SIGTERM to all its processes, and after `grace` seconds the end."""
+        machine = self.hosts.pop(name)
+        machine.terminate_all()
+        time.sleep(grace)
+        machine.kill()
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        host: str = _HEAD,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = _REPOSITORY,
+        **options: object,
+    ) -> subprocess.Popen[str]:
+        """Start a command on a host; `python` and `ray` are this interpreter's. options are Popen's.
+
+        env is added to the rig's environment; nothing is inherited from this process's.
+        """
+        return self.hosts[host].start(command, cwd, env=self._environment() | dict(env or {}), **options)
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        host: str = _HEAD,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = _REPOSITORY,
+        timeout: float = 60.0,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on a host to its end, with stdout and stderr captured.
+
+        Raises subprocess.TimeoutExpired after `timeout` seconds, when the command is killed, and with `check`
+        CalledProcessError for an exit code but 0; both carry the output as a note.
+        """
+        process = self.start(command, host=host, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return _finish(process, command, timeout, check)
+
+    def _begin(self, name: str, boards: int, cpus: int) -> subprocess.Popen[str]:
+        """Create a machine and start Ray on it, without waiting."""
+        if name in self.hosts:
+            raise ValueError(f"the rig has a host {name} already")
+        self._addresses += 1
+        address = f"10.77.{self._addresses // 250}.{self._addresses % 250}"
+        machine = Machine(self._switch, name, address, shm_bytes=self._object_store + 64 * 2**20)
+        self.hosts[name] = machine
+        self._switch.connect(machine)
+        arguments = [f"--node-ip-address={address}", f"--num-cpus={cpus}", f"--object-store-memory={self._object_store}"]
+        arguments += ["--num-gpus=0", "--disable-usage-stats", f"--resources={json.dumps({'TTNPU': boards} if boards else {})}"]
+        if name == _HEAD:
+            bind = address if self._dashboard else "127.0.0.1"
+            arguments += ["--head", "--port=6379", f"--dashboard-host={bind}", "--dashboard-port=8265"]
+        else:
+            arguments += [f"--address={self.address}"]
+        env = _FAST_HEALTH_CHECK if name == _HEAD else {}
+        return self.start(["ray", "start", *arguments], host=name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def _wait(self, started: list[subprocess.Popen[str]]) -> None:
+        for process in started:
+            _finish(process, ["ray", "start"], START_SECONDS, check=True)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(self.directory / "home"),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(_REPOSITORY),
+            "RAY_ADDRESS": self.address,
+            "RAY_API_SERVER_ADDRESS": self.dashboard_url,
+            "RAY_AUTH_MODE": "token",
+            "RAY_TMPDIR": str(self.directory),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+    def _kill_all(self) -> None:
+        with ExitStack() as stack:  # one that cannot be killed does not save the others
+            for machine in self.hosts.values():
+                stack.callback(machine.kill)
+            self.hosts = {}
+
+
+def _finish(
+    process: subprocess.Popen[str], command: Sequence[str], timeout: float, check: bool
+) -> subprocess.CompletedProcess[str]:
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        # Namespaces do not split process groups: this reaches the command, not nsenter alone.
+        os.killpg(process.pid, signal.SIGKILL)
+        error.add_note("".join(text for text in _remaining(process) if text)[-4000:])
+        raise
+    done = subprocess.CompletedProcess(list(command), process.returncode, out, err)
+    try:
+        if check:
+            done.check_returncode()
+    except subprocess.CalledProcessError as error:
+        error.add_note(f"{out or ''}{err or ''}"[-4000:])
+        raise
+    return done
+
+
+def _remaining(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=5)
+    except subprocess.TimeoutExpired:  # something in another session still holds the pipe; it ends with the rig
+        return "", ""
