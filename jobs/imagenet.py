@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from jobs.arguments import add_device_arguments, add_out_arguments, check_device_arguments, device_request, positive
 from jobs.command import STOPPED, TOO_MANY_ERRORS, Stopped, run, stop_on_sigterm
 from jobs.ledger import open_ledger
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
@@ -26,9 +27,8 @@ from jobs.pipeline.stream import classify_images
 from jobs.placement import place
 from jobs.report import summary_table, write_reports
 from jobs.session import ray_session
-from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
+from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
-from vit_actor.opening import DeviceRequest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,16 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         results = classify_images(
             source,
             Predictions(args.out),
-            DeviceRequest(
-                device=placement.device,
-                name=checkpoint.name,
-                path=checkpoint.path,
-                digest=checkpoint.digest,
-                batch_size=args.batch_size,
-                threads=placement.threads,
-                precision=args.precision,
-                simulate=args.simulate,
-            ),
+            device_request(args, checkpoint, placement),
             preprocess=checkpoint.preprocess,
             placement=placement,
             identity={"run_id": manifest.run_id, "attempt": manifest.attempt, "versions": manifest.versions},
@@ -90,33 +81,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m jobs.imagenet", description=__doc__.split("\n\n")[0])
     add = parser.add_argument
     add("--data", required=True, help="folder, Parquet or WebDataset shards, local or any URI; hf://datasets/ILSVRC/imagenet-1k")
-    add("--out", required=True, help="directory or URI for predictions/ and report/")
-    add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint directory or hub id (default: %(default)s)")
+    add_out_arguments(parser)
     add("--labels", help="file of labels for a flat folder, or the label column of Parquet shards")
-    add("--limit", type=_positive, metavar="N", help="only the first N images")
-    add(
-        "--device",
-        choices=("auto", "t3000", "cpu", "simulated"),
-        default="auto",
-        help="default: t3000 where boards are, else cpu",
-    )
-    add("--precision", choices=("auto", "fp32"), default="auto", help="on CPU: the fastest sound path, or the fp32 reference")
-    add("--batch-size", type=_positive, default=64, metavar="N", help="images per batch on CPU (a T3000 takes 8 per chip)")
-    add("--simulate", default="", metavar="SPEC", help="timing of --device simulated, such as compute=10ms,upload=5ms")
-    add("--address", help="Ray cluster, host:port (default: RAY_ADDRESS, else Ray on this machine)")
-    add("--meshes", type=_positive, metavar="N", help="use at most N meshes (default: all)")
-    add("--boards-per-mesh", type=_positive, default=4, metavar="N", help="PCIe boards a mesh takes: 4 on a T3000, 1 for an n300")
-    add("--cpus-per-actor", type=float, metavar="N", help="CPUs each actor reserves (default: from the model's size)")
-    add("--wait", type=float, default=60, metavar="S", help="seconds to wait for busy resources (default: %(default)s)")
+    add("--limit", type=positive, metavar="N", help="only the first N images")
+    add_device_arguments(parser)
     add("--device-limit", type=float, default=120, metavar="S", help="seconds after which a silent device is taken to hang")
     add("--max-errors", type=_share_or_count, default="1%", metavar="N|N%", help="unreadable images allowed (default: 1%%)")
     add("--resume", action="store_true", help="continue the run in --out")
-    add("--overwrite", action="store_true", help="replace the run in --out")
     args = parser.parse_args(arguments)
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other")
-    if args.simulate and args.device != "simulated":
-        parser.error(f"--simulate goes with --device simulated, not {args.device}")
+    check_device_arguments(parser, args)
     return args
 
 
@@ -178,13 +153,6 @@ def finish(args: argparse.Namespace, manifest: Manifest, survey: Survey) -> int:
         print(f"error: {summary.errors} images could not be read, more than --max-errors allows ({allowed})", file=sys.stderr)
         return TOO_MANY_ERRORS
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 def _share_or_count(text: str) -> int | float:

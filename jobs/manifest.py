@@ -73,7 +73,7 @@ def load_manifest(out: str) -> Manifest | None:
         raise UserError(f"{out}/manifest.json: damaged; pass --overwrite to start again") from None
 
 
-def claim(out: str, wanted: Manifest, *, resume: bool, overwrite: bool) -> Manifest:
+def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:
     """The manifest to continue or begin with; raises UserError when `out` holds another run.
 
     overwrite deletes an earlier run's predictions and reports first.

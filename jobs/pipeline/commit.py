@@ -7,18 +7,16 @@ has left to do.
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS
-from jobs.pipeline.storage import open_storage, write_atomically
+from jobs.pipeline.storage import open_storage, write_table
 
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
@@ -46,9 +44,7 @@ class Predictions:
         """Write a chunk's rows (schema PREDICTIONS); visible only when whole."""
         filesystem, _ = self._storage
         schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: json.dumps(footer, sort_keys=True).encode()})
-        buffer = io.BytesIO()
-        pq.write_table(rows.cast(schema), buffer, compression="zstd")
-        write_atomically(filesystem, self._path(chunk), buffer.getvalue())
+        write_table(filesystem, self._path(chunk), rows.cast(schema))
 
     def _path(self, chunk: str) -> str:
         return f"{self._storage[1]}/{chunk}.parquet"

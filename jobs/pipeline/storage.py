@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from vit_actor.errors import UserError
@@ -67,6 +68,13 @@ def write_atomically(filesystem: FileSystem, path: str, data: bytes | memoryview
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     with filesystem.open_output_stream(path) as stream:
         stream.write(data)
+
+
+def write_table(filesystem: FileSystem, path: str, table: pa.Table) -> None:
+    """A table as one Parquet file, whole or not at all; see write_atomically."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomically(filesystem, path, buffer.getvalue())
 
 
 @contextmanager

@@ -1,0 +1,57 @@
+"""The arguments that every job takes: where results go, and what they run on."""
+
+from __future__ import annotations
+
+import argparse
+
+from jobs.placement import Placement
+from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
+from vit_actor.opening import DeviceRequest
+
+
+def add_out_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", required=True, help="directory or URI for the results")
+    add("--overwrite", action="store_true", help="replace the run in --out")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint directory or hub id (default: %(default)s)")
+    add("--device", choices=("auto", "t3000", "cpu", "simulated"), default="auto", help="default: t3000 if present, else cpu")
+    add("--precision", choices=("auto", "fp32"), default="auto", help="on CPU: the fastest sound path, or the fp32 reference")
+    add("--batch-size", type=positive, default=64, metavar="N", help="images per batch on CPU (a T3000 takes 8 per chip)")
+    add("--simulate", default="", metavar="SPEC", help="timing of --device simulated, such as compute=10ms,upload=5ms")
+    add("--address", help="Ray cluster, host:port (default: RAY_ADDRESS, else Ray on this machine)")
+    add("--meshes", type=positive, metavar="N", help="use at most N meshes (default: all)")
+    add("--boards-per-mesh", type=positive, default=4, metavar="N", help="PCIe boards a mesh takes: 4 on a T3000, 1 for an n300")
+    add("--cpus-per-actor", type=float, metavar="N", help="CPUs each actor reserves (default: from the model's size)")
+    add("--wait", type=float, default=60, metavar="S", help="seconds to wait for busy resources (default: %(default)s)")
+
+
+def check_device_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with one line for arguments that contradict each other."""
+    if args.simulate and args.device != "simulated":
+        parser.error(f"--simulate goes with --device simulated, not {args.device}")
+
+
+def device_request(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> DeviceRequest:
+    """What an actor opens, from the arguments and where they were placed."""
+    return DeviceRequest(
+        device=placement.device,
+        name=checkpoint.name,
+        path=checkpoint.path,
+        digest=checkpoint.digest,
+        batch_size=args.batch_size,
+        threads=placement.threads,
+        precision=args.precision,
+        simulate=args.simulate,
+    )
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value

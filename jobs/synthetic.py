@@ -1,0 +1,194 @@
+"""Drive every mesh with random images and no preprocessing: inference time, FPS and compile time of the devices alone.
+
+python -m jobs.synthetic --out s3://bucket/synthetic-1 --device t3000
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.arguments import add_device_arguments, add_out_arguments, check_device_arguments, device_request, positive
+from jobs.command import run
+from jobs.manifest import Manifest, claim, new_run_id, package_versions
+from jobs.meshes import Measured, Work, drive_together, start_meshes, system_fps
+from jobs.pipeline.storage import open_storage, storage_errors, write_table
+from jobs.placement import place
+from jobs.session import ray_session
+from vit_actor.checkpoint import load_checkpoint
+
+# The MLPerf offline scenario's least length and sample count; below them a figure says little about a sustained rate.
+LEAST_SECONDS, LEAST_IMAGES, LEAST_ITERATIONS = 60.0, 24_576, 100
+
+
+def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": meaning})
+
+
+MESHES = pa.schema(
+    [
+        _field("mesh", pa.string(), "one row a mesh, and 'system' for all together"),
+        _field("images", pa.int64(), "timed images, warm-up excluded"),
+        _field("iterations", pa.int64(), "timed iterations; one is one batch of one mesh"),
+        _field("batch_size", pa.int32(), "images an iteration"),
+        _field("inference_ms", pa.float64(), "average wall time of an iteration"),
+        _field("p50_ms", pa.float64(), "median wall time of an iteration"),
+        _field("p90_ms", pa.float64(), "90th percentile"),
+        _field("p99_ms", pa.float64(), "99th percentile"),
+        _field("fps", pa.float64(), "images per second, first start to last completion; the device and its host loop only"),
+        _field("compile_seconds", pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
+        _field("host_ms", pa.float64(), "CPU time of the thread that drives the device, per iteration"),
+        _field("host_share", pa.float64(), "host_ms / inference_ms: hidden under device time while below 1"),
+        _field("seed", pa.int64(), "of the random images; null for the system"),
+        _field("description", pa.string(), "what ran; starts with 'simulated' where nothing did"),
+    ]
+)
+
+ITERATIONS = pa.schema(
+    [
+        _field("mesh", pa.string(), "the mesh"),
+        _field("started_at", pa.timestamp("us", tz="UTC"), "when the device took the batch"),
+        _field("seconds", pa.float64(), "wall time, from the previous completion or its own start to its completion"),
+    ]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse(arguments)
+    checkpoint = load_checkpoint(args.model)
+    with ray_session(args.address):
+        placement = place(
+            args.device,
+            boards=args.boards_per_mesh,
+            meshes=args.meshes,
+            flops_per_image=checkpoint.flops,
+            cpus_per_actor=args.cpus_per_actor,
+            wait_seconds=args.wait,
+        )
+        hardware = placement.device == "t3000"
+        work = Work(
+            seconds=args.seconds if args.seconds is not None else (LEAST_SECONDS if hardware else 0.0),
+            images=args.images if args.images is not None else (LEAST_IMAGES if hardware else 0),
+            iterations=args.iterations,
+            warmup=args.warmup,
+        )
+        manifest = claim(args.out, describe(args, placement.device, checkpoint.digest, work), overwrite=args.overwrite)
+        manifest.begin_attempt(args.out)
+        meshes = start_meshes(placement, device_request(args, checkpoint, placement), checkpoint.preprocess.shape, args.seed)
+        measured = drive_together(meshes, work)
+        manifest.end_attempt(args.out, "finished")
+    table = mesh_table(measured, args.seed)
+    write(args.out, manifest, table, measured)
+    print(terminal_table(table, measured))
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m jobs.synthetic", description=__doc__.split("\n\n")[0])
+    add_out_arguments(parser)
+    add_device_arguments(parser)
+    add = parser.add_argument
+    add("--iterations", type=positive, default=LEAST_ITERATIONS, metavar="N", help="at least N per mesh (default: %(default)s)")
+    add("--images", type=positive, metavar="N", help=f"at least N per mesh (default: {LEAST_IMAGES:,} on hardware)")
+    add("--seconds", type=float, metavar="S", help=f"at least S seconds (default: {LEAST_SECONDS:g} on hardware)")
+    add("--warmup", type=positive, default=10, metavar="N", help="iterations before the clock starts (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of the random images; mesh i uses seed + i (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    check_device_arguments(parser, args)
+    return args
+
+
+def describe(args: argparse.Namespace, device: str, digest: str, work: Work) -> Manifest:
+    return Manifest(
+        run_id=new_run_id(),
+        job="synthetic",
+        data="random images",
+        model=args.model,
+        model_digest=digest,
+        class_names=[],
+        images=None,
+        settings={"device": device, "precision": args.precision, "simulate": args.simulate, "seed": args.seed, **vars(work)},
+        versions=package_versions(),
+    )
+
+
+def mesh_table(measured: list[Measured], seed: int) -> pa.Table:
+    """One row (schema MESHES) a mesh, then one for the system."""
+    rows = [_row(m.mesh, [m], m.fps, seed + i) for i, m in enumerate(measured)]
+    return pa.Table.from_pylist([*rows, _row("system", measured, system_fps(measured), None)], schema=MESHES)
+
+
+def _row(name: str, measured: list[Measured], fps: float, seed: int | None) -> dict[str, Any]:
+    milliseconds = np.concatenate([m.seconds for m in measured]) * 1e3
+    p50, p90, p99 = np.percentile(milliseconds, (50, 90, 99))
+    host = sum(m.host_seconds for m in measured) * 1e3 / len(milliseconds)
+    return {
+        "mesh": name,
+        "images": sum(m.images for m in measured),
+        "iterations": len(milliseconds),
+        "batch_size": measured[0].batch_size,
+        "inference_ms": milliseconds.mean(),
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "fps": fps,
+        "compile_seconds": max(m.compile_seconds for m in measured),
+        "host_ms": host,
+        "host_share": host / milliseconds.mean(),
+        "seed": seed,
+        "description": measured[0].description,
+    }
+
+
+def write(out: str, manifest: Manifest, table: pa.Table, measured: list[Measured]) -> None:
+    """`<out>/report/synthetic.parquet` and `iterations.parquet`."""
+    iterations = pa.concat_tables(
+        pa.table(
+            [
+                pa.array([m.mesh] * len(m.seconds)),
+                pa.array((m.started_at * 1e6).astype(np.int64)).cast(pa.timestamp("us", tz="UTC")),
+                pa.array(m.seconds),
+            ],
+            schema=ITERATIONS,
+        )
+        for m in measured
+    )
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        write_table(filesystem, f"{path}/report/synthetic.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
+        write_table(filesystem, f"{path}/report/iterations.parquet", iterations)
+
+
+def shortcomings(measured: list[Measured]) -> list[str]:
+    """Why a figure of this length should not be quoted; empty when it may be."""
+    least = min(measured, key=lambda m: m.images)
+    seconds = least.ended_at - least.began_at
+    checks: Iterable[tuple[bool, str]] = (
+        (len(least.seconds) < LEAST_ITERATIONS, f"{len(least.seconds)} iterations, below {LEAST_ITERATIONS}"),
+        (seconds < LEAST_SECONDS, f"{seconds:.1f} s, below {LEAST_SECONDS:g} s"),
+        (least.images < LEAST_IMAGES, f"{least.images:,} images a mesh, below {LEAST_IMAGES:,}"),
+    )
+    return [text for failed, text in checks if failed]
+
+
+def terminal_table(table: pa.Table, measured: list[Measured]) -> str:
+    lines = [f"{'mesh':<24}{'FPS':>10}{'inference':>12}{'p50':>9}{'p90':>9}{'p99':>9}{'compile':>10}{'host':>9}"]
+    for row in table.to_pylist():
+        lines.append(
+            f"{row['mesh']:<24}{row['fps']:>10,.1f}{row['inference_ms']:>9.2f} ms{row['p50_ms']:>9.2f}{row['p90_ms']:>9.2f}"
+            f"{row['p99_ms']:>9.2f}{row['compile_seconds']:>8.2f} s{row['host_share']:>8.1%}"
+        )
+    lines.append(
+        f"device: {table['description'][0]}; host: CPU time of the loop that drives it, as a share of the inference time"
+    )
+    if short := shortcomings(measured):
+        lines.append(f"warning: too short to quote ({'; '.join(short)})")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)
