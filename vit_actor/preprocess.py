@@ -10,18 +10,44 @@ from typing import Any
 
 from vit_actor.errors import UserError
 
-SUPPORTED_TYPES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
+_VIT = {
+    "do_resize": True,
+    "size": 224,
+    "resample": 2,
+    "do_center_crop": False,
+    "do_pad": False,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": 0.5,
+    "image_std": 0.5,
+    "do_convert_rgb": False,
+}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "ViTImageProcessor": _VIT,
+    "DeiTImageProcessor": _VIT | {"size": 256, "resample": 3, "do_center_crop": True, "crop_size": 224},
+}
+"""Defaults of the processors that ViT checkpoints name: the class attributes in transformers 5.23."""
+
+RESAMPLING = range(6)
+"""Pillow's filter numbers: nearest, Lanczos, bilinear, bicubic, box, Hamming."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize to (height, width) with a Pillow resampling filter number, then pixel * scale + shift per channel."""
+    """Resize to (height, width) with a Pillow resampling filter number, then pixel * scale + shift per channel.
+
+    crop_from: resize to this (height, width) instead and cut the given one out of its centre; None where nothing is cut.
+    white_background: lay transparent pixels on white, as `do_convert_rgb` asks; without it transparency is dropped.
+    """
 
     height: int
     width: int
     resample: int
     scale: tuple[float, float, float]
     shift: tuple[float, float, float]
+    crop_from: tuple[int, int] | None = None
+    white_background: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -31,29 +57,65 @@ class Preprocess:
     def from_config(cls, config: dict[str, Any]) -> Preprocess:
         """From the parsed preprocessor_config.json of a ViT checkpoint, with the reference processor's defaults.
 
-        Raises UserError for a processor that does something this pipeline would not reproduce.
+        A null counts as absent, as it does there. Raises UserError for a processor this pipeline would not reproduce.
         """
-        kind = config.get("image_processor_type") or config.get("feature_extractor_type") or SUPPORTED_TYPES[0]
-        if kind not in SUPPORTED_TYPES:
-            raise UserError(f"preprocessor_config.json: {kind} is not supported; use a checkpoint with a ViTImageProcessor")
-        if not config.get("do_resize", True) or config.get("do_center_crop", False) or config.get("do_pad", False):
-            raise UserError("preprocessor_config.json: only do_resize without cropping or padding is supported")
-        size = config.get("size", {"height": 224, "width": 224})
-        if isinstance(size, int):
-            size = {"height": size, "width": size}
-        if set(size) != {"height", "width"}:
-            raise UserError(f"preprocessor_config.json: size {size} is not supported; it must give height and width")
-        rescale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+        if not isinstance(config, dict):
+            raise _refuse("it is not a JSON object", "restore the checkpoint's own file")
+        kind = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViTImageProcessor"
+        name = str(kind).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
+        if name not in PROCESSORS:
+            raise _refuse(f"{kind} is not supported", f"use a checkpoint with a {' or '.join(PROCESSORS)}")
+        given = PROCESSORS[name] | {key: value for key, value in config.items() if value is not None}
+
+        if not given["do_resize"] or given["do_pad"]:
+            raise _refuse("images would differ in size", "only do_resize true and do_pad false are supported")
+        resized = _size("size", given["size"], given.get("default_to_square", True))
+        height, width = _size("crop_size", given.get("crop_size")) if given["do_center_crop"] else resized
+        if height > resized[0] or width > resized[1]:
+            raise _refuse(f"crop_size {height}x{width} exceeds size {resized[0]}x{resized[1]}", "a crop must fit")
+        if given["resample"] not in RESAMPLING:
+            raise _refuse(f"resample {given['resample']!r} is not supported", "it must be a Pillow filter number, 0 to 5")
+
+        factor = given["rescale_factor"] if given["do_rescale"] else 1.0
+        if not isinstance(factor, (int, float)):
+            raise _refuse(f"rescale_factor {factor!r} is not supported", "it must be one number")
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        if config.get("do_normalize", True):
-            mean = tuple(config.get("image_mean", (0.5, 0.5, 0.5)))
-            std = tuple(config.get("image_std", (0.5, 0.5, 0.5)))
-        if len(mean) != 3 or len(std) != 3:
-            raise UserError("preprocessor_config.json: image_mean and image_std must have three channels")
+        if given["do_normalize"]:
+            mean, std = _channels("image_mean", given["image_mean"]), _channels("image_std", given["image_std"])
+        if 0 in std:
+            raise _refuse("image_std holds a zero", "pixels are divided by it")
         return cls(
-            height=int(size["height"]),
-            width=int(size["width"]),
-            resample=int(config.get("resample", 2)),
-            scale=(rescale / std[0], rescale / std[1], rescale / std[2]),
+            height=height,
+            width=width,
+            resample=int(given["resample"]),
+            scale=(factor / std[0], factor / std[1], factor / std[2]),
             shift=(-mean[0] / std[0], -mean[1] / std[1], -mean[2] / std[2]),
+            crop_from=resized if (height, width) != resized else None,
+            white_background=bool(given["do_convert_rgb"]),
         )
+
+
+def _refuse(what: str, fix: str) -> UserError:
+    return UserError(f"preprocessor_config.json: {what}; {fix}")
+
+
+def _size(key: str, value: Any, square: bool = True) -> tuple[int, int]:
+    """(height, width) from the forms a size takes: 224, [224, 224] or {"height": 224, "width": 224}."""
+    if isinstance(value, int) and square:
+        value = {"height": value, "width": value}
+    elif isinstance(value, list) and len(value) == 2:
+        value = {"height": value[0], "width": value[1]}
+    if not isinstance(value, dict) or set(value) != {"height", "width"}:
+        raise _refuse(f"{key} {value!r} is not supported", "it must give height and width, so that all images end up alike")
+    height, width = value["height"], value["width"]
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise _refuse(f"{key} {value!r} is not supported", "height and width must be positive whole numbers")
+    return height, width
+
+
+def _channels(key: str, value: Any) -> tuple[float, float, float]:
+    """Three numbers from three or from one that serves every channel."""
+    numbers = value if isinstance(value, (list, tuple)) else [value] * 3
+    if len(numbers) != 3 or not all(isinstance(number, (int, float)) for number in numbers):
+        raise _refuse(f"{key} {value!r} is not supported", "it must be one number, or three for red, green and blue")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])

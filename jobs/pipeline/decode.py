@@ -1,0 +1,141 @@
+"""One encoded image to the uint8 pixels that its checkpoint's processor would resize it to.
+
+The reference is transformers' ViTImageProcessorPil fed with `PIL.Image.open(...)`. Where the bare processor fails, because
+the image is not RGB, the image is converted with `convert("RGB")` first, as transformers' pipelines do: greyscale spreads to
+three channels, palettes are looked up, alpha is dropped (or laid on white where the checkpoint asks), CMYK becomes RGB
+without its profile, 16-bit greyscale is clipped at 255, an animation gives its first frame. EXIF orientation and embedded
+profiles are ignored, as the processor ignores them.
+
+JPEG in grey or colour takes the fast path: a full libjpeg-turbo decode, then torch's antialiased resize of uint8. Both run on
+the calling thread alone, whatever torch's thread count, so a task needs one core and no setting. Everything else, and every
+JPEG that libjpeg as much as warns about, takes Pillow's path, whose verdict on damage is final.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image
+
+from vit_actor.preprocess import Preprocess
+
+MAX_PIXELS = 89_478_485
+"""Pixels an image may have: where Pillow starts to warn of a decompression bomb, 256 MB of RGB."""
+
+MAX_SCANNED_PIXELS = 30_000_000_000
+"""Pixels times scans a JPEG may have: about 3 s of empty scans, of which a few hundred kilobytes can hold thousands."""
+
+_JPEG = b"\xff\xd8"
+_START_OF_SCAN = b"\xff\xda"
+
+# The uint8 kernels that reproduce Pillow's filters within one level. torch.nn.functional.interpolate offers no `out`, and
+# handing the result over costs it more than the resize itself.
+_RESIZE = {
+    Image.Resampling.BILINEAR: torch.ops.aten._upsample_bilinear2d_aa.out,
+    Image.Resampling.BICUBIC: torch.ops.aten._upsample_bicubic2d_aa.out,
+}
+
+# Pillow warns about damage that it gets over, once per image: over millions of images that is no news.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class DecodeError(ValueError):
+    """An image that cannot be opened; the message is the reason in one line."""
+
+
+def decode(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) -> None:
+    """Decode, resize and write one image into `out`, uint8 (height, width, 3) as `preprocess.shape` says.
+
+    Peak memory is bounded by MAX_PIXELS: 3 bytes a pixel for baseline JPEG, up to 12 for the other common formats, and
+    below 24 for every one (JPEG 2000, lossless WebP).
+
+    Raises DecodeError for data that is not an image, is damaged, or exceeds MAX_PIXELS or MAX_SCANNED_PIXELS; `out` is then
+    undefined. Raises ValueError for an `out` of another shape or type.
+    """
+    data = memoryview(data).cast("B")  # Arrow's views are of signed bytes, which simplejpeg does not take
+    if out.shape != preprocess.shape or out.dtype != np.uint8:
+        raise ValueError(f"out must be uint8 {preprocess.shape}, not {out.dtype} {out.shape}")
+    size = preprocess.crop_from or (preprocess.height, preprocess.width)
+    pixels = _libjpeg(data) if preprocess.resample in _RESIZE else None
+    if pixels is not None and preprocess.crop_from is None:
+        _resize(pixels, preprocess.resample, out)
+        return
+    if pixels is not None:
+        resized = np.empty((*size, 3), np.uint8)
+        _resize(pixels, preprocess.resample, resized)
+    else:
+        image = _pillow(data, preprocess.white_background)
+        resized = np.asarray(image.resize(size[::-1], Image.Resampling(preprocess.resample)))
+    top, left = (size[0] - preprocess.height) // 2, (size[1] - preprocess.width) // 2
+    out[:] = resized[top : top + preprocess.height, left : left + preprocess.width]
+
+
+def _libjpeg(data: memoryview) -> np.ndarray | None:
+    """A sound grey or colour JPEG's pixels, uint8 (height, width, 3); None for anything else."""
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        if colorspace not in ("YCbCr", "RGB", "Gray"):
+            return None
+        _check_cost(height, width, data)
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except DecodeError:
+        raise
+    except ValueError:  # simplejpeg's for every libjpeg error and, being strict, warning
+        return None
+
+
+def _resize(pixels: np.ndarray, resample: int, out: np.ndarray) -> None:
+    """Antialiased resize of uint8 (h, w, 3) straight into `out`, uint8 (height, width, 3)."""
+    (height, width), (new_height, new_width) = pixels.shape[:2], out.shape[:2]
+    # The two passes round in between, so their order shows. Pillow 13 takes the vertical one first where that shrinks the
+    # image by far more than the horizontal one would; torch always starts with the horizontal one.
+    if height > new_height and height - new_height > 2 * (width - new_width):
+        shortened = np.empty((new_height, width, 3), np.uint8)
+        _resize_horizontally_first(pixels, resample, shortened)
+        pixels = shortened
+    _resize_horizontally_first(pixels, resample, out)
+
+
+def _resize_horizontally_first(pixels: np.ndarray, resample: int, out: np.ndarray) -> None:
+    source, target = (torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0) for array in (pixels, out))
+    _RESIZE[Image.Resampling(resample)](source, list(out.shape[:2]), False, None, None, out=target)
+
+
+def _pillow(data: memoryview, white_background: bool) -> Image.Image:
+    """The image in mode RGB, as Pillow decodes it."""
+    if not data:
+        raise DecodeError("empty file")
+    try:
+        image = Image.open(io.BytesIO(data))
+        _check_cost(image.height, image.width, data)
+        if image.format == "EPS":
+            raise DecodeError("EPS is refused: it is a program, which Pillow would have Ghostscript run")
+        if white_background and ("A" in image.getbands() or image.info.get("transparency") is not None):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except DecodeError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise DecodeError("not an image in a format that Pillow knows") from None
+    except Image.DecompressionBombError:
+        raise DecodeError(f"more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # its plugins raise every kind on damaged data: struct.error, KeyError, zlib.error, ...
+        reason = " ".join(str(error).split())[:200]
+        raise DecodeError(f"{type(error).__name__}: {reason}" if reason else type(error).__name__) from None
+
+
+def _check_cost(height: int, width: int, data: memoryview) -> None:
+    pixels = height * width
+    if pixels > MAX_PIXELS:
+        raise DecodeError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
+    # Counting takes longer than small images can afford, and a scan takes at least ten bytes: short files cannot exceed it.
+    if data[:2] == _JPEG and pixels * len(data) // 10 > MAX_SCANNED_PIXELS:
+        scans = bytes(data).count(_START_OF_SCAN)
+        if pixels * scans > MAX_SCANNED_PIXELS:
+            raise DecodeError(f"{scans} scans of {width} x {height} pixels would take too long")

@@ -1,0 +1,282 @@
+"""Decoding equals transformers' own processor on what it can open, and says in one line why it cannot open the rest."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import ViTImageProcessorPil
+
+from jobs.pipeline.decode import DecodeError, decode
+from tests.photographs import encoded, photograph
+from tests.pipeline.fuzz_corpus import KINDS, corpus, scan_bomb
+from vit_actor.preprocess import Preprocess
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # of damage, from the reference
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = {
+    "bilinear-224": {},
+    "bicubic-384": {"resample": 3, "size": 384},
+    "oblong": {"size": {"height": 96, "width": 160}},
+    "cropped": {"resample": 3, "size": 256, "do_center_crop": True, "crop_size": {"height": 223, "width": 224}},
+    "lanczos": {"resample": 1},
+    "nearest": {"resample": 0},
+}
+
+
+def decoded(data: bytes | memoryview, config: dict | None = None) -> np.ndarray:
+    preprocess = Preprocess.from_config(config or {})
+    out = np.empty(preprocess.shape, np.uint8)
+    decode(data, preprocess, out)
+    return out
+
+
+def reference(data: bytes, config: dict | None = None) -> np.ndarray:
+    """The pixels of transformers' processor; converted to RGB first unless the processor itself is told to."""
+    image = Image.open(io.BytesIO(data))
+    if not (config or {}).get("do_convert_rgb"):
+        image = image.convert("RGB")
+    processor = ViTImageProcessorPil(**(config or {}), do_rescale=False, do_normalize=False)
+    return processor(image)["pixel_values"][0].transpose(1, 2, 0)
+
+
+def differences(data: bytes, config: dict | None = None) -> np.ndarray:
+    return np.abs(decoded(data, config).astype(int) - reference(data, config))
+
+
+def assert_equal_to_the_reference(data: bytes, config: dict | None = None) -> None:
+    difference = differences(data, config)
+    assert (difference <= 1).mean() >= 0.995
+    assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"quality": 30}], ids=str)
+def test_photographs_equal_the_reference_processor(options: dict) -> None:
+    for seed in range(4):
+        assert_equal_to_the_reference(encoded(photograph(seed), **options))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_every_filter_size_and_crop_equals_the_reference(config: dict, kind: str) -> None:
+    assert_equal_to_the_reference(encoded(photograph(5), kind), config)
+
+
+@pytest.mark.parametrize("on_white", [False, True], ids=["alpha-dropped", "alpha-on-white"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_image_equals_the_reference(kind: str, on_white: bool) -> None:
+    assert_equal_to_the_reference(KINDS[kind](photograph(6, 150, 100)), {"do_convert_rgb": on_white})
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    width=st.integers(1, 700),
+    height=st.integers(1, 700),
+    mode=st.sampled_from(["RGB", "L"]),
+    subsampling=st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    resample=st.sampled_from([2, 3]),
+)
+def test_jpegs_of_any_size_equal_the_reference(width: int, height: int, mode: str, subsampling: str, resample: int) -> None:
+    image = photograph(7, width, height).convert(mode)
+    assert_equal_to_the_reference(encoded(image, subsampling=subsampling), {"resample": resample})
+
+
+@pytest.mark.parametrize("size", [(20_000, 3), (3, 20_000), (1, 1)], ids=str)
+@pytest.mark.parametrize("resample", [2, 3])
+def test_extreme_shapes_equal_the_reference(size: tuple[int, int], resample: int) -> None:
+    assert_equal_to_the_reference(encoded(photograph(8, *size)), {"resample": resample})
+
+
+def test_the_fast_path_and_pillows_path_agree_within_one_level() -> None:
+    jpeg = encoded(photograph(9))
+    same_pixels_as_png = encoded(Image.open(io.BytesIO(jpeg)), "PNG")
+    assert np.abs(decoded(jpeg).astype(int) - decoded(same_pixels_as_png)).max() <= 1
+
+
+def test_an_image_of_the_right_size_keeps_its_pixels() -> None:
+    jpeg = encoded(photograph(10, 224, 224))
+    np.testing.assert_array_equal(decoded(jpeg), np.asarray(Image.open(io.BytesIO(jpeg))))
+
+
+def test_exif_orientation_is_ignored_as_the_processor_ignores_it() -> None:
+    picture = photograph(11, 200, 120)
+    np.testing.assert_array_equal(decoded(KINDS["jpeg-oriented"](picture)), decoded(KINDS["jpeg-420"](picture)))
+
+
+def test_only_its_own_slice_of_a_chunk_is_written() -> None:
+    preprocess = Preprocess.from_config({})
+    chunk = np.full((3, *preprocess.shape), 7, np.uint8)
+    decode(encoded(photograph(12)), preprocess, chunk[1])
+    assert (chunk[[0, 2]] == 7).all()
+    np.testing.assert_array_equal(chunk[1], decoded(encoded(photograph(12))))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_arrow_buffers_decode_as_bytes_do(kind: str) -> None:
+    data = encoded(photograph(13), kind)
+    np.testing.assert_array_equal(decoded(memoryview(pa.array([data], pa.binary())[0].as_buffer())), decoded(data))
+
+
+@pytest.mark.parametrize(
+    "out", [np.empty((224, 223, 3), np.uint8), np.empty((224, 224, 3), np.float32), np.empty((1, 224, 224, 3), np.uint8)]
+)
+def test_an_array_of_another_shape_or_type_is_a_programming_error(out: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="out must be uint8"):
+        decode(encoded(photograph(14)), Preprocess.from_config({}), out)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_anywhere_is_an_error_and_never_a_grey_band(progressive: bool) -> None:
+    data = encoded(photograph(15), progressive=progressive)
+    for end in [*range(0, len(data), len(data) // 40), len(data) - 20]:
+        with pytest.raises(DecodeError):
+            decoded(data[:end])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"not an image", "not an image in a format that Pillow knows"),
+        (encoded(photograph(16))[:20_000], "image file is truncated"),
+        (encoded(photograph(16, 32, 32), "PNG")[:500], "[Tt]runcated"),
+        (encoded(Image.new("1", (9460, 9460)), "PNG"), "9460 x 9460 is more than 89,478,485 pixels"),
+        (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "more than 89,478,485 pixels"),
+        (encoded(Image.new("L", (9460, 9460)), progressive=True), "9460 x 9460 is more than 89,478,485 pixels"),
+        (scan_bomb(8000, 8000, 600), "600 scans of 8000 x 8000 pixels would take too long"),
+        (encoded(photograph(16, 32, 32), "EPS"), "EPS is refused"),
+    ],
+    ids=["empty", "text", "truncated-jpeg", "truncated-png", "bomb", "larger-bomb", "jpeg-bomb", "scans", "eps"],
+)
+def test_an_unreadable_image_says_why_in_one_line(data: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason) as failure:
+        decoded(data)
+    assert len(str(failure.value).splitlines()) == 1
+    assert " at 0x" not in str(failure.value)
+
+
+def reason_against(data: bytes) -> str | None:
+    """Why decode() refuses the data, None where it does not."""
+    try:
+        decoded(data)
+    except DecodeError as failure:
+        return str(failure)
+    return None
+
+
+def pillow_opens(data: bytes) -> bool:
+    try:
+        Image.open(io.BytesIO(data)).convert("RGB")
+    except Exception:  # what Pillow raises on damage is of every kind
+        return False
+    return True
+
+
+def assert_verdicts_are_pillows(count: int, seed: int) -> None:
+    """Every file decodes or raises DecodeError, as Pillow has it; the sound ones decode; pixels equal the reference's."""
+    verdicts = {"sound": [0, 0], "damaged": [0, 0]}
+    for name, data in corpus(count, seed):
+        reason, opens = reason_against(data), pillow_opens(data)
+        assert (reason is None) == opens, f"{name}: Pillow opens it: {opens}; decode: {reason}"
+        if opens:
+            assert differences(data).max() <= 2, name
+        verdicts[name.split("/")[0]][opens] += 1
+    assert verdicts["sound"][False] == 0
+    assert min(verdicts["sound"][True], *verdicts["damaged"]) > count // 20  # or the corpus would prove little
+
+
+def test_the_verdict_on_300_odd_and_damaged_files_is_pillows() -> None:
+    assert_verdicts_are_pillows(300, seed=1)
+
+
+@pytest.mark.slow
+def test_the_verdict_on_3000_odd_and_damaged_files_is_pillows() -> None:
+    assert_verdicts_are_pillows(3000, seed=2)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    magic=st.sampled_from(
+        [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\x24\0\0\0WEBPVP8 ", b"II*\0"]
+    ),
+    rest=st.binary(max_size=300),
+)
+def test_arbitrary_bytes_decode_or_raise_decode_error(magic: bytes, rest: bytes) -> None:
+    assert (reason_against(magic + rest) is None) == pillow_opens(magic + rest)
+
+
+def measured_in_a_fresh_process(script: str, tmp_path: Path, **files: bytes) -> dict[str, int]:
+    """Run `script`, which decodes `files` by name with `read` and notes measurements, and give the measurements."""
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    prelude = f"""
+import json, os, pathlib, numpy, torch
+from jobs.pipeline.decode import DecodeError, decode
+from vit_actor.preprocess import Preprocess
+preprocess = Preprocess.from_config({{}})
+out = numpy.empty(preprocess.shape, numpy.uint8)
+measured = {{}}
+def read(*names):
+    for name in names:
+        try:
+            decode((pathlib.Path({str(tmp_path)!r}) / name).read_bytes(), preprocess, out)
+        except DecodeError:
+            pass
+def threads(moment):
+    measured[moment] = len(os.listdir("/proc/self/task"))
+def peak_megabytes(moment):
+    measured[moment] = int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+"""
+    whole = f"{prelude}\n{script}\nprint(json.dumps(measured))"
+    run = subprocess.run([sys.executable, "-c", whole], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_decoding_stays_on_one_thread_and_bombs_cost_no_memory(tmp_path: Path) -> None:
+    measured = measured_in_a_fresh_process(
+        """
+torch.set_num_threads(4)
+threads("threads at first")
+read("jpeg", "png", "large")
+threads("threads after decoding")
+peak_megabytes("before bombs")
+read("jpeg_bomb", "png_bomb", "gif_bomb", "scan_bomb")
+peak_megabytes("after bombs")
+torch.ones(1 << 22).exp()
+threads("threads after a parallel operation")
+""",
+        tmp_path,
+        jpeg=encoded(photograph(17)),
+        png=encoded(photograph(17), "PNG"),
+        large=encoded(photograph(17, 2000, 1500)),
+        jpeg_bomb=encoded(Image.new("L", (9460, 9460))),
+        png_bomb=encoded(Image.new("1", (9460, 9460)), "PNG"),
+        gif_bomb=encoded(Image.new("P", (9460, 9460)), "GIF"),
+        scan_bomb=scan_bomb(8000, 8000, 600),
+    )
+    assert measured["threads after decoding"] == measured["threads at first"] < measured["threads after a parallel operation"]
+    assert measured["after bombs"] - measured["before bombs"] < 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "JPEG2000"])
+def test_memory_stays_below_24_bytes_a_pixel(kind: str, tmp_path: Path) -> None:
+    options = {"progressive": True} if kind == "JPEG" else {"lossless": True, "method": 0} if kind == "WEBP" else {}
+    measured = measured_in_a_fresh_process(
+        'read("small"); peak_megabytes("before"); read("large"); peak_megabytes("after")',
+        tmp_path,
+        small=encoded(photograph(19)),
+        large=encoded(photograph(19).resize((4000, 4000)), kind, **options),
+    )
+    assert 16 * 3 <= measured["after"] - measured["before"] <= 16 * 24
