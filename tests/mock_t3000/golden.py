@@ -1,0 +1,280 @@
+"""True numbers from unchanged ttnn code on the mock: every op also runs its golden torch function.
+
+The mock validates and places every op but computes nothing. Inside `with Goldens():` each op is given
+to the mock first, and then its golden function is run on the values that the device would hold. Values
+are kept by memory address, as the device keeps them, so an op that reads a tensor whose memory was
+reused, a trace whose input moved, or a host buffer refilled before its upload gets what the device
+would get. `ttnn.to_torch` then returns true numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Self
+from unittest.mock import patch
+
+import torch
+import ttnn
+from ttnn.decorators import FastOperation
+
+from tests.mock_t3000.queues import Event, Queues
+
+Values = list[torch.Tensor]
+"""One float32 tensor per chip, or a single one that all chips share."""
+
+MOVES = frozenset(
+    f"ttnn.{name}"
+    for name in (
+        *("clone", "copy", "from_device", "interleaved_to_sharded", "move", "reallocate", "reshard", "sharded_to_interleaved"),
+        *("tilize", "to_device", "to_dtype", "to_layout", "to_memory_config", "typecast", "untilize"),
+    )
+)
+"""Ops that change where or how values are stored, and nothing else."""
+
+FREE = frozenset({"ttnn.deallocate", "ttnn.get_device_tensors", "ttnn.allocate_tensor_on_device", "ttnn.synchronize_device"})
+"""Ops that touch no values."""
+
+
+def split_heads_sharded(qkv: torch.Tensor, *, num_heads: int, **_: object) -> tuple[torch.Tensor, ...]:
+    """What the sharded kernel does: it wants query, key and value of each head side by side, unlike the golden."""
+    query, key, value = qkv.unflatten(-1, (num_heads, 3, -1)).permute(3, 0, 2, 1, 4)
+    return query, key.transpose(-1, -2), value
+
+
+def masked_softmax_sharded(scores: torch.Tensor, scale: float, mask: torch.Tensor, **_: object) -> torch.Tensor:
+    """What the sharded kernel does: it adds the first row of each image's tile-high mask to all rows of all its heads."""
+    return torch.softmax(scores * scale + mask[..., :1, :], dim=-1)
+
+
+SHARDED = {
+    "ttnn.transformer.split_query_key_value_and_split_heads": split_heads_sharded,
+    "ttnn.scale_mask_softmax_in_place": masked_softmax_sharded,
+}
+"""Ops whose golden function does not do what the kernel for sharded tensors does."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor in device memory, as an op finds it when it runs."""
+
+    memory: str
+    address: int
+    shape: tuple[int, ...]
+    dtype: ttnn.DataType
+
+
+@dataclass
+class Goldens:
+    """Context in which ttnn computes true numbers.
+
+    rounding: round every op's result to the precision it is stored in (bfloat8_b shares an exponent among 16
+        values), as the device does; without, everything is float32. Neither models the rounding inside an op,
+        nor the device's approximate GELU and exponential.
+    ops: every op that ran, by name; ops of a replayed trace count once, when captured.
+    """
+
+    rounding: bool
+    ops: Counter[str] = field(default_factory=Counter)
+    queues: Queues = field(default_factory=Queues)
+    _device: dict[tuple[str, int], Values] = field(default_factory=dict)
+    _host: dict[int, Values | None] = field(default_factory=dict)
+    _inside: bool = False
+    _patches: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        original = FastOperation.__call__
+        self._run = original
+
+        def call(op: FastOperation, *args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return original(op, *args, **kwargs)
+            self._inside = True
+            try:
+                return self._call(op, args, kwargs)
+            finally:
+                self._inside = False
+
+        self._patches.enter_context(patch.object(FastOperation, "__call__", call))
+        for name, stand_in in self._queue_functions().items():
+            self._patches.enter_context(patch.object(ttnn, name, stand_in))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._patches.close()
+
+    # ---- queues, events, traces ----
+
+    def _queue_functions(self) -> dict[str, Callable[..., Any]]:
+        programs = 0
+
+        def begin(mesh: ttnn.MeshDevice, *, cq_id: int = 0) -> int:
+            nonlocal programs
+            programs = mesh.num_program_cache_entries()
+            return self.queues.begin_trace()
+
+        def end(mesh: ttnn.MeshDevice, trace: int, *, cq_id: int = 0) -> None:
+            assert mesh.num_program_cache_entries() == programs, "a program was compiled during capture: the device refuses"
+            self.queues.end_trace(trace)
+
+        def execute(mesh: ttnn.MeshDevice, trace: int, *, cq_id: int = 0, blocking: bool = True) -> None:
+            self.queues.execute_trace(trace, cq_id)
+            if blocking:
+                self.queues.finish()
+
+        def release(mesh: ttnn.MeshDevice, trace: int) -> None:
+            self.queues.release_trace(trace)
+
+        def record(mesh: ttnn.MeshDevice, cq_id: int) -> Event:
+            return self.queues.record(cq_id)
+
+        def synchronize_device(mesh: ttnn.MeshDevice) -> None:
+            self.queues.finish()
+
+        return {
+            "begin_trace_capture": begin,
+            "end_trace_capture": end,
+            "execute_trace": execute,
+            "release_trace": release,
+            "record_event": record,
+            "wait_for_event": self.queues.wait,
+            "event_synchronize": self.queues.synchronize,
+            "synchronize_device": synchronize_device,
+        }
+
+    # ---- ops ----
+
+    def _call(self, op: FastOperation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name, queue = op.python_fully_qualified_name, kwargs.get("cq_id") or kwargs.get("queue_id") or 0
+        if name == "ttnn.to_torch":
+            return self._read(args[0], **kwargs)
+        result = self._run(op, *args, **kwargs)
+        if name in FREE:
+            return result
+        if name in ("ttnn.from_torch", "ttnn.as_tensor"):
+            if result.storage_type() == ttnn.StorageType.DEVICE:
+                self._store(_place(result), self._sharded(op, args[0], kwargs))
+            return result
+        self.ops[name] += 1
+        if name == "ttnn.copy_host_to_device_tensor":
+            host, device = args[0], _place(args[1])
+            self.queues.enqueue(queue, lambda: self._store(device, self._host_values(host)))
+        elif name == "ttnn.from_device":
+            self._read_later(queue, _place(args[0]), result, blocking=kwargs.get("blocking", True))
+        else:
+            self._compute_later(queue, op, args, kwargs, result)
+        return result
+
+    def _compute_later(self, queue: int, op: FastOperation, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        name = op.python_fully_qualified_name
+        places = (args, {key: value for key, value in kwargs.items() if key != "dtype"})
+        inputs = _map(_place, places)
+        outputs = [_place(tensor) for tensor in (result if isinstance(result, list | tuple) else [result])]
+        golden = _golden_function(op, args)
+
+        def compute() -> None:
+            chips = max([len(self._load(place)) for place in _places(inputs)], default=1)
+            per_chip = []
+            for chip in range(chips):
+                chip_args, chip_kwargs = _map(lambda place, chip=chip: self._chip(place, chip), inputs, Place)
+                answer = golden(*chip_args, **chip_kwargs)
+                per_chip.append(answer if isinstance(answer, list | tuple) else [answer])
+            for index, place in enumerate(outputs):
+                values = [answer[index].float() for answer in per_chip]
+                assert tuple(values[0].shape) == place.shape, f"{name}: golden {tuple(values[0].shape)}, device {place.shape}"
+                self._store(place, values)
+
+        self.queues.enqueue(queue, compute)
+
+    # ---- values ----
+
+    def _store(self, place: Place, values: Values) -> None:
+        if self.rounding:
+            values = [self._round(value, place.dtype) for value in values]
+        self._device[place.memory, place.address] = values
+
+    def _load(self, place: Place) -> Values:
+        values = self._device.get((place.memory, place.address))
+        assert values is not None, f"nothing was written to {place}"
+        assert values[0].numel() == torch.Size(place.shape).numel(), f"{place} was overwritten by {tuple(values[0].shape)}"
+        return values
+
+    def _chip(self, place: Place, chip: int) -> torch.Tensor:
+        values = self._load(place)
+        return values[chip % len(values)].reshape(place.shape).clone()
+
+    def _sharded(self, op: FastOperation, tensor: torch.Tensor, kwargs: dict[str, Any]) -> Values:
+        mapper = kwargs.get("mesh_mapper")
+        if mapper is None:
+            return [tensor.float()]
+        host = self._run(op, tensor.float(), dtype=ttnn.float32, layout=ttnn.ROW_MAJOR_LAYOUT, mesh_mapper=mapper)
+        return [shard.to_torch() for shard in ttnn.get_device_tensors(host)]
+
+    def _host_values(self, host: ttnn.Tensor) -> Values:
+        return [shard.to_torch().float() for shard in ttnn.get_device_tensors(host)]
+
+    def _read_later(self, queue: int, place: Place, host: ttnn.Tensor, blocking: bool) -> None:
+        ttnn.decorators.set_tensor_id(host, force=True)
+        self._host[host.tensor_id] = None
+
+        def read() -> None:
+            self._host[host.tensor_id] = [value.reshape(place.shape) for value in self._load(place)]
+
+        self.queues.enqueue(queue, read)
+        if blocking:
+            self.queues.finish()
+
+    def _read(self, tensor: ttnn.Tensor, mesh_composer: Any = None, **_: Any) -> torch.Tensor:
+        if tensor.storage_type() == ttnn.StorageType.DEVICE:
+            self.queues.finish()
+            values = [value.reshape(tuple(tensor.shape)) for value in self._load(_place(tensor))]
+            chips = tensor.device().get_num_devices()
+        else:
+            found = self._host.get(tensor.tensor_id, self._host_values(tensor))
+            assert found is not None, "read on the host before the copy from the device was waited for"
+            values, chips = found, len(ttnn.get_device_tensors(tensor))
+        return values[0] if mesh_composer is None else torch.cat([values[chip % len(values)] for chip in range(chips)])
+
+    def _round(self, value: torch.Tensor, dtype: ttnn.DataType) -> torch.Tensor:
+        if dtype == ttnn.bfloat16:
+            return value.bfloat16().float()
+        if dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b):
+            inside, self._inside = self._inside, True
+            try:
+                return ttnn.from_torch(value.contiguous(), dtype=dtype, layout=ttnn.TILE_LAYOUT).to_torch().float()
+            finally:
+                self._inside = inside
+        return value
+
+
+def _golden_function(op: FastOperation, args: tuple[Any, ...]) -> Callable[..., Any]:
+    name = op.python_fully_qualified_name
+    if name in MOVES:
+        return lambda tensor, *_, **__: tensor
+    if name in SHARDED and args[0].is_sharded():
+        return SHARDED[name]
+    assert op.golden_function is not None, f"{name} has no golden function"
+    return op.golden_function
+
+
+def _place(tensor: Any) -> Place:
+    return Place(str(tensor.memory_config().buffer_type), tensor.buffer_address(), tuple(tensor.shape), tensor.dtype)
+
+
+def _map(function: Callable[[Any], Any], value: Any, kind: type = ttnn.Tensor) -> Any:
+    """Replace every object of a kind within nested arguments."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_map(function, item, kind) for item in value)
+    if isinstance(value, dict):
+        return {key: _map(function, item, kind) for key, item in value.items()}
+    return value
+
+
+def _places(value: Any) -> list[Place]:
+    found: list[Place] = []
+    _map(found.append, value, Place)
+    return found

@@ -1,0 +1,265 @@
+"""A ViT on the Wormhole chips this process was given: one n150, one n300, or the eight chips of a T3000."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from vit_actor.checkpoint import Checkpoint
+from vit_actor.device import BatchResult, top_k
+from vit_actor.errors import DeviceError, UserError
+from vit_actor.geometry import geometry
+from vit_actor.weights import arrange
+
+# Read by ttnn when it is imported: no debug log, and an error instead of a wait without end when a chip hangs.
+os.environ.setdefault("LOGURU_LEVEL", "WARNING")
+os.environ.setdefault("TT_LOGGER_LEVEL", "error")
+os.environ.setdefault("TT_METAL_OPERATION_TIMEOUT_SECONDS", "60")
+
+import ttnn
+
+from vit_actor.staging import Staging
+from vit_actor.traced import Answer, TracedForward
+from vit_actor.ttnn_vit import place, plan, vit
+
+TTNN = "0.81"
+"""The release line that the graph was validated with; ops change their demands between releases."""
+IN_FLIGHT = 2
+"""Batches on the device while the host waits for the next one: one is computed, one is uploaded."""
+TRACE_REGION = 32 << 20
+"""Bytes of each chip's DRAM for the trace. The public demo gets by with 1.7 MB; a chip has 12 GB."""
+L1_SMALL = 32 << 10
+"""Bytes of each core's memory that ttnn may use for its own small buffers."""
+
+
+@dataclass(frozen=True)
+class _Flight:
+    images: int
+    started_at: float
+    started: float
+    answer: Answer
+
+
+class T3000Vit:
+    """A `Device` on all chips visible to this process, data parallel: every chip holds the whole model.
+
+    Boards are chosen by TT_VISIBLE_DEVICES, which Ray sets for an actor that asked for TTNPU.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, images_per_chip: int = 8) -> None:
+        """Check the checkpoint, then open the mesh.
+
+        images_per_chip: 1 to 8; fewer lower the latency and the throughput.
+        Raises UserError when the model does not fit the chips' grid or its tensors do not fit its configuration;
+        DeviceError when the chips are absent, held by another process, or do not come up.
+        """
+        preprocess = checkpoint.preprocess
+        self._size = geometry(checkpoint.config, images_per_chip)
+        if preprocess.shape != (self._size.image_size, self._size.image_size, 3):
+            raise UserError(
+                f"checkpoint {checkpoint.name}: preprocessor_config.json resizes to {preprocess.height}x{preprocess.width}, "
+                f"but the model takes {self._size.image_size}x{self._size.image_size}"
+            )
+        self._weights = arrange(checkpoint.tensors(), checkpoint.config, preprocess, self._size)
+        self._compile_seconds: float | None = None
+        self._forward: TracedForward | None = None
+        self._staging: list[Staging] = []
+        self._batches = 0  # started so far; decides the slot
+        self._completed = 0.0  # when the latest batch did, on the monotonic clock
+        self._fastest = 0.0  # shortest time between two completions of a busy device, seconds
+        self._mesh: ttnn.MeshDevice | None = open_mesh()
+        chips = self._mesh.get_num_devices()
+        self.batch_size = chips * images_per_chip
+        self.description = _describe(chips)
+
+    def compile(self) -> float:
+        """Copy the weights, compile every program, capture the trace; seconds. Later calls return the same number."""
+        if self._compile_seconds is None:
+            start = time.monotonic()
+            mesh = self._open_mesh()
+            try:
+                program, slots = plan(self._size), IN_FLIGHT + 1
+                forward = partial(vit, weights=place(self._weights, mesh), plan=program)
+                self._staging = [Staging(self._size, mesh) for _ in range(slots)]
+                self._forward = TracedForward(mesh, forward, self._staging[0].host, program.pixels_memory, slots)
+            except RuntimeError as error:
+                raise _device_error(error) from error
+            self._compile_seconds = time.monotonic() - start
+        return self._compile_seconds
+
+    def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
+        """Answer batches in order, as `Device.classify` says. Raises DeviceError when closed or when a chip fails."""
+        self.compile()
+        flights: deque[_Flight] = deque()
+        try:
+            for images in batches:
+                if images is not None:
+                    flights.append(self._start(images))
+                if flights and (images is None or len(flights) > IN_FLIGHT):
+                    yield self._finish(flights.popleft())
+            while flights:
+                yield self._finish(flights.popleft())
+        except RuntimeError as error:
+            raise _device_error(error) from error
+        finally:
+            if flights and self._forward:  # abandoned: their buffers must be free before the next batch fills them
+                self._forward.drain()
+
+    def close(self) -> None:
+        """Release the trace and the mesh; safe to call twice and after an error."""
+        mesh, self._mesh = self._mesh, None
+        forward, self._forward = self._forward, None
+        self._staging = []
+        if mesh is None:
+            return
+        try:
+            if forward:
+                forward.release()
+        finally:
+            del forward  # its tensors go before their mesh
+            ttnn.close_mesh_device(mesh)
+
+    def _open_mesh(self) -> ttnn.MeshDevice:
+        if self._mesh is None:
+            raise DeviceError("the mesh is closed")
+        return self._mesh
+
+    def _start(self, images: np.ndarray) -> _Flight:
+        self._open_mesh()
+        assert self._forward
+        if not 1 <= len(images) <= self.batch_size or images.dtype != np.uint8:
+            raise ValueError(f"a batch is uint8 (1 to {self.batch_size}, ...), not {images.dtype} {images.shape}")
+        started_at, started = time.time(), time.monotonic()
+        slot = self._batches % len(self._staging)
+        self._batches += 1
+        self._staging[slot].put(images)
+        return _Flight(len(images), started_at, started, self._forward.start(self._staging[slot].host, slot))
+
+    def _finish(self, flight: _Flight) -> BatchResult:
+        began = max(flight.started, self._completed)
+        # ttnn waits with Python's lock held. Sleep first, through most of what the fastest batch took, so that
+        # other threads can fetch the next images and hand out answers.
+        time.sleep(max(0.0, began + 0.8 * self._fastest - time.monotonic()))
+        rows = flight.answer.wait()
+        self._completed = time.monotonic()
+        seconds = self._completed - began
+        self._fastest = min(self._fastest or seconds, seconds)
+        logits = ttnn.to_torch(rows, mesh_composer=ttnn.ConcatMeshToTensor(self._open_mesh(), dim=0))
+        classes, probabilities = top_k(logits[: flight.images, 0, : self._size.classes].float().numpy())
+        return BatchResult(classes, probabilities, flight.started_at, seconds)
+
+
+def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:
+    """Open every chip of the boards in TT_VISIBLE_DEVICES (all boards without it) as one row, with two command queues.
+
+    limit_seconds: how long the chips may take to come up.
+    Raises DeviceError in one line, with the fix, when they are absent, too few, held, hung, or ttnn is the wrong version.
+    """
+    installed = version("ttnn")
+    if not installed.startswith(TTNN + "."):
+        raise DeviceError(f"ttnn {installed} is installed, but {TTNN}.* is needed; install requirements.txt")
+    firmware = firmware_versions()
+    if len(set(firmware.values())) > 1:
+        listed = ", ".join(f"board {board}: {name}" for board, name in firmware.items())
+        raise DeviceError(f"boards run different firmware ({listed}); flash them alike with tt-flash")
+    _probe(limit_seconds)
+    try:
+        chips = ttnn.get_num_devices()
+        boards = _visible_boards()
+        if boards and chips not in (len(boards), 2 * len(boards)):
+            raise DeviceError(
+                f"{chips} chips came up on boards {','.join(boards)}; an n300 has 2: look for a failed board in tt-smi"
+            )
+        return ttnn.open_mesh_device(
+            ttnn.MeshShape(1, chips), num_command_queues=2, l1_small_size=L1_SMALL, trace_region_size=TRACE_REGION
+        )
+    except DeviceError:
+        raise
+    except RuntimeError as error:
+        raise _device_error(error) from error
+
+
+def firmware_versions(sysfs: Path = Path("/sys/class/tenstorrent")) -> dict[str, str]:
+    """Firmware bundle by visible board, from the kernel driver; empty where it does not say."""
+    boards = _visible_boards() or sorted(path.name.partition("!")[2] for path in sysfs.glob("tenstorrent!*"))
+    files = {board: sysfs / f"tenstorrent!{board}" / "tt_fw_bundle_ver" for board in boards}
+    return {board: file.read_text().strip() for board, file in files.items() if file.is_file()}
+
+
+_PROBE = """
+import os
+os.environ["LOGURU_LEVEL"] = "WARNING"
+import ttnn
+ttnn.close_mesh_device(ttnn.open_mesh_device(ttnn.MeshShape(1, ttnn.get_num_devices())))
+"""
+
+
+def _probe(limit_seconds: float) -> None:
+    """Open the chips once in a process that can be given up on.
+
+    The driver waits without end for chips that another process holds or that hang, and cannot be interrupted.
+    """
+    try:
+        done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        boards = ",".join(_visible_boards()) or "all"
+        raise DeviceError(
+            f"chips (boards {boards}) did not come up in {limit_seconds:g} s: another process holds them or they hang; "
+            "end it, or reset them with tt-smi -r"
+        ) from None
+    if done.returncode:
+        raise _device_error(RuntimeError(done.stderr or f"the process that tried it ended with {done.returncode}"))
+
+
+def _visible_boards() -> list[str]:
+    return [board for board in os.environ.get("TT_VISIBLE_DEVICES", "").split(",") if board]
+
+
+_EXPLANATIONS = (
+    ("No chips detected", "no Tenstorrent chip found; is the driver loaded (ls /dev/tenstorrent) and the board in tt-smi?"),
+    (
+        "sfpi not found",
+        "the kernel compiler is not installed; install Tenstorrent's sfpi package so that /opt/tenstorrent/sfpi exists",
+    ),
+    ("Requested mesh shape", "fewer chips came up than the mesh needs; look for a failed board in tt-smi"),
+    ("clash with L1 buffers", "the model does not fit the cores' memory at this batch; use fewer images per chip"),
+    ("beyond max L1 size", "the model does not fit the cores' memory at this batch; use fewer images per chip"),
+    ("Out of Memory", "the model does not fit the chips' memory at this batch; use fewer images per chip"),
+    ("trace region", "the trace does not fit the memory set aside for it; raise TRACE_REGION"),
+    ("timeout", "a chip stopped answering; reset it with tt-smi -r"),
+)
+"""What ttnn says, in capitals or not -> what it means and what to do."""
+
+
+def _device_error(error: RuntimeError) -> DeviceError:
+    """One clear line for what ttnn reports in thirty."""
+    if isinstance(error, DeviceError):
+        return error
+    text = str(error)
+    for sign, meaning in _EXPLANATIONS:
+        if sign.lower() in text.lower():
+            return DeviceError(meaning)
+    lines = [line.strip() for line in text.split("backtrace:")[0].splitlines() if line.strip()]
+    details = [line for line in lines if not line.startswith(("TT_FATAL @", "TT_THROW @", "info:", "Traceback", "File "))]
+    return DeviceError(f"ttnn failed: {(details or lines or ['no reason given'])[-1]}")
+
+
+def _describe(chips: int) -> str:
+    name = {1: "n150", 2: "n300", 8: "T3000"}.get(chips, "Wormhole")
+    boards = ",".join(_visible_boards()) or "all"
+    firmware = ", ".join(sorted(set(firmware_versions().values()))) or "unknown"
+    mock = "simulated by ttnn's mock, answers are noise: " if "TT_METAL_MOCK_CLUSTER_DESC_PATH" in os.environ else ""
+    return (
+        f"{mock}{name}, mesh 1x{chips} of Wormhole chips (boards {boards}, firmware {firmware}): "
+        f"ttnn {version('ttnn')}, bfloat8_b with bfloat16 residuals, one trace, two command queues"
+    )
