@@ -10,15 +10,28 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import ViTConfig
+from transformers import ViTConfig, ViTForImageClassification
 
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
 DEFAULT_CHECKPOINT = "google/vit-base-patch16-224"
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+FLOATS = {"F64", "F32", "F16", "BF16"}
+
+RENAMED = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+"""The parts of an encoder layer as files on the hub name them -> as transformers 5 does (it still saves the former)."""
 
 
 @dataclass(frozen=True)
@@ -60,34 +73,110 @@ class Checkpoint:
         return 2.0 * (patches * 3 * c.patch_size**2 * hidden + c.num_hidden_layers * block + hidden * c.num_labels)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The weights as stored, by the names they are stored under."""
-        return load_file(self.path / "model.safetensors")
+        """The weights as stored, by the names transformers 5 gives them, whichever version wrote the file."""
+        return {_current_name(name): tensor for name, tensor in load_file(self.path / "model.safetensors").items()}
 
 
 def load_checkpoint(name: str) -> Checkpoint:
-    """Resolve a directory or hub id to a checked Checkpoint.
+    """Resolve a directory or hub id to a checked Checkpoint; of the weights only names, types and shapes are read.
 
-    Raises UserError when it does not exist, cannot be fetched, is not a ViT classifier, or is not safetensors.
+    Raises UserError when it does not exist, cannot be fetched, is not a ViT classifier, or its files are not
+    safetensors, are damaged or do not fit each other.
     """
     checkpoint = Checkpoint(name, _locate(name))
+    try:
+        _check_files(checkpoint)
+        _check_kind(checkpoint)
+        _check_configuration(checkpoint)
+        _check_weights(checkpoint)
+    except UserError as error:
+        raise UserError(f"checkpoint {name}: {error}") from None
+    return checkpoint
+
+
+def _check_files(checkpoint: Checkpoint) -> None:
     missing = [file for file in FILES if not (checkpoint.path / file).is_file()]
-    if "model.safetensors" in missing and any((checkpoint.path / old).exists() for old in ("pytorch_model.bin", "model.pt")):
-        raise UserError(f"checkpoint {name}: only pickled weights found; convert them to model.safetensors (pickles run code)")
+    if "model.safetensors" in missing and any(any(checkpoint.path.glob(pattern)) for pattern in PICKLES):
+        raise UserError("only pickled weights found; convert them to model.safetensors (pickles run code)")
     if missing:
-        raise UserError(f"checkpoint {name}: {', '.join(missing)} missing in {checkpoint.path}")
+        raise UserError(f"{', '.join(missing)} missing in {checkpoint.path}")
+
+
+def _check_kind(checkpoint: Checkpoint) -> None:
     try:
         raw = json.loads((checkpoint.path / "config.json").read_text())
-        checkpoint.preprocess  # noqa: B018 - parsed here so that a bad file is reported now
-    except (ValueError, TypeError) as error:
-        raise UserError(f"checkpoint {name}: not valid JSON configuration ({error})") from None
+    except ValueError as error:
+        raise UserError(f"config.json is not JSON ({_line(error)}); fetch it again") from None
+    if not isinstance(raw, dict):
+        raise UserError("config.json is not a JSON object; fetch it again")
     if raw.get("model_type") != "vit" or "ViTForImageClassification" not in (raw.get("architectures") or []):
-        found = raw.get("architectures") or raw.get("model_type") or "nothing it names"
-        raise UserError(f"checkpoint {name}: not a ViT image classifier (found {found}); use a ViTForImageClassification")
+        found = ", ".join(raw.get("architectures") or []) or raw.get("model_type") or "nothing it names"
+        raise UserError(f"not a ViT image classifier (found {found}); use a ViTForImageClassification")
+
+
+def _check_configuration(checkpoint: Checkpoint) -> None:
     try:
-        checkpoint.tensors()
+        config, names = checkpoint.config, checkpoint.class_names
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise _invalid_configuration(_line(error)) from None
+    if not names:
+        raise _invalid_configuration("id2label names no classes")
+    if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
+        raise _invalid_configuration(f"hidden_size {config.hidden_size} over {config.num_attention_heads} attention heads")
+    try:
+        preprocess = checkpoint.preprocess
+    except ValueError as error:
+        raise UserError(f"preprocessor_config.json is not JSON ({_line(error)}); fetch it again") from None
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    if preprocess.shape != (height, width, config.num_channels):
+        given, wanted = "x".join(map(str, preprocess.shape)), f"{height}x{width}x{config.num_channels}"
+        raise UserError(f"preprocessor_config.json makes {given} pixels but config.json wants {wanted}; they must agree")
+
+
+def _check_weights(checkpoint: Checkpoint) -> None:
+    try:
+        with safe_open(checkpoint.path / "model.safetensors", framework="pt") as file:
+            stored = {_current_name(key): file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            shapes = {key: tuple(tensor.get_shape()) for key, tensor in stored.items()}
+            types = {tensor.get_dtype() for tensor in stored.values()}
     except SafetensorError as error:
-        raise UserError(f"checkpoint {name}: model.safetensors is damaged ({error}); fetch it again") from None
-    return checkpoint
+        raise UserError(f"model.safetensors is damaged ({_line(error)}); fetch it again") from None
+    try:
+        with torch.device("meta"):
+            expected = ViTForImageClassification(checkpoint.config).state_dict()
+    except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError) as error:
+        raise _invalid_configuration(_line(error)) from None
+    faults = [f"{key} is missing" for key in expected if key not in shapes]
+    faults += [
+        f"{key} is {shapes[key]} and should be {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in shapes and shapes[key] != tensor.shape
+    ]
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(f"model.safetensors does not fit config.json: {'; '.join(faults[:3])}{more}")
+    if not types <= FLOATS:
+        raise UserError(
+            f"model.safetensors holds {', '.join(sorted(types - FLOATS))}; use weights of {', '.join(sorted(FLOATS))}"
+        )
+
+
+def _invalid_configuration(reason: str) -> UserError:
+    return UserError(f"config.json is not a valid ViT configuration ({reason}); restore the checkpoint's own file")
+
+
+def _current_name(name: str) -> str:
+    """transformers up to 4 and on the hub -> transformers 5; names that did not change stay."""
+    if not name.startswith("vit.encoder.layer."):
+        return name
+    index, part = name.removeprefix("vit.encoder.layer.").split(".", 1)
+    stem, _, kind = part.rpartition(".")
+    return f"vit.layers.{index}.{RENAMED.get(stem, stem)}.{kind}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _locate(name: str) -> Path:
@@ -96,14 +185,22 @@ def _locate(name: str) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"checkpoint {name}: no such directory")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), token=os.environ.get("HF_TOKEN")))
     except GatedRepoError:
         raise UserError(f"checkpoint {name}: gated; accept its terms on huggingface.co and set HF_TOKEN") from None
-    except RepositoryNotFoundError:
-        raise UserError(f"checkpoint {name}: neither a directory nor a repository on huggingface.co") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(
+            f"checkpoint {name}: neither a directory nor a repository on huggingface.co (a private one needs HF_TOKEN)"
+        ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

@@ -1,0 +1,207 @@
+"""A ViT on the CPU: OpenVINO at the best float precision this CPU computes in, or the plain torch reference."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import openvino as ov
+import torch
+from transformers import ViTForImageClassification
+from transformers.utils import logging
+
+from vit_actor.checkpoint import Checkpoint
+from vit_actor.device import BatchResult, top_k
+from vit_actor.errors import DeviceError
+
+PIECE = 8
+"""Images per inference. Measured flat from 4 to 32 for ViT-Base and the sample alike; one at a time costs a small model
+a quarter of its rate, and 64 at once leave all streams but one idle."""
+
+REQUESTS_PER_STREAM = 2
+"""One computing and one waiting, so that a stream never waits for Python."""
+
+
+class CpuVit:
+    """A `Device` on `threads` CPU threads.
+
+    precision "auto": OpenVINO, bfloat16 where the CPU multiplies in it (avx512_bf16, AMX or avx2_vnni_2), else float32.
+        Every thread is a stream of its own, and a batch is cut into pieces that the streams share.
+    precision "fp32": transformers' model in eager torch, one batch at a time: the reference that "auto" is judged by.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, batch_size: int = 64, threads: int, precision: Literal["auto", "fp32"] = "auto"
+    ) -> None:
+        """batch_size: most images in a batch. threads: the cores reserved for this device; the machine may have more."""
+        if batch_size < 1 or threads < 1:
+            raise ValueError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}")
+        self.batch_size = batch_size
+        self._checkpoint = checkpoint
+        self._threads = threads
+        self._core = ov.Core() if precision == "auto" else None
+        self._bfloat16 = self._core is not None and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._model: _PixelsToLogits | None = None
+        self._requests: list[Any] = []
+        self._compile_seconds: float | None = None
+        self._closed = False
+        self._previous = 0.0  # when the latest batch completed, on the monotonic clock
+
+    @property
+    def description(self) -> str:
+        """One line: the library, the precision it chose, and the threads."""
+        name = ov.Core().get_property("CPU", "FULL_DEVICE_NAME").strip()
+        runs = f"OpenVINO {'bfloat16' if self._bfloat16 else 'float32'}" if self._core else "torch eager float32"
+        return f"CPU {name}: {runs}, {self._threads} {'thread' if self._threads == 1 else 'threads'}"
+
+    def compile(self) -> float:
+        """Load the weights and, for OpenVINO, convert, compile and run once; seconds. Later calls return the same number."""
+        if self._closed:
+            raise DeviceError("the CPU device is closed")
+        if self._compile_seconds is None:
+            start = time.monotonic()
+            logging.disable_progress_bar()
+            logging.set_verbosity_error()  # what transformers would say while loading and tracing, a user cannot act on
+            torch.set_num_threads(self._threads)
+            self._model = _PixelsToLogits(self._checkpoint).eval()
+            if self._core:
+                self._requests = self._compile_streams(self._core, self._model)
+                self._model = None
+            self._compile_seconds = time.monotonic() - start
+        return self._compile_seconds
+
+    def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
+        """Answer batches in order, as `Device.classify` says.
+
+        Raises DeviceError when closed; ValueError for a batch the contract excludes.
+        """
+        self.compile()
+        return self._classify_pieces(batches) if self._core else self._classify_eagerly(batches)
+
+    def close(self) -> None:
+        """Release the weights and refuse further work."""
+        self._closed = True
+        self._model, self._requests = None, []
+
+    def _compile_streams(self, core: ov.Core, model: _PixelsToLogits) -> list[Any]:
+        height, width, _ = self._checkpoint.preprocess.shape
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # tracing remarks on transformers' checks of the input's shape
+            traced = torch.jit.trace(model, torch.zeros(1, height, width, 3, dtype=torch.uint8), check_trace=False)
+        # The number of images stays open: a short batch costs what it holds, not what it could hold.
+        graph = ov.convert_model(traced, input=[-1, height, width, 3])
+        compiled = core.compile_model(
+            graph,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": "bf16" if self._bfloat16 else "f32",
+                "INFERENCE_NUM_THREADS": self._threads,
+                "NUM_STREAMS": self._threads,
+                "ENABLE_CPU_PINNING": False,  # two actors on one host would pin themselves to the same cores
+            },
+        )
+        requests = [compiled.create_infer_request() for _ in range(REQUESTS_PER_STREAM * self._threads)]
+        for request in requests:
+            request.start_async({0: np.zeros((1, height, width, 3), np.uint8)})
+        for request in requests:
+            request.wait()
+        return requests
+
+    def _classify_eagerly(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
+        for images in batches:
+            if images is not None:  # None finds nothing in flight
+                batch = self._take(images)
+                assert self._model is not None
+                with torch.inference_mode():
+                    batch.logits[:] = self._model(torch.tensor(images)).numpy()
+                batch.completed = time.monotonic()
+                yield self._answer(batch)
+
+    def _classify_pieces(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
+        idle = list(self._requests)
+        flight: deque[_Batch] = deque()
+        try:
+            for images in batches:
+                if images is not None:
+                    flight.append(batch := self._take(images))
+                    for start in range(0, len(images), PIECE):
+                        if not idle:
+                            idle.append(flight[0].await_piece())
+                            if flight[0].missing == 0:
+                                yield self._answer(flight.popleft())
+                        batch.start_piece(idle.pop(), images, start)
+                elif flight:
+                    idle += flight[0].await_all()
+                    yield self._answer(flight.popleft())
+            while flight:
+                idle += flight[0].await_all()
+                yield self._answer(flight.popleft())
+        finally:
+            for batch in flight:  # the caller gave up: leave no request running
+                batch.await_all()
+
+    def _take(self, images: np.ndarray) -> _Batch:
+        if self._closed:
+            raise DeviceError("the CPU device is closed")
+        shape = self._checkpoint.preprocess.shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape or not 1 <= len(images) <= self.batch_size:
+            allowed = f"uint8 {(f'1 to {self.batch_size}', *shape)}".replace("'", "")
+            raise ValueError(f"a batch must be {allowed}, not {images.dtype} {images.shape}")
+        return _Batch(np.empty((len(images), self._checkpoint.config.num_labels), np.float32), missing=len(images))
+
+    def _answer(self, batch: _Batch) -> BatchResult:
+        seconds = max(0.0, batch.completed - max(batch.started, self._previous))
+        self._previous = max(batch.completed, self._previous)
+        classes, probabilities = top_k(batch.logits)
+        return BatchResult(classes, probabilities, batch.started_at, seconds)
+
+
+class _PixelsToLogits(torch.nn.Module):
+    """Normalise uint8 pixels (n, height, width, 3) and classify them: float32 logits (n, classes)."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.vit = ViTForImageClassification.from_pretrained(checkpoint.path, dtype=torch.float32, use_safetensors=True)
+        self.scale = torch.tensor(checkpoint.preprocess.scale)
+        self.shift = torch.tensor(checkpoint.preprocess.shift)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        normalised = pixels.float() * self.scale + self.shift
+        return self.vit(pixel_values=normalised.permute(0, 3, 1, 2)).logits
+
+
+@dataclass
+class _Batch:
+    """A batch on its way: its logits (n, classes) as they arrive, and the pieces that still compute, oldest first."""
+
+    logits: np.ndarray
+    missing: int
+    started: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.time)
+    completed: float = 0.0
+    pieces: deque[tuple[Any, int, float]] = field(default_factory=deque)
+
+    def start_piece(self, request: Any, images: np.ndarray, start: int) -> None:
+        """Copy PIECE images, or as many as are left from `start`, into an idle request and let it run."""
+        self.pieces.append((request, start, time.monotonic()))
+        request.start_async({0: images[start : start + PIECE]})
+
+    def await_piece(self) -> Any:
+        """Wait for the oldest piece and take its logits; the request is idle again."""
+        request, start, submitted = self.pieces.popleft()
+        request.wait()
+        logits = request.get_output_tensor().data
+        self.logits[start : start + len(logits)] = logits
+        self.missing -= len(logits)
+        # Not now: the caller may have been away while it completed. The request's own clock is in milliseconds.
+        self.completed = max(self.completed, submitted + request.latency / 1e3)
+        return request
+
+    def await_all(self) -> list[Any]:
+        """Wait for every piece; their requests."""
+        return [self.await_piece() for _ in range(len(self.pieces))]
