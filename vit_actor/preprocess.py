@@ -57,7 +57,8 @@ class Preprocess:
     def from_config(cls, config: dict[str, Any]) -> Preprocess:
         """From the parsed preprocessor_config.json of a ViT checkpoint, with the reference processor's defaults.
 
-        A null counts as absent, as it does there. Raises UserError for a processor this pipeline would not reproduce.
+        A null switches off, as it does there: only an absent key takes its default. Raises UserError for a processor that
+        this pipeline would not reproduce.
         """
         if not isinstance(config, dict):
             raise _refuse("it is not a JSON object", "restore the checkpoint's own file")
@@ -65,7 +66,7 @@ class Preprocess:
         name = str(kind).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
         if name not in PROCESSORS:
             raise _refuse(f"{kind} is not supported", f"use a checkpoint with a {' or '.join(PROCESSORS)}")
-        given = PROCESSORS[name] | {key: value for key, value in config.items() if value is not None}
+        given = PROCESSORS[name] | config
 
         if not given["do_resize"] or given["do_pad"]:
             raise _refuse("images would differ in size", "only do_resize true and do_pad false are supported")

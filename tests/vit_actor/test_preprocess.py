@@ -1,0 +1,124 @@
+"""A preprocessor_config.json gives the pixel values that transformers gives with it, or one line why it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from vit_actor.errors import UserError
+from vit_actor.preprocess import Preprocess
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "feature-extractor-of-the-original-vit": {
+        "do_normalize": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "size": 224,
+    },
+    "feature-extractor-by-name": {"feature_extractor_type": "ViTFeatureExtractor", "resample": 2, "size": 384, **IMAGENET},
+    "image-processor": {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 224, "width": 224},
+        "rescale_factor": 0.00392156862745098,
+        "do_rescale": True,
+        "resample": 3,
+        **IMAGENET,
+    },
+    "fast-image-processor-with-nulls": {
+        "image_processor_type": "ViTImageProcessorFast",
+        "crop_size": None,
+        "data_format": "channels_first",
+        "default_to_square": True,
+        "device": None,
+        "disable_grouping": None,
+        "do_center_crop": None,
+        "do_convert_rgb": None,
+        "do_normalize": True,
+        "do_pad": None,
+        "do_rescale": True,
+        "do_resize": True,
+        "input_data_format": None,
+        "pad_size": None,
+        "resample": 2,
+        "size": {"height": 224, "width": 224},
+    },
+    "deit-feature-extractor": {
+        "crop_size": 224,
+        "do_center_crop": True,
+        "feature_extractor_type": "DeiTFeatureExtractor",
+        "resample": 3,
+        "size": 256,
+        **IMAGENET,
+    },
+    "deit-defaults": {"image_processor_type": "DeiTImageProcessor"},
+    "oblong-with-an-odd-crop": {"size": [97, 160], "do_center_crop": True, "crop_size": {"height": 90, "width": 131}},
+    "one-number-for-all-channels": {"image_mean": 0.4, "image_std": 0.3},
+    "no-normalising": {"do_normalize": False},
+    "nulls-switch-off": {"do_rescale": None, "do_normalize": None},
+    "no-rescaling": {"do_rescale": False, "image_mean": [127, 120, 110], "image_std": [60, 61, 62]},
+    "symmetric-by-rescaling": {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]},
+    "box-filter": {"resample": 4},
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_resize_crop_scale_and_shift_give_the_processors_pixel_values(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 180, 3), np.uint8))
+    expected = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(image)["pixel_values"][0].transpose(1, 2, 0)
+
+    preprocess = Preprocess.from_config(config)
+    height, width = preprocess.crop_from or (preprocess.height, preprocess.width)
+    pixels = np.asarray(image.resize((width, height), Image.Resampling(preprocess.resample)))
+    top, left = (height - preprocess.height) // 2, (width - preprocess.width) // 2
+    pixels = pixels[top : top + preprocess.height, left : left + preprocess.width]
+
+    assert pixels.shape == preprocess.shape == expected.shape
+    np.testing.assert_allclose(pixels * np.array(preprocess.scale) + preprocess.shift, expected, atol=2e-6)
+
+
+def test_do_convert_rgb_asks_for_a_white_background() -> None:
+    assert not Preprocess.from_config({"do_convert_rgb": None}).white_background
+    assert Preprocess.from_config({"do_convert_rgb": True}).white_background
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor is not supported"),
+        ({"feature_extractor_type": "BeitFeatureExtractor"}, "BeitFeatureExtractor is not supported"),
+        ({"do_resize": False}, "images would differ in size"),
+        ({"do_pad": True, "pad_size": 256}, "images would differ in size"),
+        ({"size": {"shortest_edge": 224}}, "size .*shortest_edge"),
+        ({"size": 224, "default_to_square": False}, "size 224"),
+        ({"size": {"height": 0, "width": 224}}, "positive whole numbers"),
+        ({"size": {"height": 224.5, "width": 224}}, "positive whole numbers"),
+        ({"size": "224"}, "size '224'"),
+        ({"do_center_crop": True}, "crop_size None"),
+        ({"do_center_crop": True, "crop_size": 256}, "crop_size 256x256 exceeds size 224x224"),
+        ({"resample": 6}, "resample 6"),
+        ({"resample": "bicubic"}, "resample 'bicubic'"),
+        ({"rescale_factor": "1/255"}, "rescale_factor '1/255'"),
+        ({"image_mean": None}, "image_mean None"),
+        ({"size": None}, "size None"),
+        ({"image_mean": [0.5]}, r"image_mean \[0.5\]"),
+        ({"image_std": ["a", "b", "c"]}, "image_std"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std holds a zero"),
+        ([], "not a JSON object"),
+    ],
+    ids=str,
+)
+def test_what_would_not_be_reproduced_is_refused_in_one_line(config: Any, named: str) -> None:
+    with pytest.raises(UserError, match=f"^preprocessor_config.json: .*{named}") as refusal:
+        Preprocess.from_config(config)
+    assert len(str(refusal.value).splitlines()) == 1
