@@ -134,12 +134,16 @@ def test_a_long_batch_is_shared_out_over_the_windows_it_lasted() -> None:
 
 
 def test_batches_in_flight_together_are_counted_one_after_the_other() -> None:
-    rows = [
-        row(0, 0, batch=0, at=0.0, seconds=1.0),
-        row(0, 0, batch=1, at=0.0, seconds=1.0),
-        row(0, 0, batch=2, at=1.0, seconds=1.0),
-    ]
-    (span,) = count(table(rows), metadata()).spans.values()
+    rows = [row(0, 0, batch=b, at=at, seconds=1.0) for b, at in enumerate((0.0, 10.0, 10.0))]
+    counts = count(table(rows), metadata())
+    (span,) = counts.spans.values()
+    assert (span.first, span.end) == (START_NS, START_NS + 12 * 10**9)
+    assert all(work.busy == WINDOWS[0] for meshes in counts.windows.work.values() for work in meshes.values())
+
+
+def test_batches_in_flight_together_from_two_files_end_one_after_the_other() -> None:
+    parts = [count(table([row(0, 0, batch=b, at=0.0, seconds=1.0)]), metadata()) for b in range(3)]
+    (span,) = total(parts).spans.values()
     assert (span.first, span.end) == (START_NS, START_NS + 3 * 10**9)
 
 

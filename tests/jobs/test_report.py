@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 import sys
@@ -103,10 +104,13 @@ def test_a_pause_before_a_resume_is_not_in_the_system_fps(tmp_path: Path) -> Non
 def test_meshes_work_side_by_side_in_the_system_fps_and_compile_time_is_the_slowest(tmp_path: Path) -> None:
     for mesh, seconds in (("a/0", 1.0), ("b/0", 4.0)):
         rows = [row(0, 0, batch=b, at=b, seconds=1.0) for b in range(3) for _ in range(4)]
-        write_file(tmp_path, f"{mesh[0]}.parquet", rows, metadata(mesh, compile_seconds=seconds))
+        about = metadata(mesh, compile_seconds=seconds, description=f"cpu of {mesh}", versions={"torch": f"2.{seconds:.0f}"})
+        write_file(tmp_path, f"{mesh[0]}.parquet", rows, about)
     summary = write_reports(str(tmp_path))
     assert (summary.meshes, summary.system_fps, summary.device_fps) == (2, 8.0, 4.0)
     assert summary.compile_seconds == 4.0
+    assert summary.devices == ["cpu of a/0", "cpu of b/0"]
+    assert json.loads(summary.versions) == {"torch": "2.1, 2.4"}
     assert {r["mesh"]: r["compile_seconds"] for r in read(tmp_path, "throughput")} == {"a/0": 1.0, "b/0": 4.0}
 
 
