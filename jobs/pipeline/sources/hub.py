@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from typing import Any
 
 from vit_actor.errors import UserError
 
@@ -21,32 +21,36 @@ def is_hub(uri: str) -> bool:
     return uri.startswith("hf://")
 
 
-def locate_split(uri: str, filesystem: FileSystem) -> str:
-    """hf://datasets/<owner>/<name>[@revision][/path][?split=validation] -> URI of its Parquet files, maybe with a pattern.
+def locate(uri: str) -> str:
+    """hf://datasets/<owner>/<name>[@revision][/path][?split=validation] -> URI of its files, maybe with a pattern.
 
-    A path is taken as it is. Without one, the split's files are sought where the hub's data sets have them:
-    data/<split>-*.parquet first, then beside the README, then in a folder of the split's name.
-    Raises UserError for another form of URI, and if the split is not found.
+    A path is taken as it is. Without one, the split's Parquet files are sought where the hub's data sets have them:
+    data/<split>-*.parquet first, then a folder of the split's name, then beside the README. The token is HF_TOKEN.
+    Raises UserError for another form of URI, a data set that cannot be listed, and a split that is not found.
     """
     found = _URI.fullmatch(uri)
     if not found:
         raise UserError(f"{uri}: expected hf://datasets/<owner>/<name>[@revision][/path] or ...?split=<name>")
     repo = f"datasets/{found['repo']}{found['revision'] or ''}"
-    if found["path"]:
-        return f"hf://{repo}/{found['path']}"
     split = found["split"] or "validation"
     with hub_errors(uri):
-        top = [info for info in filesystem.get_file_info(FileSelector(repo)) if not info.base_name.startswith(".")]
-        folders = {info.base_name for info in top if info.type == FileType.Directory}
-        for folder in ("data", "", split):
-            if folder and folder not in folders:
-                continue
-            listed = filesystem.get_file_info(FileSelector(f"{repo}/{folder}")) if folder else top
-            names = [info.base_name for info in listed if info.base_name.endswith(".parquet")]
-            for pattern in (f"{split}-*.parquet", f"{split}.parquet", *(["*.parquet"] if folder == split else [])):
-                if any(re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) for name in names):
-                    return f"hf://{repo}/{folder}/{pattern}" if folder else f"hf://{repo}/{pattern}"
+        from huggingface_hub import HfFileSystem
+
+        hub = HfFileSystem()  # not through pyarrow, which reports every refusal as a missing file
+        top = hub.ls(repo, detail=True)
+        if found["path"]:
+            return f"hf://{repo}/{found['path']}"
+        folders = [info["name"] for info in top if info["type"] == "directory" and _last(info) in ("data", split)]
+        for folder in (*sorted(folders, key=lambda name: not name.endswith("/data")), repo):
+            names = [_last(info) for info in (top if folder == repo else hub.ls(folder, detail=True))]
+            for pattern in (f"{split}-*.parquet", f"{split}.parquet", *(["*.parquet"] if folder.endswith(f"/{split}") else [])):
+                if fnmatch.filter(names, pattern):
+                    return f"hf://{folder}/{pattern}"
     raise UserError(f"{uri}: no Parquet files of split {split!r}; name the split with ?split= or the files with a path")
+
+
+def _last(info: dict[str, Any]) -> str:
+    return str(info["name"]).rpartition("/")[2]
 
 
 @contextmanager
@@ -69,26 +73,25 @@ def _explain(error: Exception, uri: str) -> str:
         RevisionNotFoundError,
     )
 
-    cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+    cause = error.__cause__ or error if isinstance(error, FileNotFoundError) else error
     page = "https://huggingface.co/" + "/".join(uri.removeprefix("hf://").split("?")[0].split("@")[0].split("/")[:3])
     status = getattr(getattr(cause, "response", None), "status_code", None)
     token = bool(os.environ.get("HF_TOKEN"))
-    refused = status == 401 and token and "token" in str(cause).lower()
-    if isinstance(cause, GatedRepoError) and not token:
+    if isinstance(cause, GatedRepoError):
+        if token:
+            return f"HF_TOKEN has no access; accept the terms at {page} with its account, or create another at {TOKENS}"
         return f"gated; accept its terms at {page}, create a token at {TOKENS} and set HF_TOKEN"
-    if isinstance(cause, GatedRepoError) and not refused:
-        return f"HF_TOKEN has no access; accept the terms at {page} with the account it belongs to"
-    if refused and not isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError):
-        return f"HF_TOKEN was refused; create a valid one at {TOKENS}"
     if isinstance(cause, RevisionNotFoundError):
         return f"no such revision; see {page}"
     if isinstance(cause, RepositoryNotFoundError):
-        hint = "HF_TOKEN may not see it" if token else f"if it is private, create a token at {TOKENS} and set HF_TOKEN"
+        hint = "whether HF_TOKEN may see it" if token else f"if it is private, create a token at {TOKENS} and set HF_TOKEN"
         return f"no such data set; check the name, or {hint}"
+    if isinstance(cause, HfHubHTTPError) and status in (401, 403):
+        return (
+            f"HF_TOKEN was refused; create a valid one at {TOKENS}" if token else f"create a token at {TOKENS} and set HF_TOKEN"
+        )
     if isinstance(cause, FileNotFoundError):
         return f"no such file or folder; see {page}"
-    if isinstance(cause, HfHubHTTPError) and status in (401, 403):
-        return f"access denied; set HF_TOKEN to a token with access, from {TOKENS}"
     if isinstance(cause, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set; unset it, or give a local copy of the data set"
     reason = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__

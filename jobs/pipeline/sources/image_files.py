@@ -7,7 +7,7 @@ from itertools import batched
 
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import join, open_place
-from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id
+from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id, view
 
 MAX_FILE_BYTES = 256 * 2**20
 """A larger file is no photograph, and one is enough to fill a worker's memory."""
@@ -36,7 +36,7 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
             with filesystem.open_input_file(join(base, path)) as file:
                 if file.size() > MAX_FILE_BYTES:
                     return EncodedImage(image_id, label, b"", f"larger than {MAX_FILE_BYTES >> 20} MiB")
-                return EncodedImage(image_id, label, memoryview(file.read_buffer()))
+                return EncodedImage(image_id, label, view(file.read_buffer()))
         except UnicodeEncodeError:
             return EncodedImage(image_id, label, b"", "cannot be read: its name is not valid UTF-8")
         except OSError as error:

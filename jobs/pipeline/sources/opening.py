@@ -7,7 +7,7 @@ from pyarrow.fs import FileType
 from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.class_folders import ClassFolders
 from jobs.pipeline.sources.flat_folder import FlatFolder
-from jobs.pipeline.sources.hub import is_hub, locate_split
+from jobs.pipeline.sources.hub import is_hub, locate
 from jobs.pipeline.sources.listing import (
     IMAGE_EXTENSIONS,
     PARQUET_EXTENSIONS,
@@ -41,7 +41,7 @@ def open_source(
     """The data set at a local path or URI: a folder of class folders, a flat folder, Parquet or tar shards, or one file.
 
     uri: * and ? and {000..010} may stand in the last part of a path to Parquet or tar files.
-        hf://datasets/<owner>/<name> is its validation split; see hub.locate_split.
+        hf://datasets/<owner>/<name> is its validation split; see hub.locate.
     checkpoint_classes: class names by index, which labels are mapped to.
     labels: where labels are, if not where the layout has them: a file for a flat folder (see labels_file), a column
         for Parquet, whose integers are then taken as the checkpoint's indices. "none" ignores all labels.
@@ -55,8 +55,7 @@ def open_source(
     use_labels = labels != NO_LABELS
     labels = labels if use_labels else None
     if is_hub(uri):
-        with place_errors(uri):
-            uri = locate_split(uri, open_place("hf://datasets")[0])
+        uri = locate(uri)
     folder, names = _locate(uri)
     kind = _kind_of_name(names) if names else _kind_of_folder(folder)
     if kind == "Parquet":
@@ -73,7 +72,6 @@ def open_source(
 
 def _locate(uri: str) -> tuple[str, str | None]:
     """(folder URI, file name or pattern in it), or (folder URI, None) for all that a folder holds."""
-    filesystem, path = None, ""
     if not ("://" in uri and "{" in uri):  # braces make no valid URI
         filesystem, path = open_place(uri)
         with place_errors(uri):
@@ -85,16 +83,16 @@ def _locate(uri: str) -> tuple[str, str | None]:
     folder, name = split_uri(uri)
     if not any(mark in name for mark in "*?{"):
         raise UserError(f"{shown(uri)}: no such file or directory; check the path")
+    if has_extension(name, IMAGE_EXTENSIONS):
+        raise UserError(f"{shown(uri)}: patterns are for Parquet and tar files; give the images' folder")
     return folder, name
 
 
 def _kind_of_name(name: str) -> str:
     for kind, extensions in KINDS.items():
         if has_extension(name, extensions):
-            if kind == "images" and any(mark in name for mark in "*?{"):
-                break
             return kind
-    raise UserError(f"{name}: not an image, a Parquet file or a tar; patterns are for Parquet and tar files")
+    raise UserError(f"{name}: not an image, a Parquet file or a tar")
 
 
 def _kind_of_folder(uri: str) -> str:

@@ -15,12 +15,13 @@ from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns
-from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
+from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.pipeline.storage import shown
 from vit_actor.errors import UserError
 
 READ_BYTES = 8 * 2**20
-"""Bytes a read asks of storage: large enough for a distant store, and a row group need not fit in memory."""
+"""Bytes a read asks of storage: large enough for a distant store. A page must fit in memory (by pyarrow's writers at most
+1,024 rows), a row group need not."""
 
 READ_ROWS = 64
 """Rows decoded at a time: about 7 MB of ImageNet."""
@@ -124,7 +125,7 @@ class ParquetShards:
             return EncodedImage(image_id, None, b"", str(error))
         if not image.is_valid:
             return EncodedImage(image_id, label, b"", "no image bytes in this row, at most a path")
-        return EncodedImage(image_id, label, memoryview(image.as_buffer()))
+        return EncodedImage(image_id, label, view(image.as_buffer()))
 
     def _open(self, name: str) -> tuple[pq.ParquetFile, Columns]:
         """A file, to be closed, and its columns. Raises UserError naming it if it is not Parquet or lacks what is needed."""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -76,7 +78,7 @@ PLACES_PER_ROOT = 16
 
 def root_count(places: int) -> int:
     """How many parts to list a number of files or folders in."""
-    return min(ROOTS, -(-places // PLACES_PER_ROOT))
+    return max(1, min(ROOTS, -(-places // PLACES_PER_ROOT)))
 
 
 def shard_id(place: str, position: int) -> str:
@@ -84,6 +86,11 @@ def shard_id(place: str, position: int) -> str:
     digest = hashlib.sha256(f"{place}\0{position}".encode("utf-8", "surrogatepass")).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", place)[-64:].strip("-.")
     return f"{readable or 'shard'}-{position:06d}-{digest[:16]}"
+
+
+def view(buffer: pa.Buffer) -> bytes | memoryview:
+    """The bytes of an Arrow buffer, not copied: as unsigned bytes, where Arrow's own view has signed ones."""
+    return memoryview(buffer).cast("B") if buffer.size else b""
 
 
 def printable(name: str) -> str:

@@ -1,0 +1,85 @@
+"""Labels: WordNet ids, indices and names map to the checkpoint's classes, or are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.pipeline.labels import LabelSpace
+from tests.pipeline.corpus import CLASS_NAMES, WNIDS
+from vit_actor.errors import UserError
+
+IMAGENET = LabelSpace(tuple(CLASS_NAMES))
+ANIMALS = LabelSpace(("tench, Tinca tinca", "crane", "Great_White", "crane", "maillot, tank suit", "maillot"))
+
+
+def test_wordnet_ids_are_the_thousand_in_sorted_order() -> None:
+    assert len(set(WNIDS)) == 1000
+    assert sorted(WNIDS) == WNIDS
+    assert (WNIDS[0], WNIDS[207], WNIDS[999]) == ("n01440764", "n02099601", "n15075141")  # tench, golden retriever, tissue
+    assert [IMAGENET.index(wnid) for wnid in WNIDS] == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("label", "index"),
+    [
+        ("tench, Tinca tinca", 0),
+        ("tinca TINCA", 0),
+        ("tench", 0),
+        ("great white", 2),
+        ("tank_suit", 4),
+        ("maillot", 5),
+        ("3", 3),
+        (" 0\n", 0),
+    ],
+)
+def test_names_match_whole_then_plain_then_as_a_synonym_then_as_an_index(label: str, index: int) -> None:
+    assert ANIMALS.index(label) == index
+
+
+def test_a_name_that_is_a_number_wins_over_the_index() -> None:
+    assert LabelSpace(("2", "1", "0")).index("2") == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("crane", "fits classes 1, 3"),
+        ("6", "outside the checkpoint's classes 0-5"),
+        ("-1", "no class of the checkpoint"),
+        ("dog", "'dog' is no class of the checkpoint"),
+        ("n01440764", "this one has 6 classes, not 1000"),
+        ("", "no class"),
+    ],
+)
+def test_what_is_no_one_class_is_refused(label: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        ANIMALS.index(label)
+
+
+def test_a_wordnet_id_beyond_imagenet_1k_is_refused() -> None:
+    with pytest.raises(UserError, match="n00000001 is not one of"):
+        IMAGENET.index("n00000001")
+
+
+def test_class_names_in_another_order_are_looked_up() -> None:
+    space = LabelSpace(("cat", "dog", "Arctic fox, white fox"))
+    assert space.translate(["white fox", "cat"]) == (2, 0)
+    assert LabelSpace(tuple("0123456789")).translate([str(i) for i in range(10)]) == tuple(range(10))
+
+
+def test_names_made_unique_by_a_suffix_still_fit_in_place() -> None:
+    """The hub's ImageNet-1k calls its second crane "crane2", for its class names must differ."""
+    assert ANIMALS.translate(["tench", "crane", "great white", "crane2", "maillot, tank suit", "maillot"]) == (0, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("names", "culprit"),
+    [
+        (["crane", "tench", "great white", "x"], "'crane'|'tench'"),  # ambiguous ones, and one in another place
+        (["apple", "pear", "plum"], "'apple'"),
+        (["tench", "crane", "great white", "crane2", "tank suit", "maillot", "x"], "class 6, 'x'"),
+    ],
+)
+def test_class_names_that_are_other_classes_are_refused(names: list[str], culprit: str) -> None:
+    with pytest.raises(UserError, match=culprit):
+        ANIMALS.translate(names)

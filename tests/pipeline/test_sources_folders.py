@@ -1,0 +1,226 @@
+"""Folders of image files: odd names, bad files, class names, and labels from a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs.pipeline.sources import EncodedImage, Source, open_source
+from tests.pipeline.corpus import (
+    CLASS_NAMES,
+    WNIDS,
+    Picture,
+    class_folders,
+    flat_folder,
+    jpeg,
+    pictures,
+    read_all,
+    suffixed_folder,
+)
+from vit_actor.errors import UserError
+
+IMAGES = pictures(9)
+ODD_NAMES = [
+    "a b.jpg",
+    "käse.jpeg",
+    "日本.png",
+    "100%20.JPG",
+    "a#1.jpg",
+    "q?x=1&y.jpg",
+    "star*.webp",
+    "{1..3}.bmp",
+    "dots.in.name.jpg",
+]
+
+
+def opened(uri: Path | str, classes: list[str] = CLASS_NAMES, labels: Path | str | None = None) -> Source:
+    return open_source(str(uri), checkpoint_classes=classes, labels=None if labels is None else str(labels))
+
+
+def by_id(source: Source) -> dict[str, EncodedImage]:
+    return {image.image_id: image for image in read_all(source)}
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["path", "file URI"])
+def test_odd_names_are_ids_as_they_stand_and_read_back(tmp_path: Path, local: bool) -> None:
+    root = tmp_path / "odd #1 ü 100%"
+    images = [Picture(name, i % 3, jpeg(i)) for i, name in enumerate(ODD_NAMES)]
+    class_folders(root, images, name=lambda i: f"thing_{i}")
+    found = by_id(opened(root if local else root.as_uri()))
+    assert {image_id: bytes(image.data) for image_id, image in found.items()} == {
+        f"thing_{i.label}/{i.name}": i.data for i in images
+    }
+    assert all(found[f"thing_{i.label}/{i.name}"].label == i.label for i in images)
+
+
+def test_symbolic_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
+    store = class_folders(tmp_path / "store", IMAGES)
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / WNIDS[7]).symlink_to(store / WNIDS[0])
+    (root / WNIDS[8]).mkdir()
+    (root / WNIDS[8] / "link.jpg").symlink_to(store / WNIDS[1] / IMAGES[1].name)
+    found = by_id(opened(root))
+    assert found[f"{WNIDS[8]}/link.jpg"].data == IMAGES[1].data
+    assert found[f"{WNIDS[7]}/{IMAGES[0].name}"].label == 7
+
+
+def test_a_folder_link_that_leads_back_is_an_error_not_an_endless_walk(tmp_path: Path) -> None:
+    class_folders(tmp_path, IMAGES)
+    (tmp_path / WNIDS[0] / "again").symlink_to(tmp_path / WNIDS[0])
+    with pytest.raises(UserError, match="link that leads back"):
+        opened(tmp_path).survey()
+
+
+def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
+    class_folders(tmp_path, IMAGES)
+    folder = tmp_path / WNIDS[0]
+    (folder / "broken.jpg").symlink_to("nowhere.jpg")
+    (folder / "empty.jpg").touch()
+    with (folder / "vast.jpg").open("wb") as vast:
+        vast.truncate(2**40)
+    with open(os.fsencode(folder) + b"/caf\xe9.jpg", "wb") as latin:
+        latin.write(IMAGES[0].data)
+    source = opened(tmp_path)
+    assert source.survey().images == len(IMAGES) + 4
+    found = by_id(source)
+    assert len(found) == len(IMAGES) + 4
+    assert found[f"{WNIDS[0]}/broken.jpg"].error == "cannot be read: the file is gone"
+    assert found[f"{WNIDS[0]}/vast.jpg"].error == "larger than 256 MiB"
+    assert "not valid UTF-8" in (found[f"{WNIDS[0]}/caf\\xe9.jpg"].error or "")
+    assert found[f"{WNIDS[0]}/empty.jpg"].error is None  # for the decoder to judge
+    assert sum(image.error is not None for image in found.values()) == 3
+    assert all(image_id.encode() for image_id in found)
+
+
+def test_a_file_that_vanishes_after_listing_is_one_error(tmp_path: Path) -> None:
+    source = opened(class_folders(tmp_path, IMAGES))
+    shards = [shard for root in source.roots() for shard in source.shards(root)]
+    (tmp_path / WNIDS[1] / IMAGES[1].name).unlink()
+    images = [image for shard in shards for _, image in source.read(shard, lambda _: True)]
+    assert [image.image_id for image in images if image.error] == [f"{WNIDS[1]}/{IMAGES[1].name}"]
+    assert len(images) == len(IMAGES)
+
+
+def test_hidden_and_other_files_are_no_images_and_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    class_folders(tmp_path, IMAGES)
+    folder = tmp_path / WNIDS[0]
+    (folder / "notes.txt").write_text("x")
+    (folder / "._resource.jpg").write_bytes(b"x")
+    (folder / ".thumbs").mkdir()
+    (folder / ".thumbs" / "x.jpg").write_bytes(IMAGES[0].data)
+    os.mkfifo(folder / "pipe.jpg")
+    source = opened(tmp_path)
+    assert source.survey().images == len(IMAGES) == len(read_all(source))
+
+
+def test_the_nearest_folder_that_names_a_class_is_the_label(tmp_path: Path) -> None:
+    class_folders(tmp_path / "val" / WNIDS[5] / "by photographer", [Picture("x.jpg", 0, jpeg(0))], name=lambda _: "anna")
+    class_folders(tmp_path / "val" / WNIDS[5], [Picture("y.jpg", 6, jpeg(1))])
+    assert {image_id.rpartition("/")[2]: image.label for image_id, image in by_id(opened(tmp_path)).items()} == {
+        "x.jpg": 5,
+        "y.jpg": 6,
+    }
+
+
+@pytest.mark.parametrize(
+    ("folder", "classes", "says"),
+    [
+        ("walrus", CLASS_NAMES, "folder 'walrus': label 'walrus' is no class"),
+        ("1000", CLASS_NAMES, "label 1000 is outside the checkpoint's classes 0-999"),
+        ("n99999999", CLASS_NAMES, "n99999999 is not one of"),
+        ("n01440764", ["a", "b"], "this one has 2 classes, not 1000"),
+    ],
+)
+def test_a_folder_that_is_no_class_ends_before_any_work(tmp_path: Path, folder: str, classes: list[str], says: str) -> None:
+    class_folders(tmp_path, IMAGES[:1], name=lambda _: folder)
+    with pytest.raises(UserError, match=says):
+        opened(tmp_path, classes).survey()
+    assert opened(tmp_path, classes, labels="none").survey().images == 1
+
+
+def test_images_beside_class_folders_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    class_folders(tmp_path, IMAGES)
+    flat_folder(tmp_path, IMAGES[:1])
+    with pytest.raises(UserError, match=f"also folder '{WNIDS[0]}' with images|also folder"):
+        opened(tmp_path).survey()
+
+
+def test_suffixes_that_do_not_fit_the_checkpoint_end_before_any_work(tmp_path: Path) -> None:
+    suffixed_folder(tmp_path, IMAGES)
+    with pytest.raises(UserError, match="this one has 2 classes"):
+        opened(tmp_path, ["a", "b"]).survey()
+
+
+TRUTH = {image.name: image.label for image in IMAGES}
+LABEL_FILES = {
+    "names.csv": "name,label\n" + "".join(f'{i.name},"{CLASS_NAMES[i.label]}"\n' for i in IMAGES),
+    "bare.csv": "".join(f"{i.name},{i.label}\n" for i in reversed(IMAGES)),
+    "order.csv": "".join(f"{i.label}\n" for i in IMAGES),
+    "val.txt": "".join(f"val/{i.name} {i.label}\r\n" for i in IMAGES),
+    "tabs.tsv": "\ufeff" + "".join(f"{i.name}\t{CLASS_NAMES[i.label]}\n" for i in reversed(IMAGES)),
+    "order.txt": "".join(f"{WNIDS[i.label]}\n" for i in IMAGES) + "\n",
+    "more.txt": "".join(f"{i.name} {i.label}\n" for i in IMAGES) + "another.JPEG 3\n",
+}
+
+
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_labels_come_from_a_file_by_name_or_by_order(tmp_path: Path, name: str) -> None:
+    flat_folder(tmp_path / "data", IMAGES)
+    (tmp_path / name).write_text(LABEL_FILES[name], newline="")
+    source = opened(tmp_path / "data", labels=tmp_path / name)
+    assert source.survey().labelled
+    assert {image.image_id: image.label for image in read_all(source)} == TRUTH
+
+
+def test_other_labels_are_another_fingerprint(tmp_path: Path) -> None:
+    flat_folder(tmp_path / "data", IMAGES)
+    (tmp_path / "a.txt").write_text(LABEL_FILES["order.txt"])
+    (tmp_path / "b.txt").write_text(LABEL_FILES["order.txt"].replace(WNIDS[207], WNIDS[208]))
+    a, b = (opened(tmp_path / "data", labels=tmp_path / name).survey().fingerprint for name in ("a.txt", "b.txt"))
+    assert a != b
+
+
+def test_labels_of_names_with_spaces_and_for_one_image_of_many(tmp_path: Path) -> None:
+    flat_folder(tmp_path / "data", [Picture("my dog 2.jpg", 0, jpeg(0))])
+    (tmp_path / "labels.txt").write_text("my dog 2.jpg thing 7\nother.jpg 3\n")
+    for uri in (tmp_path / "data", tmp_path / "data" / "my dog 2.jpg"):
+        assert [image.label for image in read_all(opened(uri, labels=tmp_path / "labels.txt"))] == [7]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("gone.txt", None, "gone.txt: no such file"),
+        ("short.txt", "1\n2\n", "2 labels for 9 images"),
+        ("part.txt", f"{IMAGES[0].name} 1\n{IMAGES[1].name} 1\n", f"no label for image {IMAGES[2].name}"),
+        ("range.txt", "5\n" * 8 + "1000\n", "label 9: label 1000 is outside"),
+        ("word.txt", "5\n" * 8 + "walrus\n", "label 9: label 'walrus' is no class"),
+        ("mixed.txt", f"5\n{IMAGES[0].name} 1\n", "some lines have an image name"),
+        ("twice.txt", "".join(f"{i.name} 1\n" for i in IMAGES) + f"{IMAGES[0].name} 2\n", "two different labels"),
+        ("empty.txt", "", "no label for image|0 labels for 9"),
+        ("binary.txt", "\udcff", "not a UTF-8 text file"),
+        ("ILSVRC2012_validation_ground_truth.txt", "1\n" * 9, "the devkit's ILSVRC2012_ID"),
+    ],
+)
+def test_a_labels_file_that_does_not_fit_ends_before_any_work(tmp_path: Path, name: str, text: str | None, says: str) -> None:
+    flat_folder(tmp_path / "data", IMAGES)
+    if text is not None:
+        (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=says) as raised:
+        opened(tmp_path / "data", labels=tmp_path / name).survey()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_labels_file_for_class_folders_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="class folders are their own labels"):
+        opened(class_folders(tmp_path, IMAGES), labels="labels.txt")
+
+
+def test_many_class_folders_are_listed_in_a_bounded_number_of_parts(tmp_path: Path) -> None:
+    images = [Picture("x.jpg", label, b"\xff\xd8") for label in range(400)]
+    source = opened(class_folders(tmp_path, images))
+    assert len(source.roots()) <= 16
+    assert [image.label for image in read_all(source)] == list(range(400))

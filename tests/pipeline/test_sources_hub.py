@@ -1,0 +1,215 @@
+"""hf:// data sets, through the hub's own client, against a small hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlparse
+
+import huggingface_hub
+import pytest
+from huggingface_hub import HfFileSystem
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from jobs.pipeline.sources import Source, open_source
+from jobs.pipeline.sources.listing import open_place
+from tests.pipeline.corpus import CLASS_NAMES, hub_parquet, pictures, read_all
+from vit_actor.errors import UserError
+
+IMAGES = pictures(10)
+GATED = "private/gated"
+OPEN = "someone/open"
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves the files below `files` as data set OPEN to all, and as GATED to token "hf_member"."""
+
+    files: Path
+    tokens_seen: set[str | None]
+
+
+class Request(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, status: int, body: bytes | list[dict[str, object]] | dict[str, str], **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
+        path = unquote(urlparse(self.path).path)
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        self.server.tokens_seen.add(token)
+        if token not in (None, "hf_member", "hf_stranger"):
+            return self.answer(401, {}, X_Error_Message="Invalid credentials in Authorization header")
+        for repo in (OPEN, GATED):
+            api, files = f"/api/datasets/{repo}", f"/datasets/{repo}/resolve/main/"
+            if path in (api, f"{api}/revision/main"):
+                return self.answer(200, {"id": repo, "sha": "0" * 40})
+            if path.startswith(f"{api}/revision/"):
+                return self.answer(404, {}, X_Error_Code="RevisionNotFound")
+            if path.startswith(f"{api}/tree/main"):
+                return self.tree(path.removeprefix(f"{api}/tree/main").strip("/"))
+            if path == f"{api}/paths-info/main":
+                found = [self.info(self.server.files / name) for name in form["paths"] if (self.server.files / name).exists()]
+                return self.answer(200, found)
+            if path.startswith(files):
+                if repo == GATED and token != "hf_member":
+                    return self.answer(403 if token else 401, {}, X_Error_Code="GatedRepo")
+                return self.content(self.server.files / path.removeprefix(files))
+        return self.answer(404 if token else 401, {}, X_Error_Code="RepoNotFound")
+
+    do_POST = do_HEAD = do_GET
+
+    def tree(self, folder: str) -> None:
+        if (self.server.files / folder).is_dir():
+            self.answer(200, [self.info(path) for path in sorted((self.server.files / folder).iterdir())])
+        else:
+            self.answer(404, {}, X_Error_Code="EntryNotFound")
+
+    def info(self, path: Path) -> dict[str, object]:
+        kind = "directory" if path.is_dir() else "file"
+        return {"type": kind, "path": str(path.relative_to(self.server.files)), "size": path.stat().st_size, "oid": "0" * 40}
+
+    def content(self, path: Path) -> None:
+        data = path.read_bytes()
+        if span := self.headers.get("Range"):
+            first, last = (int(part) for part in span.removeprefix("bytes=").split("-"))
+            self.answer(206, data[first : last + 1], Content_Range=f"bytes {first}-{last}/{len(data)}")
+        else:
+            self.answer(200, data)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    files = tmp_path_factory.mktemp("hub")
+    hub_parquet(files / "data", IMAGES, CLASS_NAMES)
+    hub_parquet(files / "data", IMAGES[:3], CLASS_NAMES, shards=1, split="train")
+    hub_parquet(files / "test", IMAGES[:4], CLASS_NAMES, shards=1, split="part")
+    (files / "README.md").write_text("a data set")
+    server = Hub(("127.0.0.1", 0), Request)
+    server.files, server.tokens_seen = files, set()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    endpoint = f"http://127.0.0.1:{served.server_port}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    served.tokens_seen.clear()
+    forget()
+    yield served
+    forget()
+
+
+def forget() -> None:
+    HfFileSystem.clear_instance_cache()
+    open_place.cache_clear()
+
+
+def opened(uri: str) -> Source:
+    return open_source(uri, checkpoint_classes=CLASS_NAMES)
+
+
+def refusal(uri: str) -> str:
+    with pytest.raises(UserError) as raised:
+        opened(uri).survey()
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_the_validation_split_is_read_by_default(hub: Hub) -> None:
+    source = opened(f"hf://datasets/{OPEN}")
+    survey, images = source.survey(), read_all(source)
+    assert (survey.images, survey.labelled) == (10, True)
+    assert [(image.label, bytes(image.data)) for image in images] == [(i.label, i.data) for i in IMAGES]
+    assert images[5].image_id == "validation-00001-of-00002.parquet#0"
+
+
+@pytest.mark.parametrize(
+    ("rest", "images"),
+    [
+        ("?split=train", 3),
+        ("?split=test", 4),
+        ("@main?split=train", 3),
+        ("/data/train-*.parquet", 3),
+        ("/data/validation-00001-of-00002.parquet", 5),
+        ("@main/test", 4),
+    ],
+)
+def test_a_split_a_path_and_a_revision_can_be_chosen(hub: Hub, rest: str, images: int) -> None:
+    source = opened(f"hf://datasets/{OPEN}{rest}")
+    assert source.survey().images == images == len(read_all(source))
+
+
+def test_a_gated_data_set_is_read_with_the_token_of_the_environment(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_member")
+    assert opened(f"hf://datasets/{GATED}").survey().images == 10
+    assert hub.tokens_seen == {"hf_member"}
+
+
+def test_a_gated_data_set_without_a_token_says_where_to_get_one(hub: Hub) -> None:
+    said = refusal(f"hf://datasets/{GATED}")
+    assert f"accept its terms at https://huggingface.co/datasets/{GATED}" in said
+    assert "create a token at https://huggingface.co/settings/tokens and set HF_TOKEN" in said
+
+
+def test_a_token_without_access_is_told_apart_from_one_that_is_invalid(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_stranger")
+    assert "HF_TOKEN has no access; accept the terms" in refusal(f"hf://datasets/{GATED}")
+    forget()
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    said = refusal(f"hf://datasets/{GATED}")
+    assert "HF_TOKEN was refused; create a valid one at https://huggingface.co/settings/tokens" in said
+    assert "hf_expired" not in said
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("hf://datasets/someone/else", "no such data set; check the name"),
+        (f"hf://datasets/{OPEN}@v9", "no such revision"),
+        (f"hf://datasets/{OPEN}?split=dev", "no Parquet files of split 'dev'"),
+        (f"hf://datasets/{OPEN}/nowhere", "no such file or directory"),
+        ("hf://datasets/alone", "expected hf://datasets/<owner>/<name>"),
+        ("hf://someone/model", "expected hf://datasets/<owner>/<name>"),
+    ],
+)
+def test_what_is_not_on_the_hub_ends_in_one_clear_line(hub: Hub, uri: str, says: str) -> None:
+    assert says in refusal(uri)
+
+
+def test_a_hub_that_does_not_answer_ends_in_one_clear_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # discard: nobody listens
+    said = refusal("hf://datasets/ILSVRC/imagenet-1k")
+    assert "huggingface.co cannot be reached" in said
+    assert "give a local copy" in said
+
+
+def test_an_error_of_the_client_without_a_message_still_names_itself(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LocalEntryNotFoundError("")
+
+    monkeypatch.setattr(HfFileSystem, "ls", fail)
+    assert "hf://datasets/someone/open: " in refusal(f"hf://datasets/{OPEN}")

@@ -1,0 +1,208 @@
+"""What holds for every layout: all images come back, once, whole, in a stable order, under limits and on resume."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from jobs.pipeline.sources import EncodedImage, Source, open_source
+from tests.pipeline.corpus import (
+    CLASS_NAMES,
+    Picture,
+    class_folders,
+    flat_folder,
+    hub_parquet,
+    pictures,
+    plain_parquet,
+    read_all,
+    suffixed_folder,
+    webdataset,
+)
+from vit_actor.errors import UserError
+
+IMAGES = pictures(23)
+IMAGES_PER_SHARD = 6
+
+
+def unlabelled_parquet(root: Path, images: list[Picture]) -> Path:
+    plain_parquet(root / "images.parquet", images, labelled=False)
+    return root
+
+
+def two_plain_files(root: Path, images: list[Picture]) -> Path:
+    plain_parquet(root / "a" / "part.parquet", images[:9])
+    plain_parquet(root / "b" / "part.parquet", images[9:], row_group_size=100)
+    return root
+
+
+LAYOUTS: dict[str, Callable[[Path, list[Picture]], Path]] = {
+    "class folders": class_folders,
+    "class folders in a folder": lambda root, images: class_folders(root / "val", images).parent,
+    "class folders by index": lambda root, images: class_folders(root, images, name=str),
+    "class folders by name": lambda root, images: class_folders(root, images, name=CLASS_NAMES.__getitem__),
+    "flat folder": flat_folder,
+    "suffixed names": suffixed_folder,
+    "hub parquet": lambda root, images: hub_parquet(root, images, CLASS_NAMES),
+    "plain parquet": two_plain_files,
+    "parquet without labels": unlabelled_parquet,
+    "tar": webdataset,
+    "tar with json": lambda root, images: webdataset(root, images, label="json"),
+    "tar without labels": lambda root, images: webdataset(root, images, label=""),
+}
+UNLABELLED = {"flat folder", "parquet without labels", "tar without labels"}
+
+
+@pytest.fixture(scope="module")
+def data_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: make(tmp_path_factory.mktemp("data"), IMAGES) for name, make in LAYOUTS.items()}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def opened(uri: Path | str, limit: int | None = None, labels: str | None = None) -> Source:
+    return open_source(str(uri), checkpoint_classes=CLASS_NAMES, limit=limit, labels=labels, images_per_shard=IMAGES_PER_SHARD)
+
+
+def contents(images: list[EncodedImage]) -> list[tuple[str, int | None, bytes, str | None]]:
+    return [(image.image_id, image.label, bytes(image.data), image.error) for image in images]
+
+
+def test_every_image_comes_back_whole_with_its_label(data_sets: dict[str, Path], layout: str) -> None:
+    source = opened(data_sets[layout])
+    survey, images = source.survey(), read_all(source)
+    expected = [(None if layout in UNLABELLED else image.label, image.data) for image in IMAGES]
+    assert sorted((image.label or 0, bytes(image.data)) for image in images) == sorted(
+        (label or 0, data) for label, data in expected
+    )
+    assert all(image.error is None for image in images)
+    assert all((image.label is None) == (layout in UNLABELLED) for image in images)
+    assert len({image.image_id for image in images}) == len(IMAGES)
+    assert survey.images == (None if layout.startswith("tar") else len(IMAGES))
+    assert survey.labelled == (layout not in UNLABELLED)
+
+
+def test_labels_can_be_ignored(data_sets: dict[str, Path], layout: str) -> None:
+    source = opened(data_sets[layout], labels="none")
+    assert not source.survey().labelled
+    assert {image.label for image in read_all(source)} == {None}
+
+
+def test_shards_are_the_same_on_every_listing_with_ids_fit_for_files(data_sets: dict[str, Path], layout: str) -> None:
+    source, again = opened(data_sets[layout]), pickle.loads(pickle.dumps(opened(data_sets[layout])))
+    assert source.roots() == again.roots()
+    shards = [shard for root in source.roots() for shard in source.shards(root)]
+    assert shards == [shard for root in again.roots() for shard in again.shards(root)]
+    assert len({shard.id for shard in shards}) == len(shards)
+    assert all(shard.id.replace(".", "").replace("-", "").replace("_", "").isalnum() and len(shard.id) < 128 for shard in shards)
+    assert all(json.loads(json.dumps(shard.payload)) == shard.payload for shard in shards)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 12, 23, 500])
+def test_a_limit_takes_the_first_images_in_listing_order(data_sets: dict[str, Path], layout: str, limit: int) -> None:
+    everything, source = contents(read_all(opened(data_sets[layout]))), opened(data_sets[layout], limit)
+    assert contents(read_all(source)) == everything[:limit]
+    assert source.survey().images in (None, min(limit, len(IMAGES)))
+
+
+def test_only_wanted_ordinals_are_given_under_the_same_numbers(data_sets: dict[str, Path], layout: str) -> None:
+    source = opened(data_sets[layout])
+    for root in source.roots():
+        for shard in source.shards(root):
+            everything = {i: contents([image])[0] for i, image in source.read(shard, lambda _: True)}
+            assert list(everything) == list(range(len(everything)))
+            some = {i: contents([image])[0] for i, image in source.read(shard, lambda i: i % 3 == 1)}
+            assert some == {i: image for i, image in everything.items() if i % 3 == 1}
+            assert list(source.read(shard, lambda _: False)) == []
+
+
+def test_the_fingerprint_is_of_contents_labels_and_cut_but_not_of_place(tmp_path: Path, layout: str) -> None:
+    first = opened(LAYOUTS[layout](tmp_path / "one", IMAGES)).survey().fingerprint
+    assert opened(LAYOUTS[layout](tmp_path / "two", IMAGES)).survey().fingerprint == first
+    others = [
+        opened(LAYOUTS[layout](tmp_path / "fewer", IMAGES[:4])),
+        opened(tmp_path / "one", limit=20),
+        opened(tmp_path / "one", labels="none"),
+    ]
+    assert len({first, *(source.survey().fingerprint for source in others)}) == 4
+
+
+def test_the_same_comes_from_a_store_behind_fsspec(data_sets: dict[str, Path], layout: str) -> None:
+    store = fsspec.filesystem("memory")
+    store.put(str(data_sets[layout]) + "/", "/bucket/data/", recursive=True)
+    try:
+        source, local = opened("memory://bucket/data"), opened(data_sets[layout])
+        assert source.survey() == local.survey()
+        assert contents(read_all(source)) == contents(read_all(local))
+    finally:
+        store.rm("/bucket", recursive=True)
+
+
+def test_a_file_uri_is_the_same_as_its_path(data_sets: dict[str, Path], layout: str) -> None:
+    assert contents(read_all(opened(data_sets[layout].as_uri()))) == contents(read_all(opened(data_sets[layout])))
+
+
+def test_what_travels_to_workers_stays_small(data_sets: dict[str, Path], layout: str) -> None:
+    source = opened(data_sets[layout])
+    names = len(pickle.dumps(CLASS_NAMES))
+    assert len(pickle.dumps(source)) < names + 1500
+    assert len(source.roots()) == 1
+
+
+@pytest.mark.parametrize("name", ["ILSVRC2012_val_00000001.JPEG", "a b.jpg", "käse#1 é%20.png", "50%.webp", "a{1,2}*?.jpg"])
+def test_a_single_image_is_a_data_set(tmp_path: Path, name: str) -> None:
+    flat_folder(tmp_path, [Picture(name, 3, IMAGES[0].data), Picture("other.jpg", 4, IMAGES[1].data)])
+    source = opened(tmp_path / name)
+    assert source.survey().images == 1
+    assert contents(read_all(source)) == [(name, None, IMAGES[0].data, None)]
+    assert contents(read_all(opened((tmp_path / name).as_uri()))) == [(name, None, IMAGES[0].data, None)]
+
+
+def test_single_parquet_and_tar_files_are_data_sets(data_sets: dict[str, Path]) -> None:
+    assert len(read_all(opened(data_sets["hub parquet"] / "validation-00001-of-00002.parquet"))) == 11
+    assert read_all(opened(data_sets["tar"] / "shard-001.tar"))[0].image_id == "shard-001.tar/ILSVRC2012_val_00000002.JPEG"
+
+
+@pytest.mark.parametrize("pattern", ["shard-{000..001}.tar", "shard-*.tar", "shard-00?.tar", "{shard-000,shard-001}.tar"])
+def test_patterns_name_several_shards(data_sets: dict[str, Path], pattern: str) -> None:
+    assert contents(read_all(opened(f"{data_sets['tar']}/{pattern}"))) == contents(read_all(opened(data_sets["tar"])))
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("nowhere", "no such file or directory"),
+        ("empty", "no images, Parquet files or tar shards"),
+        ("texts", "no images, Parquet files or tar shards"),
+        ("texts/readme.txt", "not an image, a Parquet file or a tar"),
+        ("both", "holds both Parquet and images"),
+        ("pictures/x-{0..3}.jpg", "patterns are for Parquet and tar"),
+        ("tar/shard-{000..002}.tar", "shard-002.tar: no such file"),
+        ("tar/none-*.tar", "nothing here matches"),
+        ("nowhere/none-*.tar", "no such file or directory"),
+    ],
+)
+def test_what_is_no_data_set_ends_in_one_clear_line(tmp_path: Path, uri: str, says: str) -> None:
+    (tmp_path / "empty" / ".hidden").mkdir(parents=True)
+    (tmp_path / "empty" / ".hidden.jpg").write_bytes(IMAGES[0].data)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "readme.txt").write_text("no image")
+    flat_folder(tmp_path / "pictures", IMAGES[:2])
+    flat_folder(tmp_path / "both", IMAGES[:2])
+    plain_parquet(tmp_path / "both" / "x.parquet", IMAGES[:2])
+    webdataset(tmp_path / "tar", IMAGES[:4])
+    with pytest.raises(UserError, match=says) as raised:
+        opened(tmp_path / uri).survey()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_limit_below_one_is_refused(data_sets: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="limit 0"):
+        opened(data_sets["flat folder"], limit=0)

@@ -1,0 +1,196 @@
+"""Parquet shards: which columns are meant, labels that fit, rows that are damaged, and reading no more than needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.pipeline.sources import Source, open_source
+from tests.pipeline.corpus import CLASS_NAMES, WNIDS, hub_parquet, pictures, plain_parquet, read_all
+from vit_actor.errors import UserError
+
+IMAGES = pictures(12)
+BYTES = [image.data for image in IMAGES]
+
+
+def opened(uri: Path | str, classes: list[str] = CLASS_NAMES, **options: Any) -> Source:
+    return open_source(str(uri), checkpoint_classes=classes, **options)
+
+
+def written(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def labels(source: Source) -> list[int | None]:
+    return [image.label for image in read_all(source)]
+
+
+def test_class_names_stored_by_the_datasets_library_are_looked_up(tmp_path: Path) -> None:
+    """A data set of 3 of the checkpoint's classes, in another order: its label 0 is the checkpoint's class 999."""
+    images = pictures(9, labels=(0, 1, 2))
+    source = opened(hub_parquet(tmp_path, images, ["thing 999", "Res tertia 5", "n01440764"]))
+    assert source.survey().labelled
+    assert labels(source) == [999, 5, 0] * 3
+
+
+def test_class_names_of_other_classes_end_before_any_work(tmp_path: Path) -> None:
+    hub_parquet(tmp_path, pictures(6, labels=(0, 1)), ["walrus", "gnu"])
+    with pytest.raises(UserError, match="'walrus', does not fit"):
+        opened(tmp_path).survey()
+    assert labels(opened(tmp_path, labels="label")) == [0, 1] * 3  # the user says they are the checkpoint's
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (pa.array([0, 999, 5], pa.uint16()), [0, 999, 5]),
+        (pa.array([3, None, -1], pa.int64()), [3, None, None]),
+        (pa.array([WNIDS[4], "thing 5", "6"]), [4, 5, 6]),
+        (pa.array(["7", None, "8"], pa.large_string()), [7, None, 8]),
+        (pa.array([WNIDS[4], "thing 5", WNIDS[4]]).dictionary_encode(), [4, 5, 4]),
+        (pa.array([-1, -1, None], pa.int64()), [None, None, None]),
+    ],
+    ids=["small integers", "null and -1", "text", "large text", "dictionary", "all unknown"],
+)
+@pytest.mark.parametrize("statistics", [True, False])
+def test_labels_are_integers_or_text_and_may_be_missing(
+    tmp_path: Path, stored: pa.Array, expected: list[int | None], statistics: bool
+) -> None:
+    columns = {"image": pa.array(BYTES[:3]), "label": stored}
+    source = opened(written(tmp_path / "x.parquet", columns, write_statistics=statistics))
+    assert source.survey().labelled == any(label is not None for label in expected)
+    assert labels(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("stored", "says"),
+    [
+        (pa.array([0, 1000]), "label 1000 is outside the classes 0-999"),
+        (pa.array([-2, 5]), "label -2 is outside"),
+        (pa.array(["0", "walrus"]), "'walrus' is no class"),
+        (pa.array([0.0, 1.0]), "is double; it must be integers or text"),
+    ],
+    ids=["high", "low", "word", "floats"],
+)
+@pytest.mark.parametrize("statistics", [True, False])
+def test_a_label_outside_the_classes_ends_before_any_work(tmp_path: Path, stored: pa.Array, says: str, statistics: bool) -> None:
+    written(tmp_path / "x.parquet", {"image": pa.array(BYTES[:2]), "label": stored}, write_statistics=statistics)
+    with pytest.raises(UserError, match=f"x.parquet: .*{says}"):
+        opened(tmp_path).survey()
+    assert labels(opened(tmp_path, labels="none")) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("columns", "read"),
+    [
+        ({"bytes": BYTES}, BYTES),
+        ({"thumbnail": BYTES[::-1], "image": BYTES}, BYTES),
+        ({"photo": pa.array(BYTES, pa.large_binary()), "width": [1] * 12}, BYTES),
+        ({"img": [{"path": "x", "bytes": data} for data in BYTES], "caption": ["x"] * 12}, BYTES),
+    ],
+    ids=["bytes", "by name", "the only one", "struct"],
+)
+def test_the_image_column_is_found(tmp_path: Path, columns: dict[str, Any], read: list[bytes]) -> None:
+    source = opened(written(tmp_path / "x.parquet", columns))
+    assert [bytes(image.data) for image in read_all(source)] == read
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "says"),
+    [
+        ({"text": ["x"]}, {}, "no image column .* columns are text"),
+        ({"photo": BYTES[:1], "scan": BYTES[:1]}, {}, "photo, scan could all be the image"),
+        ({"image": BYTES[:1], "answer": [1]}, {"labels": "label"}, "no label column 'label'; columns are image, answer"),
+        ({"image": pa.array([], pa.binary())}, {}, "have no rows"),
+    ],
+)
+def test_columns_that_are_not_there_end_before_any_work(
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, str], says: str
+) -> None:
+    written(tmp_path / "x.parquet", columns)
+    with pytest.raises(UserError, match=says):
+        opened(tmp_path, **options).survey()
+
+
+def test_a_named_label_column_is_used(tmp_path: Path) -> None:
+    written(tmp_path / "x.parquet", {"image": BYTES[:2], "label": [1, 2], "fine": [3, 4]})
+    assert labels(opened(tmp_path, labels="fine")) == [3, 4]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet" * 100])
+def test_what_is_no_parquet_file_ends_before_any_work(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"x.parquet: not a readable Parquet file"):
+        opened(tmp_path).survey()
+
+
+def test_a_row_with_only_a_path_or_nothing_is_one_error(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array(
+        [{"bytes": BYTES[0], "path": "a"}, {"bytes": None, "path": "b.jpg"}, None, {"bytes": b"", "path": "c"}], kind
+    )
+    found = read_all(opened(written(tmp_path / "x.parquet", {"image": images, "label": [1, 2, 3, 4]})))
+    assert [image.error is None for image in found] == [True, False, False, True]
+    assert [image.label for image in found] == [1, 2, 3, 4]
+    assert found[1].error == "no image bytes in this row, at most a path"
+
+
+def test_a_damaged_row_group_is_an_error_in_each_of_its_rows_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    options = {"row_group_size": 4, "compression": "zstd", "use_dictionary": False}
+    written(path, {"image": BYTES, "label": [i.label for i in IMAGES]}, **options)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset : column.data_page_offset + 40] = b"\xff" * 40  # the header of its first page
+    path.write_bytes(data)
+    source = opened(path)
+    assert source.survey().images == 12
+    found = read_all(source)
+    assert [image.image_id for image in found] == [f"x.parquet#{row}" for row in range(12)]
+    assert [image.error is None for image in found] == [True] * 4 + [False] * 4 + [True] * 4
+    assert "row group 1 cannot be read" in (found[5].error or "")
+
+
+def test_shards_are_whole_row_groups_of_enough_rows(tmp_path: Path) -> None:
+    plain_parquet(tmp_path / "small.parquet", IMAGES, row_group_size=2)
+    plain_parquet(tmp_path / "large.parquet", IMAGES, row_group_size=100)
+    source = opened(tmp_path, images_per_shard=5)
+    shards = [shard for root in source.roots() for shard in source.shards(root)]
+    assert [sum(1 for _ in source.read(shard, lambda _: True)) for shard in shards] == [12, 6, 6]
+
+
+def test_row_groups_with_no_wanted_row_are_not_read(tmp_path: Path) -> None:
+    """Their bytes may be anything: here they are gone."""
+    path = plain_parquet(tmp_path / "x.parquet", IMAGES, row_group_size=4)
+    metadata = pq.ParquetFile(path).metadata
+    end = metadata.row_group(2).column(0).dictionary_page_offset or metadata.row_group(2).column(0).data_page_offset
+    data = path.read_bytes()
+    path.write_bytes(b"\x00" * end + data[end:])
+    found = read_all(opened(path), lambda ordinal: ordinal >= 8)
+    assert [(image.image_id, bytes(image.data)) for image in found] == [(f"x.parquet#{i}", BYTES[i]) for i in range(8, 12)]
+
+
+def test_many_files_are_listed_in_a_bounded_number_of_parts(tmp_path: Path) -> None:
+    for k in range(300):
+        written(tmp_path / f"{k:03d}.parquet", {"bytes": [b"x"]})
+    source = opened(tmp_path)
+    assert len(source.roots()) == 16
+    assert sorted(image.image_id for image in read_all(source)) == [f"{k:03d}.parquet#0" for k in range(300)]
+
+
+def test_a_large_row_group_is_read_page_by_page(tmp_path: Path) -> None:
+    """Of a row group of 40 MB, no more than a read, a page and a few rows are in memory at once."""
+    images = [os.urandom(40_000) for _ in range(1_000)]
+    written(tmp_path / "x.parquet", {"bytes": images}, row_group_size=1_000, use_dictionary=False, write_batch_size=32)
+    source = opened(tmp_path)
+    [shard] = source.shards(source.roots()[0])
+    before = pa.total_allocated_bytes()
+    read = [(len(image.data), pa.total_allocated_bytes() - before) for _, image in source.read(shard, lambda _: True)]
+    assert sum(size for size, _ in read) == 40_000_000
+    assert max(allocated for _, allocated in read) < 20_000_000

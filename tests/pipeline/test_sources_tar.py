@@ -1,0 +1,181 @@
+"""Tar shards: labels beside images, nothing unpacked, and damage that costs what is damaged."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from jobs.pipeline.sources import EncodedImage, Source, open_source
+from tests.pipeline.corpus import CLASS_NAMES, WNIDS, pictures, read_all, tar, webdataset
+from vit_actor.errors import UserError
+
+IMAGES = pictures(6)
+
+
+def opened(uri: Path | str) -> Source:
+    return open_source(str(uri), checkpoint_classes=CLASS_NAMES)
+
+
+def members(label: str = "cls") -> list[tuple[str, bytes]]:
+    return [pair for i in IMAGES for pair in ((i.name, i.data), (f"{Path(i.name).stem}.{label}", str(i.label).encode()))]
+
+
+def labels(images: list[EncodedImage]) -> list[int | None]:
+    return [image.label for image in images]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])
+def test_compressed_tars_are_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
+    source = opened(tar(tmp_path / f"shard{suffix}", members()))
+    assert source.survey().labelled
+    assert [(image.label, bytes(image.data)) for image in read_all(source)] == [(i.label, i.data) for i in IMAGES]
+
+
+@pytest.mark.parametrize(
+    ("content", "label"),
+    [
+        ("7", 7),
+        (" 7\n", 7),
+        (WNIDS[8], 8),
+        ("thing 9", 9),
+        ('{"label": 10}', 10),
+        ('{"cls": "thing 11"}', 11),
+        ('{"width": 3}', None),
+        ("12", 12),
+    ],
+)
+def test_labels_are_indices_wordnet_ids_or_names_in_cls_or_json(tmp_path: Path, content: str, label: int | None) -> None:
+    extension = "json" if content.startswith("{") else "cls"
+    source = opened(tar(tmp_path / "x.tar", [(f"a.{extension}", content.encode()), ("a.jpg", IMAGES[0].data)]))
+    assert source.survey().labelled == (label is not None)
+    assert labels(read_all(source)) == [label]
+
+
+def test_names_with_dots_folders_and_repeats_keep_every_image_apart(tmp_path: Path) -> None:
+    names = ["cam.1.jpg", "cam.1.cls", "cam.2.jpg", "cam.2.cls", "b/cam.1.jpg", "b/cam.1.cls", "cam.1.jpg", "cam.1.cls"]
+    data = [IMAGES[0].data, b"1", IMAGES[1].data, b"2", IMAGES[2].data, b"3", IMAGES[3].data, b"4"]
+    images = read_all(opened(tar(tmp_path / "x.tar", list(zip(names, data, strict=True)))))
+    ids = ["x.tar/cam.1.jpg", "x.tar/cam.2.jpg", "x.tar/b/cam.1.jpg", "x.tar/cam.1.jpg#2"]
+    assert [(image.image_id, image.label) for image in images] == list(zip(ids, [1, 2, 3, 4], strict=True))
+
+
+def test_hostile_members_write_nothing_and_links_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with tarfile.open(tmp_path / "data" / "x.tar", "w") as file:
+        for name in ("../escaped.jpg", f"{tmp_path}/absolute.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(IMAGES[0].data)
+            file.addfile(info, io.BytesIO(IMAGES[0].data))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
+            link = tarfile.TarInfo("link.jpg")
+            link.type, link.linkname = kind, "/etc/passwd"
+            file.addfile(link)
+    images = read_all(opened(tmp_path / "data"))
+    assert [image.image_id for image in images] == ["x.tar/../escaped.jpg", f"x.tar/{tmp_path}/absolute.jpg"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "data" / "x.tar"]
+
+
+def test_a_member_that_claims_a_terabyte_is_one_error_and_not_read(tmp_path: Path) -> None:
+    path = tar(tmp_path / "x.tar", [("a.jpg", IMAGES[0].data)])
+    info = tarfile.TarInfo("vast.jpg")
+    info.size = 2**40
+    whole = 512 + -(-len(IMAGES[0].data) // 512) * 512
+    path.write_bytes(path.read_bytes()[:whole] + info.tobuf(format=tarfile.GNU_FORMAT))
+    images = read_all(opened(path))
+    assert images[0].error is None
+    assert images[1].error == "larger than 256 MiB"
+    assert "damaged" in (images[2].error or "")
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["reading", "skipping"])
+def test_a_truncated_tar_keeps_what_came_before_and_says_where_it_ends(tmp_path: Path, wanted: bool) -> None:
+    path = tar(tmp_path / "x.tar", members())
+    size = sum(512 + -(-len(data) // 512) * 512 for _, data in members()[:6])
+    path.write_bytes(path.read_bytes()[: size + 512 + 100])  # inside the bytes of the fourth image
+    images = read_all(opened(path), lambda i: wanted or i == 4)
+    assert images[-1].image_id == "x.tar"
+    assert "damaged" in (images[-1].error or "")
+    if wanted:
+        assert [bytes(image.data) for image in images[:3]] == [i.data for i in IMAGES[:3]]
+        assert labels(images[:3]) == [i.label for i in IMAGES[:3]]
+        assert images[3].error == "the tar ends inside this image"
+        assert len(images) == 5
+    else:
+        assert len(images) == 1
+
+
+def test_an_overwritten_header_is_reported_not_taken_for_the_end(tmp_path: Path) -> None:
+    path = tar(tmp_path / "x.tar", members())
+    data = bytearray(path.read_bytes())
+    at = sum(512 + -(-len(part) // 512) * 512 for _, part in members()[:4])
+    data[at : at + 512] = b"\x99" * 512
+    path.write_bytes(data)
+    images = read_all(opened(path))
+    assert [image.error is None for image in images] == [True, True, False]
+    assert "2 images before that" in (images[2].error or "")
+
+
+def test_a_tar_without_its_end_marker_is_whole(tmp_path: Path) -> None:
+    path = tar(tmp_path / "x.tar", members())
+    path.write_bytes(path.read_bytes()[: sum(512 + -(-len(part) // 512) * 512 for _, part in members())])
+    assert [image.error for image in read_all(opened(path))] == [None] * 6
+
+
+def test_one_damaged_tar_of_many_is_one_error(tmp_path: Path) -> None:
+    webdataset(tmp_path, IMAGES)
+    (tmp_path / "shard-002.tar").write_bytes(b"not a tar" * 200)
+    source = opened(tmp_path)
+    source.survey()
+    images = read_all(source)
+    assert [image.image_id for image in images if image.error] == ["shard-002.tar"]
+    assert len(images) == 7
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"[" * 100_000, b"{", b"x" * (2**20 + 1)], ids=["not text", "deep", "cut", "vast"]
+)
+def test_a_label_that_cannot_be_read_costs_one_image_at_most(tmp_path: Path, content: bytes) -> None:
+    extra = [("z.jpg", IMAGES[0].data), ("z.json", content)]
+    images = read_all(opened(tar(tmp_path / "x.tar", members() + extra)))
+    assert labels(images) == [i.label for i in IMAGES] + [None]
+    assert images[-1].error == (None if len(content) > 2**20 else "its label cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"1000", "outside the checkpoint's classes"), (b"walrus", "'walrus' is no class")]
+)
+def test_a_first_label_outside_the_classes_ends_before_any_work(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tar(tmp_path / "x.tar", [("a.jpg", IMAGES[0].data), ("a.cls", content)])
+    with pytest.raises(UserError, match=says):
+        opened(path).survey()
+
+
+def test_a_later_label_outside_the_classes_is_an_error_of_its_image(tmp_path: Path) -> None:
+    many = [
+        pair for k in range(80) for pair in ((f"{k:03d}.jpg", IMAGES[0].data), (f"{k:03d}.cls", b"1000" if k == 79 else b"3"))
+    ]
+    source = opened(tar(tmp_path / "x.tar", many))
+    assert source.survey().labelled
+    assert [image.image_id for image in read_all(source) if image.error] == ["x.tar/079.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"), [(b"", "not a readable tar"), (b"junk" * 1000, "not a readable tar"), (None, "hold no images")]
+)
+def test_what_is_no_tar_of_images_ends_before_any_work(tmp_path: Path, data: bytes | None, says: str) -> None:
+    path = tar(tmp_path / "x.tar", [("readme.txt", b"x")])
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(UserError, match=says):
+        opened(path).survey()
+
+
+def test_skipped_images_are_not_read_from_a_plain_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    extractfile = tarfile.TarFile.extractfile
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", lambda self, m: read.append(m.name) or extractfile(self, m))  # type: ignore[func-returns-value]
+    assert len(read_all(opened(tar(tmp_path / "x.tar", members())), lambda i: i == 2)) == 1
+    assert [name for name in read if str(name).endswith(".JPEG")] == [IMAGES[2].name]
