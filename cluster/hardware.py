@@ -1,0 +1,149 @@
+"""Tenstorrent boards and what they need of a host, read from /dev, /sys and /proc; nothing is opened or changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+VENDOR = "0x1e52"
+"""Tenstorrent's PCI vendor id."""
+
+SNAPSHOT_SECONDS = 60.0
+"""Limit for tt-smi, which waits for boards that do not answer."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """One PCIe board with a driver.
+
+    index: N of /dev/tenstorrent/N. accessible: this user may open it.
+    card, firmware: as the driver reports them (n300, 18.10.0.0); None where the board's firmware does not say.
+    """
+
+    index: int
+    card: str | None
+    firmware: str | None
+    accessible: bool
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What one host has.
+
+    on_pcie: Tenstorrent devices on the bus, whether or not a driver has taken them.
+    entries: names in /dev/tenstorrent, which is what Ray counts as boards.
+    driver: version of the loaded kernel driver, None if none is.
+    huge_pages: pages of 1 GiB the kernel holds ready; huge_pages_mounted: they have a file system.
+    iommu: every board's memory accesses are translated, so that it can use ordinary pages.
+    memory_bytes, shm_bytes: RAM, and the size of /dev/shm, where Ray's object store lives.
+    """
+
+    boards: tuple[Board, ...]
+    on_pcie: int
+    entries: int
+    driver: str | None
+    huge_pages: int
+    huge_pages_mounted: bool
+    iommu: bool
+    memory_bytes: int
+    shm_bytes: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What tt-smi saw after enumerating over Ethernet. untrained: chips whose DRAM did not come up."""
+
+    chips: int
+    untrained: int
+
+
+def read_hardware(root: Path = Path("/")) -> Hardware:
+    """Read the host below `root`. Whatever is missing counts as none; nothing is raised."""
+    names = _names(root / "dev/tenstorrent")
+    boards = tuple(_read_board(root, int(name)) for name in sorted(names, key=_number) if name.isdigit())
+    mounts = _text(root / "proc/mounts") or ""
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
+    return Hardware(
+        boards=boards,
+        on_pcie=sum(
+            _text(root / "sys/bus/pci/devices" / name / "vendor") == VENDOR for name in _names(root / "sys/bus/pci/devices")
+        ),
+        entries=len(names),
+        driver=_text(root / "sys/module/tenstorrent/version"),
+        huge_pages=int(_text(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages") or 0),
+        huge_pages_mounted=bool(re.search(r"^\S+ \S+ hugetlbfs \S*pagesize=(1024M|1G)", mounts, re.MULTILINE)),
+        iommu=bool(boards) and all(_translated(root, board.index) for board in boards),
+        memory_bytes=int(memory[1]) * 1024 if memory else 0,
+        shm_bytes=_size(root / "dev/shm"),
+    )
+
+
+def read_snapshot() -> Snapshot | str:
+    """What tt-smi sees, or in a few words why it could not be asked."""
+    program = shutil.which("tt-smi")
+    if program is None:
+        return "tt-smi is not installed"
+    try:
+        done = subprocess.run(
+            [program, "-s"], capture_output=True, text=True, timeout=SNAPSHOT_SECONDS, check=True, stdin=subprocess.DEVNULL
+        )
+        return parse_snapshot(done.stdout)
+    except subprocess.TimeoutExpired:
+        return f"tt-smi did not answer for {SNAPSHOT_SECONDS:g} s"
+    except (subprocess.CalledProcessError, OSError, ValueError, KeyError, TypeError) as error:
+        return f"tt-smi failed ({type(error).__name__})"
+
+
+def parse_snapshot(text: str) -> Snapshot:
+    """The output of `tt-smi -s`: one JSON object, perhaps after lines of progress. Raises ValueError for anything else."""
+    chips = json.loads(text[text.index("{") :])["device_info"]
+    states = [str(chip["board_info"].get("dram_status", "N/A")).lower() for chip in chips]
+    return Snapshot(chips=len(chips), untrained=sum(state == "false" for state in states))
+
+
+def _read_board(root: Path, index: int) -> Board:
+    # The driver's documentation: the exclamation mark stands for the slash in the device's name.
+    attributes = root / f"sys/class/tenstorrent/tenstorrent!{index}"
+    return Board(
+        index=index,
+        card=_text(attributes / "tt_card_type"),
+        firmware=_text(attributes / "tt_fw_bundle_ver"),
+        accessible=os.access(root / f"dev/tenstorrent/{index}", os.R_OK | os.W_OK),
+    )
+
+
+def _translated(root: Path, index: int) -> bool:
+    """The test ttnn's driver library makes: the IOMMU group is of type DMA or DMA-FQ."""
+    kind = _text(root / f"sys/class/tenstorrent/tenstorrent!{index}/device/iommu_group/type")
+    return kind is not None and kind.startswith("DMA")
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def _number(name: str) -> int:
+    return int(name) if name.isdigit() else -1
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _size(path: Path) -> int:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return 0
+    return status.f_blocks * status.f_frsize

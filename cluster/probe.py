@@ -1,0 +1,171 @@
+"""What preflight does on a host itself: look at it, try its storage, and open its mesh."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from pyarrow import fs
+
+from cluster.checks import Check, Host
+from cluster.hardware import read_hardware, read_snapshot
+from jobs.manifest import package_versions
+from jobs.pipeline.sources import open_source
+from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically
+from vit_actor.checkpoint import load_checkpoint
+from vit_actor.errors import DeviceError, UserError
+from vit_actor.opening import DeviceRequest
+
+COMPILER = "compiler/bin/riscv-tt-elf-g++"
+
+
+@dataclass(frozen=True)
+class OpenedMesh:
+    """A mesh that classified one batch: seconds to compile, then seconds for the batch."""
+
+    description: str
+    images: int
+    compile_seconds: float
+    batch_seconds: float
+
+
+def read_host(root: Path = Path("/")) -> Host:
+    """This host as it stands, with hardware read below `root`."""
+    hardware = read_hardware(root)
+    return Host(
+        name=socket.gethostname(),
+        hardware=hardware,
+        cores=len(os.sched_getaffinity(0)),
+        versions=package_versions() | {"kernel": platform.release()},
+        compiler=_find_compiler(root),
+        snapshot=read_snapshot() if hardware.boards else "no boards",
+        visible=os.environ.get("TT_VISIBLE_DEVICES"),
+    )
+
+
+def write_mark(uri: str, name: str) -> Check:
+    """Write a small file below a directory, local or URI, that every host should share."""
+    try:
+        filesystem, path = open_storage(uri)
+        with storage_errors(uri):
+            write_atomically(filesystem, f"{path}/{name}", name.encode())
+    except UserError as error:
+        return Check("shared storage", "fail", str(error), f"let this host write to {shown(uri)}")
+    return Check("shared storage", "pass", "written")
+
+
+def read_marks(uri: str, names: list[str]) -> Check:
+    """Read the files that all hosts wrote: a directory that is not shared lacks those of the others."""
+    missing = []
+    try:
+        filesystem, path = open_storage(uri)
+        with storage_errors(uri):
+            for name in names:
+                if filesystem.get_file_info(f"{path}/{name}").type != fs.FileType.File:
+                    missing.append(name)
+                    continue
+                with filesystem.open_input_stream(f"{path}/{name}") as file:
+                    if file.read() != name.encode():
+                        missing.append(name)
+    except UserError as error:
+        return Check("shared storage", "fail", str(error), f"let this host read from {shown(uri)}")
+    if missing:
+        fix = f"mount one file system at {shown(uri)} on every host, or use an object store"
+        return Check("shared storage", "fail", f"{len(missing)} of {len(names)} hosts' files are not there", fix)
+    return Check("shared storage", "pass", f"{shown(uri)}: files of {len(names)} host{'s' * (len(names) > 1)} written and read")
+
+
+def remove_mark(uri: str, name: str) -> Check:
+    """Take away what write_mark wrote."""
+    filesystem, path = open_storage(uri)
+    try:
+        with storage_errors(uri):
+            filesystem.delete_file(f"{path}/{name}")
+    except UserError as error:
+        return Check("shared storage", "warn", str(error), f"remove {name} by hand")
+    return Check("shared storage", "pass", "removed")
+
+
+def read_first_image(data: str) -> Check:
+    """Fetch one image of the data set as a job would; for a gated one that takes the right HF_TOKEN on this host."""
+    try:
+        source = open_source(data, checkpoint_classes=[], labels="none")
+        for root in source.roots():
+            for shard in source.shards(root):
+                for _, image in source.read(shard, lambda ordinal: ordinal == 0):
+                    if image.error:
+                        return Check("data", "warn", f"{image.image_id}: {image.error}", "the first image is damaged; look at it")
+                    return Check("data", "pass", f"{image.image_id}: {len(image.data):,} bytes")
+    except UserError as error:
+        return Check("data", "fail", str(error), "give this host the same path, mount or credentials as the others")
+    return Check("data", "fail", f"{shown(data)}: no image in it", "check --data")
+
+
+def open_mesh(request: DeviceRequest) -> OpenedMesh:
+    """Open the device, classify one grey batch, close it. Raises DeviceError or UserError."""
+    shape = load_checkpoint(str(request.path) if request.path.is_dir() else request.name).preprocess.shape
+    device = request()
+    try:
+        compile_seconds = device.compile()
+        images = np.full((device.batch_size, *shape), 127, np.uint8)
+        result = next(iter(device.classify(iter([images]))))
+        if result.classes.shape[0] != len(images) or not np.isfinite(result.probabilities).all():
+            raise DeviceError(f"{device.description}: the answer to a grey batch is not finite")
+        return OpenedMesh(device.description, len(images), compile_seconds, result.seconds)
+    finally:
+        device.close()
+
+
+def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
+    """open_mesh in a process of its own, because a held or broken board may hang or kill the one that opens it."""
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_open_and_tell, args=(request, sender), daemon=True)
+    started = time.monotonic()
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(limit_seconds):
+            fix = "see who holds the boards (sudo lsof /dev/tenstorrent/*), or tt-smi -r to reset them"
+            return Check("open mesh", "fail", f"no answer for {limit_seconds:g} s", fix)
+        told = receiver.recv()
+    except EOFError:
+        child.join()
+        return Check("open mesh", "fail", f"the process died (exit code {child.exitcode})", "tt-smi -r, then try again")
+    finally:
+        child.kill()
+        child.join()
+    if isinstance(told, OpenedMesh):
+        total = time.monotonic() - started
+        found = (
+            f"{told.description}: compiled in {told.compile_seconds:.1f} s, {told.images} images in {told.batch_seconds:.4f} s"
+        )
+        return Check("open mesh", "pass", f"{found}, {total:.0f} s in all")
+    return Check("open mesh", "fail", told, "see the checks above it")
+
+
+def _open_and_tell(request: DeviceRequest, sender: Connection) -> None:
+    try:
+        sender.send(open_mesh(request))
+    except (DeviceError, UserError, RuntimeError) as error:  # RuntimeError is what ttnn raises
+        sender.send((str(error).strip().splitlines() or [type(error).__name__])[0])
+    sys.stdout.flush()
+
+
+def _find_compiler(root: Path) -> str | None:
+    """Where ttnn looks for sfpi: below its own package, then the system's."""
+    spec = importlib.util.find_spec("ttnn")
+    places = [Path(place) / "runtime/sfpi" for place in (spec.submodule_search_locations or [])] if spec else []
+    for place in (*places, root / "opt/tenstorrent/sfpi"):
+        if os.access(place / COMPILER, os.X_OK):
+            return str(place / COMPILER)
+    return None
