@@ -23,7 +23,7 @@ from jobs.ledger import open_ledger
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import Survey, open_source
-from jobs.pipeline.stream import classify_images
+from jobs.pipeline.stream import classify, commit, read
 from jobs.placement import place
 from jobs.report import summary_table, write_reports
 from jobs.session import ray_session
@@ -54,19 +54,26 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
             return 0
         manifest.begin_attempt(args.out)
-        results = classify_images(
+        predictions = Predictions(args.out)
+        identity = {"run_id": manifest.run_id, "attempt": manifest.attempt, "versions": manifest.versions}
+        chunks = read(
             source,
-            Predictions(args.out),
-            device_request(args, checkpoint, placement),
             preprocess=checkpoint.preprocess,
+            predictions=predictions,
             placement=placement,
-            identity={"run_id": manifest.run_id, "attempt": manifest.attempt, "versions": manifest.versions},
-            ledger=ledger,
             resume=args.resume,
+        )
+        classified = classify(
+            chunks,
+            device_request(args, checkpoint, placement),
+            placement=placement,
+            identity=identity,
+            ledger=ledger,
             limit_seconds=args.device_limit,
         )
+        committed = commit(classified, predictions)
         try:
-            follow(results, total=None if args.resume else survey.images)
+            follow(committed, total=None if args.resume else survey.images)
         except Stopped:
             manifest.end_attempt(args.out, "stopped")
             print(f"stopped; what is committed stays: add --resume to the same command to go on with {args.out}", file=sys.stderr)
@@ -120,13 +127,13 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
     )
 
 
-def follow(results: Iterable[pa.Table], total: int | None) -> None:
+def follow(committed: Iterable[pa.Table], total: int | None) -> None:
     """Drive the pipeline to its end behind one progress line; a log file gets a line every 10 s."""
     live = sys.stderr.isatty()
     images = errors = 0
     with tqdm(total=total, unit=" images", dynamic_ncols=True, disable=not live, leave=False) as bar:
         began = said = time.monotonic()
-        for table in results:
+        for table in committed:
             images += pc.sum(table["images"]).as_py()
             errors += pc.sum(table["errors"]).as_py()
             bar.set_postfix(errors=errors, refresh=False)

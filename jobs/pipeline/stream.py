@@ -1,4 +1,4 @@
-"""The pipeline: list -> read and decode -> classify -> commit, streamed by Ray Data from end to end."""
+"""The stages as Ray Data streams: read and decode, classify, commit. Rows are chunks all the way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from jobs.pipeline.classify import Classifier
 from jobs.pipeline.commit import Predictions, commit_chunks
@@ -21,45 +21,53 @@ from vit_actor.preprocess import Preprocess
 CALLS_PER_ACTOR = 3
 """Chunks an actor works on at once: one answers, one computes, one has its first batches uploaded."""
 
+WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+"""A function is given whole blocks as they lie in the object store."""
 
-def classify_images(
-    source: Source,
-    predictions: Predictions,
-    open_device: Callable[[], Device],
-    *,
-    preprocess: Preprocess,
-    placement: Placement,
-    identity: dict[str, Any],
-    ledger: Any,
-    resume: bool,
-    limit_seconds: float,
-) -> Iterator[pa.Table]:
-    """Classify a source's images into committed predictions; yields rows (chunk, images, errors) as chunks are committed."""
+FEW = TaskPoolStrategy(size=2)
+"""Listing and committing wait for storage rather than compute: no CPU of their own, and two at a time keep up."""
+
+
+def read(source: Source, *, preprocess: Preprocess, predictions: Predictions, placement: Placement, resume: bool) -> Dataset:
+    """Every image of a source as rows of decoded chunks; on resume only chunks that are not committed."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     # Every block holds one row: a root, a shard, a chunk. Rows are large, so any limit below a row's size does that.
     context.target_max_block_size = 1
-    # Listing and committing wait for storage rather than compute: no CPU of their own, and few at a time.
-    few = TaskPoolStrategy(size=2)
-    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
-    read = partial(read_chunks, source=source, preprocess=preprocess, predictions=predictions, resume=resume)
-    dataset = (
-        ray.data.from_items([{"root": root} for root in source.roots()])
-        .map_batches(partial(list_shards, source=source), **whole, num_cpus=0, compute=few)
-        .map_batches(read, **whole, num_cpus=placement.decode_cpus)
-        .map_batches(
-            Classifier,
-            fn_constructor_args=(open_device, identity, ledger, limit_seconds),
-            **whole,
-            compute=ActorPoolStrategy(
-                size=placement.actors,
-                max_tasks_in_flight_per_actor=CALLS_PER_ACTOR + 1,
-                max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
-                enable_true_multi_threading=True,
-            ),
-            num_cpus=placement.cpus,
-            resources={BOARDS: placement.boards} if placement.boards else None,
-        )
-        .map_batches(partial(commit_chunks, predictions=predictions), **whole, num_cpus=0, compute=few)
+    # A mesh that does not open is given up for good after this many tries in a row; the others go on.
+    context.max_consecutive_actor_init_deaths = 2 * placement.actors
+    roots = ray.data.from_items([{"root": root} for root in source.roots()])
+    shards = roots.map_batches(partial(list_shards, source=source), **WHOLE, num_cpus=0, compute=FEW)
+    decode = partial(read_chunks, source=source, preprocess=preprocess, predictions=predictions, resume=resume)
+    return shards.map_batches(decode, **WHOLE, num_cpus=placement.decode_cpus)
+
+
+def classify(
+    chunks: Dataset,
+    open_device: Callable[[], Device],
+    *,
+    placement: Placement,
+    identity: dict[str, Any],
+    ledger: Any,
+    limit_seconds: float,
+) -> Dataset:
+    """Rows of chunks -> rows of predictions, on one actor a mesh; see Classifier for the arguments."""
+    return chunks.map_batches(
+        Classifier,
+        fn_constructor_args=(open_device, identity, ledger, limit_seconds),
+        **WHOLE,
+        compute=ActorPoolStrategy(
+            size=placement.actors,
+            max_tasks_in_flight_per_actor=CALLS_PER_ACTOR + 1,
+            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=placement.cpus,
+        resources={BOARDS: placement.boards} if placement.boards else None,
     )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
+
+
+def commit(classified: Dataset, predictions: Predictions) -> Iterator[pa.Table]:
+    """Run the stream: write each chunk's predictions, and yield rows (chunk, images, errors) as they are committed."""
+    written = classified.map_batches(partial(commit_chunks, predictions=predictions), **WHOLE, num_cpus=0, compute=FEW)
+    yield from written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)

@@ -1,0 +1,136 @@
+"""How busy the pipeline keeps a device of 10 ms compute, 5 ms upload and 5 ms read-back a batch of 64: 100% is its bound.
+
+    python -m tests.benchmarks.overlap
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.data import ActorPoolStrategy
+
+from jobs.ledger import open_ledger
+from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk
+from jobs.pipeline.commit import Predictions
+from jobs.pipeline.stream import WHOLE, classify, commit
+from jobs.placement import Placement
+from jobs.session import ray_session
+from tests.benchmarks.bench import interleave, report
+from vit_actor.simulated import SimulatedTiming, SimulatedVit
+
+TIMING = "compute=10ms,upload=5ms,readback=5ms,compile=0s"
+BOUND = 64 / 10e-3
+"""Images per second of a device that computes without a pause."""
+CHUNKS = 60
+PLACEMENT = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
+
+
+def open_device() -> SimulatedVit:
+    return SimulatedVit(SimulatedTiming.from_spec(TIMING))
+
+
+def make_chunks(table: pa.Table, *, images: int, pauses: bool) -> Any:
+    """Chunks that cost next to nothing, evenly or in bursts: with `pauses`, every eighth comes half a second late."""
+    for number in table["id"].to_pylist():
+        if pauses and number % 8 == 7:
+            time.sleep(0.5)
+        pixels = np.zeros((images, 224, 224, 3), np.uint8)
+        yield Chunk(f"{number:05d}", [f"{number}-{i}" for i in range(images)], [0] * images, [None] * images, pixels).to_table()
+
+
+def busy(*, pauses: bool) -> tuple[int, float]:
+    """The real stages on made-up chunks: images, and the device's active span in seconds from the predictions."""
+    with tempfile.TemporaryDirectory() as out:
+        chunks = ray.data.range(CHUNKS, override_num_blocks=CHUNKS).map_batches(
+            functools.partial(make_chunks, images=CHUNK_IMAGES, pauses=pauses), **WHOLE, num_cpus=0.5
+        )
+        identity = {"run_id": "overlap", "attempt": 1, "versions": {}}
+        classified = classify(
+            chunks, open_device, placement=PLACEMENT, identity=identity, ledger=open_ledger(out), limit_seconds=30
+        )
+        for _ in commit(classified, Predictions(out)):
+            pass
+        rows = pq.read_table(Path(out) / "predictions", columns=["started_at", "batch_seconds"])
+    return rows.num_rows, _span(rows)
+
+
+class CallPerBatch:
+    """The plain way: one call a batch, which waits for its answer."""
+
+    def __init__(self) -> None:
+        self._device = open_device()
+        self._device.compile()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        (result,) = self._device.classify([Chunk.from_table(table).pixels])
+        return pa.table({"started_at": [result.started_at], "batch_seconds": [result.seconds], "images": [len(result.classes)]})
+
+
+def call_per_batch() -> tuple[int, float]:
+    count = CHUNKS * CHUNK_IMAGES // 64 // 8
+    classified = (
+        ray.data.range(count, override_num_blocks=count)
+        .map_batches(functools.partial(make_chunks, images=64, pauses=False), **WHOLE, num_cpus=0.5)
+        .map_batches(CallPerBatch, **WHOLE, compute=ActorPoolStrategy(size=1), num_cpus=0.5)
+    )
+    rows = pa.concat_tables(classified.iter_batches(batch_size=None, batch_format="pyarrow"))
+    return sum(rows["images"].to_pylist()), _span(rows)
+
+
+def _span(rows: pa.Table) -> float:
+    started = rows["started_at"]
+    seconds = np.array(started.cast(pa.int64()), float) / 1e6 if pa.types.is_timestamp(started.type) else np.array(started)
+    return float((seconds + np.array(rows["batch_seconds"])).max() - seconds.min())
+
+
+def main() -> None:
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    spans: dict[str, list[tuple[int, float]]] = {}
+
+    def measured(name: str, run: Any) -> Any:
+        def once() -> int:
+            images, span = run()
+            spans.setdefault(name, []).append((images, span))
+            return images
+
+        return once
+
+    with ray_session(None):
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        ray.data.DataContext.get_current().target_max_block_size = 1
+        runs = interleave(
+            {
+                "one call a batch, waited for": measured("one call a batch, waited for", call_per_batch),
+                "this pipeline, chunks always ready": measured("this pipeline, chunks always ready", lambda: busy(pauses=False)),
+                "this pipeline, chunks in bursts": measured("this pipeline, chunks in bursts", lambda: busy(pauses=True)),
+            },
+            rounds=3,
+        )
+    # The device's active span, not the job's start-up, is what overlap is about.
+    by_span = [
+        {"name": name, "round": k, "images": images, "seconds": span}
+        for name, values in spans.items()
+        for k, (images, span) in enumerate(values[1:])
+    ]
+    del runs
+    table = pa.Table.from_pylist(by_span)
+    bound = pa.Table.from_pylist([{"name": "the device's bound (simulated)", "round": k, "images": 6400, "seconds": 1.0} for k in range(3)])
+    report(
+        "Device kept busy (simulated: 10 ms compute, 5 ms up, 5 ms down a batch); the ratio is the share of its bound",
+        pa.concat_tables([bound.cast(table.schema), table]),
+        "the device's bound (simulated)",
+        Path("out/benchmarks/overlap.parquet"),
+    )
+
+
+if __name__ == "__main__":
+    main()
