@@ -71,10 +71,12 @@ class LabelSpace:
         found = [self.matches(name) for name in names]
         if all(len(classes) == 1 for classes in found):
             return tuple(classes[0] for classes in found)
-        in_place = [i in classes for i, classes in enumerate(found)]
-        for i, (name, classes) in enumerate(zip(names, found, strict=True)):
-            if (classes and not in_place[i]) or i >= len(self.class_names) or 2 * sum(in_place) < len(names):
-                raise UserError(f"the data set's class {i}, {name!r}, does not fit the checkpoint's classes {self.range}")
+        elsewhere = [i for i, classes in enumerate(found) if classes and i not in classes]
+        unknown = [i for i, classes in enumerate(found) if not classes]
+        beyond = [i for i in unknown if i >= len(self.class_names)]
+        if elsewhere or beyond or 2 * len(unknown) > len(names):
+            i = (elsewhere or beyond or unknown)[0]
+            raise UserError(f"the data set's class {i}, {names[i]!r}, does not fit the checkpoint's classes {self.range}")
         return tuple(range(len(names)))
 
     @property

@@ -37,16 +37,20 @@ def locate(uri: str) -> str:
         from huggingface_hub import HfFileSystem
 
         hub = HfFileSystem()  # not through pyarrow, which reports every refusal as a missing file
-        top = hub.ls(repo, detail=True)
+        top = _list(hub, repo)
         if found["path"]:
             return f"hf://{repo}/{found['path']}"
         folders = [info["name"] for info in top if info["type"] == "directory" and _last(info) in ("data", split)]
         for folder in (*sorted(folders, key=lambda name: not name.endswith("/data")), repo):
-            names = [_last(info) for info in (top if folder == repo else hub.ls(folder, detail=True))]
+            names = [_last(info) for info in (top if folder == repo else _list(hub, folder))]
             for pattern in (f"{split}-*.parquet", f"{split}.parquet", *(["*.parquet"] if folder.endswith(f"/{split}") else [])):
                 if fnmatch.filter(names, pattern):
                     return f"hf://{folder}/{pattern}"
     raise UserError(f"{uri}: no Parquet files of split {split!r}; name the split with ?split= or the files with a path")
+
+
+def _list(hub: Any, folder: str) -> list[dict[str, Any]]:
+    return list(hub.ls(folder, detail=True))
 
 
 def _last(info: dict[str, Any]) -> str:
