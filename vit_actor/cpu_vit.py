@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections import deque
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import openvino as ov
 import torch
 from transformers import ViTForImageClassification
 from transformers.utils import logging
@@ -18,6 +18,10 @@ from transformers.utils import logging
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import BatchResult, top_k
 from vit_actor.errors import DeviceError
+
+# Unless this package is missing, OpenVINO reports its use to its vendor, from forks of this process.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+import openvino as ov  # noqa: E402
 
 PIECE = 8
 """Images per inference. Measured flat from 4 to 32 for ViT-Base and the sample alike; one at a time costs a small model
