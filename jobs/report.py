@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -14,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
+from jobs.command import run
 from jobs.manifest import load_manifest
 from jobs.metrics import COLUMNS, Counts, FileMetadata, count
-from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically
+from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically, write_table
 from jobs.report_html import page
 from jobs.report_tables import Summary, report_tables, summarise
 from vit_actor.errors import UserError
@@ -24,17 +24,12 @@ from vit_actor.errors import UserError
 READERS = 8  # files in flight: hides an object store's latency
 
 
-def main() -> int:
-    """Recompute the report of `--out` and print its summary; 2 is the exit code of a user's mistake."""
+def main(arguments: list[str] | None = None) -> int:
+    """Recompute the report of `--out` and print its summary."""
     parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__)
     parser.add_argument("--out", required=True, help="the directory or URI a job wrote to")
-    out = parser.parse_args().out
-    try:
-        summary = write_reports(out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(summary_table(summary))
+    out = parser.parse_args(arguments).out
+    print(summary_table(write_reports(out)))
     print(f"report: {shown(out).rstrip('/')}/report/index.html")
     return 0
 
@@ -59,9 +54,7 @@ def write_reports(out: str) -> Summary:
     filesystem, path = open_storage(out)
     with storage_errors(out):
         for name, table in tables.items():
-            buffer = pa.BufferOutputStream()
-            pq.write_table(table, buffer)
-            write_atomically(filesystem, f"{path}/report/{name}.parquet", buffer.getvalue())
+            write_table(filesystem, f"{path}/report/{name}.parquet", table)
         write_atomically(filesystem, f"{path}/report/index.html", page(summary, tables).encode())
     return summary
 
@@ -80,7 +73,9 @@ def summary_table(summary: Summary) -> str:
         )
         lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread})"))
     if summary.system_fps is not None:
-        lines.append(("FPS", f"{summary.system_fps:,.1f} the whole system, end to end, over {summary.active_seconds:,.1f} s"))
+        lines.append(
+            ("FPS", f"{summary.system_fps:,.1f} the whole system, first batch to last in {summary.active_seconds:,.1f} s")
+        )
         lines.append(("", f"{summary.device_fps:,.1f} one device alone, of {summary.meshes} ({summary.device_busy:.0%} busy)"))
     if summary.compile_seconds is not None:
         lines.append(("compile", f"{summary.compile_seconds:,.2f} s"))
@@ -122,4 +117,4 @@ def _parquet_files(filesystem: FileSystem, directory: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

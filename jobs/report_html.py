@@ -131,7 +131,7 @@ def _cards(summary: Summary) -> str:
             (
                 "Throughput, system",
                 f"{summary.system_fps:,.0f} FPS" if summary.system_fps >= 100 else f"{summary.system_fps:,.1f} FPS",
-                f"end to end over {_duration(summary.active_seconds)}",
+                f"end to end, first batch to last in {_duration(summary.active_seconds)}",
                 f"{summary.meshes:,} device{'s' if summary.meshes != 1 else ''}, {summary.device_busy:.0%} busy; "
                 f"one alone {summary.device_fps:,.1f} FPS",
             )

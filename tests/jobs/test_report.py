@@ -6,7 +6,6 @@ import base64
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,8 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import report
-from jobs.report import summary_table, write_reports
+from jobs.command import run
+from jobs.report import main, summary_table, write_reports
 from jobs.report_tables import Summary
 from tests.jobs.prediction_files import chunk, metadata, row, write_file, write_manifest
 from vit_actor.errors import UserError
@@ -184,23 +183,19 @@ def test_a_run_of_nothing_but_errors_still_reports(tmp_path: Path) -> None:
     assert "No image reached a device" in page(tmp_path)
 
 
-def test_no_predictions_is_one_line_and_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["report", "--out", str(tmp_path / "nothing")])
-    assert report.main() == 2
+def test_no_predictions_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: main(["--out", str(tmp_path / "nothing")]))
+    assert ended.value.code == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert f"{tmp_path}/nothing: no predictions there" in printed.err
 
 
-def test_the_command_prints_the_summary_and_where_the_page_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_prints_the_summary_and_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a_run(tmp_path, files=2)
-    monkeypatch.setattr(sys, "argv", ["report", "--out", f"{tmp_path}/"])
-    assert report.main() == 0
+    assert main(["--out", f"{tmp_path}/"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^images +192, \d+ with an error$", printed, re.MULTILINE)
     assert re.search(r"^top-1 +\d\d\.\d\d%  \(95% interval \d\d\.\d\d% to \d\d\.\d\d%\)$", printed, re.MULTILINE)
@@ -278,7 +273,7 @@ def test_the_terminal_table_is_short_and_aligned(tmp_path: Path) -> None:
         "top-1      76.19%  (95% interval 54.91% to 89.37%)",
         "top-5      76.19%  (95% interval 54.91% to 89.37%)",
         "inference  250.00 ms a batch of 4 (p50 248.90, p99 248.90; 5 full batches)",
-        "FPS        8.9 the whole system, end to end, over 2.2 s",
+        "FPS        8.9 the whole system, first batch to last in 2.2 s",
         "           16.0 one device alone, of 1 (56% busy)",
         "compile    1.50 s",
         "device     cpu, float32",
