@@ -370,13 +370,13 @@ def _errors(summary: Summary, table: pa.Table) -> str:
 
 
 def _config(summary: Summary) -> str:
-    facts = {"data": summary.data, "model": summary.model, "model digest (SHA-256)": summary.model_digest}
-    facts |= {f"device {i}" if i else "device": device for i, device in enumerate(summary.devices[:LISTED])}
-    facts |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in json.loads(summary.config).items()}
-    facts |= {f"{name} version": version for name, version in json.loads(summary.versions).items()}
-    return _section(
-        "Configuration and versions", "", _table(["Name", "Value"], [(k, v) for k, v in facts.items() if v is not None])
-    )
+    facts = [("data", summary.data), ("model", summary.model), ("model digest (SHA-256)", summary.model_digest)]
+    facts += [("runs on", device) for device in summary.devices[:LISTED]]
+    for name, value in json.loads(summary.config).items():
+        facts.append((name, value if isinstance(value, str) or value is None else json.dumps(value)))
+    facts += [(f"{name} version", version) for name, version in json.loads(summary.versions).items()]
+    rows = [(name, "not set" if value is None else value) for name, value in facts]
+    return _section("Configuration and versions", "", _table(["Name", "Value"], rows))
 
 
 def _started(table: pa.Table) -> str:

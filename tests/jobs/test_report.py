@@ -230,7 +230,7 @@ def test_the_page_says_simulated_only_where_a_device_was(tmp_path: Path, descrip
 @pytest.mark.parametrize(("classes", "meshes", "files"), [(10, 3, 6), (1000, 70, 140)])
 def test_the_page_is_complete_and_needs_nothing_from_elsewhere(tmp_path: Path, classes: int, meshes: int, files: int) -> None:
     a_run(tmp_path, classes, meshes, files)
-    write_manifest(tmp_path, class_names=[f"kind {i}" for i in range(classes)])
+    write_manifest(tmp_path, class_names=[f"kind {i}" for i in range(classes)], settings={"device": "auto", "limit": None})
     write_reports(str(tmp_path))
     html = page(tmp_path)
     for section in (
@@ -242,6 +242,8 @@ def test_the_page_is_complete_and_needs_nothing_from_elsewhere(tmp_path: Path, c
         "Configuration and versions",
     ):
         assert f"<h2>{section}</h2>" in html
+    for name, value in (("runs on", "cpu, float32"), ("device", "auto"), ("limit", "not set"), ("torch version", "2.13.0")):
+        assert f"<td>{name}</td><td>{value}</td>" in html
     assert len(drawings(html)) == 3
     for svg in drawings(html):
         ElementTree.fromstring(svg)
