@@ -312,9 +312,9 @@ def _object_store(host: Host) -> int:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """'2.10.1-pre' -> (2, 10, 1)."""
-    parts = version.split("-")[0].split(".")
-    return tuple(int(part) for part in parts if part.isdigit()) or (0,)
+    """'2.10.1-pre' -> (2, 10, 1); '1.34' -> (1, 34, 0)."""
+    numbers = [int(part) for part in version.split("-")[0].split(".") if part.isdigit()]
+    return tuple(numbers + [0] * (3 - len(numbers)))
 
 
 def _dotted(version: tuple[int, ...]) -> str:

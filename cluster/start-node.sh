@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Start Ray on this host: `start-node.sh head`, or `start-node.sh worker <head's address>`. Further arguments go to
+# `ray start`. Security, ports and sizes of a node are set here and nowhere else, for `ray up` and systemd alike.
+set -euo pipefail
+
+usage="usage: start-node.sh head | start-node.sh worker <head's address>  [further arguments of ray start]"
+fail() { echo "start-node.sh: $1" >&2; exit 2; }
+project=$(cd "$(dirname "$0")/.." && pwd)
+export PATH="$project/.venv/bin:$PATH" PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" RAY_USAGE_STATS_ENABLED=0
+command -v ray >/dev/null || fail "no ray in $project/.venv; run cluster/install.sh"
+
+# A Ray cluster runs whatever reaches its ports, so nothing starts without the token that all hosts share.
+export RAY_AUTH_MODE=token
+token=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
+if [[ -z ${RAY_AUTH_TOKEN:-} ]]; then
+  [[ -s $token ]] || fail "no token in $token; make one with 'ray get-auth-token --generate' and copy it to every host"
+  [[ $(stat -Lc %a "$token") == ?00 ]] || fail "others may read $token; chmod 600 $token"
+fi
+
+# Ray counts every name in /dev/tenstorrent, also the directory by-id that the driver's udev rule makes there.
+boards=()
+for name in /dev/tenstorrent/*; do
+  [[ ${name##*/} =~ ^[0-9]+$ ]] && boards+=("${name##*/}")
+done
+if [[ -d /dev/tenstorrent && -z ${TT_VISIBLE_DEVICES+set} ]]; then
+  TT_VISIBLE_DEVICES=$(IFS=,; echo "${boards[*]-}")
+  export TT_VISIBLE_DEVICES
+fi
+if (( ${#boards[@]} )) && ! grep -qE ' hugetlbfs .*pagesize=(1024M|1G)' /proc/mounts; then
+  echo "start-node.sh: warning: no huge pages of 1 GiB; python -m cluster.preflight tells whether boards need them here" >&2
+fi
+
+# The object store is what decoded images wait in: a quarter of the memory, at most 32 GiB (400 chunks), and it must fit
+# into /dev/shm, or Ray would keep it on disk.
+read -r _ memory_kib _ < /proc/meminfo
+store=$(( memory_kib * 1024 / 4 ))
+shm=$(( $(df --block-size=1 --output=size /dev/shm | tail -n 1) * 8 / 10 ))
+(( store < shm )) || store=$shm
+(( store < 32 << 30 )) || store=$(( 32 << 30 ))
+
+# Fixed ports, so that a firewall can name them; workers take Ray's usual range.
+options=(
+  --node-manager-port=6380 --object-manager-port=6381 --dashboard-agent-grpc-port=6382 --runtime-env-agent-port=6383
+  --dashboard-agent-listen-port=52365 --metrics-export-port=8080 --min-worker-port=10002 --max-worker-port=19999
+  --object-store-memory="$store" --disable-usage-stats
+)
+case ${1:-} in
+  head)
+    # A lost host is noticed in 3 s instead of half a minute.
+    export RAY_health_check_initial_delay_ms=2000 RAY_health_check_period_ms=1000
+    export RAY_health_check_timeout_ms=2000 RAY_health_check_failure_threshold=3
+    # Reach the dashboard through `ray dashboard` or an SSH tunnel; another --dashboard-host may follow on the command line.
+    options+=(--head --port=6379 --dashboard-host=127.0.0.1 --dashboard-port=8265)
+    shift ;;
+  worker)
+    [[ -n ${2:-} && $2 != -* ]] || fail "$usage"
+    options+=(--address="$2:6379")
+    shift 2 ;;
+  *)
+    fail "$usage" ;;
+esac
+ulimit -Sn 65536 2>/dev/null || true  # Ray holds a connection to every worker of the cluster
+exec ray start "${options[@]}" "$@"

@@ -1,0 +1,68 @@
+"""A LoudBox's /dev, /sys and /proc as plain files, in the layout of the driver's documentation, with faults to order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class FakeHost:
+    """What the files say. `write` puts them below a directory.
+
+    boards: PCIe boards with a driver; on_pcie: those on the bus. by_id: the directory that the driver's udev rule adds.
+    huge_pages: of 1 GiB. iommu: type of the boards' IOMMU group.
+    """
+
+    boards: int = 4
+    on_pcie: int | None = None
+    card: str = "n300"
+    firmware: tuple[str, ...] = ("18.12.0.0",)
+    driver: str | None = "2.6.0"
+    by_id: bool = True
+    huge_pages: int = 16
+    mounted: bool = True
+    iommu: str = "identity"
+    memory_gib: int = 512
+    sfpi: bool = True
+    unreadable: int | None = None
+
+    def write(self, root: Path) -> Path:
+        for n in range(self.boards):
+            put(root / f"dev/tenstorrent/{n}")
+            attributes = root / f"sys/class/tenstorrent/tenstorrent!{n}"
+            put(attributes / "tt_card_type", f"{self.card}\n")
+            put(attributes / "tt_fw_bundle_ver", self.firmware[n % len(self.firmware)] + "\n")
+            put(attributes / "device/iommu_group/type", f"{self.iommu}\n")
+            if self.by_id:
+                put(root / f"dev/tenstorrent/by-id/wormhole-{n:016x}")
+        for n in range(self.boards if self.on_pcie is None else self.on_pcie):
+            put(root / f"sys/bus/pci/devices/0000:0{n + 1}:00.0/vendor", "0x1e52\n")
+        put(root / "sys/bus/pci/devices/0000:00:1f.0/vendor", "0x8086\n")
+        if self.driver:
+            put(root / "sys/module/tenstorrent/version", f"{self.driver}\n")
+        put(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", f"{self.huge_pages}\n")
+        mount = "hugetlbfs-1G /dev/hugepages-1G hugetlbfs rw,nosuid,nodev,relatime,mode=777,pagesize=1024M 0 0\n"
+        put(root / "proc/mounts", "proc /proc proc rw 0 0\n" + (mount if self.mounted else ""))
+        put(root / "proc/meminfo", f"MemTotal:       {self.memory_gib * 2**20} kB\nMemFree:        1024 kB\n")
+        (root / "dev/shm").mkdir(parents=True)
+        if self.sfpi:
+            compiler = put(root / "opt/tenstorrent/sfpi/compiler/bin/riscv-tt-elf-g++")
+            compiler.chmod(0o755)
+        return root
+
+
+def put(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def install_tt_smi(directory: Path, *, chips: int = 8, dram: str = "true", code: int = 0) -> Path:
+    """A tt-smi that prints a snapshot in the real one's layout; its directory, for PATH."""
+    info = [{"board_info": {"bus_id": "N/A", "board_type": "n300", "dram_status": dram}} for _ in range(chips)]
+    snapshot = put(directory / "snapshot.json", json.dumps({"time": "", "host_info": {}, "device_info": info}))
+    program = put(directory / "tt-smi", f"#!/bin/sh\necho 'Gathering Information'\ncat '{snapshot}'\nexit {code}\n")
+    program.chmod(0o755)
+    return directory

@@ -1,0 +1,234 @@
+"""Preflight names each fault of a host with its fix, and its exit code says whether there was one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.checks import Check, Host, check_cluster, clock
+from cluster.hardware import parse_snapshot, read_hardware
+from cluster.preflight import device_request, main
+from cluster.probe import open_mesh, read_host, try_mesh
+from tests.cluster.fake_host import FakeHost, install_tt_smi, put
+from tests.conftest import ROOT
+
+Report = tuple[int, dict[str, dict[str, str]], dict[str, dict[str, str]]]
+
+
+@pytest.fixture
+def preflight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Report]:
+    """Run it on a fake host; exit code, the host's checks by name, the cluster's checks by name."""
+
+    def run(host: FakeHost, *arguments: str, chips: int | None = 8, dram: str = "true", smi_code: int = 0) -> Report:
+        path = "/usr/bin:/bin"
+        if chips is not None:
+            path = f"{install_tt_smi(tmp_path / 'bin', chips=chips, dram=dram, code=smi_code)}:{path}"
+        monkeypatch.setenv("PATH", path)
+        monkeypatch.delenv("TT_VISIBLE_DEVICES", raising=False)
+        code = main(["--json", *arguments], root=host.write(tmp_path / "root"))
+        report = json.loads(capsys.readouterr().out)
+        whole = report["checks"].pop("cluster")
+        (checks,) = report["checks"].values()
+        assert report["ready"] == (code == 0)
+        return code, {check["name"]: check for check in checks}, {check["name"]: check for check in whole}
+
+    return run
+
+
+def test_a_sound_loudbox_passes_and_only_bystanders_warn(preflight: Callable[..., Report]) -> None:
+    code, host, cluster = preflight(FakeHost())
+    assert code == 0
+    # by-id makes Ray count five until start-node.sh names the boards; this machine has too few cores for a mesh.
+    assert [name for name, check in host.items() if check["status"] == "warn"] == ["boards for Ray"]
+    assert {name for name, check in cluster.items() if check["status"] == "warn"} <= {"decoding"}
+    assert host["boards"]["found"] == "4 n300"
+    assert host["chips"]["found"] == "8"
+    assert cluster["meshes"]["found"] == "1; hosts: 1, 0 of them without boards"
+
+
+@pytest.mark.parametrize(
+    ("host", "check", "status", "found", "fix"),
+    [
+        (FakeHost(boards=3, on_pcie=4), "boards", "fail", "3 n300, 4 on PCIe", "modprobe"),
+        (FakeHost(boards=0, on_pcie=4, driver=None), "boards", "fail", "none with a driver, 4 on PCIe", "modprobe"),
+        (FakeHost(boards=0, on_pcie=4, driver=None), "kernel driver", "fail", "not loaded", "tt-kmd"),
+        (FakeHost(boards=3), "boards", "fail", "3 n300, 4 wanted", "--boards"),
+        (FakeHost(card="n150"), "boards", "warn", "4 n150", "T3000"),
+        (FakeHost(driver="1.33"), "kernel driver", "fail", "1.33", "1.34.0"),
+        (FakeHost(driver="1.34"), "kernel driver", "warn", "1.34", "2.0.0"),
+        (FakeHost(driver="1.34.0"), "kernel driver", "warn", "1.34.0", "2.0.0"),
+        (FakeHost(driver="1.34.0", iommu="DMA-FQ"), "kernel driver", "fail", "1.34.0", "2.0.0"),
+        (FakeHost(driver="2.10.1-pre"), "kernel driver", "pass", "2.10.1-pre", ""),
+        (FakeHost(firmware=("18.9.0.0",)), "firmware", "fail", "18.9.0.0", "tt-flash"),
+        (FakeHost(firmware=("80.18.0.0",)), "firmware", "fail", "80.18.0.0", "tt-flash"),
+        (FakeHost(firmware=("18.12.0.0", "19.2.0.0")), "firmware", "fail", "boards differ: 18.12.0.0, 19.2.0.0", "tt-flash"),
+        (FakeHost(firmware=("",)), "firmware", "warn", "not seen: the driver reports none", "tt-kmd"),
+        (FakeHost(huge_pages=0), "huge pages", "fail", "0 of 16", "tenstorrent-hugepages.service"),
+        (FakeHost(mounted=False), "huge pages", "fail", "16 of 16, not mounted", "dev-hugepages\\x2d1G.mount"),
+        (FakeHost(huge_pages=4), "huge pages", "warn", "4 of 16", "tenstorrent-hugepages.service"),
+        (FakeHost(huge_pages=0, iommu="DMA"), "huge pages", "warn", "0 of 16; the IOMMU makes up for them", "tenstorrent"),
+        (FakeHost(sfpi=False), "kernel compiler", "fail", "sfpi not found", "install.sh"),
+        (FakeHost(memory_gib=16), "memory", "warn", "16 GiB of ", "--num-cpus"),
+        (FakeHost(by_id=False), "boards for Ray", "pass", "TTNPU: 4, once Ray runs", ""),
+        (FakeHost(), "boards for Ray", "warn", "TTNPU: 5, once Ray runs, but 4 boards", "start-node.sh"),
+    ],
+)
+def test_each_fault_is_found_and_has_its_fix(
+    preflight: Callable[..., Report], host: FakeHost, check: str, status: str, found: str, fix: str
+) -> None:
+    code, checks, _ = preflight(host)
+    assert checks[check]["status"] == status
+    assert checks[check]["found"].startswith(found)
+    assert fix in checks[check]["fix"]
+    assert bool(checks[check]["fix"]) == (status != "pass")
+    if status == "fail":
+        assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("smi", "status", "found"),
+    [
+        ({"chips": 4}, "fail", "4 of 8"),
+        ({"chips": 8, "dram": "false"}, "fail", "DRAM of 8 did not come up"),
+        ({"chips": None}, "warn", "not seen: tt-smi is not installed"),
+        ({"chips": 8, "smi_code": 1}, "warn", "not seen: tt-smi failed (CalledProcessError)"),
+    ],
+)
+def test_chips_behind_ethernet_are_seen_through_tt_smi_or_said_to_be_unseen(
+    preflight: Callable[..., Report], smi: dict[str, Any], status: str, found: str
+) -> None:
+    _, checks, _ = preflight(FakeHost(), **smi)
+    assert (checks["chips"]["status"], checks["chips"]["found"]) == (status, found)
+
+
+def test_a_host_without_boards_is_a_helper_but_alone_it_is_no_cluster(preflight: Callable[..., Report]) -> None:
+    code, host, cluster = preflight(FakeHost(boards=0, driver=None))
+    assert list(host) == ["memory", "/dev/shm"]
+    assert cluster["meshes"]["status"] == "fail"
+    assert code == 1
+
+
+def test_a_cluster_meant_to_have_no_boards_passes_without(preflight: Callable[..., Report]) -> None:
+    code, _, cluster = preflight(FakeHost(boards=0, driver=None), "--boards", "0")
+    assert (code, cluster["meshes"]["status"]) == (0, "pass")
+
+
+def test_storage_and_data_are_really_read_and_written_and_nothing_is_left(
+    preflight: Callable[..., Report], tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    _, checks, _ = preflight(FakeHost(), "--shared", str(shared), "--data", str(ROOT / "jobs/sample/images"))
+    assert checks["shared storage"]["status"] == "pass"
+    assert list(shared.iterdir()) == []
+    assert checks["data"]["status"] == "pass"
+    assert checks["data"]["found"] == "0/digit-1297.jpeg: 2,300 bytes"
+
+
+def test_storage_and_data_that_are_not_there_fail(preflight: Callable[..., Report], tmp_path: Path) -> None:
+    file = put(tmp_path / "file")
+    code, checks, _ = preflight(FakeHost(), "--shared", str(file / "below"), "--data", str(tmp_path / "nowhere"))
+    assert code == 1
+    assert checks["shared storage"]["status"] == "fail"
+    assert checks["data"]["found"] == f"{tmp_path}/nowhere: no such file or directory; check the path"
+
+
+def test_the_table_shows_every_fix_and_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    code = main(["--boards", "4"], root=FakeHost(huge_pages=0).write(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 1
+    row = next(i for i, line in enumerate(lines) if "huge pages" in line)
+    assert lines[row].split() == ["FAIL", "huge", "pages", "0", "of", "16"]
+    assert lines[row + 1].strip().startswith("-> install tenstorrent-tools")
+    assert lines[-1].endswith(" 1 failed")
+
+
+def test_hosts_must_agree_in_packages_and_are_compared_in_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    one = replace(read_host(FakeHost().write(tmp_path)), name="loudbox-1")
+    other = replace(
+        one,
+        name="loudbox-2",
+        versions=one.versions | {"ray": "2.59.0"},
+        hardware=replace(one.hardware, driver="2.3.0"),
+    )
+    helper = replace(one, name="helper-1", hardware=replace(one.hardware, boards=(), on_pcie=0, driver=None))
+    checks = by_name(check_cluster([one, other, helper], 4))
+    assert checks["packages"].status == "fail"
+    assert checks["packages"].found == "ray 2.60.0 on loudbox-1, helper-1, 2.59.0 on loudbox-2"
+    assert checks["platforms"].status == "warn"
+    assert checks["platforms"].found == "driver 2.6.0 on loudbox-1, 2.3.0 on loudbox-2"
+    assert checks["meshes"].found == "2; hosts: 3, 1 of them without boards"
+
+
+def test_decoding_cores_are_weighed_against_meshes_over_the_whole_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    loudbox = replace(read_host(FakeHost().write(tmp_path)), name="loudbox-1", cores=7)
+    helper = replace(loudbox, name="helper-1", cores=7, hardware=replace(loudbox.hardware, boards=(), on_pcie=0))
+
+    def decoding(*hosts: Host) -> Check:
+        return by_name(check_cluster(hosts, 4))["decoding"]
+
+    # 8 chips at 1,370 images/s times 1.1 ms of decoding make 12.06 cores, and one drives the mesh.
+    assert decoding(loudbox).found == "7 cores of 14 for 10,960 images/s"
+    assert "54% of the time" in decoding(loudbox).fix
+    assert decoding(loudbox, helper).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("offset", "uncertainty", "status"),
+    [(0.1, 0.01, "pass"), (-0.8, 0.01, "warn"), (-0.8, 0.4, "pass"), (45.0, 0.5, "fail")],
+)
+def test_a_clock_is_only_blamed_beyond_what_was_measured(offset: float, uncertainty: float, status: str) -> None:
+    assert clock(offset, uncertainty).status == status
+
+
+def test_boards_are_read_in_order_of_their_numbers(tmp_path: Path) -> None:
+    hardware = read_hardware(FakeHost(boards=12).write(tmp_path))
+    assert [board.index for board in hardware.boards] == list(range(12))
+    assert hardware.entries == 13
+
+
+def test_a_host_where_nothing_can_be_read_is_empty_and_not_an_error(tmp_path: Path) -> None:
+    hardware = read_hardware(tmp_path)
+    assert (hardware.boards, hardware.on_pcie, hardware.driver, hardware.memory_bytes) == ((), 0, None, 0)
+
+
+@pytest.mark.parametrize("text", ["", "no boards found", "[]", "{"])
+def test_what_is_no_snapshot_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - json's own and this module's are both ValueErrors
+        parse_snapshot(text)
+
+
+def test_opening_a_mesh_answers_one_batch_through_the_device_interface() -> None:
+    request = replace(device_request(str(ROOT / "jobs/sample/model")), device="cpu", batch_size=8)
+    opened = open_mesh(request)
+    assert opened.images == 8
+    assert opened.batch_seconds > 0
+
+
+def test_a_mesh_that_cannot_be_opened_is_one_failed_line(tmp_path: Path) -> None:
+    request = replace(device_request(str(ROOT / "jobs/sample/model")), digest="0" * 64)
+    check = try_mesh(request, limit_seconds=60)
+    assert check.status == "fail"
+    assert "differs between this host and the driver's" in check.found
+
+
+def test_a_mesh_that_does_not_answer_is_given_up() -> None:
+    request = replace(device_request(str(ROOT / "jobs/sample/model")), device="simulated", simulate="compile=60s")
+    check = try_mesh(request, limit_seconds=0.5)
+    assert (check.status, check.found) == ("fail", "no answer for 0.5 s")
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}

@@ -1,0 +1,216 @@
+"""start-node.sh: what it refuses, what it hands to `ray start`, and two machines that it makes one cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.commands import prepare_config
+
+from tests.cluster.fake_host import put
+from tests.conftest import ROOT
+from tests.rig.machine import Machine, Switch
+
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "cluster/loudboxes.yaml").read_text())
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+START_SECONDS = 120
+HEAD, LOUDBOX = "10.77.0.1", "10.77.0.2"
+
+# A LoudBox's /dev as the driver leaves it, laid over this one inside the machine's own mount namespace.
+FAKE_DEV = """
+set -e
+mount -t tmpfs tmpfs "$1"
+for name in null zero random urandom tty; do touch "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
+for name in shm pts; do mkdir "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
+ln -s /proc/self/fd "$1/fd"
+mkdir -p "$1/tenstorrent/by-id"
+for n in 0 1 2 3; do touch "$1/tenstorrent/$n"; ln -s "../$n" "$1/tenstorrent/by-id/wormhole-$n"; done
+mount --rbind "$1" /dev
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A home with a token and a project whose `ray` only tells what it was called with."""
+    ray = put(
+        tmp_path / "project/.venv/bin/ray",
+        '#!/bin/sh\nfor word in "$@"; do echo "$word"; done\nenv | grep -E "^(RAY_|TT_)"\n',
+    )
+    ray.chmod(0o755)
+    (tmp_path / "project/cluster").symlink_to(ROOT / "cluster")
+    put(tmp_path / "home/.ray/auth_token", secrets.token_hex(32)).chmod(0o600)
+    return tmp_path
+
+
+def start(host: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [host / "project/cluster/start-node.sh", *arguments],
+        env={"PATH": PATH, "HOME": str(host / "home"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_a_head_keeps_its_dashboard_to_itself_asks_for_the_token_and_notices_losses_fast(host: Path) -> None:
+    words = start(host, "head", "--block").stdout.splitlines()
+    assert words[:1] == ["start"]
+    assert {"--head", "--port=6379", "--dashboard-host=127.0.0.1", "--block"} <= set(words)
+    assert {"RAY_AUTH_MODE=token", "RAY_health_check_period_ms=1000", "RAY_health_check_failure_threshold=3"} <= set(words)
+
+
+def test_a_worker_joins_the_head_it_is_given_on_the_same_ports_as_every_node(host: Path) -> None:
+    words = set(start(host, "worker", "10.0.0.1").stdout.splitlines())
+    assert {"--address=10.0.0.1:6379", "RAY_AUTH_MODE=token"} <= words
+    assert not any("health_check" in word for word in words)
+    ports = {word for word in words if word.startswith("--") and "port=" in word}
+    assert ports == {word for word in start(host, "head").stdout.splitlines() if word in ports}
+    assert len(ports) == 8
+
+
+def test_the_object_store_fits_into_shared_memory_and_a_quarter_of_the_memory(host: Path) -> None:
+    words = start(host, "head").stdout.splitlines()
+    (size,) = (int(word.partition("=")[2]) for word in words if word.startswith("--object-store-memory="))
+    shm = os.statvfs("/dev/shm")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 75 * 2**20 < size <= min(shm.f_blocks * shm.f_frsize * 0.8, memory / 4 * 1.01, 32 * 2**30)
+
+
+def test_an_option_given_by_the_operator_comes_last_and_so_wins(host: Path) -> None:
+    words = start(host, "head", "--dashboard-host=10.0.0.1").stdout.splitlines()
+    hosts = [word for word in words if word.startswith("--dashboard-host=")]
+    assert hosts == ["--dashboard-host=127.0.0.1", "--dashboard-host=10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "reason"),
+    [(None, "", "no token in"), (0o600, "", "no token in"), (0o644, "secret", "others may read")],
+)
+def test_without_a_token_of_ones_own_nothing_starts(host: Path, mode: int | None, text: str, reason: str) -> None:
+    token = host / "home/.ray/auth_token"
+    token.unlink()
+    if mode is not None:
+        put(token, text).chmod(mode)
+    done = start(host, "head")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"start-node.sh: {reason}")
+
+
+@pytest.mark.parametrize("arguments", [[], ["helper"], ["worker"], ["worker", "--block"]])
+def test_a_role_it_does_not_know_and_a_worker_without_a_head_get_the_usage(host: Path, arguments: list[str]) -> None:
+    done = start(host, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("start-node.sh: usage:")
+
+
+def test_a_host_without_the_project_is_told_to_install_it(host: Path) -> None:
+    (host / "project/.venv/bin/ray").unlink()
+    done = start(host, "head")
+    assert done.returncode == 2
+    assert done.stderr.endswith("run cluster/install.sh\n")
+
+
+class Cluster:
+    """A head and a LoudBox started with the launcher's own commands."""
+
+    def __init__(self, switch: Switch) -> None:
+        self.home = switch.directory / "home"
+        self.switch = switch
+        self.machines: dict[str, Machine] = {}
+
+    def boot(self, name: str, address: str) -> None:
+        machine = self.machines[name] = Machine(self.switch, name, address, shm_bytes=400 * 2**20)
+        self.switch.connect(machine)
+
+    def begin(self, name: str, command: str, **environment: str) -> subprocess.Popen[str]:
+        env = {"PATH": PATH, "HOME": str(self.home), "LANG": "C.UTF-8", "RAY_TMPDIR": str(self.switch.directory), **environment}
+        return self.machines[name].start(["bash", "-c", command], ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def run(self, name: str, command: str, **environment: str) -> tuple[int, str]:
+        process = self.begin(name, command, **environment)
+        out, _ = process.communicate(timeout=START_SECONDS)
+        return process.returncode, out
+
+    def python(self, name: str, arguments: str) -> tuple[int, str]:
+        return self.run(name, f"cd ~/loudbox-vit && .venv/bin/python {arguments}", RAY_AUTH_MODE="token")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    switch = Switch()
+    cluster = Cluster(switch)
+    try:
+        put(cluster.home / ".ray/auth_token", secrets.token_hex(32)).chmod(0o600)
+        sync_file_mounts(cluster.home)
+        cluster.boot("head", HEAD)
+        cluster.boot("loudbox-1", LOUDBOX)
+        fake = switch.directory / "dev"
+        fake.mkdir()
+        code, out = cluster.run("loudbox-1", f"bash -c {shlex.quote(FAKE_DEV)} fake-dev {fake}")
+        assert code == 0, out
+        for name, key in (("head", "head_start_ray_commands"), ("loudbox-1", "worker_start_ray_commands")):
+            for command in CONFIG[key]:
+                if "ray stop" not in command:  # these machines are fresh
+                    code, out = cluster.run(name, command, RAY_HEAD_IP=HEAD)
+                    assert code == 0, out
+        yield cluster
+    finally:
+        for machine in cluster.machines.values():
+            machine.kill()
+        switch.close()
+
+
+def sync_file_mounts(home: Path) -> None:
+    """What `ray up` copies to a host and makes there: the project, what install.sh installs, and the filled-in config."""
+    for there, here in CONFIG["file_mounts"].items():
+        target = home / there.removeprefix("~/")
+        if not here.startswith("~"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(ROOT / here)
+    (home / "loudbox-vit/.venv").symlink_to(sys.prefix)
+    provider = CONFIG["provider"] | {"head_ip": HEAD, "worker_ips": []}
+    auth = CONFIG["auth"] | {"ssh_private_key": str(put(home / "key"))}
+    filled = prepare_config(CONFIG | {"provider": provider, "auth": auth})
+    put(home / "ray_bootstrap_config.yaml", json.dumps(filled))
+
+
+def test_the_launchers_commands_make_one_cluster_that_sees_four_boards_beside_by_id(cluster: Cluster) -> None:
+    code, out = cluster.python("head", f"-m cluster.preflight --address {HEAD}:6379 --json")
+    report = json.loads(out[out.index("{") :])["checks"]
+    assert code == 1  # the fake boards have no driver
+    assert set(report) == {"head", "loudbox-1", "cluster"}
+    host = {check["name"]: check for check in report["loudbox-1"]}
+    assert host["boards for Ray"] == {"name": "boards for Ray", "status": "pass", "found": "TTNPU: 4", "fix": ""}
+    assert host["clock"]["status"] == "pass"
+    whole = {check["name"]: check for check in report["cluster"]}
+    assert whole["meshes"]["found"] == "1; hosts: 2, 1 of them without boards"
+    assert whole["packages"] == {"name": "packages", "status": "pass", "found": "alike on 2 hosts", "fix": ""}
+
+
+def test_the_dashboard_answers_on_the_head_only_and_only_with_the_token(cluster: Cluster) -> None:
+    ask = "curl -s -o /dev/null -m 5 -w '%{http_code}'"
+    assert cluster.run("loudbox-1", f"{ask} http://{HEAD}:8265/api/version")[1] == "000"
+    assert cluster.run("head", f"{ask} http://127.0.0.1:8265/api/version")[1] == "401"
+    token = "Authorization: Bearer $(cat ~/.ray/auth_token)"
+    assert cluster.run("head", f'{ask} -H "{token}" http://127.0.0.1:8265/api/version')[1] == "200"
+
+
+@pytest.mark.slow
+def test_a_node_with_another_token_cannot_join(cluster: Cluster) -> None:
+    other = put(cluster.home / "other_token", secrets.token_hex(32))
+    other.chmod(0o600)
+    cluster.boot("stranger", "10.77.0.3")
+    join = f"timeout 60 ~/loudbox-vit/cluster/start-node.sh worker {HEAD}"
+    code, out = cluster.run("stranger", join, RAY_AUTH_TOKEN_PATH=str(other))
+    print(out)
+    assert code != 0
