@@ -55,7 +55,8 @@ class Switch:
         self.directory = Path(tempfile.mkdtemp(prefix="rig-", dir="/tmp"))
         for name in ("home", "ray"):
             (self.directory / name).mkdir(mode=0o700)
-        (self.directory / "hosts").write_text("127.0.0.1 localhost\n")
+        self._names: dict[str, str] = {}
+        self._write_names()
         (self.directory / "resolv.conf").touch()  # no name server: unknown names fail at once
         self._ports = 0
         try:
@@ -72,16 +73,22 @@ class Switch:
         self._ip(f"link set {machine.port} master bridge up")
         for command in ("link set lo up", f"addr add {machine.address}/16 dev eth0", "link set eth0 up"):
             _run(["nsenter", "-t", str(machine.pid), "-n", "ip", *command.split()])
-        with (self.directory / "hosts").open("a") as hosts:
-            hosts.write(f"{machine.address} {machine.name}\n")
+        self._names[machine.name] = machine.address
+        self._write_names()
 
     def unplug(self, machine: Machine) -> None:
-        """Pull the cable: packets are lost from now on, and nobody is told."""
+        """Pull the cable: packets are lost from now on, and nobody is told. Its name is no longer known."""
         self._ip(f"link set {machine.port} down")
+        del self._names[machine.name]
+        self._write_names()
 
     def close(self) -> None:
         """End the switch and remove the shared directory."""
         _end(self._process)
+
+    def _write_names(self) -> None:
+        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in self._names.items())]
+        (self.directory / "hosts").write_text("\n".join(lines) + "\n")
 
     def _ip(self, command: str) -> None:
         _run(["nsenter", "-t", str(self.pid), "-n", "ip", *command.split()])

@@ -95,10 +95,9 @@ class Rig:
             token.parent.mkdir(mode=0o700)
             token.touch(mode=0o600)
             token.write_text(secrets.token_hex(32))
-            self._wait([self._begin(_HEAD, 0, self._head_cpus)])
-            started = [self._begin(name, BOARDS, self._cpus) for name in self._loudboxes]
-            started += [self._begin(name, 0, self._cpus) for name in self._helpers]
-            self._wait(started)
+            self._join([(_HEAD, 0, self._head_cpus)])
+            loudboxes = [(name, BOARDS, self._cpus) for name in self._loudboxes]
+            self._join(loudboxes + [(name, 0, self._cpus) for name in self._helpers])
             self._teardown = stack.pop_all()
         return self
 
@@ -107,7 +106,9 @@ class Rig:
 
     def add_host(self, name: str, *, boards: int = BOARDS, cpus: int | None = None) -> Machine:
         """Join one more host; returns when it has registered."""
-        self._wait([self._begin(name, boards, self._cpus if cpus is None else cpus)])
+        if name in self.hosts:
+            raise ValueError(f"the rig has a host {name} already")
+        self._join([(name, boards, self._cpus if cpus is None else cpus)])
         return self.hosts[name]
 
     def kill_host(self, name: str) -> None:
@@ -117,10 +118,9 @@ class Rig:
 
     def stop_host(self, name: str, *, grace: float = 2.0) -> None:
         """Shut a host down: SIGTERM to all its processes, and after `grace` seconds the end."""
-        machine = self.hosts.pop(name)
-        machine.terminate_all()
+        self.hosts[name].terminate_all()
         time.sleep(grace)
-        machine.kill()
+        self.kill_host(name)
 
     def start(
         self,
@@ -155,10 +155,20 @@ class Rig:
         process = self.start(command, host=host, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         return _finish(process, command, timeout, check)
 
+    def _join(self, hosts: list[tuple[str, int, int]]) -> None:
+        """Start hosts, given as (name, boards, cpus), all at once, and those that fail a second time one by one.
+
+        A raylet aborts when its dashboard agent is not up within 15 s, which no setting changes; several that start
+        together on overloaded cores exceed that.
+        """
+        started = [(host, self._begin(*host)) for host in hosts]
+        results = [(host, _finish(process, ["ray", "start"], START_SECONDS, check=False)) for host, process in started]
+        for host in [host for host, result in results if result.returncode]:
+            self.kill_host(host[0])
+            _finish(self._begin(*host), ["ray", "start"], START_SECONDS, check=True)
+
     def _begin(self, name: str, boards: int, cpus: int) -> subprocess.Popen[str]:
         """Create a machine and start Ray on it, without waiting."""
-        if name in self.hosts:
-            raise ValueError(f"the rig has a host {name} already")
         self._addresses += 1
         address = f"10.77.{self._addresses // 250}.{self._addresses % 250}"
         machine = Machine(self._switch, name, address, shm_bytes=self._object_store + 64 * 2**20)
@@ -173,10 +183,6 @@ class Rig:
             arguments += [f"--address={self.address}"]
         env = _FAST_HEALTH_CHECK if name == _HEAD else {}
         return self.start(["ray", "start", *arguments], host=name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-    def _wait(self, started: list[subprocess.Popen[str]]) -> None:
-        for process in started:
-            _finish(process, ["ray", "start"], START_SECONDS, check=True)
 
     def _environment(self) -> dict[str, str]:
         return {
