@@ -7,6 +7,7 @@ import argparse
 from jobs.placement import Placement
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
 from vit_actor.opening import DeviceRequest
+from vit_actor.simulated import SimulatedTiming
 
 
 def add_out_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +31,10 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_device_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Exit with one line for arguments that contradict each other."""
+    """Exit with one line for arguments that contradict each other; raises UserError for a timing that makes no sense."""
     if args.simulate and args.device != "simulated":
         parser.error(f"--simulate goes with --device simulated, not {args.device}")
+    SimulatedTiming.from_spec(args.simulate)
 
 
 def device_request(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> DeviceRequest:

@@ -1,39 +1,53 @@
-"""What every command shares: one line for a user's mistake, and the exit codes."""
+"""What every command shares: one line for what went wrong, and the exit codes."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 
+import ray
+
 from vit_actor.errors import UserError
 
+FAILED = 1
 USER_ERROR = 2
 TOO_MANY_ERRORS = 3
 STOPPED = 128 + signal.SIGTERM
 
 
-class Stopped(BaseException):
-    """SIGTERM arrived: what is committed stays, the rest is left to a resume."""
+class JobFailed(Exception):
+    """The job broke on the way; the message says at what, in one line."""
 
 
 def run(main: Callable[[], int]) -> None:
-    """Run a command's main and exit with its code; a UserError ends as one line on stderr and code 2."""
+    """Run a command's main and exit with its code; a mistake or a failed job ends as one line on stderr.
+
+    LOUDBOX_TRACEBACK=1 in the environment shows where a failed job broke.
+    """
     try:
         code = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = USER_ERROR
+    except JobFailed as error:
+        if os.environ.get("LOUDBOX_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 128 + signal.SIGINT
     sys.exit(code)
 
 
-def stop_on_sigterm() -> None:
-    """Raise Stopped in the main thread on SIGTERM. Install it after ray.init, which sets a handler of its own."""
-
-    def handler(signum: int, frame: object) -> None:
-        raise Stopped
-
-    signal.signal(signal.SIGTERM, handler)
+def root_cause(error: BaseException) -> str:
+    """The last line of what happened first: Ray wraps a worker's exception in layers of its own."""
+    while True:
+        inner = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -15,10 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 from tqdm import tqdm
 
 from jobs.arguments import add_device_arguments, add_out_arguments, check_device_arguments, device_request, positive
-from jobs.command import STOPPED, TOO_MANY_ERRORS, Stopped, run, stop_on_sigterm
+from jobs.command import STOPPED, TOO_MANY_ERRORS, JobFailed, root_cause, run
 from jobs.ledger import open_ledger
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.pipeline.commit import Predictions
@@ -37,7 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
     source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
     survey = source.survey()
     with ray_session(args.address):
-        stop_on_sigterm()
         placement = place(
             args.device,
             boards=args.boards_per_mesh,
@@ -61,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             preprocess=checkpoint.preprocess,
             predictions=predictions,
             placement=placement,
+            ledger=ledger,
             resume=args.resume,
         )
         classified = classify(
@@ -72,16 +75,18 @@ def main(arguments: list[str] | None = None) -> int:
             limit_seconds=args.device_limit,
         )
         committed = commit(classified, predictions)
+        stopping = drain_on_sigterm(ledger)
         try:
             follow(committed, total=None if args.resume else survey.images)
-        except Stopped:
-            manifest.end_attempt(args.out, "stopped")
-            print(f"stopped; what is committed stays: add --resume to the same command to go on with {args.out}", file=sys.stderr)
+        except Exception as error:
+            manifest.end_attempt(args.out, "failed", ray.get(ledger.account.remote()))
+            raise JobFailed(f"{root_cause(error)}; what is committed stays: add --resume to go on") from error
+        account = ray.get(ledger.account.remote())
+        if stopping.is_set():
+            manifest.end_attempt(args.out, "stopped", account)
+            print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
             return STOPPED
-        except BaseException:
-            manifest.end_attempt(args.out, "failed")
-            raise
-        return finish(args, manifest, survey)
+        return finish(args, manifest, survey, account)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -100,6 +105,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--resume and --overwrite exclude each other")
     check_device_arguments(parser, args)
     return args
+
+
+def drain_on_sigterm(ledger: Any) -> threading.Event:
+    """From now on SIGTERM lets what is in flight finish and hands out nothing more; the event says that it came.
+
+    Installed after ray.init, which sets a handler of its own.
+    """
+    stopping = threading.Event()
+
+    def handler(signum: int, frame: object) -> None:
+        stopping.set()
+        ledger.drain.remote()
+        print("stopping: finishing what is in flight", file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGTERM, handler)
+    return stopping
 
 
 def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:
@@ -144,15 +165,15 @@ def follow(committed: Iterable[pa.Table], total: int | None) -> None:
                 print(f"{images}{of} images, {images / (said - began):.0f} images/s, {errors} errors", file=sys.stderr)
 
 
-def finish(args: argparse.Namespace, manifest: Manifest, survey: Survey) -> int:
+def finish(args: argparse.Namespace, manifest: Manifest, survey: Survey, account: dict[str, Any]) -> int:
     """Reports from what is committed, then the verdict as an exit code."""
+    manifest.end_attempt(args.out, "finished", account)
     summary = write_reports(args.out)
     if survey.images is not None and summary.images != survey.images:
         manifest.end_attempt(args.out, "incomplete")
         raise UserError(
             f"{summary.images} of {survey.images} images have a row in {args.out}; run the same command with --resume"
         )
-    manifest.end_attempt(args.out, "finished")
     print(summary_table(summary))
     print(f"report: {os.path.join(args.out, 'report', 'index.html')}")
     allowed = args.max_errors if isinstance(args.max_errors, int) else int(args.max_errors * summary.images)

@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import ray
@@ -26,6 +27,16 @@ CONVICT_AFTER = 2
 """Deaths with one image alone on the device before it is recorded as an error."""
 MOST_ATTEMPTS = 40
 """Attempts at a chunk before what is still suspect is given up: enough to corner several bad images of 512."""
+
+
+class Reading(Enum):
+    """How a chunk is to be read and decoded."""
+
+    ORDINARY = "ordinary"
+    CAREFUL = "careful"
+    """Its task died before: every image in a process of its own."""
+    STOP = "stop"
+    """The run is draining: not at all."""
 
 
 @dataclass
@@ -70,6 +81,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._cases: dict[str, _Case] = {}
+        self._reading: dict[str, int] = {}
         self._meshes: dict[str, int] = {}
         self._counts = {"restarts": 0, "retries": 0, "given_up": 0}
         self._events: list[dict[str, Any]] = []
@@ -81,6 +93,19 @@ class Ledger:
         if self._meshes[mesh] > 1:
             self._counts["restarts"] += 1
             self.note("restart", mesh, "the actor on this mesh was replaced")
+
+    def begin_reading(self, chunk: str) -> Reading:
+        """A chunk is about to be decoded."""
+        if self._draining:
+            return Reading.STOP
+        attempts = self._reading[chunk] = self._reading.get(chunk, 0) + 1
+        if attempts > 1:
+            self._counts["retries"] += 1
+            self.note("retry", "decode", f"attempt {attempts} at reading {chunk}")
+        return Reading.CAREFUL if attempts > CAREFUL_AFTER else Reading.ORDINARY
+
+    def done_reading(self, chunk: str) -> None:
+        self._reading.pop(chunk, None)
 
     def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Care | None:
         """A chunk of so many decoded images is about to go to a device; None for the ordinary way."""
@@ -105,7 +130,9 @@ class Ledger:
 
     def done(self, chunk: str) -> None:
         case = self._cases.pop(chunk, _Case())
-        self._counts["given_up"] += len(case.given_up)
+        if case.given_up:
+            self._counts["given_up"] += len(case.given_up)
+            self.note("image", chunk, f"{len(case.given_up)} images that take the device down were given up")
 
     def note(self, kind: str, where: str, what: str) -> None:
         """Remember an event; the first 1,000 are kept, all restarts and retries are counted."""
@@ -115,9 +142,6 @@ class Ledger:
     def drain(self) -> None:
         """Let what is in flight finish and hand out nothing more."""
         self._draining = True
-
-    def draining(self) -> bool:
-        return self._draining
 
     def account(self) -> dict[str, Any]:
         """Counts and events of this attempt, for the manifest."""

@@ -45,8 +45,9 @@ class Manifest:
         self.attempts.append({"attempt": self.attempt + 1, "started_at": _now(), "ended_at": None, "state": "running"})
         self.save(out)
 
-    def end_attempt(self, out: str, state: str) -> None:
-        self.attempts[-1].update(ended_at=_now(), state=state)
+    def end_attempt(self, out: str, state: str, account: dict[str, Any] | None = None) -> None:
+        """state: finished, stopped, incomplete or failed. account: what went wrong on the way (Ledger.account)."""
+        self.attempts[-1].update(ended_at=_now(), state=state, **(account or {}))
         self.save(out)
 
     def save(self, out: str) -> None:

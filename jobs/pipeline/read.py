@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
+from jobs.ledger import Reading
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.decode import DecodeError, decode
+from jobs.pipeline.sandbox import Sandbox
 from jobs.pipeline.sources import EncodedImage, Shard, Source
 from vit_actor.preprocess import Preprocess
+
+Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
 
 
 def list_shards(roots: pa.Table, *, source: Source) -> Iterator[pa.Table]:
@@ -23,11 +31,11 @@ def list_shards(roots: pa.Table, *, source: Source) -> Iterator[pa.Table]:
 
 
 def read_chunks(
-    shards: pa.Table, *, source: Source, preprocess: Preprocess, predictions: Predictions, resume: bool
+    shards: pa.Table, *, source: Source, preprocess: Preprocess, predictions: Predictions, ledger: Any, resume: bool
 ) -> Iterator[pa.Table]:
     """Rows of shards -> rows of decoded chunks (Chunk.to_table), each as soon as it is full.
 
-    On resume, chunks that are already committed are neither read nor decoded.
+    On resume, chunks that are already committed are neither read nor decoded. When the run is draining, nothing more is.
     """
     for row in shards.to_pylist():
         shard = Shard(row["id"], json.loads(row["payload"]))
@@ -39,16 +47,16 @@ def read_chunks(
                 committed[k] = predictions.is_committed(chunk_name(shard, k))
             return not committed.get(k, False)
 
-        images: list[EncodedImage] = []
-        current = 0
-        for ordinal, image in source.read(shard, wanted):
-            if ordinal // CHUNK_IMAGES != current:
-                if images:
-                    yield _decode_chunk(chunk_name(shard, current), images, preprocess)
-                images, current = [], ordinal // CHUNK_IMAGES
-            images.append(image)
-        if images:
-            yield _decode_chunk(chunk_name(shard, current), images, preprocess)
+        for k, numbered in groupby(source.read(shard, wanted), key=lambda pair: pair[0] // CHUNK_IMAGES):
+            name = chunk_name(shard, k)
+            how = ray.get(ledger.begin_reading.remote(name))
+            if how is Reading.STOP:
+                return
+            with ExitStack() as stack:
+                decoder = stack.enter_context(Sandbox()).decode if how is Reading.CAREFUL else decode
+                chunk = decode_chunk(name, (image for _, image in numbered), preprocess, decoder)
+            ledger.done_reading.remote(name)
+            yield chunk.to_table()
 
 
 def chunk_name(shard: Shard, k: int) -> str:
@@ -56,17 +64,22 @@ def chunk_name(shard: Shard, k: int) -> str:
     return f"{shard.id}.{k:05d}"
 
 
-def _decode_chunk(name: str, images: list[EncodedImage], preprocess: Preprocess) -> pa.Table:
-    pixels = np.empty((len(images), *preprocess.shape), np.uint8)
+def decode_chunk(name: str, images: Iterable[EncodedImage], preprocess: Preprocess, decoder: Decode = decode) -> Chunk:
+    """Decode up to CHUNK_IMAGES images as they arrive, each straight to its place; what fails is an error, not a gap."""
+    pixels = np.empty((CHUNK_IMAGES, *preprocess.shape), np.uint8)  # pages never written cost nothing
+    ids: list[str] = []
+    labels: list[int | None] = []
     errors: list[str | None] = []
     decoded = 0
     for image in images:
         error = image.error
         if error is None:
             try:
-                decode(image.data, preprocess, pixels[decoded])
+                decoder(image.data, preprocess, pixels[decoded])
                 decoded += 1
             except DecodeError as failure:
                 error = str(failure)
+        ids.append(image.image_id)
+        labels.append(image.label)
         errors.append(error)
-    return Chunk(name, [i.image_id for i in images], [i.label for i in images], errors, pixels[:decoded]).to_table()
+    return Chunk(name, ids, labels, errors, pixels[:decoded])

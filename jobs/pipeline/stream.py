@@ -28,7 +28,15 @@ FEW = TaskPoolStrategy(size=2)
 """Listing and committing wait for storage rather than compute: no CPU of their own, and two at a time keep up."""
 
 
-def read(source: Source, *, preprocess: Preprocess, predictions: Predictions, placement: Placement, resume: bool) -> Dataset:
+def read(
+    source: Source,
+    *,
+    preprocess: Preprocess,
+    predictions: Predictions,
+    placement: Placement,
+    ledger: Any,
+    resume: bool,
+) -> Dataset:
     """Every image of a source as rows of decoded chunks; on resume only chunks that are not committed."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -38,8 +46,8 @@ def read(source: Source, *, preprocess: Preprocess, predictions: Predictions, pl
     context.max_consecutive_actor_init_deaths = 2 * placement.actors
     roots = ray.data.from_items([{"root": root} for root in source.roots()])
     shards = roots.map_batches(partial(list_shards, source=source), **WHOLE, num_cpus=0, compute=FEW)
-    decode = partial(read_chunks, source=source, preprocess=preprocess, predictions=predictions, resume=resume)
-    return shards.map_batches(decode, **WHOLE, num_cpus=placement.decode_cpus)
+    settings = {"source": source, "preprocess": preprocess, "predictions": predictions, "ledger": ledger, "resume": resume}
+    return shards.map_batches(partial(read_chunks, **settings), **WHOLE, num_cpus=placement.decode_cpus)
 
 
 def classify(
