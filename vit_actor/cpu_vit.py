@@ -24,8 +24,8 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino as ov  # noqa: E402
 
 PIECE = 8
-"""Images per inference. Measured flat from 4 to 32 for ViT-Base and the sample alike; one at a time costs a small model
-a quarter of its rate, and 64 at once leave all streams but one idle."""
+"""Images per inference. From 4 to 32 the sample's model gains nothing, and ViT-Base is within 6% from 1 to 8; one at a
+time costs the sample's model a quarter of its rate or more, and a whole batch of 64 would leave all streams but one idle."""
 
 REQUESTS_PER_STREAM = 2
 """One computing and one waiting, so that a stream never waits for Python."""
@@ -35,7 +35,8 @@ class CpuVit:
     """A `Device` on `threads` CPU threads.
 
     precision "auto": OpenVINO, bfloat16 where the CPU multiplies in it (avx512_bf16, AMX or avx2_vnni_2), else float32.
-        Every thread is a stream of its own, and a batch is cut into pieces that the streams share.
+        Every thread is a stream of its own, and a batch is cut into pieces that the streams share. The choice follows
+        what the CPU reports, not a trial run; tests/benchmarks/cpu_model.py measures it on the machine at hand.
     precision "fp32": transformers' model in eager torch, one batch at a time: the reference that "auto" is judged by.
     """
 
@@ -69,13 +70,11 @@ class CpuVit:
             raise DeviceError("the CPU device is closed")
         if self._compile_seconds is None:
             start = time.monotonic()
-            logging.disable_progress_bar()
-            logging.set_verbosity_error()  # what transformers would say while loading and tracing, a user cannot act on
             torch.set_num_threads(self._threads)
-            self._model = _PixelsToLogits(self._checkpoint).eval()
             if self._core:
-                self._requests = self._compile_streams(self._core, self._model)
-                self._model = None
+                self._requests = self._compile_streams(self._core)
+            else:
+                self._model = _PixelsToLogits(self._checkpoint).eval()
             self._compile_seconds = time.monotonic() - start
         return self._compile_seconds
 
@@ -92,15 +91,9 @@ class CpuVit:
         self._closed = True
         self._model, self._requests = None, []
 
-    def _compile_streams(self, core: ov.Core, model: _PixelsToLogits) -> list[Any]:
-        height, width, _ = self._checkpoint.preprocess.shape
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # tracing remarks on transformers' checks of the input's shape
-            traced = torch.jit.trace(model, torch.zeros(1, height, width, 3, dtype=torch.uint8), check_trace=False)
-        # The number of images stays open: a short batch costs what it holds, not what it could hold.
-        graph = ov.convert_model(traced, input=[-1, height, width, 3])
+    def _compile_streams(self, core: ov.Core) -> list[Any]:
         compiled = core.compile_model(
-            graph,
+            openvino_graph(self._checkpoint),
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": "bf16" if self._bfloat16 else "f32",
@@ -111,7 +104,7 @@ class CpuVit:
         )
         requests = [compiled.create_infer_request() for _ in range(REQUESTS_PER_STREAM * self._threads)]
         for request in requests:
-            request.start_async({0: np.zeros((1, height, width, 3), np.uint8)})
+            request.start_async({0: np.zeros((1, *self._checkpoint.preprocess.shape), np.uint8)})
         for request in requests:
             request.wait()
         return requests
@@ -165,11 +158,24 @@ class CpuVit:
         return BatchResult(classes, probabilities, batch.started_at, seconds)
 
 
+def openvino_graph(checkpoint: Checkpoint) -> ov.Model:
+    """The checkpoint's model with normalisation in front: uint8 (n, height, width, 3) -> float32 (n, classes), for any n."""
+    shape = checkpoint.preprocess.shape
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing remarks on transformers' checks of the input's shape
+        example = torch.zeros(1, *shape, dtype=torch.uint8)
+        traced = torch.jit.trace(_PixelsToLogits(checkpoint).eval(), example, check_trace=False)
+    # n stays open: a short batch costs what it holds, not what it could hold.
+    return ov.convert_model(traced, input=[-1, *shape])
+
+
 class _PixelsToLogits(torch.nn.Module):
     """Normalise uint8 pixels (n, height, width, 3) and classify them: float32 logits (n, classes)."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # what transformers would say while loading and tracing, a user cannot act on
         self.vit = ViTForImageClassification.from_pretrained(checkpoint.path, dtype=torch.float32, use_safetensors=True)
         self.scale = torch.tensor(checkpoint.preprocess.scale)
         self.shift = torch.tensor(checkpoint.preprocess.shift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +33,17 @@ def interleave(
     return pa.Table.from_pylist(rows)
 
 
+def machine() -> str:
+    """This machine's CPU: its name, the cores this process may use, and the widest arithmetic that matters to a ViT."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    widest = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags]
+    return (
+        f"{fields.get('model name', 'unknown CPU')}, {len(os.sched_getaffinity(0))} cores, {widest[0] if widest else 'no avx2'}"
+    )
+
+
 def report(title: str, runs: pa.Table, baseline: str, path: Path | None = None) -> pa.Table:
     """Print, and write to `path` as Parquet, one row per alternative of `runs`.
 
@@ -53,11 +65,11 @@ def report(title: str, runs: pa.Table, baseline: str, path: Path | None = None) 
             for name, by_round in rates.items()
         ]
     )
-    print(f"{title}\n{'':44} {'images/s':>9} {'slowest':>9} {'fastest':>9} {'ratio':>7}")
+    print(f"{title}\n{machine()}\n{'':44} {'images/s':>9} {'slowest':>9} {'fastest':>9} {'ratio':>7}")
     for row in summary.to_pylist():
         rate, slowest, fastest = row["images_per_second"], row["slowest"], row["fastest"]
         print(f"{row['name']:44} {rate:9.1f} {slowest:9.1f} {fastest:9.1f} {row['ratio']:6.2f}x")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(summary.replace_schema_metadata({"title": title, "baseline": baseline}), path)
+        pq.write_table(summary.replace_schema_metadata({"title": title, "baseline": baseline, "machine": machine()}), path)
     return summary
