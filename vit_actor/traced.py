@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import ttnn
@@ -14,16 +13,26 @@ COMPUTE, TRANSFER = 0, 1
 """Command queues. Commands within one run in order."""
 
 
-@dataclass(frozen=True)
 class Answer:
-    """A read-back under way: `host` holds the answer once `arrived` has been waited for."""
+    """One batch's result, still on the mesh in `departure` once `computed`."""
 
-    host: ttnn.Tensor
-    arrived: Any
+    def __init__(self, mesh: ttnn.MeshDevice, departure: ttnn.Tensor, computed: Any) -> None:
+        self._mesh, self._departure, self._computed = mesh, departure, computed
+        self._read_back: tuple[ttnn.Tensor, Any] | None = None
+
+    def read(self) -> tuple[ttnn.Tensor, Any]:
+        """Enqueue the read-back, if it is not yet; the host tensor it fills, and the event after which it is filled."""
+        if self._read_back is None:
+            ttnn.wait_for_event(TRANSFER, self._computed)
+            host = ttnn.from_device(self._departure, blocking=False, cq_id=TRANSFER)
+            self._read_back = host, ttnn.record_event(self._mesh, TRANSFER)
+        return self._read_back
 
     def wait(self) -> ttnn.Tensor:
-        ttnn.event_synchronize(self.arrived)
-        return self.host
+        """The answer on the host."""
+        host, arrived = self.read()
+        ttnn.event_synchronize(arrived)
+        return host
 
 
 class TracedForward:
@@ -62,6 +71,7 @@ class TracedForward:
             ttnn.end_trace_capture(mesh, self._trace, cq_id=COMPUTE)
         ttnn.synchronize_device(mesh)
         self._taken = ttnn.record_event(mesh, COMPUTE)
+        self._latest: Answer | None = None
 
     def start(self, host: ttnn.Tensor, slot: int) -> Answer:
         """Enqueue one batch and return at once.
@@ -80,14 +90,17 @@ class TracedForward:
         self._taken = ttnn.record_event(self._mesh, COMPUTE)
         ttnn.execute_trace(self._mesh, self._trace, cq_id=COMPUTE, blocking=False)
         ttnn.to_memory_config(self._output, ttnn.DRAM_MEMORY_CONFIG, output_tensor=self._departures[slot])
-        computed = ttnn.record_event(self._mesh, COMPUTE)
+        answer = Answer(self._mesh, self._departures[slot], ttnn.record_event(self._mesh, COMPUTE))
 
-        ttnn.wait_for_event(TRANSFER, computed)
-        answer = ttnn.from_device(self._departures[slot], blocking=False, cq_id=TRANSFER)
-        return Answer(answer, ttnn.record_event(self._mesh, TRANSFER))
+        # Only now read the batch before: ahead of this upload, its read-back would keep the upload waiting for its compute.
+        if self._latest:
+            self._latest.read()
+        self._latest = answer
+        return answer
 
     def drain(self) -> None:
-        """Wait for everything in flight."""
+        """Wait for everything in flight; answers not yet read are lost."""
+        self._latest = None
         ttnn.synchronize_device(self._mesh)
 
     def release(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
+import os
 from pathlib import Path
+from unittest.mock import patch
 
 from tests.mock_t3000 import cluster, toolchain
 
@@ -28,6 +29,21 @@ def prepare(directory: Path) -> dict[str, str]:
     }
 
 
+def activate(directory: Path) -> dict[str, str]:
+    """Put the mock under this process's ttnn for good, leave its environment as it was, and return what it lacks.
+
+    ttnn reads the environment once, when it first looks for devices. Setting it for that moment only keeps it from
+    processes started later, such as Ray workers; give the returned variables to those that want the mock.
+    """
+    environment = prepare(directory)
+    with patch.dict(os.environ, environment):
+        import ttnn
+
+        ttnn.SetRootDir(environment["TT_METAL_RUNTIME_ROOT"])  # in case ttnn was imported before
+        assert ttnn.get_num_devices() == 8, "ttnn had looked for devices before the mock was there"
+    return environment
+
+
 def _runtime_root(root: Path) -> Path:
     """A directory that looks like the installed ttnn package, by links, but for the compiler it lacks."""
     spec = importlib.util.find_spec("ttnn")  # located, not imported
@@ -37,12 +53,9 @@ def _runtime_root(root: Path) -> Path:
     compiler = root / "runtime" / "sfpi" / "compiler" / "bin" / "riscv-tt-elf-g++"
     if compiler.exists():
         return root
-    compiler.parent.mkdir(parents=True)
+    toolchain.install(compiler, package / "tt_metal" / "sfpi-version")
     for entry in package.iterdir():
         if entry.name != "runtime":
             (root / entry.name).symlink_to(entry)
     (root / "runtime" / "hw").symlink_to(package / "runtime" / "hw")
-    source = Path(toolchain.__file__).read_text().split("\n", 1)[1]
-    compiler.write_text(f"#!{sys.executable} -IS\n{source}")
-    compiler.chmod(0o755)
     return root

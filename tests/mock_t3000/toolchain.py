@@ -1,14 +1,13 @@
-#!/usr/bin/env -S python3 -IS
-"""A null kernel compiler: answers as sfpi's riscv-tt-elf-g++ would, and writes kernels that do nothing.
+"""A null kernel compiler: stands where sfpi's riscv-tt-elf-g++ is looked for, and every kernel it makes does nothing.
 
-On the mock no kernel is ever executed, but the host still compiles, links, parses and packs each
-one. This script stands where the compiler is looked for and writes the smallest ELF file that the
-loader accepts, so that all of it can run on a machine with nothing but Python.
+On the mock no kernel is ever executed, but the host still compiles, links, parses and packs each one.
+This writes the smallest ELF file that the loader accepts, so that all of it can run on any machine.
 """
 
-import os
+from __future__ import annotations
+
 import struct
-import sys
+from pathlib import Path
 
 ET_EXEC, EM_RISCV = 2, 243
 PT_LOAD, PF_X, PF_W, PF_R = 1, 1, 2, 4
@@ -65,27 +64,28 @@ def null_kernel() -> bytes:
     return head.ljust(body_at, b"\0") + body + table
 
 
-def version() -> str:
-    """What the host wants to read: the sfpi release pinned beside the runtime this script was placed in."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../../tt_metal/sfpi-version")
-    with open(path) as file:
-        pins = dict(line.strip().split("=", 1) for line in file if "=" in line)
+def install(compiler: Path, sfpi_version: Path) -> None:
+    """Write the compiler, a shell script (Python takes ten times as long to start), and the kernel it hands out.
+
+    sfpi_version: ttnn's pins of the compiler's release, which the host compares with what --version says.
+    """
+    pins = dict(line.split("=", 1) for line in sfpi_version.read_text().splitlines() if "=" in line)
     release, build = pins["sfpi_version"].strip("'"), pins["sfpi_build"].strip("'")
-    return f"riscv-tt-elf-g++ (tenstorrent/sfpi:{release}[{build}]) 15.1.0"
+    compiler.parent.mkdir(parents=True)
+    (compiler.parent / "null_kernel.elf").write_bytes(null_kernel())
+    compiler.write_text(COMPILER.format(version=f"riscv-tt-elf-g++ (tenstorrent/sfpi:{release}[{build}]) 15.1.0"))
+    compiler.chmod(0o755)
 
 
-def main(arguments: list[str]) -> None:
-    if "--version" in arguments or "-dumpversion" in arguments:
-        print(version())
-        return
-    output = arguments[arguments.index("-o") + 1]
-    with open(output, "wb") as file:
-        file.write(null_kernel())
-    if "-c" in arguments or "-MF" in arguments:
-        dependencies = arguments[arguments.index("-MF") + 1] if "-MF" in arguments else os.path.splitext(output)[0] + ".d"
-        with open(dependencies, "w") as file:
-            file.write(f"{output}:\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+COMPILER = """#!/bin/sh
+dependencies=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --version | -dumpversion) echo "{version}"; exit ;;
+        -o) output=$2; shift ;;
+        -MF) dependencies=$2; shift ;;
+    esac
+    shift
+done
+cp "${{0%/*}}/null_kernel.elf" "$output" && echo "$output:" >"${{dependencies:-${{output%.*}}.d}}"
+"""

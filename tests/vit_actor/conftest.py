@@ -1,0 +1,49 @@
+"""The mock T3000 for the tests that ask for it, and the models they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import ViTConfig, ViTForImageClassification
+
+from tests.mock_t3000 import environment
+
+
+@pytest.fixture(scope="session")
+def mock_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """ttnn in this process finds eight mock chips; the value is what another process needs to find them too."""
+    return environment.activate(tmp_path_factory.mktemp("mock_t3000"))
+
+
+@pytest.fixture(scope="module")
+def mesh(mock_environment: dict[str, str]) -> Iterator[Any]:
+    """A mock 1x8 mesh."""
+    import ttnn
+
+    mesh = ttnn.open_mesh_device(ttnn.MeshShape(1, 8), num_command_queues=2, l1_small_size=32 << 10, trace_region_size=32 << 20)
+    yield mesh
+    ttnn.close_mesh_device(mesh)
+
+
+@pytest.fixture(scope="session")
+def random_vit() -> Callable[..., ViTForImageClassification]:
+    """A transformers ViT with random weights and biases: random_vit(hidden_size=384, ...), ViT-Base where not given."""
+
+    def build(**sizes: Any) -> ViTForImageClassification:
+        torch.manual_seed(0)
+        model = ViTForImageClassification(ViTConfig(**sizes)).eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # transformers starts them at zero, where nothing can go wrong
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def sample_directory() -> Path:
+    return Path(__file__).parents[2] / "jobs" / "sample"

@@ -1,0 +1,133 @@
+"""The two-queue loop: batches in flight keep their own inputs and answers, and what would mix them up is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from tests.mock_t3000.golden import Goldens
+from vit_actor.errors import DeviceError
+
+SHAPE, SLOTS = (64, 32, 64), 3
+
+
+@pytest.fixture
+def goldens() -> Iterator[Goldens]:
+    with Goldens(rounding=False) as goldens:
+        yield goldens
+
+
+def host_batch(mesh: Any, fill: float) -> tuple[torch.Tensor, Any]:
+    """A batch whose images hold fill + their index, and the host tensor that shares its memory."""
+    import ttnn
+
+    memory = (fill + torch.arange(64.0))[:, None, None].expand(SHAPE).bfloat16().contiguous()
+    host = ttnn.from_torch(
+        memory, dtype=ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT, mesh_mapper=ttnn.ShardTensorToMesh(mesh, dim=0)
+    )
+    return memory, host
+
+
+@pytest.fixture
+def traced(mesh: Any, goldens: Goldens) -> Iterator[Any]:
+    """A captured forward pass that doubles its input."""
+    import ttnn
+
+    from vit_actor.traced import TracedForward
+
+    def double(values: Any) -> Any:
+        return ttnn.to_layout(ttnn.multiply(ttnn.tilize(values), 2.0), ttnn.ROW_MAJOR_LAYOUT)
+
+    forward = TracedForward(mesh, double, host_batch(mesh, 0)[1], ttnn.L1_MEMORY_CONFIG, SLOTS)
+    yield forward
+    forward.release()
+
+
+def read(mesh: Any, answer: Any) -> torch.Tensor:
+    import ttnn
+
+    return ttnn.to_torch(answer.wait(), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
+
+
+def test_three_batches_in_flight_each_get_their_own_answer_in_order(mesh: Any, traced: Any) -> None:
+    batches = [host_batch(mesh, 100.0 * index) for index in range(12)]
+    answers = []
+    for start in range(0, 12, SLOTS):
+        flights = [traced.start(batches[start + slot][1], slot) for slot in range(SLOTS)]
+        answers += [read(mesh, flight) for flight in flights]
+    for (memory, _), answer in zip(batches, answers, strict=True):
+        assert torch.equal(answer, 2 * memory.float())
+
+
+def test_an_answer_is_not_there_before_it_has_arrived(mesh: Any, traced: Any) -> None:
+    import ttnn
+
+    answer = traced.start(host_batch(mesh, 1.0)[1], 0)
+    with pytest.raises(AssertionError, match="before the copy from the device was waited for"):
+        ttnn.to_torch(answer.read()[0])
+    traced.drain()
+
+
+def test_a_buffer_refilled_in_flight_shows_in_the_answer(mesh: Any, traced: Any) -> None:
+    memory, host = host_batch(mesh, 1.0)
+    expected = 2 * memory.float()
+    flight = traced.start(host, 0)
+    memory.fill_(7.0)
+    assert not torch.equal(read(mesh, flight), expected)
+
+
+def test_a_slot_used_again_before_its_answer_was_read_shows_in_the_answer(mesh: Any, traced: Any) -> None:
+    memory, first = host_batch(mesh, 1.0)
+    flight = traced.start(first, 0)
+    traced.start(host_batch(mesh, 500.0)[1], 0)
+    traced.drain()
+    assert not torch.equal(read(mesh, flight), 2 * memory.float())
+
+
+def test_the_next_upload_waits_for_no_computation(mesh: Any, traced: Any, goldens: Goldens) -> None:
+    import ttnn
+
+    from vit_actor.traced import COMPUTE, TRANSFER
+
+    traced.start(host_batch(mesh, 1.0)[1], 0)
+    traced.start(host_batch(mesh, 2.0)[1], 1)
+    ttnn.event_synchronize(ttnn.record_event(mesh, TRANSFER))
+    assert goldens.queues.pending[COMPUTE], "the second batch was computed before the transfers behind it were done"
+    traced.drain()
+
+
+def test_an_input_that_moved_since_the_capture_is_refused(mesh: Any, traced: Any) -> None:
+    import ttnn
+
+    stayed = traced._input
+    traced._input = ttnn.to_memory_config(traced._arrivals, ttnn.L1_MEMORY_CONFIG)
+    with pytest.raises(DeviceError, match="input has moved"):
+        traced.start(host_batch(mesh, 1.0)[1], 0)
+    traced._input = stayed
+
+
+def test_a_replay_reads_the_address_it_was_captured_with(mesh: Any, goldens: Goldens) -> None:
+    import ttnn
+
+    captured = ttnn.from_torch(torch.ones(32, 64), layout=ttnn.TILE_LAYOUT, dtype=ttnn.bfloat16, device=mesh)
+    ttnn.multiply(captured, 2.0)
+    trace = ttnn.begin_trace_capture(mesh, cq_id=0)
+    doubled = ttnn.multiply(captured, 2.0)
+    ttnn.end_trace_capture(mesh, trace, cq_id=0)
+    moved = ttnn.from_torch(torch.full((32, 64), 5.0), layout=ttnn.TILE_LAYOUT, dtype=ttnn.bfloat16, device=mesh)
+    ttnn.execute_trace(mesh, trace, cq_id=0, blocking=True)
+    assert moved.buffer_address() != captured.buffer_address()
+    assert torch.equal(ttnn.to_torch(doubled), torch.full((32, 64), 2.0))
+
+
+def test_a_program_first_met_during_capture_is_refused_as_the_device_would(mesh: Any, goldens: Goldens) -> None:
+    import ttnn
+
+    values = ttnn.from_torch(torch.ones(96, 32), layout=ttnn.TILE_LAYOUT, dtype=ttnn.bfloat16, device=mesh)
+    trace = ttnn.begin_trace_capture(mesh, cq_id=0)
+    ttnn.exp(values)
+    with pytest.raises(AssertionError, match="compiled during capture"):
+        ttnn.end_trace_capture(mesh, trace, cq_id=0)

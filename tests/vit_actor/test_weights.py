@@ -1,0 +1,124 @@
+"""A checkpoint's tensors in the device's layout do what they did in transformers'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import ViTForImageClassification
+
+from vit_actor.errors import UserError
+from vit_actor.geometry import Geometry, geometry
+from vit_actor.preprocess import Preprocess
+from vit_actor.weights import CENTRE, Weights, arrange
+
+TINY = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_labels": 10,
+}
+UNEVEN = Preprocess(32, 32, 2, scale=(1 / 255 / 0.2, 1 / 255 / 0.3, 1 / 255 / 0.4), shift=(-2.0, -1.5, -1.0))
+
+Build = Callable[..., ViTForImageClassification]
+
+
+def arranged(model: ViTForImageClassification, preprocess: Preprocess = UNEVEN) -> tuple[Weights[torch.Tensor], Geometry]:
+    size = geometry(model.config, images_per_chip=8)
+    return arrange(model.state_dict(), model.config, preprocess, size), size
+
+
+def test_embeddings_of_raw_pixels_equal_those_of_normalised_images(random_vit: Build) -> None:
+    model = random_vit(**TINY)
+    weights, size = arranged(model)
+    images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    lines = images.reshape(3, 4, 8, 4, 24).transpose(2, 3).reshape(3, 16, 192)
+    rows = torch.full((3, size.padded_tokens, size.pixels), CENTRE)
+    rows[:, 1:17, :192] = lines
+    embedded = (rows.float() - CENTRE) @ weights.patches + weights.tokens
+    normalised = images.float() * torch.tensor(UNEVEN.scale) + torch.tensor(UNEVEN.shift)
+    with torch.no_grad():
+        expected = model.vit.embeddings(normalised.permute(0, 3, 1, 2))
+    torch.testing.assert_close(embedded[:, : size.tokens], expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(embedded[:, size.tokens :], torch.zeros(3, size.padded_tokens - size.tokens, 64))
+
+
+def test_each_head_finds_its_query_key_and_value_side_by_side(random_vit: Build) -> None:
+    model = random_vit(**TINY)
+    layer, attention = arranged(model)[0].layers[1], model.vit.layers[1].attention
+    hidden = torch.randn(5, 64)
+    query, key, value = (hidden @ layer.qkv.weight + layer.qkv.bias).unflatten(1, (2, 3, 32)).unbind(2)
+    for grouped, linear in ((query, attention.q_proj), (key, attention.k_proj), (value, attention.v_proj)):
+        torch.testing.assert_close(grouped.flatten(1), linear(hidden), atol=1e-6, rtol=1e-5)
+
+
+def test_classifier_padding_scores_zero_and_leaves_the_classes_alone(random_vit: Build) -> None:
+    model = random_vit(**TINY)
+    weights, size = arranged(model)
+    hidden = torch.randn(5, 64)
+    scores = hidden @ weights.classifier.weight + weights.classifier.bias
+    torch.testing.assert_close(scores[:, :10], model.classifier(hidden), atol=1e-6, rtol=1e-5)
+    assert scores.shape == (5, size.padded_classes)
+    assert torch.equal(scores[:, 10:], torch.zeros(5, size.padded_classes - 10))
+
+
+def test_the_mask_shuts_out_padding_tokens_only(random_vit: Build) -> None:
+    weights, size = arranged(random_vit(**TINY))
+    probabilities = torch.softmax(torch.randn(8, 2, 32, size.padded_tokens) + weights.mask, dim=-1)
+    assert torch.equal(probabilities[..., size.tokens :], torch.zeros(8, 2, 32, size.padded_tokens - size.tokens))
+    assert probabilities[..., : size.tokens].min() > 0
+
+
+def test_names_of_the_hub_and_of_transformers_5_give_the_same_weights(random_vit: Build, tmp_path: Any) -> None:
+    from safetensors.torch import load_file
+
+    model = random_vit(**TINY)
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert "vit.encoder.layer.0.attention.attention.query.weight" in stored
+    assert "vit.layers.0.attention.q_proj.weight" in model.state_dict()
+    size = geometry(model.config, images_per_chip=8)
+    from_hub, from_model = arrange(stored, model.config, UNEVEN, size), arranged(model)[0]
+    torch.testing.assert_close(_flat(from_hub), _flat(from_model), atol=0, rtol=0)
+
+
+def test_a_model_without_query_key_value_biases_gets_zeros(random_vit: Build) -> None:
+    weights, _ = arranged(random_vit(**TINY, qkv_bias=False))
+    assert torch.equal(weights.layers[0].qkv.bias, torch.zeros(1, 192))
+
+
+def test_every_tensor_that_does_not_fit_the_configuration_is_named(random_vit: Build) -> None:
+    model = random_vit(**TINY)
+    tensors = dict(model.state_dict())
+    del tensors["vit.layers.1.mlp.fc2.bias"]
+    tensors["vit.pooler.dense.weight"] = torch.zeros(64, 64)
+    tensors["classifier.weight"] = torch.zeros(12, 64)
+    with pytest.raises(UserError) as error:
+        arrange(tensors, model.config, UNEVEN, geometry(model.config, images_per_chip=8))
+    message = str(error.value)
+    assert "vit.layers.1.mlp.fc2.bias missing" in message
+    assert "vit.pooler.dense.weight unexpected" in message
+    assert "classifier.weight is (12, 64) and should be (10, 64)" in message
+    assert "\n" not in message
+
+
+def _flat(weights: Weights[torch.Tensor]) -> torch.Tensor:
+    parts: list[torch.Tensor] = []
+
+    def collect(part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            parts.append(part.flatten())
+        elif isinstance(part, tuple):
+            for item in part:
+                collect(item)
+        else:
+            for item in vars(part).values():
+                collect(item)
+
+    collect(weights)
+    return torch.cat(parts)
