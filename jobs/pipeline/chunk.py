@@ -22,6 +22,7 @@ class Chunk:
 
     image_ids, labels, errors: one entry an image; label None where unknown, error None where the image was decoded.
     pixels: uint8 (decoded images, height, width, 3), in order.
+    cpu_seconds: CPU time that reading and decoding took, by all threads of the process that did it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Chunk:
     labels: list[int | None]
     errors: list[str | None]
     pixels: np.ndarray
+    cpu_seconds: float = 0.0
 
     def to_table(self) -> pa.Table:
         """One row; the pixels are wrapped, not copied."""
@@ -41,6 +43,7 @@ class Chunk:
                 "labels": pa.array([self.labels], pa.list_(pa.int32())),
                 "errors": pa.array([self.errors], pa.list_(pa.string())),
                 "shape": pa.array([list(self.pixels.shape)], pa.list_(pa.int64())),
+                "cpu_seconds": pa.array([self.cpu_seconds]),
                 "pixels": pixels,
             }
         )
@@ -61,6 +64,7 @@ class Chunk:
             labels=table["labels"][0].as_py(),
             errors=table["errors"][0].as_py(),
             pixels=pixels.reshape(shape),
+            cpu_seconds=table["cpu_seconds"][0].as_py(),
         )
 
     def without(self, lost: set[int], error: str) -> Chunk:

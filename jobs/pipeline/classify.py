@@ -71,7 +71,7 @@ class Classifier:
                 "rows": pa.ListArray.from_arrays(
                     pa.array([0, rows.num_rows], pa.int32()), rows.to_struct_array().combine_chunks()
                 ),
-                "footer": [json.dumps({**self._identity, "chunk": chunk.name})],
+                "footer": [json.dumps({**self._identity, "chunk": chunk.name, "read_cpu_seconds": chunk.cpu_seconds})],
             }
         )
 
