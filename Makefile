@@ -17,7 +17,7 @@ lint: .venv/ready
 	.venv/bin/mypy
 
 bench: .venv/ready  ## every benchmark, one after the other; figures, never a pass or fail
-	for name in decode overlap pipeline cpu_model peer; do $(PYTHON) -m tests.benchmarks.$$name || exit 1; done
+	for name in decode overlap pipeline cpu_model peer growth; do $(PYTHON) -m tests.benchmarks.$$name || exit 1; done
 
 lock:  ## pin what requirements.in and requirements-dev.in ask for
 	for name in requirements requirements-dev; do \

@@ -1,0 +1,63 @@
+"""What streaming costs: decoding through Ray Data to a device that answers at once, against a plain multiprocessing pool.
+
+python -m tests.benchmarks.pipeline
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from jobs.pipeline.decode import decode
+from jobs.placement import Placement
+from jobs.session import ray_session
+from tests.benchmarks.bench import interleave, report
+from tests.benchmarks.corpora import photo_folder, random_checkpoint
+from tests.benchmarks.running import run_pipeline
+from vit_actor.checkpoint import load_checkpoint
+from vit_actor.preprocess import Preprocess
+
+IMAGES = 16_384
+INSTANT = "compute=1us,upload=0us,readback=0us,compile=0s"
+
+
+def decode_files(work: tuple[list[Path], Preprocess]) -> int:
+    """The pool's task: read and decode, keep nothing."""
+    paths, preprocess = work
+    out = np.empty(preprocess.shape, np.uint8)
+    for path in paths:
+        decode(path.read_bytes(), preprocess, out)
+    return len(paths)
+
+
+def main() -> None:
+    cores = len(os.sched_getaffinity(0))
+    placement = Placement("simulated", actors=1, cpus=0, boards=0, decode_cpus=1)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = photo_folder(Path(scratch) / "data", IMAGES)
+        model = random_checkpoint(Path(scratch) / "model", "tiny")
+        preprocess = load_checkpoint(str(model)).preprocess
+        paths = sorted(data.iterdir())
+        parts = [(paths[i : i + 512], preprocess) for i in range(0, IMAGES, 512)]
+        with multiprocessing.get_context("spawn").Pool(cores) as pool, ray_session(None):
+            runs = interleave(
+                {
+                    f"multiprocessing pool of {cores}": lambda: sum(pool.imap_unordered(decode_files, parts)),
+                    "this pipeline, end to end": lambda: run_pipeline(data, model, placement, INSTANT),
+                },
+                rounds=3,
+            )
+    report(
+        f"Decode of {IMAGES:,} photographs on {cores} cores; the pipeline's device is simulated and answers at once",
+        runs,
+        f"multiprocessing pool of {cores}",
+        Path("out/benchmarks/pipeline.parquet"),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The pipeline's stages inside a benchmark's own Ray session, as jobs.imagenet puts them together."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+
+from jobs.ledger import open_ledger
+from jobs.pipeline.commit import Predictions
+from jobs.pipeline.sources import open_source
+from jobs.pipeline.stream import classify, commit, read
+from jobs.placement import Placement
+from vit_actor.checkpoint import load_checkpoint
+from vit_actor.opening import DeviceRequest
+
+_runs = itertools.count()
+
+
+def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = "") -> int:
+    """Classify a folder and commit its predictions to a temporary place; the number of images that got a row."""
+    checkpoint = load_checkpoint(str(model))
+    with tempfile.TemporaryDirectory() as out:
+        ledger, predictions = open_ledger(out), Predictions(out)
+        chunks = read(
+            open_source(str(data), checkpoint_classes=checkpoint.class_names),
+            preprocess=checkpoint.preprocess,
+            predictions=predictions,
+            placement=placement,
+            ledger=ledger,
+            resume=False,
+        )
+        request = DeviceRequest(
+            device=placement.device,
+            name=checkpoint.name,
+            path=checkpoint.path,
+            digest=checkpoint.digest,
+            batch_size=64,
+            threads=placement.threads,
+            precision="auto",
+            simulate=simulate,
+        )
+        identity = {"run_id": f"benchmark-{next(_runs)}", "attempt": 1, "versions": {}}
+        classified = classify(chunks, request, placement=placement, identity=identity, ledger=ledger, limit_seconds=120)
+        return sum(sum(table["images"].to_pylist()) for table in commit(classified, predictions))
