@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parse_args(arguments)
     client = connect(args.address)
-    logging.getLogger("ray").setLevel(logging.ERROR)  # or it tells at length which files it does not upload
+    logging.disable(logging.WARNING)  # or Ray tells at length which files it does not upload
     entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
     # The server's copy of this directory is cached by its content: a second job uploads nothing.
     job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(PROJECT)})

@@ -1,0 +1,174 @@
+"""Jobs on a real job server with token authentication: logs, exit codes, stopping, what is uploaded, and who is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.conftest import ROOT, Finished, free_port, run_module
+
+RAY = str(Path(sys.executable).parent / "ray")
+START_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class JobServer:
+    environment: dict[str, str]
+    """Of a client: address, token and a home of its own."""
+
+    def submit(self, *arguments: str, **environment: str) -> Finished:
+        return run_module("cluster.submit", *arguments, environment=self.environment | environment, timeout=100)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
+    directory = tmp_path_factory.mktemp("job-server")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
+        "HOME": str(directory),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the job's `python` is the node's
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    dashboard = free_port()
+    options = [f"--port={free_port()}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}"]
+    options += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--object-store-memory=500000000"]
+    with open(directory / "log", "w") as log:
+        head = subprocess.Popen(
+            [RAY, "start", "--head", "--block", *options, "--disable-usage-stats"],
+            env=environment,
+            cwd=directory,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_until_it_answers(address)
+        yield JobServer(environment | {"RAY_API_SERVER_ADDRESS": address})
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)  # asked politely, it takes its time
+        head.wait()
+
+
+def wait_until_it_answers(address: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            urlopen(f"{address}/api/version", timeout=5)
+        except HTTPError:  # alive, and asks for the token
+            return
+        except URLError:
+            assert time.monotonic() < deadline, "the job server did not start"
+            time.sleep(0.2)
+
+
+def test_a_job_runs_to_its_report_and_its_log_arrives(server: JobServer, tmp_path: Path) -> None:
+    sample = ("--data", "jobs/sample/images", "--model", "jobs/sample/model", "--limit", "64", "--device", "cpu")
+    done = server.submit("jobs.imagenet", *sample, "--out", str(tmp_path / "out"))
+    assert done.code == 0, done.output
+    assert "top-1" in done.stdout
+    assert (tmp_path / "out/report/index.html").is_file()
+
+
+def test_a_job_that_a_user_got_wrong_ends_with_its_own_code_and_line(server: JobServer) -> None:
+    done = server.submit("jobs.report", "--out", "/nowhere")
+    assert done.code == 2, done.output
+    assert re.search(r"^error: .*/nowhere", done.stdout, re.MULTILINE)
+
+
+def test_stopping_a_job_ends_the_one_who_follows_it_with_143(server: JobServer) -> None:
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "cluster.submit", "http.server", "0"],
+        cwd=ROOT,
+        env=server.environment | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert follower.stderr
+        assert follower.stdout
+        job = follower.stderr.readline().partition(":")[0]
+        assert any("Serving HTTP" in line for line in follower.stdout)
+        subprocess.run([RAY, "job", "stop", job], env=server.environment, check=True, capture_output=True, timeout=60)
+        assert follower.wait(30) == 143
+    finally:
+        follower.kill()
+        follower.communicate()
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_get_back(server: JobServer) -> None:
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "cluster.submit", "http.server", "0"],
+        cwd=ROOT,
+        env=server.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert follower.stderr
+        job = follower.stderr.readline().partition(":")[0]
+        time.sleep(1)
+        follower.send_signal(signal.SIGINT)
+        _, err = follower.communicate(timeout=30)
+        assert follower.returncode == 130
+        assert f"ray job stop {job}" in err
+        status = subprocess.run([RAY, "job", "status", job], env=server.environment, capture_output=True, text=True, timeout=60)
+        assert re.search("PENDING|RUNNING", status.stdout + status.stderr)
+    finally:
+        follower.kill()
+        subprocess.run([RAY, "job", "stop", "--no-wait", job], env=server.environment, capture_output=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_the_documented_command_uploads_the_packages_and_little_else(server: JobServer) -> None:
+    done = subprocess.run(
+        [RAY, "job", "submit", "--working-dir", ".", "--", "bash", "-c", "ls -A; du -s -B1 --apparent-size ."],
+        cwd=ROOT,
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert {"cluster", "jobs", "vit_actor"} <= set(lines)
+    assert not {".git", ".venv", "tests", "out"} & set(lines)
+    (size,) = (int(line.split()[0]) for line in lines if line.endswith("\t."))
+    assert size < 10e6
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "Invalid authentication token"),
+        ({"RAY_AUTH_TOKEN": ""}, "couldn't find an authentication token"),
+        ({"RAY_AUTH_MODE": "disabled"}, "Missing authentication token"),
+    ],
+)
+def test_who_lacks_the_token_is_refused_in_one_line(server: JobServer, changed: dict[str, str], reason: str) -> None:
+    done = server.submit("jobs.imagenet", **changed)
+    assert done.code == 2
+    assert re.fullmatch(rf"error: --address .*{reason}; set RAY_AUTH_MODE=token .*\n", done.stderr)
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+    done = run_module("cluster.submit", "--address", f"http://127.0.0.1:{free_port()}", "jobs.imagenet")
+    assert done.code == 2
+    assert "no job server answers" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
