@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 
@@ -22,13 +22,17 @@ FORWARD_FLOPS = 60e9
 
 @dataclass(frozen=True)
 class Placement:
-    """actors: how many can run now. cpus and boards: what each reserves. decode_cpus: what each decode task reserves."""
+    """actors: how many can run now. cpus and boards: what each reserves. decode_cpus: what each decode task reserves.
+
+    grows: whether meshes that join later are used too.
+    """
 
     device: str
     actors: int
     cpus: float
     boards: int
     decode_cpus: float
+    grows: bool = False
 
     @property
     def threads(self) -> int:
@@ -64,11 +68,11 @@ def place(
         on_boards = bool(found)
         cpus = cpus_per_actor if cpus_per_actor is not None else min(1.0, min(cores) / 4)
         actors = found if on_boards else len(cores)
-        placement = Placement(device, actors, cpus, boards if on_boards else 0, min(1.0, min(cores) - cpus))
+        placement = Placement(device, actors, cpus, boards if on_boards else 0, min(1.0, min(cores) - cpus), grows=on_boards)
     if meshes is not None and meshes > placement.actors:
         raise UserError(f"--meshes {meshes}: the cluster has room for {placement.actors} ({_need(placement)} each)")
     if meshes is not None:
-        placement = Placement(placement.device, meshes, placement.cpus, placement.boards, placement.decode_cpus)
+        placement = replace(placement, actors=meshes, grows=False)
     _wait_until_free(placement, wait_seconds)
     return placement
 

@@ -39,7 +39,7 @@ MESHES = pa.schema(
         _field("p50_ms", pa.float64(), "median wall time of an iteration"),
         _field("p90_ms", pa.float64(), "90th percentile"),
         _field("p99_ms", pa.float64(), "99th percentile"),
-        _field("fps", pa.float64(), "images per second, first start to last completion; the device and its host loop only"),
+        _field("fps", pa.float64(), "images per second, warm-up's last answer to last answer; the device and its host loop only"),
         _field("compile_seconds", pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
         _field("host_ms", pa.float64(), "CPU time of the thread that drives the device, per iteration"),
         _field("host_share", pa.float64(), "host_ms / inference_ms: hidden under device time while below 1"),
@@ -78,8 +78,18 @@ def main(arguments: list[str] | None = None) -> int:
         )
         manifest = claim(args.out, describe(args, placement.device, checkpoint.digest, work), overwrite=args.overwrite)
         manifest.begin_attempt(args.out)
-        meshes = start_meshes(placement, device_request(args, checkpoint, placement), checkpoint.preprocess.shape, args.seed)
-        measured = drive_together(meshes, work)
+        try:
+            meshes = start_meshes(
+                placement,
+                device_request(args, checkpoint, placement),
+                checkpoint.preprocess.shape,
+                seed=args.seed,
+                wait_seconds=args.wait,
+            )
+            measured = drive_together(meshes, work)
+        except BaseException:
+            manifest.end_attempt(args.out, "failed")
+            raise
         manifest.end_attempt(args.out, "finished")
     table = mesh_table(measured, args.seed)
     write(args.out, manifest, table, measured)
@@ -94,12 +104,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--iterations", type=positive, default=LEAST_ITERATIONS, metavar="N", help="at least N per mesh (default: %(default)s)")
     add("--images", type=positive, metavar="N", help=f"at least N per mesh (default: {LEAST_IMAGES:,} on hardware)")
-    add("--seconds", type=float, metavar="S", help=f"at least S seconds (default: {LEAST_SECONDS:g} on hardware)")
+    add("--seconds", type=seconds, metavar="S", help=f"at least S seconds (default: {LEAST_SECONDS:g} on hardware)")
     add("--warmup", type=positive, default=10, metavar="N", help="iterations before the clock starts (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the random images; mesh i uses seed + i (default: %(default)s)")
     args = parser.parse_args(arguments)
     check_device_arguments(parser, args)
     return args
+
+
+def seconds(text: str) -> float:
+    """argparse type: a duration that ends."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return value
 
 
 def describe(args: argparse.Namespace, device: str, digest: str, work: Work) -> Manifest:

@@ -44,6 +44,10 @@ def read(
     context.target_max_block_size = 1
     # A mesh that does not open is given up for good after this many tries in a row; the others go on.
     context.max_consecutive_actor_init_deaths = 2 * placement.actors
+    # With every actor full (CALLS_PER_ACTOR + 1 chunks) the pool asks for more, which a mesh that joins late answers; about
+    # one in five waits for such a mesh. None is given up for a lull: it would have to compile again.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.1
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     roots = ray.data.from_items([{"root": root} for root in source.roots()])
     shards = roots.map_batches(partial(list_shards, source=source), **WHOLE, num_cpus=0, compute=FEW)
     settings = {"source": source, "preprocess": preprocess, "predictions": predictions, "ledger": ledger, "resume": resume}
@@ -65,7 +69,8 @@ def classify(
         fn_constructor_args=(open_device, identity, ledger, limit_seconds),
         **WHOLE,
         compute=ActorPoolStrategy(
-            size=placement.actors,
+            min_size=placement.actors,
+            max_size=None if placement.grows else placement.actors,
             max_tasks_in_flight_per_actor=CALLS_PER_ACTOR + 1,
             max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
             enable_true_multi_threading=True,
