@@ -1,0 +1,153 @@
+"""The launcher's, KubeRay's and systemd's files: valid to those who read them, and consistent with the project."""
+
+from __future__ import annotations
+
+import configparser
+import copy
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.autoscaler._private.commands import prepare_config
+from ray.autoscaler._private.util import validate_config
+
+from jobs.imagenet import parse
+from tests.cluster.fake_host import put
+from tests.conftest import ROOT
+
+CLUSTER = ROOT / "cluster"
+LAUNCHER: dict[str, Any] = yaml.safe_load((CLUSTER / "loudboxes.yaml").read_text())
+MANIFESTS: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_text()) for path in sorted((CLUSTER / "kubernetes").glob("*.yaml"))
+}
+KUBERAY = yaml.safe_load((ROOT / "tests/cluster/kuberay_v1.yaml").read_text())
+UNITS = sorted((CLUSTER / "systemd").glob("*.service"))
+
+
+def prepared(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    auth = LAUNCHER["auth"] | {"ssh_private_key": str(put(tmp_path / "key"))}
+    config: dict[str, Any] = prepare_config(copy.deepcopy(LAUNCHER) | {"auth": auth} | changes)
+    return config
+
+
+def test_the_launcher_config_passes_rays_own_schema_and_keeps_every_host(tmp_path: Path) -> None:
+    config = prepared(tmp_path)
+    validate_config(config)
+    (kind,) = config["available_node_types"].values()
+    # Fewer at least than at most, and Ray would send idle LoudBoxes away.
+    assert kind["min_workers"] == kind["max_workers"] == len(LAUNCHER["provider"]["worker_ips"]) == 3
+
+
+def test_rays_schema_refuses_a_misspelt_key(tmp_path: Path) -> None:
+    with pytest.raises(jsonschema.ValidationError, match="setup_comands"):
+        validate_config(prepared(tmp_path) | {"setup_comands": []})
+
+
+def test_what_the_launcher_copies_is_there_and_enough_for_the_commands_it_runs() -> None:
+    mounts = LAUNCHER["file_mounts"]
+    project = {here for here in mounts.values() if not here.startswith("~")}
+    assert all((ROOT / here).exists() for here in project)
+    for command in [*LAUNCHER["setup_commands"], *LAUNCHER["head_start_ray_commands"], *LAUNCHER["worker_start_ray_commands"]]:
+        for word in shlex.split(command):
+            if (script := word.removeprefix("~/loudbox-vit/")) != word and not script.startswith(".venv/"):
+                assert script.split("/")[0] in project
+                assert (ROOT / script).stat().st_mode & 0o111
+    installer = (CLUSTER / "install.sh").read_text()
+    assert set(re.findall(r"requirements[\w-]*\.txt", installer)) <= project
+    assert mounts["~/.ray/auth_token"] == "~/.ray/auth_token"
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_each_manifest_has_only_fields_that_kuberay_v1_knows(name: str) -> None:
+    kind = MANIFESTS[name]["kind"]
+    jsonschema.validate(MANIFESTS[name], KUBERAY | {"$ref": f"#/definitions/{kind}"})
+
+
+def test_the_schema_refuses_misspelt_missing_and_mistyped_fields() -> None:
+    def refused(change: Any) -> bool:
+        manifest = copy.deepcopy(MANIFESTS["raycluster"])
+        change(manifest["spec"])
+        return not jsonschema.Draft7Validator(KUBERAY | {"$ref": "#/definitions/RayCluster"}).is_valid(manifest)
+
+    assert refused(lambda spec: spec.update(authOption={"mode": "token"}))
+    assert refused(lambda spec: spec.pop("headGroupSpec"))
+    assert refused(lambda spec: spec["workerGroupSpecs"][0].update(replicas="4"))
+    assert refused(lambda spec: spec["headGroupSpec"]["rayStartParams"].update({"num-cpus": 0}))
+
+
+def pods() -> Iterator[dict[str, Any]]:
+    spec = MANIFESTS["raycluster"]["spec"]
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        yield group["template"]["spec"]
+
+
+def test_every_pod_asks_for_the_token_and_mounts_only_volumes_it_has() -> None:
+    assert MANIFESTS["raycluster"]["spec"]["authOptions"] == {"mode": "token"}
+    for pod in pods():
+        (container,) = pod["containers"]
+        assert {"name": "RAY_AUTH_MODE", "value": "token"} in container["env"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert pod["securityContext"]["runAsNonRoot"]
+
+
+def test_a_loudbox_pod_gets_four_boards_and_their_huge_pages_and_no_other_does() -> None:
+    head, loudbox, helper = (pod["containers"][0]["resources"]["limits"] for pod in pods())
+    assert (loudbox["tenstorrent.com/n300"], loudbox["hugepages-1Gi"]) == (4, "16Gi")
+    assert not {"tenstorrent.com/n300", "hugepages-1Gi"} & (head.keys() | helper.keys())
+
+
+def test_kubernetes_and_start_node_notice_a_lost_host_equally_fast_and_run_the_pinned_ray() -> None:
+    script = dict(re.findall(r"(RAY_health_check_\w+)=(\d+)", (CLUSTER / "start-node.sh").read_text()))
+    head = next(pods())["containers"][0]["env"]
+    assert {entry["name"]: entry["value"] for entry in head if "health_check" in entry["name"]} == script
+    assert len(script) == 4
+    pinned = re.search(r"^ray\[.*\]==(.+)$", (ROOT / "requirements.in").read_text(), re.MULTILINE)
+    assert pinned
+    assert MANIFESTS["raycluster"]["spec"]["rayVersion"] == pinned[1]
+
+
+def test_the_rayjob_runs_on_that_cluster_a_command_that_the_job_accepts() -> None:
+    spec = MANIFESTS["rayjob"]["spec"]
+    assert spec["clusterSelector"]["ray.io/cluster"] == MANIFESTS["raycluster"]["metadata"]["name"]
+    python, dash_m, module, *arguments = shlex.split(spec["entrypoint"])
+    assert (python, dash_m, module) == ("python", "-m", "jobs.imagenet")
+    args = parse(arguments)
+    mounted = [mount["mountPath"] for mount in next(pods())["containers"][0]["volumeMounts"]]
+    assert all(any(path.startswith(f"{mount}/") for mount in mounted) for path in (args.data, args.model, args.out))
+
+
+def test_the_image_copies_what_there_is_and_has_the_programs_its_installer_calls() -> None:
+    dockerfile = (CLUSTER / "kubernetes/Dockerfile").read_text()
+    sources = [word for line in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE) for word in line.split()]
+    assert {"jobs", "vit_actor", "cluster", "requirements.txt"} <= set(sources)
+    assert all((ROOT / source).exists() for source in sources)
+    assert re.search(r"^USER (?!0|root)\S+$", dockerfile, re.MULTILINE)
+    assert {"curl", "xz-utils", "wget"} <= set(dockerfile.split())
+    version = (ROOT / ".python-version").read_text().strip()
+    assert f"FROM python:{version}-" in dockerfile
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_each_unit_starts_its_node_unprivileged_and_again_when_it_ends(unit: Path, tmp_path: Path) -> None:
+    parsed = configparser.ConfigParser(interpolation=None, strict=False)
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    parsed.read(unit)
+    service = parsed["Service"]
+    script, role, *rest = service["ExecStart"].split()
+    assert (ROOT / script.removeprefix("/opt/loudbox-vit/")).is_file()
+    assert role == unit.stem.removeprefix("loudbox-")
+    assert rest[-1] == "--block"
+    assert (service["User"], service["Restart"], service["NoNewPrivileges"]) == ("loudbox", "always", "true")
+    if shutil.which("systemd-analyze"):
+        copied = put(tmp_path / unit.name, unit.read_text().replace("/opt/loudbox-vit", str(ROOT)))
+        command = ["systemd-analyze", "verify", "--man=no", str(copied)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")

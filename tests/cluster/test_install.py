@@ -1,0 +1,64 @@
+"""install.sh fetches the kernel compiler that ttnn names, once, and nothing that fails its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.fake_host import put
+from tests.conftest import ROOT
+
+COMPILER = "runtime/sfpi/compiler/bin/riscv-tt-elf-g++"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose packages are installed, with a ttnn that names a release of sfpi on this disk."""
+    release = tmp_path / "sfpi/releases/download/7.1.0"
+    compiler = put(tmp_path / "sfpi/compiler/bin/riscv-tt-elf-g++", "#!/bin/sh\n")
+    compiler.chmod(0o755)
+    archive = release / f"sfpi_7.1.0_{platform.machine()}_debian.txz"
+    release.mkdir(parents=True)
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(tmp_path / "sfpi/compiler", "sfpi/compiler")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    put(
+        tmp_path / "site/ttnn/tt_metal/sfpi-version",
+        f"sfpi_repo='file://{tmp_path}/sfpi'\nsfpi_version='7.1.0'\nsfpi_{platform.machine()}_debian_txz_hash='{digest}'\n",
+    )
+    put(tmp_path / "site/ttnn/__init__.py")
+    root = tmp_path / "project"
+    put(root / "requirements.txt", "ttnn\n")
+    put(root / ".venv/installed", "ttnn\n")
+    python = put(root / ".venv/bin/python", f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    script = put(root / "cluster/install.sh", (ROOT / "cluster/install.sh").read_text())
+    script.chmod(0o755)
+    return root
+
+
+def install(project: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([project / "cluster/install.sh"], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_compiler_lands_where_ttnn_looks_for_it_and_is_not_fetched_twice(project: Path) -> None:
+    done = install(project)
+    assert done.returncode == 0, done.stderr
+    compiler = project.parent / "site/ttnn" / COMPILER
+    assert compiler.stat().st_mode & 0o111
+    for archive in (project.parent / "sfpi/releases").rglob("*.txz"):
+        archive.unlink()
+    assert install(project).returncode == 0
+
+
+def test_an_archive_that_differs_from_the_checksum_is_not_unpacked(project: Path) -> None:
+    (archive,) = (project.parent / "sfpi/releases").rglob("*.txz")
+    archive.write_bytes(archive.read_bytes()[:-1] + b"?")
+    assert install(project).returncode != 0
+    assert not (project.parent / "site/ttnn/runtime").exists()
