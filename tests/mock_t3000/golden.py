@@ -50,7 +50,7 @@ def masked_softmax_sharded(scores: torch.Tensor, scale: float, mask: torch.Tenso
     return torch.softmax(scores * scale + mask[..., :1, :], dim=-1)
 
 
-SHARDED = {
+SHARDED: dict[str, Callable[..., Any]] = {
     "ttnn.transformer.split_query_key_value_and_split_heads": split_heads_sharded,
     "ttnn.scale_mask_softmax_in_place": masked_softmax_sharded,
 }

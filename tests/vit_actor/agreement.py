@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,11 @@ def mock_logits(
     mesh: Any,
     *,
     rounding: bool,
-    change: Any = lambda weights, staging: weights,
+    change: Callable[[Any, Any], Any] = lambda weights, staging: weights,
 ) -> tuple[torch.Tensor, Goldens]:
-    """Logits (n, classes) of up to 8 images on one chip, all chips being given the same; and what ran.
+    """Logits (n, classes) of n images, and what ran for the last batch.
 
+    Up to 8 images go to all chips alike, which are then computed once; more are spread over the chips.
     change: takes the arranged weights and the filled Staging, and returns the weights to use.
     """
     import ttnn
@@ -53,21 +55,26 @@ def mock_logits(
     from vit_actor.staging import Staging
     from vit_actor.ttnn_vit import place, plan, vit
 
-    size = geometry(model.config, images_per_chip=8)
-    weights = arrange(model.state_dict(), model.config, plain_preprocess(size.image_size), size)
-    padded = np.zeros((size.images, *images.shape[1:]), np.uint8)
-    padded[: len(images)] = images
+    size, chips = geometry(model.config, images_per_chip=8), mesh.get_num_devices()
+    preprocess = plain_preprocess(size.image_size)
+    weights, program = arrange(model.state_dict(), model.config, preprocess, size), plan(size)
     staging = Staging(size, mesh)
-    staging.put(np.tile(padded, (mesh.get_num_devices(), 1, 1, 1)))
-    weights = change(weights, staging)
+    alike = len(images) <= size.images
+    logits = []
     with Goldens(rounding=rounding) as goldens:
-        program = plan(size)
         arrivals = ttnn.allocate_tensor_on_device(staging.host.spec, mesh)
-        ttnn.copy_host_to_device_tensor(staging.host, arrivals)
-        pixels = ttnn.to_memory_config(arrivals, program.pixels_memory)
-        goldens.ops.clear()
-        logits = ttnn.to_torch(vit(pixels, place(weights, mesh), program))
-    return logits[: len(images), 0, : size.classes], goldens
+        for start in range(0, len(images), size.images * chips):
+            batch = images[start : start + size.images * chips]
+            padded = np.resize(batch, (size.images if alike else size.images * chips, *images.shape[1:]))
+            staging.put(np.tile(padded, (chips if alike else 1, 1, 1, 1)))
+            if start == 0:
+                placed = place(change(weights, staging), mesh)
+            ttnn.copy_host_to_device_tensor(staging.host, arrivals)
+            pixels = ttnn.to_memory_config(arrivals, program.pixels_memory)
+            goldens.ops.clear()
+            answer = ttnn.to_torch(vit(pixels, placed, program), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
+            logits.append(answer[: len(batch), 0, : size.classes])
+    return torch.cat(logits), goldens
 
 
 def centred_pcc(logits: torch.Tensor, expected: torch.Tensor) -> float:

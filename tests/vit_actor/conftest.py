@@ -29,6 +29,25 @@ def mesh(mock_environment: dict[str, str]) -> Iterator[Any]:
     ttnn.close_mesh_device(mesh)
 
 
+@pytest.fixture(scope="module")
+def environ(mock_environment: dict[str, str]) -> Iterator[pytest.MonkeyPatch]:
+    """The mock's variables, as processes that T3000Vit starts inherit them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in mock_environment.items():
+            patch.setenv(name, value)
+        patch.delenv("TT_VISIBLE_DEVICES", raising=False)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch without helpers: the goldens of a small model spend longer waking them than computing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def random_vit() -> Callable[..., ViTForImageClassification]:
     """A transformers ViT with random weights and biases: random_vit(hidden_size=384, ...), ViT-Base where not given."""

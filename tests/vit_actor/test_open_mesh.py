@@ -1,0 +1,104 @@
+"""Opening the mesh: the chips it was given, or the one line a user gets when they cannot be had."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vit_actor.checkpoint import load_checkpoint
+from vit_actor.errors import DeviceError
+
+ROOT = Path(__file__).parents[2]
+
+
+def opened(environment: dict[str, str], lines: str = "mesh = open_mesh(60); print(mesh.shape, mesh.get_num_devices())") -> str:
+    """What opening a mesh says in a process of its own."""
+    code = f"from vit_actor.t3000 import *\ntry:\n    {lines}\nexcept DeviceError as error:\n    print('DeviceError:', error)\n"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_mesh_takes_the_chips_of_the_board_it_was_given(mock_environment: dict[str, str]) -> None:
+    assert opened({**mock_environment, "TT_VISIBLE_DEVICES": "2"}) == "MeshShape([1, 2]) 2"
+
+
+def test_without_a_chip_the_error_says_where_to_look() -> None:
+    said = opened({})
+    assert said.startswith("DeviceError: no Tenstorrent chip found")
+    assert "\n" not in said
+
+
+def test_without_the_kernel_compiler_the_error_names_it(mock_environment: dict[str, str]) -> None:
+    without = {name: value for name, value in mock_environment.items() if name != "TT_METAL_RUNTIME_ROOT"}
+    said = opened(without)
+    assert said.startswith("DeviceError: the kernel compiler is not installed; install Tenstorrent's sfpi")
+    assert "\n" not in said
+
+
+def test_chips_that_do_not_come_up_are_given_up_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from vit_actor import t3000
+
+    stuck = tmp_path / "python"
+    stuck.write_text("#!/bin/sh\nexec sleep 60\n")
+    stuck.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stuck))
+    with pytest.raises(DeviceError, match=r"did not come up in 0.5 s: another process holds them or they hang") as error:
+        t3000.open_mesh(limit_seconds=0.5)
+    assert "tt-smi -r" in str(error.value)
+
+
+def test_boards_with_different_firmware_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vit_actor import t3000
+
+    for board, firmware in ((0, "80.15.0.0"), (1, "80.8.12.0")):
+        (tmp_path / f"tenstorrent!{board}").mkdir()
+        (tmp_path / f"tenstorrent!{board}" / "tt_fw_bundle_ver").write_text(firmware + "\n")
+    monkeypatch.setenv("TT_VISIBLE_DEVICES", "0,1")
+    found = t3000.firmware_versions(tmp_path)
+    assert found == {"0": "80.15.0.0", "1": "80.8.12.0"}
+    monkeypatch.setattr(t3000, "firmware_versions", lambda: found)
+    with pytest.raises(DeviceError, match=r"board 0: 80.15.0.0, board 1: 80.8.12.0"):
+        t3000.open_mesh()
+
+
+def test_another_release_of_ttnn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vit_actor import t3000
+
+    monkeypatch.setattr(t3000, "version", lambda name: "0.90.0")
+    with pytest.raises(DeviceError, match=r"ttnn 0.90.0 is installed, but 0.81"):
+        t3000.open_mesh()
+
+
+def test_a_mesh_larger_than_the_machine_is_explained(mock_environment: dict[str, str]) -> None:
+    import ttnn
+
+    from vit_actor.t3000 import _device_error
+
+    with pytest.raises(RuntimeError) as raised:
+        ttnn.open_mesh_device(ttnn.MeshShape(1, 9))
+    assert str(_device_error(raised.value)).startswith("fewer chips came up than the mesh needs")
+
+
+def test_processes_started_by_the_tests_do_not_find_the_mock(mock_environment: dict[str, str]) -> None:
+    code = "import os; print(sorted(name for name in os.environ if name.startswith('TT_METAL_MOCK')))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "TT_METAL_MOCK_CLUSTER_DESC_PATH" in mock_environment
+    assert child.stdout.strip() == "[]"
+
+
+def test_a_closed_device_says_so_and_closes_again(environ: pytest.MonkeyPatch, sample_directory: Path) -> None:
+    from vit_actor.t3000 import T3000Vit
+
+    device = T3000Vit(load_checkpoint(str(sample_directory / "model")), images_per_chip=1)
+    device.close()
+    device.close()
+    with pytest.raises(DeviceError, match="the mesh is closed"):
+        device.compile()
