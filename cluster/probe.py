@@ -156,7 +156,7 @@ def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
 def _open_and_tell(request: DeviceRequest, sender: Connection) -> None:
     try:
         sender.send(open_mesh(request))
-    except (DeviceError, UserError, RuntimeError) as error:  # RuntimeError is what ttnn raises
+    except (UserError, RuntimeError) as error:  # DeviceError is a RuntimeError, as is what ttnn raises
         sender.send((str(error).strip().splitlines() or [type(error).__name__])[0])
     sys.stdout.flush()
 

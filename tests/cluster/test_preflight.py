@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,11 +218,14 @@ def test_opening_a_mesh_answers_one_batch_through_the_device_interface() -> None
     assert opened.batch_seconds > 0
 
 
-def test_a_mesh_that_cannot_be_opened_is_one_failed_line(tmp_path: Path) -> None:
-    request = replace(device_request(str(ROOT / "jobs/sample/model")), digest="0" * 64)
-    check = try_mesh(request, limit_seconds=60)
-    assert check.status == "fail"
-    assert "differs between this host and the driver's" in check.found
+def test_a_mesh_that_cannot_be_opened_is_one_failed_line(
+    preflight: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TT_METAL_MOCK_CLUSTER_DESC_PATH", raising=False)
+    code, checks, _ = preflight(FakeHost(), "--open", "--model", str(ROOT / "jobs/sample/model"))
+    assert (code, checks["open mesh"]["status"]) == (1, "fail")
+    assert re.search("no Tenstorrent|No chips|/dev/tenstorrent", checks["open mesh"]["found"])
+    assert "\n" not in checks["open mesh"]["found"]
 
 
 def test_a_mesh_that_does_not_answer_is_given_up() -> None:
