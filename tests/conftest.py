@@ -10,12 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+# Ray reads these once, when it is first used in a process; the tests' clusters and the tests themselves share them.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,23 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """One head with 2 CPUs for the whole session; starting Ray is most of a short job's time."""
-    home = tmp_path_factory.mktemp("ray-home")
+    with ray_head(tmp_path_factory.mktemp("ray-home"), "--num-cpus=2") as cluster:
+        yield cluster
+
+
+@contextmanager
+def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
+    """A head node with these arguments of `ray start`, ended at the end of the block."""
     environment = {
         **os.environ,
         "HOME": str(home),
         "PYTHONPATH": str(ROOT),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     port = free_port()
     head = subprocess.Popen(
         [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
-        + ["--num-cpus=2", "--object-store-memory=1500000000", "--include-dashboard=false", "--disable-usage-stats"],
+        + ["--object-store-memory=1500000000", "--include-dashboard=false", "--disable-usage-stats", *resources],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -172,14 +172,11 @@ def test_a_mistake_costs_one_line_and_exit_code_2(
     tmp_path: Path,
     arguments: list[str],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     from jobs.command import run
     from jobs.imagenet import main
 
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "HOME"):
-        monkeypatch.setenv(name, ray_cluster.environment[name])
     filled = [a.format(tmp=tmp_path, sample=SAMPLE) for a in arguments]
     defaults = ["--model", str(MODEL), "--out", str(tmp_path / "out"), "--address", ray_cluster.address, "--wait", "1"]
     with pytest.raises(SystemExit) as stopped:
