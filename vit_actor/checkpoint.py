@@ -13,25 +13,16 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import ViTConfig
 
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
+from vit_actor.tensors import current_name, misfits
 
 DEFAULT_CHECKPOINT = "google/vit-base-patch16-224"
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 FLOATS = {"F64", "F32", "F16", "BF16"}
-
-RENAMED = {
-    "attention.attention.query": "attention.q_proj",
-    "attention.attention.key": "attention.k_proj",
-    "attention.attention.value": "attention.v_proj",
-    "attention.output.dense": "attention.o_proj",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-}
-"""The parts of an encoder layer as files on the hub name them -> as transformers 5 does (it still saves the former)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ class Checkpoint:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The weights as stored, by the names transformers 5 gives them, whichever version wrote the file."""
-        return {_current_name(name): tensor for name, tensor in load_file(self.path / "model.safetensors").items()}
+        return {current_name(name): tensor for name, tensor in load_file(self.path / "model.safetensors").items()}
 
 
 def load_checkpoint(name: str) -> Checkpoint:
@@ -123,6 +114,10 @@ def _check_configuration(checkpoint: Checkpoint) -> None:
         raise _invalid_configuration("id2label names no classes")
     if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
         raise _invalid_configuration(f"hidden_size {config.hidden_size} over {config.num_attention_heads} attention heads")
+    if config.hidden_act != "gelu":
+        raise _invalid_configuration(f"hidden_act {config.hidden_act!r}, where a ViT has 'gelu'")
+    if min(config.patch_size, config.num_hidden_layers, config.intermediate_size) < 1:
+        raise _invalid_configuration("patch_size, num_hidden_layers and intermediate_size must be at least 1")
     try:
         preprocess = checkpoint.preprocess
     except ValueError as error:
@@ -137,22 +132,12 @@ def _check_configuration(checkpoint: Checkpoint) -> None:
 def _check_weights(checkpoint: Checkpoint) -> None:
     try:
         with safe_open(checkpoint.path / "model.safetensors", framework="pt") as file:
-            stored = {_current_name(key): file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            stored = {current_name(key): file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             shapes = {key: tuple(tensor.get_shape()) for key, tensor in stored.items()}
             types = {tensor.get_dtype() for tensor in stored.values()}
     except SafetensorError as error:
         raise UserError(f"model.safetensors is damaged ({_line(error)}); fetch it again") from None
-    try:
-        with torch.device("meta"):
-            expected = ViTForImageClassification(checkpoint.config).state_dict()
-    except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError) as error:
-        raise _invalid_configuration(_line(error)) from None
-    faults = [f"{key} is missing" for key in expected if key not in shapes]
-    faults += [
-        f"{key} is {shapes[key]} and should be {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in shapes and shapes[key] != tensor.shape
-    ]
+    faults = misfits(shapes, checkpoint.config)
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise UserError(f"model.safetensors does not fit config.json: {'; '.join(faults[:3])}{more}")
@@ -164,15 +149,6 @@ def _check_weights(checkpoint: Checkpoint) -> None:
 
 def _invalid_configuration(reason: str) -> UserError:
     return UserError(f"config.json is not a valid ViT configuration ({reason}); restore the checkpoint's own file")
-
-
-def _current_name(name: str) -> str:
-    """transformers up to 4 and on the hub -> transformers 5; names that did not change stay."""
-    if not name.startswith("vit.encoder.layer."):
-        return name
-    index, part = name.removeprefix("vit.encoder.layer.").split(".", 1)
-    stem, _, kind = part.rpartition(".")
-    return f"vit.layers.{index}.{RENAMED.get(stem, stem)}.{kind}"
 
 
 def _line(error: Exception) -> str:

@@ -35,8 +35,9 @@ class Device(Protocol):
     batch_size: int
     """Images per full batch, over the whole mesh."""
 
-    description: str
-    """One line for reports: what runs, on what, at which precision. Starts with 'simulated' if it is."""
+    @property
+    def description(self) -> str:
+        """One line for reports: what runs, on what, at which precision. Starts with 'simulated' if it is."""
 
     def compile(self) -> float:
         """Load weights, compile, capture the trace; seconds it took. Calling it again returns the same number."""

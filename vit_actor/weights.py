@@ -10,19 +10,10 @@ from transformers import ViTConfig
 from vit_actor.errors import UserError
 from vit_actor.geometry import TILE, Geometry
 from vit_actor.preprocess import Preprocess
+from vit_actor.tensors import current_name, misfits
 
 CENTRE = 128
 """Subtracted from every uint8 pixel on the device: the result is exact in bfloat16 and nearly zero-mean."""
-
-_RENAMED = {
-    "attention.attention.query": "attention.q_proj",
-    "attention.attention.key": "attention.k_proj",
-    "attention.attention.value": "attention.v_proj",
-    "attention.output.dense": "attention.o_proj",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-}
-"""What files on the hub call the parts of an encoder block -> what models in transformers 5 do."""
 
 
 @dataclass(frozen=True)
@@ -140,57 +131,8 @@ def _norm(named: dict[str, torch.Tensor], name: str) -> Norm[torch.Tensor]:
 
 
 def _checked(tensors: dict[str, torch.Tensor], config: ViTConfig) -> dict[str, torch.Tensor]:
-    """The tensors in float32 by their transformers 5 names, exactly those that the configuration calls for."""
-    named = {_current_name(name): tensor.float() for name, tensor in tensors.items()}
-    expected = _expected_shapes(config)
-    missing = sorted(expected.keys() - named.keys())
-    extra = sorted(named.keys() - expected.keys())
-    misshapen = [
-        f"{name} is {tuple(named[name].shape)} and should be {shape}"
-        for name, shape in expected.items()
-        if name in named and tuple(named[name].shape) != shape
-    ]
-    faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(extra)} unexpected"] * bool(extra) + misshapen
-    if faults:
+    """The tensors in float32 by their transformers 5 names, all that the configuration calls for."""
+    named = {current_name(name): tensor.float() for name, tensor in tensors.items()}
+    if faults := misfits({name: tuple(tensor.shape) for name, tensor in named.items()}, config):
         raise UserError(f"model.safetensors does not fit config.json: {'; '.join(faults)}")
     return named
-
-
-def _current_name(name: str) -> str:
-    if not name.startswith("vit.encoder.layer."):
-        return name
-    index, part = name.removeprefix("vit.encoder.layer.").split(".", 1)
-    stem, _, kind = part.rpartition(".")
-    return f"vit.layers.{index}.{_RENAMED.get(stem, stem)}.{kind}"
-
-
-def _expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
-    hidden, mlp, patch = config.hidden_size, config.intermediate_size, config.patch_size
-    tokens = (config.image_size // patch) ** 2 + 1
-    shapes: dict[str, tuple[int, ...]] = {
-        "vit.embeddings.cls_token": (1, 1, hidden),
-        "vit.embeddings.position_embeddings": (1, tokens, hidden),
-        "vit.embeddings.patch_embeddings.projection.weight": (hidden, 3, patch, patch),
-        "vit.embeddings.patch_embeddings.projection.bias": (hidden,),
-    }
-
-    def vector(name: str, size: int) -> None:
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (size,)
-
-    def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = (outputs, inputs)
-        if bias:
-            shapes[f"{name}.bias"] = (outputs,)
-
-    for index in range(config.num_hidden_layers):
-        prefix = f"vit.layers.{index}."
-        for part in "qkv":
-            linear(f"{prefix}attention.{part}_proj", hidden, hidden, config.qkv_bias)
-        linear(f"{prefix}attention.o_proj", hidden, hidden)
-        vector(prefix + "layernorm_before", hidden)
-        vector(prefix + "layernorm_after", hidden)
-        linear(prefix + "mlp.fc1", hidden, mlp)
-        linear(prefix + "mlp.fc2", mlp, hidden)
-    vector("vit.layernorm", hidden)
-    linear("classifier", hidden, config.num_labels)
-    return shapes

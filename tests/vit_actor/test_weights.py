@@ -96,13 +96,13 @@ def test_every_tensor_that_does_not_fit_the_configuration_is_named(random_vit: B
     model = random_vit(**TINY)
     tensors = dict(model.state_dict())
     del tensors["vit.layers.1.mlp.fc2.bias"]
-    tensors["vit.pooler.dense.weight"] = torch.zeros(64, 64)
+    tensors["vit.adapter.weight"] = torch.zeros(64, 64)
     tensors["classifier.weight"] = torch.zeros(12, 64)
     with pytest.raises(UserError) as error:
         arrange(tensors, model.config, UNEVEN, geometry(model.config, images_per_chip=8))
     message = str(error.value)
-    assert "vit.layers.1.mlp.fc2.bias missing" in message
-    assert "vit.pooler.dense.weight unexpected" in message
+    assert "vit.layers.1.mlp.fc2.bias is missing" in message
+    assert "vit.adapter.weight is unexpected" in message
     assert "classifier.weight is (12, 64) and should be (10, 64)" in message
     assert "\n" not in message
 

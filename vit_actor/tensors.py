@@ -1,0 +1,73 @@
+"""What the tensors of a ViT checkpoint are called and how large they are, whichever transformers version wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transformers import ViTConfig
+
+RENAMED = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+"""What files on the hub call the parts of an encoder block -> what models in transformers 5 do."""
+
+
+def current_name(name: str) -> str:
+    """transformers up to 4 and on the hub -> transformers 5; names that did not change stay."""
+    if not name.startswith("vit.encoder.layer."):
+        return name
+    index, part = name.removeprefix("vit.encoder.layer.").split(".", 1)
+    stem, _, kind = part.rpartition(".")
+    return f"vit.layers.{index}.{RENAMED.get(stem, stem)}.{kind}"
+
+
+def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a configuration calls for, by its transformers 5 name."""
+    hidden, mlp, patch = config.hidden_size, config.intermediate_size, config.patch_size
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    tokens = (height // patch) * (width // patch) + 1
+    shapes: dict[str, tuple[int, ...]] = {
+        "vit.embeddings.cls_token": (1, 1, hidden),
+        "vit.embeddings.position_embeddings": (1, tokens, hidden),
+        "vit.embeddings.patch_embeddings.projection.weight": (hidden, 3, patch, patch),
+        "vit.embeddings.patch_embeddings.projection.bias": (hidden,),
+    }
+
+    def vector(name: str, size: int) -> None:
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (size,)
+
+    def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = (outputs, inputs)
+        if bias:
+            shapes[f"{name}.bias"] = (outputs,)
+
+    for index in range(config.num_hidden_layers):
+        prefix = f"vit.layers.{index}."
+        for part in "qkv":
+            linear(f"{prefix}attention.{part}_proj", hidden, hidden, config.qkv_bias)
+        linear(f"{prefix}attention.o_proj", hidden, hidden)
+        vector(prefix + "layernorm_before", hidden)
+        vector(prefix + "layernorm_after", hidden)
+        linear(prefix + "mlp.fc1", hidden, mlp)
+        linear(prefix + "mlp.fc2", mlp, hidden)
+    vector("vit.layernorm", hidden)
+    linear("classifier", hidden, config.num_labels)
+    return shapes
+
+
+def misfits(found: Mapping[str, tuple[int, ...]], config: ViTConfig) -> list[str]:
+    """What is wrong with tensors of these current names and shapes, one text a tensor; empty when they fit.
+
+    A pooler is no fault: checkpoints pretrained with one keep it, and the classifier does not look at it.
+    """
+    expected = expected_shapes(config)
+    faults = [f"{name} is missing" for name in expected if name not in found]
+    faults += [f"{name} is unexpected" for name in found if name not in expected and not name.startswith("vit.pooler.")]
+    return faults + [
+        f"{name} is {found[name]} and should be {shape}" for name, shape in expected.items() if found.get(name, shape) != shape
+    ]
