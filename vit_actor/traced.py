@@ -52,6 +52,7 @@ class TracedForward:
     ) -> None:
         """Compile `forward` and capture it. example: a host tensor like those to come; input_memory: where forward wants it."""
         self._mesh = mesh
+        self._forward = forward  # holds the weights: the trace reads them where they are
         self._arrivals = ttnn.allocate_tensor_on_device(example.spec, mesh)
         ttnn.copy_host_to_device_tensor(example, self._arrivals)
         self._input = ttnn.to_memory_config(self._arrivals, input_memory)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import ViTForImageClassification
 
 from tests.mock_t3000.golden import Goldens
@@ -101,6 +102,20 @@ def test_batches_abandoned_in_flight_leave_no_trace_in_the_next(device: Any, mod
     images = random_images(64, 64, 42)
     (result,) = device.classify([images])
     assert_answers(result, images, model)
+
+
+def test_memory_taken_after_the_capture_is_none_that_the_trace_reads(device: Any, model: ViTForImageClassification) -> None:
+    import ttnn
+
+    device.compile()
+    taken = [
+        ttnn.from_torch(torch.full((1, 1, rows, 64), 1e3), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device._mesh)
+        for rows in (32, 64, 96, 192, 256, 1024) * 8
+    ]
+    images = random_images(64, 64, 7)
+    (result,) = device.classify([images])
+    assert_answers(result, images, model)
+    assert len(taken) == 48
 
 
 def test_seconds_add_up_to_the_time_the_device_was_busy(device: Any) -> None:
