@@ -218,6 +218,7 @@ def test_opening_a_mesh_answers_one_batch_through_the_device_interface() -> None
     assert opened.batch_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_mesh_that_cannot_be_opened_is_one_failed_line(
     preflight: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
