@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from jobs.placement import Placement
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
@@ -30,11 +31,13 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     add("--wait", type=float, default=60, metavar="S", help="seconds to wait for busy resources (default: %(default)s)")
 
 
-def check_device_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with one line for arguments that contradict each other; raises UserError for a timing that makes no sense."""
     if args.simulate and args.device != "simulated":
         parser.error(f"--simulate goes with --device simulated, not {args.device}")
     SimulatedTiming.from_spec(args.simulate)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in args.out and not os.path.isabs(args.out):
+        parser.error(f"--out {args.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI")
 
 
 def device_request(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> DeviceRequest:

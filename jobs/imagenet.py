@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import ray
 from tqdm import tqdm
 
-from jobs.arguments import add_device_arguments, add_out_arguments, check_device_arguments, device_request, positive
+from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, positive
 from jobs.command import STOPPED, TOO_MANY_ERRORS, JobFailed, root_cause, run
 from jobs.ledger import open_ledger
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
@@ -103,7 +103,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other")
-    check_device_arguments(parser, args)
+    check_arguments(parser, args)
     return args
 
 

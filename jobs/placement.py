@@ -53,6 +53,12 @@ def place(
     found = sum(int(host.get(BOARDS, 0)) // boards for host in hosts)
     if device == "auto":
         device = "t3000" if found else "cpu"
+    if device == "t3000" and any(int(host.get(BOARDS, 0)) % boards for host in hosts):
+        counts = sorted({int(host.get(BOARDS, 0)) for host in hosts})
+        raise UserError(
+            f"hosts offer {counts} {BOARDS}, not whole meshes of {boards} boards: Ray counts every entry of /dev/tenstorrent, "
+            "by-id too; start nodes with cluster/start-node.sh, or pass --boards-per-mesh"
+        )
     if device == "t3000" and not found:
         most = max(int(host.get(BOARDS, 0)) for host in hosts)
         raise UserError(

@@ -48,6 +48,10 @@ def ray_session(address: str | None) -> Iterator[None]:
                 include_dashboard=None if address else False,
                 _node_ip_address=None if address else "127.0.0.1",
             )
+    except ray.exceptions.AuthenticationError:
+        raise UserError(
+            f"--address {address}: the cluster refuses this token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
+        ) from None
     except ConnectionError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

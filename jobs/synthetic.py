@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.arguments import add_device_arguments, add_out_arguments, check_device_arguments, device_request, positive
+from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, positive
 from jobs.command import run
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.meshes import Measured, Work, drive_together, start_meshes, system_fps
@@ -108,7 +108,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--warmup", type=positive, default=10, metavar="N", help="iterations before the clock starts (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the random images; mesh i uses seed + i (default: %(default)s)")
     args = parser.parse_args(arguments)
-    check_device_arguments(parser, args)
+    check_arguments(parser, args)
     return args
 
 
