@@ -87,8 +87,11 @@ def geometry(config: ViTConfig, images_per_chip: int) -> Geometry:
         raise UserError(f"model has {config.num_channels} input channels; the t3000 device takes RGB images only")
     if config.hidden_act != "gelu":
         raise UserError(f"model uses the activation {config.hidden_act}; the t3000 device has gelu only")
-    if config.image_size % config.patch_size:
-        raise UserError(f"model's image size {config.image_size} does not divide into patches of {config.patch_size}")
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    if height != width:
+        raise UserError(f"model takes images of {height}x{width}; the t3000 device takes square ones only")
+    if height % config.patch_size:
+        raise UserError(f"model's image size {height} does not divide into patches of {config.patch_size}")
     for name, size in (("hidden size", config.hidden_size), ("MLP size", config.intermediate_size)):
         if size % TILE:
             raise UserError(f"model's {name} {size} does not divide into tiles of {TILE}; the t3000 device cannot run it")
@@ -98,13 +101,13 @@ def geometry(config: ViTConfig, images_per_chip: int) -> Geometry:
 
     hidden_t, mlp_t = config.hidden_size // TILE, config.intermediate_size // TILE
     columns = _most_columns(gcd(hidden_t, mlp_t))
-    patches = config.image_size // config.patch_size
+    patches = height // config.patch_size
     tokens = patches**2 + 1
     return Geometry(
         images=images_per_chip,
         columns=columns,
         attention_columns=_most_columns(config.num_attention_heads),
-        image_size=config.image_size,
+        image_size=height,
         patch_size=config.patch_size,
         patches=patches,
         tokens=tokens,

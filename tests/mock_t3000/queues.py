@@ -23,11 +23,24 @@ class Event:
     reached: bool = False
 
 
+@dataclass(frozen=True)
+class Wait:
+    """Holds its queue until the event is reached."""
+
+    event: Event
+
+
 @dataclass
 class Queues:
-    """Two command queues, and the traces captured from the first."""
+    """Two command queues, and the traces captured from the first.
 
-    pending: tuple[deque[Command | Event], deque[Command | Event]] = field(default_factory=lambda: (deque(), deque()))
+    ahead: a queue that, against the rule, runs as soon and as far as its events allow: the other extreme.
+    """
+
+    ahead: int | None = None
+    pending: tuple[deque[Command | Event | Wait], deque[Command | Event | Wait]] = field(
+        default_factory=lambda: (deque(), deque())
+    )
     traces: dict[int, list[Command]] = field(default_factory=dict)
     capture: list[Command] | None = None
     captured: int = 0
@@ -37,26 +50,39 @@ class Queues:
         if self.capture is not None:
             self.capture.append(command)
         else:
-            self.pending[queue].append(command)
+            self._append(queue, command)
 
     def record(self, queue: int) -> Event:
         event = Event(queue)
-        self.pending[queue].append(event)
+        self._append(queue, event)
         return event
 
     def wait(self, queue: int, event: Event) -> None:
         """Hold the queue until the event, without holding the caller."""
-        self.pending[queue].append(lambda: self.synchronize(event))
+        self._append(queue, Wait(event))
 
     def synchronize(self, event: Event) -> None:
         """Run what the event needs."""
         while not event.reached:
             assert self.pending[event.queue], "waits for an event that no queue will reach"
-            command = self.pending[event.queue].popleft()
-            if isinstance(command, Event):
-                command.reached = True
-            else:
-                command()
+            self._run_next(event.queue)
+
+    def _append(self, queue: int, item: Command | Event | Wait) -> None:
+        self.pending[queue].append(item)
+        if self.ahead is None:
+            return
+        running = self.pending[self.ahead]
+        while running and not (isinstance(running[0], Wait) and not running[0].event.reached):
+            self._run_next(self.ahead)
+
+    def _run_next(self, queue: int) -> None:
+        item = self.pending[queue].popleft()
+        if isinstance(item, Event):
+            item.reached = True
+        elif isinstance(item, Wait):
+            self.synchronize(item.event)
+        else:
+            item()
 
     def finish(self) -> None:
         """Run everything."""
@@ -75,7 +101,8 @@ class Queues:
         self.traces[trace], self.capture = self.capture, None
 
     def execute_trace(self, trace: int, queue: int) -> None:
-        self.pending[queue].extend(self.traces[trace])
+        for command in self.traces[trace]:
+            self._append(queue, command)
 
     def release_trace(self, trace: int) -> None:
         self.finish()

@@ -49,6 +49,7 @@ def test_a_patch_that_fills_no_whole_tiles_is_padded() -> None:
         ({"hidden_size": 200, "num_attention_heads": 2}, "hidden size 200 does not divide into tiles of 32"),
         ({"intermediate_size": 3000}, "MLP size 3000 does not divide into tiles of 32"),
         ({"image_size": 225}, "image size 225 does not divide into patches of 16"),
+        ({"image_size": (224, 160)}, "images of 224x160"),
         ({"num_channels": 1}, "1 input channels"),
         ({"hidden_act": "relu"}, "activation relu"),
     ],

@@ -19,15 +19,20 @@ from vit_actor.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def device(environ: pytest.MonkeyPatch, sample_directory: Path, one_thread: None) -> Iterator[Any]:
+def goldens(mock_environment: dict[str, str]) -> Iterator[Goldens]:
+    with Goldens(rounding=False) as goldens:
+        yield goldens
+
+
+@pytest.fixture(scope="module")
+def device(environ: pytest.MonkeyPatch, sample_directory: Path, goldens: Goldens, one_thread: None) -> Iterator[Any]:
     """The bundled model on a mock T3000, with true float32 numbers."""
     from vit_actor.t3000 import T3000Vit
 
-    with Goldens(rounding=False):
-        device = T3000Vit(load_checkpoint(str(sample_directory / "model")))
-        device.compile()
-        yield device
-        device.close()
+    device = T3000Vit(load_checkpoint(str(sample_directory / "model")))
+    device.compile()
+    yield device
+    device.close()
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +94,28 @@ def test_the_callers_array_may_be_reused_and_may_be_read_only(device: Any, model
 
 def test_with_nothing_to_do_the_oldest_batch_is_answered(device: Any, model: ViTForImageClassification) -> None:
     images = [random_images(64, 64, seed) for seed in range(2)]
-    results = device.classify(iter([None, images[0], images[1], None, None, None]))
+    asked: list[int] = []
+
+    def batches() -> Iterator[np.ndarray | None]:
+        for index, batch in enumerate([None, images[0], images[1], None, None, None]):
+            asked.append(index)
+            yield batch
+
+    results = device.classify(batches())
     assert_answers(next(results), images[0], model)
+    assert asked[-1] == 3
     assert_answers(next(results), images[1], model)
+    assert asked[-1] == 4
     assert list(results) == []
 
 
-def test_batches_abandoned_in_flight_leave_no_trace_in_the_next(device: Any, model: ViTForImageClassification) -> None:
+def test_batches_abandoned_in_flight_are_waited_for_and_leave_no_trace_in_the_next(
+    device: Any, goldens: Goldens, model: ViTForImageClassification
+) -> None:
     abandoned = device.classify(random_images(64, 64, seed) for seed in range(9))
     next(abandoned)
     abandoned.close()
+    assert not any(goldens.queues.pending), "a read-back was under way when its host memory was given up"
     images = random_images(64, 64, 42)
     (result,) = device.classify([images])
     assert_answers(result, images, model)

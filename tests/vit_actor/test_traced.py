@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from tests.mock_t3000.golden import Goldens
+from tests.mock_t3000.queues import Queues
 from vit_actor.errors import DeviceError
 
 SHAPE, SLOTS = (64, 32, 64), 3
 
 
 @pytest.fixture
-def goldens() -> Iterator[Goldens]:
-    with Goldens(rounding=False) as goldens:
+def goldens(request: pytest.FixtureRequest) -> Iterator[Goldens]:
+    """Queues run as late as they may; as a parameter, the queue that runs as early as it may."""
+    with Goldens(rounding=False, queues=Queues(ahead=getattr(request, "param", None))) as goldens:
         yield goldens
 
 
@@ -52,6 +54,7 @@ def read(mesh: Any, answer: Any) -> torch.Tensor:
     return ttnn.to_torch(answer.wait(), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
 
 
+@pytest.mark.parametrize("goldens", [None, 0, 1], indirect=True, ids=["all late", "compute early", "transfers early"])
 def test_three_batches_in_flight_each_get_their_own_answer_in_order(mesh: Any, traced: Any) -> None:
     batches = [host_batch(mesh, 100.0 * index) for index in range(12)]
     answers = []
