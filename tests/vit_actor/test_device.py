@@ -1,0 +1,32 @@
+"""What every device answers with: the best classes and their probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vit_actor.device import top_k
+
+
+def test_the_best_five_with_their_softmax_probabilities() -> None:
+    logits = np.random.default_rng(0).normal(scale=4, size=(64, 1000)).astype(np.float32)
+    classes, probabilities = top_k(logits)
+    expected, order = torch.softmax(torch.from_numpy(logits), 1).topk(5)
+    assert (classes.dtype, probabilities.dtype) == (np.int32, np.float32)
+    assert classes.tolist() == order.tolist()
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", [0.5, 8.0], ids=["some ties", "nearly all tied"])
+def test_ties_go_to_the_lower_class(step: float) -> None:
+    logits = (np.round(np.random.default_rng(1).normal(scale=4, size=(64, 100)) / step) * step).astype(np.float32)
+    logits[0, :3] = [0.0, -0.0, 0.0]
+    classes, _ = top_k(logits)
+    assert classes.tolist() == np.argsort(-logits, axis=1, kind="stable")[:, :5].tolist()
+
+
+def test_a_model_of_three_classes_has_three_best() -> None:
+    classes, probabilities = top_k(np.array([[1.0, 3.0, 2.0]], np.float32))
+    assert classes.tolist() == [[1, 2, 0]]
+    assert probabilities.sum() == pytest.approx(1.0)
