@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,11 +75,12 @@ def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
         assert head.poll() is None, "the Ray head ended while starting"
         yield RayCluster(f"127.0.0.1:{port}", environment)
     finally:
-        head.send_signal(signal.SIGTERM)
-        try:
-            head.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)
+        # Everything Ray started is in the head's process group; `ray stop` would end other clusters of this machine too.
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(head.pid, signal_number)
+            with suppress(subprocess.TimeoutExpired):
+                head.wait(3)
 
 
 @dataclass(frozen=True)
