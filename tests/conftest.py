@@ -57,9 +57,10 @@ def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     port = free_port()
+    ray = str(Path(sys.executable).parent / "ray")
+    fixed = ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000", "--include-dashboard=false", "--disable-usage-stats"]
     head = subprocess.Popen(
-        [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
-        + ["--object-store-memory=1500000000", "--include-dashboard=false", "--disable-usage-stats", *resources],
+        [ray, "start", "--head", "--block", f"--port={port}", *fixed, *resources],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
