@@ -74,7 +74,7 @@ def test_opening_failures_reach_the_caller_unchanged() -> None:
     def broken() -> SimulatedVit:
         raise DeviceError("no board answers")
 
-    with pytest.raises(DeviceError, match="^no board answers$"):
+    with pytest.raises(DeviceError, match=r"^no board answers$"):
         DeviceThread(broken)
 
 
