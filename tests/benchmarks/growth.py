@@ -42,7 +42,7 @@ def main() -> None:
                 time.sleep(0.05)
             if driver.returncode:
                 sys.exit(f"the job of {images} images ended with {driver.returncode}")
-            fps = pq.read_table(out / "report" / "summary.parquet")["fps"][0].as_py()
+            fps = pq.read_table(out / "report" / "summary.parquet")["system_fps"][0].as_py()
             rows.append({"images": images, "fps": fps, "seconds": time.monotonic() - began, "driver_peak_mb": peak / 2**20})
             print(
                 "{images:>7,} images {fps:>9,.1f} images/s {seconds:>7.1f} s in all {driver_peak_mb:>7.0f} MB".format(**rows[-1])
