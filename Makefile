@@ -21,7 +21,7 @@ bench: .venv/ready  ## every benchmark, one after the other; figures, never a pa
 
 lock:  ## pin what requirements.in and requirements-dev.in ask for
 	for name in requirements requirements-dev; do \
-	  UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile -q --generate-hashes --no-emit-index-url $$name.in -o $$name.txt; done
+	  UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile -q --generate-hashes $$name.in -o $$name.txt; done
 
 clean:
 	rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache
