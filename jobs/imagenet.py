@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
             ledger=ledger,
             limit_seconds=args.device_limit,
         )
-        committed = commit(classified, predictions)
+        committed = commit(classified, predictions, placement=placement)
         stopping = drain_on_sigterm(ledger)
         try:
             follow(committed, total=None if args.resume else survey.images)

@@ -15,7 +15,8 @@ from typing import Annotated, get_args, get_type_hints
 
 from jobs.command import run
 from jobs.pipeline.chunk import CHUNK_IMAGES
-from jobs.pipeline.stream import CALLS_PER_ACTOR
+from jobs.pipeline.stream import WAITING
+from jobs.placement import MESH_CALLS
 from vit_actor.errors import UserError
 
 TABLE = (1, 4, 16, 64, 1000)
@@ -23,9 +24,6 @@ TABLE = (1, 4, 16, 64, 1000)
 
 BLOCKS_PER_TASK = 3
 """Chunks a decode task can have: one it decodes, and the two that Ray Data lets wait for their reader."""
-
-COMMITS = 2
-"""Chunks written at once (jobs.pipeline.stream.FEW)."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,10 @@ class System:
     decode_fps: Annotated[float, "images/s a core reads and decodes: measured on 500x375 JPEGs, one core"] = 900.0
     encoded_bytes: Annotated[float, "bytes of an encoded image: ImageNet-1k's average"] = 110_000.0
     pixel_bytes: Annotated[float, "bytes of a decoded image: 224 x 224 x 3"] = 150_528.0
-    local: Annotated[float, "share of what a LoudBox decodes that its own mesh classifies: 1 with locality, 1/N without"] = 1.0
-    driver_seconds: Annotated[float, "CPU time a chunk costs the job's own process: measured"] = 0.015
+    local: Annotated[float, "share of what a LoudBox decodes that its own mesh classifies: 0 is the worst case"] = 0.0
+    driver_seconds: Annotated[float, "CPU time a chunk costs the job's own process: measured, two busy cores"] = 0.03
     commit_seconds: Annotated[float, "writing a chunk's predictions: a round trip to an object store, assumed"] = 0.05
-    report_seconds: Annotated[float, "reading a predictions file for the reports: measured, local disk"] = 0.004
+    report_seconds: Annotated[float, "reading a predictions file for the reports: measured, one core, local disk"] = 0.01
     images: Annotated[int, "images to classify"] = 10**9
     shard_images: Annotated[int, "images of a shard: one task reads it from end to end"] = 10_000
 
@@ -88,7 +86,7 @@ def project(system: System) -> Projection:
         "decode cores": math.ceil(shards / decode_slots) * per_shard / s.decode_fps,
         "network": s.images / _network_fps(s),
         "driver": files * s.driver_seconds / s.jobs,
-        "commits": files * s.commit_seconds / COMMITS / s.jobs,
+        "commits": files * s.commit_seconds / (WAITING * s.loudboxes),
     }
     bound = max(needs, key=lambda part: needs[part])
     seconds = needs[bound]
@@ -100,7 +98,7 @@ def project(system: System) -> Projection:
         bound=bound,
         helper_cores=max(0, math.ceil(shards / shards_a_core) - decode_slots),
         files=files,
-        object_store=(CALLS_PER_ACTOR + 1 + BLOCKS_PER_TASK * (s.cores - s.actor_cores)) * CHUNK_IMAGES * s.pixel_bytes,
+        object_store=(MESH_CALLS + 1 + BLOCKS_PER_TASK * (s.cores - s.actor_cores)) * CHUNK_IMAGES * s.pixel_bytes,
         report_seconds=files * s.report_seconds,
     )
 

@@ -293,7 +293,7 @@ def run_pipeline(
     classified = classify(chunks, open_device, placement=placement, identity=identity, ledger=ledger, limit_seconds=DEVICE_LIMIT)
     driver = network = store = None
     try:
-        for chunk, _ in enumerate(commit(classified, predictions)):
+        for chunk, _ in enumerate(commit(classified, predictions, placement=placement)):
             if not chunk:
                 watch.begin()
         driver, network, store = watch.end()

@@ -18,14 +18,11 @@ from jobs.placement import BOARDS, Placement
 from vit_actor.device import Device
 from vit_actor.preprocess import Preprocess
 
-CALLS_PER_ACTOR = 3
-"""Chunks an actor works on at once: one answers, one computes, one has its first batches uploaded."""
-
 WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 """A function is given whole blocks as they lie in the object store."""
 
-FEW = TaskPoolStrategy(size=2)
-"""Listing and committing wait for storage rather than compute: no CPU of their own, and two at a time keep up."""
+WAITING = 2
+"""Tasks at once that list, or that commit for one mesh: they wait for storage, not for compute, and reserve no CPU."""
 
 
 def read(
@@ -44,12 +41,12 @@ def read(
     context.target_max_block_size = 1
     # A mesh that does not open is given up for good after this many tries in a row; the others go on.
     context.max_consecutive_actor_init_deaths = 2 * placement.actors
-    # With every actor full (CALLS_PER_ACTOR + 1 chunks) the pool asks for more, which a mesh that joins late answers; about
+    # With every actor full (placement.calls + 1 chunks) the pool asks for more, which a mesh that joins late answers; about
     # one in five waits for such a mesh. None is given up for a lull: it would have to compile again.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.1
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     roots = ray.data.from_items([{"root": root} for root in source.roots()])
-    shards = roots.map_batches(partial(list_shards, source=source), **WHOLE, num_cpus=0, compute=FEW)
+    shards = roots.map_batches(partial(list_shards, source=source), **WHOLE, num_cpus=0, compute=TaskPoolStrategy(WAITING))
     settings = {"source": source, "preprocess": preprocess, "predictions": predictions, "ledger": ledger, "resume": resume}
     return shards.map_batches(partial(read_chunks, **settings), **WHOLE, num_cpus=placement.decode_cpus)
 
@@ -71,16 +68,19 @@ def classify(
         compute=ActorPoolStrategy(
             min_size=placement.actors,
             max_size=None if placement.grows else placement.actors,
-            max_tasks_in_flight_per_actor=CALLS_PER_ACTOR + 1,
-            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+            max_tasks_in_flight_per_actor=placement.calls + 1,
+            max_concurrent_calls_per_actor=placement.calls,
             enable_true_multi_threading=True,
         ),
         num_cpus=placement.cpus,
+        # Ray would fuse decoding into the actors where both ask for the same resources; this, though empty, forbids it.
+        ray_remote_args_fn=dict,
         resources={BOARDS: placement.boards} if placement.boards else None,
     )
 
 
-def commit(classified: Dataset, predictions: Predictions) -> Iterator[pa.Table]:
+def commit(classified: Dataset, predictions: Predictions, *, placement: Placement) -> Iterator[pa.Table]:
     """Run the stream: write each chunk's predictions, and yield rows (chunk, images, errors) as they are committed."""
-    written = classified.map_batches(partial(commit_chunks, predictions=predictions), **WHOLE, num_cpus=0, compute=FEW)
+    writers = TaskPoolStrategy(WAITING * placement.actors)
+    written = classified.map_batches(partial(commit_chunks, predictions=predictions), **WHOLE, num_cpus=0, compute=writers)
     yield from written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)

@@ -29,7 +29,8 @@ from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
 TIMING = "compute=10ms,upload=5ms,readback=5ms,compile=0s"
 COMPUTE_SECONDS = 10e-3
-CHUNKS = 60
+SHARDS = 6
+SHARD_CHUNKS = 20
 ROUNDS = 3
 PLACEMENT = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
 
@@ -40,24 +41,26 @@ def open_device() -> SimulatedVit:
 
 def make_chunks(table: pa.Table, *, images: int, pauses: bool) -> Any:
     """Chunks that cost next to nothing, evenly or in bursts: with `pauses`, every eighth comes half a second late."""
-    for number in table["id"].to_pylist():
-        if pauses and number % 8 == 7:
-            time.sleep(0.5)
-        pixels = np.zeros((images, 224, 224, 3), np.uint8)
-        yield Chunk(f"{number:05d}", [f"{number}-{i}" for i in range(images)], [0] * images, [None] * images, pixels).to_table()
+    pixels = np.zeros((images, 224, 224, 3), np.uint8)
+    for shard in table["id"].to_pylist():
+        for number in range(SHARD_CHUNKS):
+            if pauses and number % 8 == 7:
+                time.sleep(0.5)
+            name = f"{shard:05d}.{number}"
+            yield Chunk(name, [f"{name}-{i}" for i in range(images)], [0] * images, [None] * images, pixels).to_table()
 
 
 def busy(*, pauses: bool) -> tuple[int, float]:
     """The real stages on made-up chunks: images, and the device's active span in seconds from the predictions."""
     with tempfile.TemporaryDirectory() as out:
-        chunks = ray.data.range(CHUNKS, override_num_blocks=CHUNKS).map_batches(
+        chunks = ray.data.range(SHARDS, override_num_blocks=SHARDS).map_batches(
             functools.partial(make_chunks, images=CHUNK_IMAGES, pauses=pauses), **WHOLE, num_cpus=0.5
         )
         identity = {"run_id": "overlap", "attempt": 1, "versions": {}}
         classified = classify(
             chunks, open_device, placement=PLACEMENT, identity=identity, ledger=open_ledger(out), limit_seconds=30
         )
-        for _ in commit(classified, Predictions(out)):
+        for _ in commit(classified, Predictions(out), placement=PLACEMENT):
             pass
         rows = pq.read_table(Path(out) / "predictions", columns=["started_at", "batch_seconds"])
     return rows.num_rows, _span(rows)
@@ -76,9 +79,8 @@ class CallPerBatch:
 
 
 def call_per_batch() -> tuple[int, float]:
-    count = CHUNKS * CHUNK_IMAGES // 64 // 8
     classified = (
-        ray.data.range(count, override_num_blocks=count)
+        ray.data.range(SHARDS, override_num_blocks=SHARDS)
         .map_batches(functools.partial(make_chunks, images=64, pauses=False), **WHOLE, num_cpus=0.5)
         .map_batches(CallPerBatch, **WHOLE, compute=ActorPoolStrategy(size=1), num_cpus=0.5)
     )

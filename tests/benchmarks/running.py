@@ -42,4 +42,4 @@ def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = 
         )
         identity = {"run_id": f"benchmark-{next(_runs)}", "attempt": 1, "versions": {}}
         classified = classify(chunks, request, placement=placement, identity=identity, ledger=ledger, limit_seconds=120)
-        return sum(sum(table["images"].to_pylist()) for table in commit(classified, predictions))
+        return sum(sum(table["images"].to_pylist()) for table in commit(classified, predictions, placement=placement))

@@ -1,0 +1,192 @@
+"""What python -m jobs.synthetic reports of devices whose times are known, and what it says when they do not work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.manifest import load_manifest
+from jobs.meshes import Measured, Mesh, Work, system_fps, system_seconds
+from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, mesh_table, shortcomings
+from tests.conftest import ROOT, Finished, RayCluster, run_module
+from vit_actor.simulated import SimulatedTiming, SimulatedVit
+
+MODEL = ROOT / "jobs" / "sample" / "model"
+
+
+def synthetic(cluster: RayCluster, out: Path, *arguments: str) -> Finished:
+    where = ["--address", cluster.address, "--model", str(MODEL), "--out", str(out)]
+    return run_module("jobs.synthetic", *where, *arguments, environment=cluster.environment)
+
+
+def measured(mesh: str, began: float, seconds: list[float], host_seconds: float = 0.0) -> Measured:
+    """A mesh of 64 images a batch that was never idle."""
+    times = np.array(seconds)
+    return Measured(mesh, "simulated", 64, 1.0, began + np.cumsum(times) - times, times, began, began + times.sum(), host_seconds)
+
+
+@pytest.fixture(scope="module")
+def two_meshes(mesh_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    out = tmp_path_factory.mktemp("synthetic") / "out"
+    timing = ["--device", "simulated", "--simulate", "compute=30ms,upload=20ms,readback=10ms,compile=200ms"]
+    done = synthetic(mesh_cluster, out, *timing, "--meshes=2", "--iterations=40", "--warmup=5", "--seed=7")
+    assert done.code == 0, done.output
+    return out, done
+
+
+def test_a_devices_times_are_reported_as_they_are(two_meshes: tuple[Path, Finished]) -> None:
+    rows = pq.read_table(two_meshes[0] / "report" / "synthetic.parquet").to_pylist()
+
+    assert len({row["mesh"] for row in rows}) == 3
+    assert [row["mesh"] for row in rows][-1] == "system"
+    for row in rows:
+        # Compute bounds it: upload and read-back are hidden. Idle time makes iterations no longer, only fewer a second.
+        assert row["inference_ms"] == pytest.approx(30, rel=0.05)
+        assert row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+        assert row["compile_seconds"] == pytest.approx(0.2)
+        assert row["batch_size"] == 64
+        assert row["host_share"] == pytest.approx(row["host_ms"] / row["inference_ms"])
+    assert [row["iterations"] for row in rows] == [40, 40, 80]
+    assert [row["images"] for row in rows] == [2560, 2560, 5120]
+    assert [row["seed"] for row in rows] == [7, 8, None]
+    assert all(row["fps"] <= 64 / 0.030 * 1.02 for row in rows[:2])
+    assert rows[2]["fps"] <= rows[0]["fps"] + rows[1]["fps"] + 1e-6
+
+
+def test_its_files_describe_themselves_and_say_simulated(two_meshes: tuple[Path, Finished]) -> None:
+    out, done = two_meshes
+    for name, schema in (("synthetic", MESHES), ("iterations", ITERATIONS)):
+        found = pq.read_schema(out / "report" / f"{name}.parquet")
+        assert found.equals(schema)
+        assert all(found.field(column).metadata[b"description"] for column in found.names)
+
+    assert "simulated T3000" in done.stdout
+    assert pq.read_table(out / "report" / "iterations.parquet").num_rows == 80
+    manifest = load_manifest(str(out))
+    assert manifest is not None
+    assert manifest.finished
+    assert manifest.settings["seed"] == 7
+
+
+def test_a_short_run_says_that_it_is(two_meshes: tuple[Path, Finished]) -> None:
+    assert "warning: too short to quote (40 iterations, below 100; " in two_meshes[1].stdout
+
+
+def test_a_second_run_into_the_same_output_is_refused(two_meshes: tuple[Path, Finished], mesh_cluster: RayCluster) -> None:
+    again = synthetic(mesh_cluster, two_meshes[0], "--device=simulated", "--iterations=1")
+
+    assert again.code == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_a_device_that_fails_ends_the_job_in_one_line(mesh_cluster: RayCluster, tmp_path: Path) -> None:
+    done = synthetic(mesh_cluster, tmp_path, "--device=simulated", "--simulate", "compute=1ms,fail_after=20", "--meshes=1")
+
+    assert done.code == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("error:")] == [
+        "error: the simulated device failed after 20 batches, as asked"
+    ]
+    assert "Traceback" not in done.output
+    manifest = load_manifest(str(tmp_path))
+    assert manifest is not None
+    assert manifest.attempts[-1]["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device=t3000"], "no host has 4 free Tenstorrent boards"),
+        (["--device=simulated", "--meshes=2"], "the cluster has room for 1"),
+        (["--device=t3000", "--simulate=compute=1ms"], "--simulate goes with --device simulated, not t3000"),
+        (["--device=simulated", "--seconds=inf"], "inf is not a number of seconds"),
+        (["--device=simulated", "--seconds=nan"], "nan is not a number of seconds"),
+        (["--device=simulated", "--iterations=0"], "0 is not a positive number"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_costs_one_line_and_exit_code_2(
+    ray_cluster: RayCluster,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from jobs.command import run
+    from jobs.synthetic import main
+
+    for name, value in ray_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    defaults = ["--model", str(MODEL), "--out", str(tmp_path / "out"), "--address", ray_cluster.address, "--wait", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: main(defaults + arguments))
+
+    assert stopped.value.code == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("work", "iterations"),
+    [
+        (Work(seconds=0, images=0, iterations=12, warmup=3), 12),
+        (Work(seconds=0, images=8 * 20, iterations=12, warmup=3), 20),
+        (Work(seconds=0, images=8 * 20 + 1, iterations=1, warmup=1), 21),
+    ],
+)
+def test_a_mesh_works_until_all_it_was_asked_for_is_reached_warm_up_excluded(
+    work: Work, iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.meshes.mesh_name", lambda host: f"{host}/0-3")
+    mesh = Mesh()
+    mesh.open(lambda: SimulatedVit(SimulatedTiming(compute=1e-3, compile=0), batch_size=8), (32, 32, 3), seed=0)
+
+    done = mesh.drive(work, start_at=0.0)
+
+    assert len(done.seconds) == len(done.started_at) == iterations
+    assert done.images == 8 * iterations
+    assert done.ended_at > done.began_at
+
+
+def test_the_same_seed_gives_the_same_images_and_another_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.meshes.mesh_name", lambda host: f"{host}/0-3")
+    seen = []
+
+    class Recording(SimulatedVit):
+        def classify(self, batches):  # type: ignore[no-untyped-def]
+            for batch in batches:
+                seen.append(batch)
+                yield from super().classify([batch])
+
+    for seed in (1, 1, 2):
+        mesh = Mesh()
+        mesh.open(lambda: Recording(SimulatedTiming(compute=1e-4, compile=0), batch_size=4), (16, 16, 3), seed=seed)
+        mesh.drive(Work(seconds=0, images=0, iterations=1, warmup=1), start_at=0.0)
+
+    assert len(seen) == 6
+    assert all((batch == seen[0]).all() for batch in seen[:4])
+    assert (seen[4] != seen[0]).any()
+
+
+def test_the_systems_rate_spans_all_meshes_and_its_percentiles_pool_them() -> None:
+    meshes = [measured("a", 100.0, [0.1] * 10, host_seconds=0.02), measured("b", 100.5, [0.2] * 10, host_seconds=0.06)]
+
+    assert system_seconds(meshes) == pytest.approx(2.5)
+    assert system_fps(meshes) == pytest.approx(1280 / 2.5)
+    a, b, system = mesh_table(meshes, seed=3).to_pylist()
+    assert (a["fps"], b["fps"]) == (pytest.approx(640), pytest.approx(320))
+    assert (a["p50_ms"], b["p50_ms"], system["p50_ms"]) == (pytest.approx(100), pytest.approx(200), pytest.approx(150))
+    assert system["host_ms"] == pytest.approx(4)
+
+
+def test_only_a_run_long_enough_by_every_rule_may_be_quoted() -> None:
+    enough = [LEAST_SECONDS / LEAST_IMAGES * 64 * 1.001] * (LEAST_IMAGES // 64)
+
+    assert shortcomings([measured("a", 0.0, enough)]) == []
+    assert len(shortcomings([measured("a", 0.0, enough), measured("b", 0.0, enough[:-1])])) == 2
+    assert len(shortcomings([measured("a", 0.0, [0.01] * (LEAST_ITERATIONS - 1))])) == 3
