@@ -26,7 +26,7 @@ from jobs.ledger import open_ledger
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import Survey, open_source
-from jobs.pipeline.stream import classify, commit, read
+from jobs.pipeline.stream import classify, read
 from jobs.placement import place
 from jobs.report import summary_table, write_reports
 from jobs.session import ray_session
@@ -66,15 +66,15 @@ def main(arguments: list[str] | None = None) -> int:
             ledger=ledger,
             resume=args.resume,
         )
-        classified = classify(
+        committed = classify(
             chunks,
             device_request(args, checkpoint, placement),
+            predictions,
             placement=placement,
             identity=identity,
             ledger=ledger,
             limit_seconds=args.device_limit,
         )
-        committed = commit(classified, predictions, placement=placement)
         stopping = drain_on_sigterm(ledger)
         try:
             follow(committed, total=None if args.resume else survey.images)

@@ -15,7 +15,6 @@ from typing import Annotated, get_args, get_type_hints
 
 from jobs.command import run
 from jobs.pipeline.chunk import CHUNK_IMAGES
-from jobs.pipeline.stream import WAITING
 from jobs.placement import MESH_CALLS
 from vit_actor.errors import UserError
 
@@ -24,6 +23,10 @@ TABLE = (1, 4, 16, 64, 1000)
 
 BLOCKS_PER_TASK = 3
 """Chunks a decode task can have: one it decodes, and the two that Ray Data lets wait for their reader."""
+
+
+COMMITS = MESH_CALLS - 2
+"""Chunks a mesh's actor can be writing at once while one computes and one is on its way in."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class System:
     encoded_bytes: Annotated[float, "bytes of an encoded image: ImageNet-1k's average"] = 110_000.0
     pixel_bytes: Annotated[float, "bytes of a decoded image: 224 x 224 x 3"] = 150_528.0
     local: Annotated[float, "share of what a LoudBox decodes that its own mesh classifies: 0 is the worst case"] = 0.0
-    driver_seconds: Annotated[float, "CPU time a chunk costs the job's own process: measured, two busy cores"] = 0.03
+    driver_seconds: Annotated[float, "CPU time a chunk costs the job's own process: measured, two busy cores"] = 0.01
     commit_seconds: Annotated[float, "writing a chunk's predictions: a round trip to an object store, assumed"] = 0.05
     report_seconds: Annotated[float, "reading a predictions file for the reports: measured, one core, local disk"] = 0.01
     images: Annotated[int, "images to classify"] = 10**9
@@ -86,7 +89,7 @@ def project(system: System) -> Projection:
         "decode cores": math.ceil(shards / decode_slots) * per_shard / s.decode_fps,
         "network": s.images / _network_fps(s),
         "driver": files * s.driver_seconds / s.jobs,
-        "commits": files * s.commit_seconds / (WAITING * s.loudboxes),
+        "commits": files * s.commit_seconds / (COMMITS * s.loudboxes),
     }
     bound = max(needs, key=lambda part: needs[part])
     seconds = needs[bound]

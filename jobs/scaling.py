@@ -29,7 +29,7 @@ from jobs.pipeline.commit import FOOTER, Predictions
 from jobs.pipeline.sources import EncodedImage, Shard, Source, Survey, open_source
 from jobs.pipeline.sources.opening import NO_LABELS
 from jobs.pipeline.storage import open_storage, storage_errors, write_atomically, write_table
-from jobs.pipeline.stream import classify, commit, read
+from jobs.pipeline.stream import classify, read
 from jobs.placement import Placement, place
 from jobs.report import write_reports
 from jobs.session import ray_session
@@ -290,10 +290,12 @@ def run_pipeline(
         resume=False,
     )
     identity = {"run_id": new_run_id(), "attempt": 1, "versions": package_versions()}
-    classified = classify(chunks, open_device, placement=placement, identity=identity, ledger=ledger, limit_seconds=DEVICE_LIMIT)
+    committed = classify(
+        chunks, open_device, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=DEVICE_LIMIT
+    )
     driver = network = store = None
     try:
-        for chunk, _ in enumerate(commit(classified, predictions, placement=placement)):
+        for chunk, _ in enumerate(committed):
             if not chunk:
                 watch.begin()
         driver, network, store = watch.end()

@@ -48,13 +48,3 @@ class Predictions:
 
     def _path(self, chunk: str) -> str:
         return f"{self._storage[1]}/{chunk}.parquet"
-
-
-def commit_chunks(classified: pa.Table, *, predictions: Predictions) -> pa.Table:
-    """Rows (chunk, rows, footer) -> rows (chunk, images, errors, seconds): what the driver needs for its progress line."""
-    done = []
-    for i, (chunk, footer) in enumerate(zip(classified["chunk"].to_pylist(), classified["footer"].to_pylist(), strict=True)):
-        rows = pa.Table.from_struct_array(classified["rows"].slice(i, 1).combine_chunks().flatten())
-        predictions.commit(chunk, rows, json.loads(footer))
-        done.append({"chunk": chunk, "images": rows.num_rows, "errors": rows.num_rows - rows["error"].null_count})
-    return pa.Table.from_pylist(done)

@@ -1,4 +1,4 @@
-"""The stages as Ray Data streams: read and decode, classify, commit. Rows are chunks all the way."""
+"""The stages as Ray Data streams them: list, read and decode, classify and commit. Rows are chunks all the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from jobs.pipeline.classify import Classifier
-from jobs.pipeline.commit import Predictions, commit_chunks
+from jobs.pipeline.commit import Predictions
 from jobs.pipeline.read import list_shards, read_chunks
 from jobs.pipeline.sources import Source
 from jobs.placement import BOARDS, Placement
@@ -20,9 +20,6 @@ from vit_actor.preprocess import Preprocess
 
 WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 """A function is given whole blocks as they lie in the object store."""
-
-WAITING = 2
-"""Tasks at once that list, or that commit for one mesh: they wait for storage, not for compute, and reserve no CPU."""
 
 
 def read(
@@ -46,7 +43,7 @@ def read(
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.1
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     roots = ray.data.from_items([{"root": root} for root in source.roots()])
-    shards = roots.map_batches(partial(list_shards, source=source), **WHOLE, num_cpus=0, compute=TaskPoolStrategy(WAITING))
+    shards = roots.map_batches(partial(list_shards, source=source), **WHOLE, num_cpus=0, compute=TaskPoolStrategy(LISTERS))
     settings = {"source": source, "preprocess": preprocess, "predictions": predictions, "ledger": ledger, "resume": resume}
     return shards.map_batches(partial(read_chunks, **settings), **WHOLE, num_cpus=placement.decode_cpus)
 
@@ -54,16 +51,18 @@ def read(
 def classify(
     chunks: Dataset,
     open_device: Callable[[], Device],
+    predictions: Predictions,
     *,
     placement: Placement,
     identity: dict[str, Any],
     ledger: Any,
     limit_seconds: float,
-) -> Dataset:
-    """Rows of chunks -> rows of predictions, on one actor a mesh; see Classifier for the arguments."""
-    return chunks.map_batches(
+) -> Iterator[pa.Table]:
+    """Run the stream, with one actor a mesh (see Classifier for the arguments): yields rows (chunk, images, errors) as they
+    are committed."""
+    committed = chunks.map_batches(
         Classifier,
-        fn_constructor_args=(open_device, identity, ledger, limit_seconds),
+        fn_constructor_args=(open_device, predictions, identity, ledger, limit_seconds),
         **WHOLE,
         compute=ActorPoolStrategy(
             min_size=placement.actors,
@@ -77,10 +76,4 @@ def classify(
         ray_remote_args_fn=dict,
         resources={BOARDS: placement.boards} if placement.boards else None,
     )
-
-
-def commit(classified: Dataset, predictions: Predictions, *, placement: Placement) -> Iterator[pa.Table]:
-    """Run the stream: write each chunk's predictions, and yield rows (chunk, images, errors) as they are committed."""
-    writers = TaskPoolStrategy(WAITING * placement.actors)
-    written = classified.map_batches(partial(commit_chunks, predictions=predictions), **WHOLE, num_cpus=0, compute=writers)
-    yield from written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
+    yield from committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)

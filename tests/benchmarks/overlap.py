@@ -22,7 +22,7 @@ from ray.data import ActorPoolStrategy
 from jobs.ledger import open_ledger
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk
 from jobs.pipeline.commit import Predictions
-from jobs.pipeline.stream import WHOLE, classify, commit
+from jobs.pipeline.stream import WHOLE, classify
 from jobs.placement import Placement
 from jobs.session import ray_session
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
@@ -57,10 +57,15 @@ def busy(*, pauses: bool) -> tuple[int, float]:
             functools.partial(make_chunks, images=CHUNK_IMAGES, pauses=pauses), **WHOLE, num_cpus=0.5
         )
         identity = {"run_id": "overlap", "attempt": 1, "versions": {}}
-        classified = classify(
-            chunks, open_device, placement=PLACEMENT, identity=identity, ledger=open_ledger(out), limit_seconds=30
-        )
-        for _ in commit(classified, Predictions(out), placement=PLACEMENT):
+        for _ in classify(
+            chunks,
+            open_device,
+            Predictions(out),
+            placement=PLACEMENT,
+            identity=identity,
+            ledger=open_ledger(out),
+            limit_seconds=30,
+        ):
             pass
         rows = pq.read_table(Path(out) / "predictions", columns=["started_at", "batch_seconds"])
     return rows.num_rows, _span(rows)

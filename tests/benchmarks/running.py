@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.ledger import open_ledger
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import open_source
-from jobs.pipeline.stream import classify, commit, read
+from jobs.pipeline.stream import classify, read
 from jobs.placement import Placement
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.opening import DeviceRequest
@@ -41,5 +41,7 @@ def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = 
             simulate=simulate,
         )
         identity = {"run_id": f"benchmark-{next(_runs)}", "attempt": 1, "versions": {}}
-        classified = classify(chunks, request, placement=placement, identity=identity, ledger=ledger, limit_seconds=120)
-        return sum(sum(table["images"].to_pylist()) for table in commit(classified, predictions, placement=placement))
+        committed = classify(
+            chunks, request, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=120
+        )
+        return sum(sum(table["images"].to_pylist()) for table in committed)
