@@ -82,7 +82,7 @@ def place(
         on_boards = bool(found)
         cpus = cpus_per_actor if cpus_per_actor is not None else min(1.0, min(cores) / 4)
         actors = found if on_boards else len(cores)
-        placement = Placement(device, actors, cpus, boards if on_boards else 0, min(1.0, min(cores) - cpus), grows=on_boards)
+        placement = Placement(device, actors, cpus, boards if on_boards else 0, _decode_cpus(min(cores) - cpus), grows=on_boards)
     if meshes is not None and meshes > placement.actors:
         raise UserError(f"--meshes {meshes}: the cluster has room for {placement.actors} ({_need(placement)} each)")
     if meshes is not None:
@@ -100,7 +100,13 @@ def _place_on_cpus(cores: list[float], flops_per_image: float, cpus_per_actor: f
     rest = smallest - cpus
     if rest <= 0:
         raise UserError(f"--cpus-per-actor {cpus:g} leaves no CPU for decoding (a host has {smallest:g}); pass less")
-    return Placement("cpu", len(cores), cpus, 0, rest / math.ceil(rest))
+    return Placement("cpu", len(cores), cpus, 0, _decode_cpus(rest))
+
+
+def _decode_cpus(rest: float) -> float:
+    """What a decode task reserves where `rest` CPUs are left for it: a tenth more tasks than cores, since Ray Data takes up to
+    0.1 s to hand out the next one. Rounded down to what Ray can count."""
+    return math.floor(rest / math.ceil(1.1 * rest) * 1e4) / 1e4
 
 
 def _wait_until_free(placement: Placement, wait_seconds: float) -> None:

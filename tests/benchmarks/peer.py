@@ -22,7 +22,7 @@ from tests.benchmarks.corpora import photo_folder, random_checkpoint
 from tests.benchmarks.running import run_pipeline
 from vit_actor.checkpoint import load_checkpoint
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 class PlainClassifier:
@@ -59,7 +59,7 @@ def plain(data: Path, model: Path, cores: int) -> int:
 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
-    for size, images in (("base", 512), ("tiny", 8192)):
+    for size, images in (("tiny", 8192), ("base", 192)):
         with tempfile.TemporaryDirectory() as scratch, ray_session(None):
             data = photo_folder(Path(scratch) / "data", images)
             model = random_checkpoint(Path(scratch) / "model", size)
