@@ -32,6 +32,7 @@ class DeviceThread:
 
     open_device is called on that thread, so that one thread opens, drives and closes the device.
     limit_seconds: a device that completes no batch for that long while it has some is taken to hang.
+    busy_seconds: how long its answers so far kept the device (the sum of BatchResult.seconds).
     Raises whatever opening or compiling raised.
     """
 
@@ -42,10 +43,16 @@ class DeviceThread:
         self._progress_at = time.monotonic()
         self._broken: BaseException | None = None
         self._closing = False
+        self.busy_seconds = 0.0
         ready: Future[tuple[str, int, float]] = Future()
         self._thread = threading.Thread(target=self._drive, args=(open_device, ready), name="device", daemon=True)
         self._thread.start()
         self.description, self.batch_size, self.compile_seconds = ready.result()
+
+    @property
+    def waiting(self) -> int:
+        """Batches that were handed over and that the device has not taken yet."""
+        return self._work.qsize()
 
     def classify(self, images: np.ndarray) -> list[BatchResult]:
         """Answer images uint8 (n, height, width, 3), n >= 0, as results of at most batch_size images each, in order.
@@ -83,6 +90,7 @@ class DeviceThread:
             ready.set_result((device.description, device.batch_size, seconds))
             for result in device.classify(self._batches()):
                 self._progress_at = time.monotonic()
+                self.busy_seconds += result.seconds
                 self._in_flight.popleft().set_result(result)
         except BaseException as error:
             self._broken = error

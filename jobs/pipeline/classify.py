@@ -18,10 +18,13 @@ import ray
 from jobs.ledger import Care
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.commit import Predictions
+from jobs.pipeline.drain import leave_when_drained
+from jobs.pipeline.event_log import EventLog
+from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import PREDICTIONS
 from vit_actor.actor import DeviceThread
 from vit_actor.device import BatchResult, Device
-from vit_actor.errors import DeviceError
+from vit_actor.errors import DeviceError, UserError
 
 
 class Classifier:
@@ -51,7 +54,12 @@ class Classifier:
         self._ledger = ledger
         self._host = socket.gethostname()
         self._mesh = mesh_name(self._host)
-        self._device = DeviceThread(open_device, limit_seconds=limit_seconds)
+        self._log = EventLog(run_id=identity["run_id"], mesh=self._mesh)
+        try:
+            self._device = DeviceThread(open_device, limit_seconds=limit_seconds)
+        except Exception as error:
+            self._log.warning("mesh did not open", error=str(error))
+            raise
         self._batches = itertools.count()
         self._calls = _Calls()
         ray.get(ledger.arrive.remote(self._mesh))
@@ -62,6 +70,10 @@ class Classifier:
             "batch_size": self._device.batch_size,
             "compile_seconds": self._device.compile_seconds,
         }
+        self._metrics = MeshMetrics(self._device, run_id=identity["run_id"], mesh=self._mesh)
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        self._log.info("mesh opened", restart=again, description=self._device.description)
+        leave_when_drained(self._calls.alone, self._log)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """A row of Chunk.to_table -> a row (chunk, images, errors), once its predictions are there to stay."""
@@ -72,18 +84,25 @@ class Classifier:
                 with self._calls.shared():
                     results = self._device.classify(chunk.pixels)
             else:
+                self._log.warning("chunk tried in pieces", chunk=chunk.name, pieces=care.pieces)
                 with self._calls.alone():
                     chunk, results = self._classify_carefully(chunk, care)
         except DeviceError as error:
+            self._log.warning("device lost", chunk=chunk.name, error=str(error))
             # Only a fresh process gets a lost device back; Ray starts one and gives it this chunk again.
             ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
             os._exit(1)
         numbers = [next(self._batches) for _ in results]
         rows = prediction_rows(chunk, results, numbers, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
         footer = {**self._identity, "chunk": chunk.name, "read_cpu_seconds": chunk.cpu_seconds}
-        self._predictions.commit(chunk.name, rows, footer)
+        try:
+            self._predictions.commit(chunk.name, rows, footer)
+        except UserError as error:
+            self._log.warning("chunk not committed", chunk=chunk.name, error=str(error))
+            raise
         self._ledger.done.remote(chunk.name)
         failed = rows.num_rows - rows["error"].null_count
+        self._metrics.committed(rows.num_rows, failed, [result.seconds for result in results])
         return pa.table({"chunk": [chunk.name], "images": [rows.num_rows], "errors": [failed]})
 
     def _classify_carefully(self, chunk: Chunk, care: Care) -> tuple[Chunk, list[BatchResult]]:

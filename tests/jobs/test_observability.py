@@ -1,0 +1,170 @@
+"""A live run as its operators see it: Prometheus counts what the predictions hold, and worker logs tell what happened."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import ROOT, RayCluster, free_port, ray_head, run_module
+
+SAMPLE = sorted((ROOT / "jobs" / "sample" / "images").rglob("*.jpeg"))
+MODEL = ROOT / "jobs" / "sample" / "model"
+DASHBOARD = (ROOT / "cluster" / "grafana-dashboard.json").read_text()
+SHARD = 64
+"""Images a Parquet file, and so a chunk: one batch."""
+
+Samples = dict[str, dict[tuple[str, str], float]]
+"""Values by sample name, then by (run id, mesh); a histogram's buckets are summed up."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A head with the boards of one mesh, which exports metrics every second."""
+
+    cluster: RayCluster
+    metrics: str
+    logs: Path
+
+    def scrape(self) -> Samples:
+        """What Prometheus would get of this project now."""
+        values: Samples = defaultdict(lambda: defaultdict(float))
+        for family in text_string_to_metric_families(urlopen(self.metrics, timeout=10).read().decode()):
+            for sample in family.samples:
+                if sample.name.startswith("ray_loudbox_"):
+                    values[sample.name][sample.labels["run_id"], sample.labels["mesh"]] += sample.value
+        return values
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        """JSON lines of this run in the logs of Ray's workers, in order."""
+        lines = [line for log in self.logs.glob("worker-*.err") for line in log.read_text().splitlines() if run_id in line]
+        return sorted((json.loads(line) for line in lines if line.startswith("{")), key=lambda event: event["time"])
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    home = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # Ray's socket paths have 107 bytes in all
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        options = [f"--metrics-export-port={port}", f"--temp-dir={home}/ray", '--resources={"TTNPU": 4}']
+        with ray_head(home, "--num-cpus=2", *options) as cluster:
+            yield Node(cluster, f"http://127.0.0.1:{port}/metrics", home / "ray/session_latest/logs")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def write_shards(folder: Path, count: int, unreadable: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        images = [{"bytes": path.read_bytes(), "path": path.name} for path in SAMPLE[:SHARD]]
+        for image in images[: unreadable if number == 0 else 0]:
+            image["bytes"] = b"not an image"
+        pq.write_table(pa.table({"image": images, "label": [0] * SHARD}), folder / f"{number}.parquet")
+    return folder
+
+
+def arguments(node: Node, data: Path, out: Path, timing: str) -> list[str]:
+    common = ["jobs.imagenet", "--address", node.cluster.address, "--model", str(MODEL), "--device", "simulated"]
+    return [*common, "--data", str(data), "--out", str(out), "--simulate", timing]
+
+
+def run_id(out: Path) -> str:
+    return json.loads((out / "manifest.json").read_text())["run_id"]
+
+
+@dataclass(frozen=True)
+class Run:
+    scrapes: list[Samples]
+    """One a second while it ran, and the last after its end."""
+    key: tuple[str, str]
+    rows: pa.Table
+    node: Node
+
+
+@pytest.fixture(scope="module")
+def run(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """8 batches of a second each, with 3 images that cannot be read."""
+    tmp = tmp_path_factory.mktemp("observed")
+    command = arguments(node, write_shards(tmp / "data", 8, unreadable=3), tmp / "out", "compute=1s")
+    job = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=node.cluster.environment, stdout=subprocess.DEVNULL)
+    scrapes = [node.scrape()]
+    while job.poll() is None:
+        time.sleep(1)
+        scrapes.append(node.scrape())
+    assert job.returncode == 0
+    time.sleep(3)
+    scrapes.append(node.scrape())
+    rows = pq.read_table(tmp / "out" / "predictions")
+    return Run(scrapes, (run_id(tmp / "out"), rows["mesh"][0].as_py()), rows, node)
+
+
+def test_the_counters_end_at_what_the_predictions_hold(run: Run) -> None:
+    last = run.scrapes[-1]
+    assert run.rows.num_rows == 8 * SHARD
+    assert last["ray_loudbox_images_total"][run.key] == run.rows.num_rows
+    assert last["ray_loudbox_errors_total"][run.key] == run.rows.num_rows - run.rows["error"].null_count == 3
+
+
+def test_the_histogram_holds_every_batch_in_the_bucket_of_its_time(run: Run) -> None:
+    batches = {row["batch"]: row["batch_seconds"] for row in run.rows.to_pylist() if row["error"] is None}
+    last = run.scrapes[-1]
+    assert last["ray_loudbox_batch_seconds_count"][run.key] == len(batches) == 8
+    # Ray takes every time for its bucket's middle, and buckets are 1.5 times as wide as the one before.
+    assert last["ray_loudbox_batch_seconds_sum"][run.key] == pytest.approx(sum(batches.values()), rel=0.25)
+
+
+def test_the_gauges_follow_the_device_while_it_works(run: Run) -> None:
+    shares = [scrape["ray_loudbox_device_busy_share"][run.key] for scrape in run.scrapes]
+    waiting = [scrape["ray_loudbox_queue_batches"][run.key] for scrape in run.scrapes]
+    assert 0.6 < max(shares) <= 1  # it never waits between its first batch and its last
+    assert 0 < max(waiting) <= 5  # as many chunks of one batch as an actor is given at once
+
+
+def test_the_dashboard_asks_for_nothing_that_a_run_does_not_export(run: Run) -> None:
+    asked = set(re.findall(r"ray_\w+", DASHBOARD))
+    exported = {name for name, values in run.scrapes[-2].items() if run.key in values}
+    assert asked <= exported | {name for name, values in run.scrapes[-1].items() if run.key in values}
+    assert len(asked) == 5
+
+
+def test_every_panel_lets_the_user_choose_prometheus_run_and_mesh() -> None:
+    dashboard = json.loads(DASHBOARD)
+    assert {variable["name"] for variable in dashboard["templating"]["list"]} == {"datasource", "run", "mesh"}
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            assert target["datasource"]["uid"] == "${datasource}"
+            assert '{run_id="$run",mesh=~"$mesh"}' in target["expr"]
+
+
+def test_a_run_without_trouble_logs_that_its_mesh_opened_and_nothing_else(run: Run) -> None:
+    identity, mesh = run.key
+    (event,) = run.node.events(identity)
+    assert (event["event"], event["level"], event["mesh"], event["restart"]) == ("mesh opened", "info", mesh, False)
+
+
+def test_a_lost_device_and_the_restart_after_it_are_in_the_workers_logs(node: Node, tmp_path: Path) -> None:
+    data = write_shards(tmp_path / "data", 5, unreadable=0)
+    done = run_module(*arguments(node, data, tmp_path / "out", "compute=20ms,fail_after=3"), environment=node.cluster.environment)
+    assert done.code == 0, done.output
+    events = [(event["level"], event["event"]) for event in node.events(run_id(tmp_path / "out"))]
+    assert events[0] == ("info", "mesh opened")
+    assert ("warning", "device lost") in events
+    assert events[-1] == ("info", "mesh opened")
+    assert {event["mesh"] for event in node.events(run_id(tmp_path / "out"))} == set(
+        pq.read_table(tmp_path / "out" / "predictions")["mesh"].to_pylist()
+    )

@@ -1,0 +1,71 @@
+"""A LoudBox that is drained in the middle of a run commits what it has begun and goes; the others do the rest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import ROOT
+from tests.rig import Rig
+
+MODEL = ROOT / "jobs" / "sample" / "model"
+SAMPLE = sorted((ROOT / "jobs" / "sample" / "images").rglob("*.jpeg"))
+LIMIT = 200.0
+"""For one step on an overloaded machine; an idle one takes a tenth."""
+SHARDS, SHARD = 60, 64
+DRAIN = ["ray", "drain-node", "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=maintenance"]
+ALIVE = "import ray; ray.init(log_to_driver=False); print([n['NodeManagerHostname'] for n in ray.nodes() if n['Alive']])"
+
+
+def write_shards(folder: Path) -> Path:
+    """Parquet files of one batch each, so that a short run has many chunks to hand out."""
+    folder.mkdir()
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path in SAMPLE[:SHARD]]
+    for number in range(SHARDS):
+        pq.write_table(pa.table({"image": images, "label": [0] * SHARD}), folder / f"{number:04d}.parquet")
+    return folder
+
+
+def wait_until(true: Callable[[], bool], job: subprocess.Popen[str]) -> None:
+    limit = time.monotonic() + LIMIT
+    while not true():
+        assert job.poll() is None, "the job ended"
+        assert time.monotonic() < limit
+        time.sleep(0.5)
+
+
+def hosts(out: Path) -> list[str]:
+    """The host of every committed row so far."""
+    files = (out / "predictions").rglob("[!.]*.parquet")
+    return [host for file in files for host in pq.read_table(file)["host"].to_pylist()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_drained_loudbox_finishes_its_batches_and_leaves_and_every_image_has_one_row(tmp_path: Path) -> None:
+    data, out = write_shards(tmp_path / "data"), tmp_path / "out"
+    with Rig(loudboxes=2, object_store_mb=400) as rig:
+        common = ["--model", str(MODEL), "--device", "simulated", "--simulate", "compute=2s"]
+        command = ["python", "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), *common]
+        job = rig.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        wait_until(lambda: set(hosts(out)) == {"loudbox-1", "loudbox-2"}, job)
+
+        rig.run(DRAIN, host="loudbox-2", timeout=LIMIT)
+        wait_until(lambda: "loudbox-2" not in rig.run(["python", "-c", ALIVE], timeout=LIMIT).stdout, job)
+        done_there = hosts(out).count("loudbox-2")
+        said, _ = job.communicate(timeout=LIMIT)
+
+    assert job.returncode == 0, said
+    rows = pq.read_table(out / "predictions")
+    ids = rows["image_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == SHARDS * SHARD
+    assert rows["error"].null_count == rows.num_rows
+    assert rows["host"].to_pylist().count("loudbox-2") == done_there > 0
+    assert json.loads((out / "manifest.json").read_text())["attempts"][-1]["state"] == "finished"
