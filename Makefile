@@ -2,11 +2,15 @@
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
 OUT ?= out/demo
+JOB ?= imagenet
 
-.PHONY: demo test lint lock bench clean
+.PHONY: demo submit test lint lock bench clean
 
 demo: .venv/ready  ## classify the bundled sample and print its accuracy
 	$(PYTHON) -m jobs.imagenet --data jobs/sample/images --model jobs/sample/model --out $(OUT) --overwrite
+
+submit: .venv/ready  ## a job on a cluster, followed to its end: make submit JOB=imagenet ARGS="--data ... --out ..."
+	$(PYTHON) -m cluster.submit jobs.$(JOB) $(ARGS)
 
 test: .venv/ready lint  ## lint, types and every test that needs neither silicon nor patience
 	$(PYTHON) -m pytest

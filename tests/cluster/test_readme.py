@@ -1,4 +1,4 @@
-"""The operator's manual: each command is one that its program accepts, each message one that the project prints."""
+"""The README and the operator's manual: each command is one that its program accepts, each message one that is printed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import pytest
 from ray.scripts.scripts import cli as ray_command
 
 from cluster import preflight
-from jobs import imagenet, synthetic
+from jobs import imagenet, scaling, synthetic
 from tests.conftest import ROOT
 
 MANUAL = (ROOT / "cluster/README.md").read_text()
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", MANUAL, re.MULTILINE | re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
-PARSERS = {"jobs.imagenet": imagenet.parse, "jobs.synthetic": synthetic.parse, "cluster.preflight": preflight.parse}
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", README + MANUAL, re.MULTILINE | re.DOTALL)
+COMMANDS = sorted({line for block in BLOCKS for line in block.splitlines()})
+PARSERS = {
+    "jobs.imagenet": imagenet.parse,
+    "jobs.synthetic": synthetic.parse,
+    "jobs.scaling": scaling.parse,
+    "cluster.preflight": preflight.parse,
+}
 WORDS = [(command, shlex.split(command, comments=True)) for command in COMMANDS]
 
 
@@ -47,15 +53,15 @@ def test_each_ray_command_exists_with_the_options_it_gives(command: str) -> None
 
 
 def test_each_file_it_names_is_there() -> None:
-    named = set(re.findall(r"\bcluster/[\w./-]+\b", MANUAL)) | {
-        f"cluster/{name}" for name in re.findall(r"^\| `([\w./-]+)` \|", MANUAL, re.MULTILINE)
+    named = set(re.findall(r"\bcluster/[\w./-]+\b", README + MANUAL)) | {
+        f"cluster/{name}" for name in re.findall(r"^\| `([\w./-]+)` \|", MANUAL.partition("\n## ")[0], re.MULTILINE)
     }
     assert len(named) > 8
     assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
 
 
 def test_each_of_the_projects_messages_it_explains_is_still_printed() -> None:
-    troubles = MANUAL.partition("## It does not work")[2]
+    troubles = "".join(text.partition("\n## It does not work\n")[2].partition("\n## ")[0] for text in (README, MANUAL))
     firsts = [row.split("|")[1] for row in troubles.splitlines() if row.startswith("| ") and not row.startswith("| what")]
     quoted = [text for first in firsts for text in re.findall(r"`([^`]+)`", first)]
     sources = "".join(path.read_text() for folder in ("cluster", "jobs", "vit_actor") for path in (ROOT / folder).rglob("*.py"))
@@ -63,6 +69,7 @@ def test_each_of_the_projects_messages_it_explains_is_still_printed() -> None:
     ours = {
         "no host has 4 free Tenstorrent boards": "no host has {boards} free Tenstorrent boards",
         "TTNPU: 5, but 4 boards": 'TTNPU: {counted}"',
+        "not whole meshes of 4 boards": "not whole meshes of {boards} boards",
         "4 of 8": "{host.snapshot.chips} of {wanted}",
         "start-node.sh: no token": "no token in",
     }
