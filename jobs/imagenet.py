@@ -12,22 +12,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from tqdm import tqdm
 
 from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, positive
 from jobs.command import STOPPED, TOO_MANY_ERRORS, JobFailed, root_cause, run
-from jobs.ledger import open_ledger
-from jobs.manifest import Manifest, claim, new_run_id, package_versions
+from jobs.ledger import open_ledger, settle
+from jobs.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
 from jobs.pipeline.commit import Predictions
-from jobs.pipeline.sources import Survey, open_source
+from jobs.pipeline.sources import Source, Survey, open_source
+from jobs.pipeline.storage import shown
 from jobs.pipeline.stream import classify, read
-from jobs.placement import place
 from jobs.report import summary_table, write_reports
 from jobs.session import ray_session
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
@@ -79,14 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             follow(committed, total=None if args.resume else survey.images)
         except Exception as error:
-            manifest.end_attempt(args.out, "failed", ray.get(ledger.account.remote()))
+            with suppress(UserError):  # where the output is what failed, the manifest cannot say so
+                manifest.end_attempt(args.out, "failed", settle(ledger))
             raise JobFailed(f"{root_cause(error)}; what is committed stays: add --resume to go on") from error
-        account = ray.get(ledger.account.remote())
+        account = settle(ledger)
         if stopping.is_set():
             manifest.end_attempt(args.out, "stopped", account)
             print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
             return STOPPED
-        return finish(args, manifest, survey, account)
+        return finish(args, manifest, source, survey, account)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -126,9 +127,9 @@ def drain_on_sigterm(ledger: Any) -> threading.Event:
 def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:
     """The run this command asks for, as a manifest without attempts."""
     settings: dict[str, Any] = {
-        "data": args.data,
+        "data": shown(args.data),
         "data_fingerprint": survey.fingerprint,
-        "labels": args.labels,
+        "labels": args.labels and shown(args.labels),
         "limit": args.limit,
         "model_digest": checkpoint.digest,
         "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(checkpoint.preprocess).items()},
@@ -138,7 +139,7 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
     return Manifest(
         run_id=new_run_id(),
         job="imagenet",
-        data=args.data,
+        data=shown(args.data),
         model=args.model,
         model_digest=checkpoint.digest,
         class_names=checkpoint.class_names,
@@ -165,15 +166,17 @@ def follow(committed: Iterable[pa.Table], total: int | None) -> None:
                 print(f"{images}{of} images, {images / (said - began):.0f} images/s, {errors} errors", file=sys.stderr)
 
 
-def finish(args: argparse.Namespace, manifest: Manifest, survey: Survey, account: dict[str, Any]) -> int:
+def finish(args: argparse.Namespace, manifest: Manifest, source: Source, survey: Survey, account: dict[str, Any]) -> int:
     """Reports from what is committed, then the verdict as an exit code."""
-    manifest.end_attempt(args.out, "finished", account)
+    manifest.end_attempt(args.out, "classified", account)
     summary = write_reports(args.out)
+    if _changed(source, survey):
+        manifest.end_attempt(args.out, CHANGED)
+        raise JobFailed(f"{shown(args.data)}: changed while the run read it; start again with --overwrite")
     if survey.images is not None and summary.images != survey.images:
         manifest.end_attempt(args.out, "incomplete")
-        raise UserError(
-            f"{summary.images} of {survey.images} images have a row in {args.out}; run the same command with --resume"
-        )
+        raise JobFailed(f"{summary.images} of {survey.images} images have a row in {args.out}; add --resume to go on")
+    manifest.end_attempt(args.out, "finished")
     print(summary_table(summary))
     print(f"report: {os.path.join(args.out, 'report', 'index.html')}")
     allowed = args.max_errors if isinstance(args.max_errors, int) else int(args.max_errors * summary.images)
@@ -181,6 +184,14 @@ def finish(args: argparse.Namespace, manifest: Manifest, survey: Survey, account
         print(f"error: {summary.errors} images could not be read, more than --max-errors allows ({allowed})", file=sys.stderr)
         return TOO_MANY_ERRORS
     return 0
+
+
+def _changed(source: Source, survey: Survey) -> bool:
+    """Whether the data set is another than it was: one listing more, and the only way to notice a file that came or went."""
+    try:
+        return source.survey().fingerprint != survey.fingerprint
+    except UserError:
+        return True
 
 
 def _share_or_count(text: str) -> int | float:

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from pyarrow.fs import LocalFileSystem
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.pipeline.storage import open_storage, shown, storage_errors
 from vit_actor.errors import UserError
@@ -27,6 +28,10 @@ CONVICT_AFTER = 2
 """Deaths with one image alone on the device before it is recorded as an error."""
 MOST_ATTEMPTS = 40
 """Attempts at a chunk before what is still suspect is given up: enough to corner several bad images of 512."""
+NAME_SECONDS = 10.0
+"""How long a ledger's name may be taken by a driver that was killed a moment ago; Ray notices within a second or two."""
+ACCOUNT_SECONDS = 20.0
+"""Limit for the last question to a ledger, of a cluster that may be failing."""
 
 
 class Reading(Enum):
@@ -50,15 +55,17 @@ class _Case:
     given_up: set[int] = field(default_factory=set)
 
     def died(self) -> None:
-        """The last attempt did not return: halve the piece it was at, or charge the image that was alone."""
+        """The last attempt did not return: try the images of the piece it was at one by one, or charge the one that was alone.
+
+        One by one, not by halves: a batch more costs milliseconds, a death more the opening of a mesh.
+        """
         if self.trying is None:
             return
         start, end = self.trying
         self.pieces.remove(self.trying)
         self.trying = None
         if end - start > 1:
-            middle = (start + end) // 2
-            self.pieces += [(start, middle), (middle, end)]
+            self.pieces += [(image, image + 1) for image in range(start, end)]
         else:
             self.deaths[start] = self.deaths.get(start, 0) + 1
             if self.deaths[start] < CONVICT_AFTER:
@@ -83,12 +90,14 @@ class Ledger:
         self._cases: dict[str, _Case] = {}
         self._reading: dict[str, int] = {}
         self._meshes: dict[str, int] = {}
-        self._counts = {"restarts": 0, "retries": 0, "given_up": 0}
+        self._nodes: dict[str, str] = {}
+        self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0}
         self._events: list[dict[str, Any]] = []
         self._draining = False
 
-    def arrive(self, mesh: str) -> None:
-        """An actor has opened its device."""
+    def arrive(self, mesh: str, node: str) -> None:
+        """An actor has opened its device, on the node with this Ray id."""
+        self._nodes[node] = mesh.rpartition("/")[0]
         self._meshes[mesh] = self._meshes.get(mesh, 0) + 1
         if self._meshes[mesh] > 1:
             self._counts["restarts"] += 1
@@ -114,6 +123,7 @@ class Ledger:
         if case.attempts == 1:
             return None
         self._counts["retries"] += 1
+        self._counts["images_again"] += images
         self.note("retry", mesh, f"attempt {case.attempts} at {chunk}")
         if case.attempts <= CAREFUL_AFTER:
             return None
@@ -143,9 +153,13 @@ class Ledger:
         """Let what is in flight finish and hand out nothing more."""
         self._draining = True
 
-    def account(self) -> dict[str, Any]:
-        """Counts and events of this attempt, for the manifest."""
-        return {**self._counts, "meshes": sorted(self._meshes), "events": self._events}
+    def is_draining(self) -> bool:
+        return self._draining
+
+    def account(self, alive: set[str] | None = None) -> dict[str, Any]:
+        """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
+        lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
+        return {**self._counts, "lost_hosts": lost, "meshes": sorted(self._meshes), "events": self._events}
 
 
 def open_ledger(out: str) -> Any:
@@ -165,7 +179,24 @@ def open_ledger(out: str) -> Any:
         except BlockingIOError:
             raise UserError(busy) from None
     name = "run-" + hashlib.sha256(f"{filesystem.type_name}:{path}".encode()).hexdigest()[:32]
+    # On the driver's own host: the loss of any other must not take the ledger with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    ledger = ray.remote(Ledger).options(name=name, namespace=NAMESPACE, num_cpus=0, scheduling_strategy=here)
+    limit = time.monotonic() + NAME_SECONDS
+    while True:
+        try:
+            return ledger.remote()
+        except ValueError:
+            if time.monotonic() > limit:
+                raise UserError(busy) from None
+        time.sleep(0.2)
+
+
+def settle(ledger: Any) -> dict[str, Any]:
+    """The ledger's account, for the manifest; empty where the cluster is gone, and the ledger with it."""
     try:
-        return ray.remote(Ledger).options(name=name, namespace=NAMESPACE, num_cpus=0).remote()
-    except ValueError:
-        raise UserError(busy) from None
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        account: dict[str, Any] = ray.get(ledger.account.remote(alive), timeout=ACCOUNT_SECONDS)
+    except (ray.exceptions.RayError, ConnectionError):
+        return {}
+    return account

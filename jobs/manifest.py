@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +18,11 @@ from jobs.pipeline.storage import open_storage, storage_errors, write_atomically
 from vit_actor.errors import UserError
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
+CHANGED = "changed"
+"""State of an attempt that saw its data set become another: nobody can say which rows are of which."""
+
+TOLD = {"data_fingerprint": "the data set's files, sizes or rows changed", "model_digest": "the checkpoint's files changed"}
+"""What to say of settings that are hashes."""
 
 
 @dataclass
@@ -46,9 +53,23 @@ class Manifest:
         self.save(out)
 
     def end_attempt(self, out: str, state: str, account: dict[str, Any] | None = None) -> None:
-        """state: finished, stopped, incomplete or failed. account: what went wrong on the way (Ledger.account)."""
+        """state: classified (reports to come), finished, stopped, incomplete, changed or failed; one that stays running was killed.
+
+        account: what went wrong on the way (Ledger.account).
+        """
         self.attempts[-1].update(ended_at=_now(), state=state, **(account or {}))
         self.save(out)
+
+    @contextmanager
+    def single_attempt(self, out: str) -> Iterator[None]:
+        """The block is the one attempt at a run that cannot be resumed: finished if it ends, failed if it raises."""
+        self.begin_attempt(out)
+        try:
+            yield
+        except BaseException:
+            self.end_attempt(out, "failed")
+            raise
+        self.end_attempt(out, "finished")
 
     def save(self, out: str) -> None:
         filesystem, path = open_storage(out)
@@ -95,8 +116,10 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
             if filesystem.get_file_info(f"{path}/predictions").type != fs.FileType.NotFound:
                 raise UserError(f"--out {out} holds predictions of no known run; choose another, or --overwrite to replace them")
         return wanted
+    if existing.attempts and existing.attempts[-1]["state"] == CHANGED:
+        raise UserError(f"--resume: the data set changed while the run in {out} read it; start again with --overwrite")
     differing = [
-        f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
+        TOLD.get(key) or f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
         for key in sorted(existing.settings.keys() | wanted.settings.keys())
         if existing.settings.get(key) != wanted.settings.get(key)
     ]

@@ -50,7 +50,7 @@ def write_reports(out: str) -> Summary:
     if len(runs) > 1:
         raise UserError(f"{shown(out)}: holds predictions of several runs ({', '.join(runs)}); give each run an --out of its own")
     summary = summarise(counts, manifest)
-    tables = report_tables(counts, summary, manifest.class_names if manifest else [])
+    tables = report_tables(counts, summary, manifest)
     filesystem, path = open_storage(out)
     with storage_errors(out):
         for name, table in tables.items():
@@ -79,6 +79,8 @@ def summary_table(summary: Summary) -> str:
         lines.append(("", f"{summary.device_fps:,.1f} one device alone, of {summary.meshes} ({summary.device_busy:.0%} busy)"))
     if summary.compile_seconds is not None:
         lines.append(("compile", f"{summary.compile_seconds:,.2f} s"))
+    if faults := summary.faults:
+        lines.append(("faults", faults))
     lines += [("device", device) for device in summary.devices]
     return "\n".join(f"{name:<11}{text}" for name, text in lines)
 

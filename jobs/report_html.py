@@ -99,6 +99,7 @@ def _sections(summary: Summary, tables: dict[str, pa.Table]) -> list[str]:
         _confused(tables["confusion"]) if summary.labelled else "",
         _batch_times(summary, tables["batch_times"]),
         _errors(summary, tables["errors"]),
+        _faults(summary, tables["faults"]),
         _config(summary),
     ]
 
@@ -367,6 +368,18 @@ def _errors(summary: Summary, table: pa.Table) -> str:
     rows = [(row["reason"] or "(various)", f"{row['images']:,}") for row in table.slice(0, LISTED).to_pylist()]
     note = f"{summary.errors:,} images could not be classified; a labelled one counts as wrong. N stands for a number."
     return _section("Errors", note, _table(["Reason", "#Images"], rows))
+
+
+def _faults(summary: Summary, table: pa.Table) -> str:
+    if not len(table):
+        return ""
+    rows = [
+        (row["attempt"], f"{row['at']:%H:%M:%S}" if row["at"] else "", row["kind"], row["where"], row["what"])
+        for row in table.slice(0, LISTED).to_pylist()
+    ]
+    what = f"What (the first {LISTED} of {len(table):,})" if len(table) > LISTED else "What"
+    note = f"Met and survived: every image has one row all the same. {summary.faults}."
+    return _section("Faults", note, _table(["#Attempt", "#At (UTC)", "Kind", "Where", what], rows))
 
 
 def _config(summary: Summary) -> str:

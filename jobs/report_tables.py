@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import pyarrow as pa
 
@@ -39,6 +39,14 @@ class Summary:
     top5_low: Annotated[float | None, "lower end of the 95% Wilson interval of top5"]
     top5_high: Annotated[float | None, "upper end of the 95% Wilson interval of top5"]
     attempts: Annotated[int, "starts of the run that classified images: 1, and one for each resume"]
+    killed_attempts: Annotated[
+        int, "of all starts, those whose driver was killed: nothing is known of what they met but their rows"
+    ]
+    restarts: Annotated[int, "actors that were replaced on their mesh, in attempts whose driver lived"]
+    retries: Annotated[int, "chunks that were read or classified once more for a process that died"]
+    images_again: Annotated[int, "images of chunks that went to a device once more: at most what retries cost; each has one row"]
+    given_up: Annotated[int, "images that took their device down each time and became errors"]
+    lost_hosts: Annotated[list[str], "hosts with a device that were lost; one that was lost twice is here twice"]
     meshes: Annotated[int, "devices that classified images, in the attempt that had most"]
     devices: Annotated[list[str], "the distinct descriptions of the devices"]
     simulated: Annotated[bool, "whether any device was simulated: then times are a model's and answers are not real"]
@@ -61,6 +69,19 @@ class Summary:
     compile_seconds: Annotated[float | None, "initial compile: weights, programs and trace; the slowest mesh's"]
     config: Annotated[str, "the run's settings, JSON"]
     versions: Annotated[str, "versions of what ran, JSON"]
+
+    @property
+    def faults(self) -> str:
+        """What the run survived and what it cost, in one line; empty where nothing happened."""
+        met = [
+            ("drivers killed", self.killed_attempts),
+            ("hosts lost", len(self.lost_hosts)),
+            ("actors restarted", self.restarts),
+            ("chunks tried again", self.retries),
+            ("images classified again", self.images_again),
+            ("images given up", self.given_up),
+        ]
+        return ", ".join(f"{what}: {number:,}" for what, number in met if number)
 
 
 def summary_schema() -> pa.Schema:
@@ -128,6 +149,16 @@ BATCH_TIMES = _schema(
     }
 )
 
+FAULTS = _schema(
+    {
+        "attempt": (pa.int32(), "start of the run: 1, and one more for each resume"),
+        "at": (pa.timestamp("us", tz="UTC"), "when it was noticed; null for a lost host and a killed driver"),
+        "kind": (pa.string(), "restart, retry, device, image, host or driver"),
+        "where": (pa.string(), "the mesh, chunk or host"),
+        "what": (pa.string(), "what happened, in one line; the first 1,000 of an attempt"),
+    }
+)
+
 ERRORS = _schema(
     {
         "reason": (pa.string(), "why images could not be classified; numbers read N, long or too various texts are cut"),
@@ -167,6 +198,12 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
         top5_low=top5[1],
         top5_high=top5[2],
         attempts=len(attempts),
+        killed_attempts=len(_killed(manifest)),
+        restarts=_told(manifest, "restarts"),
+        retries=_told(manifest, "retries"),
+        images_again=_told(manifest, "images_again"),
+        given_up=_told(manifest, "given_up"),
+        lost_hosts=[host for attempt in _told_attempts(manifest) for host in attempt.get("lost_hosts", [])],
         meshes=max(Counter(attempt for attempt, _ in counts.spans).values(), default=0),
         devices=sorted(counts.descriptions),
         simulated=any(description.startswith("simulated") for description in counts.descriptions),
@@ -186,8 +223,9 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
     )
 
 
-def report_tables(counts: Counts, summary: Summary, class_names: list[str]) -> dict[str, pa.Table]:
-    """Every table of the report by name; class_names may be shorter than the classes seen, or empty."""
+def report_tables(counts: Counts, summary: Summary, manifest: Manifest | None) -> dict[str, pa.Table]:
+    """Every table of the report by name; the manifest may name fewer classes than were seen."""
+    class_names = manifest.class_names if manifest else []
 
     def name(index: int) -> str:
         return class_names[index] if index < len(class_names) else str(index)
@@ -199,6 +237,7 @@ def report_tables(counts: Counts, summary: Summary, class_names: list[str]) -> d
         "throughput": _throughput(counts),
         "batch_times": _batch_times(counts),
         "errors": _errors(counts),
+        "faults": _faults(manifest),
     }
 
 
@@ -285,6 +324,32 @@ def _batch_times(counts: Counts) -> pa.Table:
 def _errors(counts: Counts) -> pa.Table:
     most = sorted(counts.reasons.images.items(), key=lambda reason: (-reason[1], reason[0]))[:MOST_FREQUENT_ERRORS]
     return pa.Table.from_pylist([{"reason": reason, "images": images} for reason, images in most], schema=ERRORS)
+
+
+def _faults(manifest: Manifest | None) -> pa.Table:
+    rows = []
+    for attempt in _told_attempts(manifest):
+        number = attempt["attempt"]
+        for event in attempt.get("events", []):
+            rows.append({**event, "attempt": number, "at": round(event["at"] * 1e6)})
+        for host in attempt.get("lost_hosts", []):
+            rows.append({"attempt": number, "at": None, "kind": "host", "where": host, "what": "the host was lost"})
+        if attempt in _killed(manifest):
+            rows.append({"attempt": number, "at": None, "kind": "driver", "where": "driver", "what": "the driver was killed"})
+    return pa.Table.from_pylist(rows, schema=FAULTS)
+
+
+def _told_attempts(manifest: Manifest | None) -> list[dict[str, Any]]:
+    return manifest.attempts if manifest else []
+
+
+def _told(manifest: Manifest | None, count: str) -> int:
+    return sum(attempt.get(count, 0) for attempt in _told_attempts(manifest))
+
+
+def _killed(manifest: Manifest | None) -> list[dict[str, Any]]:
+    """Attempts that never ended although a later one began."""
+    return [attempt for attempt in _told_attempts(manifest)[:-1] if attempt["ended_at"] is None]
 
 
 def _attempts(counts: Counts) -> dict[int, tuple[int, int]]:

@@ -62,7 +62,7 @@ class Classifier:
             raise
         self._batches = itertools.count()
         self._calls = _Calls()
-        ray.get(ledger.arrive.remote(self._mesh))
+        ray.get(ledger.arrive.remote(self._mesh, ray.get_runtime_context().get_node_id()))
         self._identity = {
             **identity,
             "mesh": self._mesh,

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS
-from jobs.pipeline.storage import open_storage, write_table
+from jobs.pipeline.storage import open_storage, storage_errors, write_table
 
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
@@ -41,10 +41,11 @@ class Predictions:
         return filesystem.get_file_info(self._path(chunk)).type == fs.FileType.File
 
     def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
-        """Write a chunk's rows (schema PREDICTIONS); visible only when whole."""
+        """Write a chunk's rows (schema PREDICTIONS); visible only when whole. Raises UserError where storage fails."""
         filesystem, _ = self._storage
         schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: json.dumps(footer, sort_keys=True).encode()})
-        write_table(filesystem, self._path(chunk), rows.cast(schema))
+        with storage_errors(self.out):
+            write_table(filesystem, self._path(chunk), rows.cast(schema))
 
     def _path(self, chunk: str) -> str:
         return f"{self._storage[1]}/{chunk}.parquet"

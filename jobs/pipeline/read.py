@@ -24,10 +24,15 @@ from vit_actor.preprocess import Preprocess
 Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
 
 
-def list_shards(roots: pa.Table, *, source: Source) -> Iterator[pa.Table]:
-    """Rows (root) -> rows (shard id, payload as JSON), one at a time, so that reading starts while listing goes on."""
+def list_shards(roots: pa.Table, *, source: Source, ledger: Any) -> Iterator[pa.Table]:
+    """Rows (root) -> rows (shard id, payload as JSON), one at a time, so that reading starts while listing goes on.
+
+    When the run is draining, no more are listed: a data set may have millions that nobody will read.
+    """
     for root in roots["root"].to_pylist():
         for shard in source.shards(root):
+            if ray.get(ledger.is_draining.remote()):
+                return
             yield pa.table({"id": [shard.id], "payload": [json.dumps(shard.payload)]})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -20,6 +21,12 @@ from vit_actor.errors import UserError
 NATIVE_SCHEMES = {"file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf"}
 # Stores without directories, whose objects appear whole or not at all.
 OBJECT_STORES = {"s3", "gcs", "abfs"}
+
+_FULL_OR_READ_ONLY = {
+    errno.ENOSPC: "free some, or write elsewhere",
+    errno.EDQUOT: "free some, or have the quota raised",
+    errno.EROFS: "mount it for writing, or write elsewhere",
+}
 
 
 def open_storage(uri: str) -> tuple[FileSystem, str]:
@@ -93,6 +100,8 @@ def storage_errors(uri: str) -> Iterator[None]:
     except pa.ArrowInvalid:  # its message repeats the whole URI, credentials and all
         raise UserError(f"{shown(uri)}: not a valid URI; check it, and write spaces as %20") from None
     except OSError as error:
+        if error.errno in _FULL_OR_READ_ONLY:
+            raise UserError(f"{shown(uri)}: {_first_line(error)}; {_FULL_OR_READ_ONLY[error.errno]}") from None
         raise UserError(f"{shown(uri)}: storage failed ({_first_line(error)}); check the address and credentials") from None
 
 

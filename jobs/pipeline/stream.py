@@ -47,7 +47,7 @@ def read(
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.1
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     roots = ray.data.from_items([{"root": root} for root in source.roots()])
-    shards = roots.map_batches(partial(list_shards, source=source), **WHOLE, num_cpus=0, compute=LISTERS)
+    shards = roots.map_batches(partial(list_shards, source=source, ledger=ledger), **WHOLE, num_cpus=0, compute=LISTERS)
     settings = {"source": source, "preprocess": preprocess, "predictions": predictions, "ledger": ledger, "resume": resume}
     return shards.map_batches(partial(read_chunks, **settings), **WHOLE, num_cpus=placement.decode_cpus)
 

@@ -64,16 +64,25 @@ def test_an_actor_killed_for_another_reason_costs_retries_but_no_image() -> None
     ledger.trying("chunk", (0, 64))  # killed here by chance, once
     care = ledger.begin("chunk", 100, 64, "host/0-3")
     assert care is not None
-    assert care.pieces == [(0, 32), (32, 64), (64, 100)]
+    assert care.pieces == [*((image, image + 1) for image in range(64)), (64, 100)]
     assert care.given_up == set()
     assert ledger.account()["retries"] == 3
+    assert ledger.account()["images_again"] == 300
 
 
 def test_an_actor_that_arrives_twice_on_a_mesh_is_a_restart() -> None:
     ledger = Ledger()
     for mesh in ("a/0-3", "b/0-3", "a/0-3"):
-        ledger.arrive(mesh)
+        ledger.arrive(mesh, f"node-of-{mesh}")
     account = ledger.account()
     assert account["restarts"] == 1
+    assert account["lost_hosts"] == []
     assert account["meshes"] == ["a/0-3", "b/0-3"]
     assert [(e["kind"], e["where"]) for e in account["events"]] == [("restart", "a/0-3")]
+
+
+def test_a_host_whose_node_is_gone_is_a_lost_host_even_where_another_of_its_name_came_back() -> None:
+    ledger = Ledger()
+    for mesh, node in (("a/0-3", "first"), ("b/0-3", "second"), ("a/0-3", "third")):
+        ledger.arrive(mesh, node)
+    assert ledger.account(alive={"second", "third"})["lost_hosts"] == ["a"]

@@ -20,7 +20,7 @@ from jobs.report_tables import Summary
 from tests.jobs.prediction_files import chunk, metadata, row, write_file, write_manifest
 from vit_actor.errors import UserError
 
-TABLES = ["batch_times", "confusion", "errors", "per_class", "summary", "throughput"]
+TABLES = ["batch_times", "confusion", "errors", "faults", "per_class", "summary", "throughput"]
 
 
 def a_run(
@@ -280,3 +280,33 @@ def test_the_terminal_table_is_short_and_aligned(tmp_path: Path) -> None:
         "compile    1.50 s",
         "device     cpu, float32",
     ]
+
+
+def test_what_the_run_survived_is_counted_over_its_attempts_and_listed(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(c, c) for c in range(4)], metadata())
+    about = {"started_at": "2025-03-01T12:00:00+00:00", "ended_at": None, "state": "running"}
+    ended = about | {"ended_at": "2025-03-01T12:01:00+00:00", "state": "stopped", "restarts": 1, "retries": 2, "given_up": 0}
+    ended |= {"images_again": 700, "lost_hosts": ["loudbox-2"]}
+    ended["events"] = [{"at": 1740830400.5, "kind": "restart", "where": "loudbox-1/0-3", "what": "the actor was replaced"}]
+    last = about | {"state": "classified", "retries": 1, "restarts": 0, "given_up": 3, "images_again": 64, "lost_hosts": []}
+    write_manifest(tmp_path, attempts=[about | {"attempt": 1}, ended | {"attempt": 2}, last | {"attempt": 3}])
+
+    summary = write_reports(str(tmp_path))
+
+    line = (
+        "drivers killed: 1, hosts lost: 1, actors restarted: 1, chunks tried again: 3, images classified again: 764, "
+        "images given up: 3"
+    )
+    assert f"faults     {line}" in summary_table(summary).splitlines()
+    assert line in page(tmp_path)
+    assert [(fault["attempt"], fault["kind"], fault["where"]) for fault in read(tmp_path, "faults")] == [
+        (1, "driver", "driver"),
+        (2, "restart", "loudbox-1/0-3"),
+        (2, "host", "loudbox-2"),
+    ]
+
+
+def test_a_run_without_faults_does_not_speak_of_them(steady: tuple[Path, Summary]) -> None:
+    out, summary = steady
+    assert "faults" not in summary_table(summary)
+    assert "<h2>Faults</h2>" not in page(out)

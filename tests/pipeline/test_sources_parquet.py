@@ -194,3 +194,18 @@ def test_a_large_row_group_is_read_page_by_page(tmp_path: Path) -> None:
     read = [(len(image.data), pa.total_allocated_bytes() - before) for _, image in source.read(shard, lambda _: True)]
     assert sum(size for size, _ in read) == 40_000_000
     assert max(allocated for _, allocated in read) < 20_000_000
+
+
+def test_a_file_that_changes_after_it_was_listed_is_told_and_not_read(tmp_path: Path) -> None:
+    path = plain_parquet(tmp_path / "a.parquet", IMAGES)
+    source = opened(tmp_path)
+    (shard,) = source.shards(source.roots()[0])
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.parquet: no such file"):
+        list(source.read(shard, lambda _: True))
+    plain_parquet(path, [*IMAGES[:-1], IMAGES[0]])
+    with pytest.raises(UserError, match=r"a\.parquet: changed while the run read it"):
+        list(source.read(shard, lambda _: True))
+    path.unlink()
+    plain_parquet(path, IMAGES)
+    assert [image.data for _, image in source.read(shard, lambda _: True)] == BYTES

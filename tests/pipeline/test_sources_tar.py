@@ -179,3 +179,12 @@ def test_skipped_images_are_not_read_from_a_plain_tar(tmp_path: Path, monkeypatc
     monkeypatch.setattr(tarfile.TarFile, "extractfile", lambda self, m: read.append(m.name) or extractfile(self, m))  # type: ignore[func-returns-value]
     assert len(read_all(opened(tar(tmp_path / "x.tar", members())), lambda i: i == 2)) == 1
     assert [name for name in read if str(name).endswith(".JPEG")] == [IMAGES[2].name]
+
+
+def test_a_tar_that_is_gone_after_it_was_listed_is_told(tmp_path: Path) -> None:
+    webdataset(tmp_path, pictures(4), shards=1)
+    source = open_source(str(tmp_path), checkpoint_classes=CLASS_NAMES)
+    (shard,) = source.shards(source.roots()[0])
+    next(tmp_path.iterdir()).unlink()
+    with pytest.raises(UserError, match=r"shard-000\.tar: no such file"):
+        list(source.read(shard, lambda _: True))

@@ -70,11 +70,15 @@ class ParquetShards:
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, row = shard.payload["file"], shard.payload["first_row"]
-        take = shard.payload.get("take", sum(shard.payload["rows"]))
+        first, sizes = shard.payload["first_group"], shard.payload["rows"]
+        take = shard.payload.get("take", sum(sizes))
         ordinal = 0
-        file, columns = self._open(name)
+        with place_errors(join(self.files.folder, name)):
+            file, columns = self._open(name)
         with file:
-            for group, rows in enumerate(shard.payload["rows"], shard.payload["first_group"]):
+            if _groups(file)[first : first + len(sizes)] != list(zip(sizes, shard.payload["bytes"], strict=True)):
+                raise UserError(f"{shown(join(self.files.folder, name))}: changed while the run read it; restore it first")
+            for group, rows in enumerate(sizes, first):
                 span = range(ordinal, min(ordinal + rows, take))
                 selected = {i for i in span if wanted(i)}
                 if selected:
@@ -91,14 +95,16 @@ class ParquetShards:
     def _file_shards(self, name: str) -> Iterator[Shard]:
         """Runs of row groups of at least images_per_shard rows, but for the last."""
         with self._open(name)[0] as file:
-            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            groups = _groups(file)
         first_group = first_row = position = 0
-        for group in range(len(sizes)):
-            rows = sizes[first_group : group + 1]
-            if sum(rows) >= self.images_per_shard or (group == len(sizes) - 1 and sum(rows)):
+        for group in range(len(groups)):
+            rows = [count for count, _ in groups[first_group : group + 1]]
+            total = sum(rows)
+            if total >= self.images_per_shard or (total and group == len(groups) - 1):
                 payload = {"file": name, "first_group": first_group, "first_row": first_row, "rows": rows}
+                payload["bytes"] = [size for _, size in groups[first_group : group + 1]]
                 yield Shard(shard_id(name, position), payload)
-                first_group, first_row, position = group + 1, first_row + sum(rows), position + 1
+                first_group, first_row, position = group + 1, first_row + total, position + 1
 
     def _read_group(self, file: pq.ParquetFile, columns: Columns, group: int, prefix: str, row: int) -> Iterator[EncodedImage]:
         """Every row of a row group; `row` is the number of its first. What cannot be read is an error in each row left."""
@@ -143,3 +149,9 @@ class ParquetShards:
             raise UserError(f"{where}: {error}; or pass labels 'none' to predict only") from None
         except pa.ArrowInvalid as error:
             raise UserError(f"{where}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _groups(file: pq.ParquetFile) -> list[tuple[int, int]]:
+    """(rows, bytes) of each row group, by the file's footer."""
+    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+    return [(group.num_rows, group.total_byte_size) for group in groups]

@@ -73,8 +73,12 @@ class TarShards:
                 return
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-        samples = self._samples(shard.payload["file"], wanted)
-        for ordinal, sample in enumerate(islice(samples, shard.payload.get("take"))):
+        samples = enumerate(islice(self._samples(shard.payload["file"], wanted), shard.payload.get("take")))
+        while True:
+            with place_errors(join(self.files.folder, shard.payload["file"])):
+                ordinal, sample = next(samples, (-1, None))
+            if sample is None:
+                return
             if wanted(ordinal):
                 yield ordinal, EncodedImage(sample.image_id, sample.label, sample.data, sample.error)
 

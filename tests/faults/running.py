@@ -1,0 +1,133 @@
+"""A job to break: started in the background, watched by what it has committed, compared with an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.conftest import ROOT, Finished, RayCluster
+from tests.pipeline.corpus import jpeg
+
+MODEL = ROOT / "jobs" / "sample" / "model"
+LIMIT = 200.0
+"""For one step on an overloaded machine; an idle one takes a tenth."""
+
+SHARD = 64
+"""Images a Parquet file, and so a chunk: one batch, so that a short run has many chunks to lose."""
+
+
+def write_shards(folder: Path, shards: int, images: int = SHARD, size: int = 16) -> Path:
+    """Parquet files of small JPEGs, each another picture; the labels are the sample model's ten classes in turn."""
+    folder.mkdir(parents=True)
+    for shard in range(shards):
+        numbers = range(shard * images, (shard + 1) * images)
+        columns = {"image": [jpeg(n, size, size) for n in numbers], "label": [n % 10 for n in numbers]}
+        pq.write_table(pa.table(columns), folder / f"{shard:04d}.parquet")
+    return folder
+
+
+def command(data: Path, out: Path, timing: str, *arguments: str, module: str = "jobs.imagenet") -> list[str]:
+    """A run on simulated meshes, without the interpreter."""
+    common = ["--data", str(data), "--out", str(out), "--model", str(MODEL), "--device", "simulated", "--simulate", timing]
+    return ["-m", module, *common, *arguments]
+
+
+class Job:
+    """A command on a cluster, in the background."""
+
+    def __init__(self, process: subprocess.Popen[str], out: Path) -> None:
+        self.process = process
+        self.out = out
+
+    @classmethod
+    def start(
+        cls, cluster: RayCluster, data: Path, out: Path, timing: str, *arguments: str, module: str = "jobs.imagenet"
+    ) -> Job:
+        line = [sys.executable, *command(data, out, timing, "--address", cluster.address, *arguments, module=module)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return cls(subprocess.Popen(line, cwd=ROOT, env=cluster.environment, text=True, **pipes), out)  # type: ignore[call-overload]
+
+    def wait_for_commits(self, count: int) -> None:
+        self.wait_until(lambda: len(committed(self.out)) >= count)
+
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        limit = time.monotonic() + LIMIT
+        while not true():
+            if self.process.poll() is not None:
+                raise AssertionError(f"the job ended: {self.process.communicate()}")
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+
+    def end(self, how: signal.Signals | None = None) -> Finished:
+        """Wait for its end, after a signal if one is given."""
+        begun = time.monotonic()
+        if how:
+            self.process.send_signal(how)
+        stdout, stderr = self.process.communicate(timeout=LIMIT)
+        return Finished(self.process.returncode, stdout or "", stderr or "", time.monotonic() - begun)
+
+
+def run(cluster: RayCluster, data: Path, out: Path, timing: str = "compute=1ms", *arguments: str) -> Finished:
+    return Job.start(cluster, data, out, timing, *arguments).end()
+
+
+def committed(out: Path) -> dict[str, float]:
+    """The committed files and when each was written."""
+    return {file.name: file.stat().st_mtime for file in (out / "predictions").glob("[!.]*.parquet")}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run answered: (label, prediction, top 5, correct, error) by image id, and its accuracy."""
+
+    rows: dict[str, tuple[object, ...]]
+    top1: float
+
+
+def answers(out: Path) -> Answers:
+    """Raises AssertionError if an image has two rows."""
+    columns = ["label", "prediction", "top5", "correct", "error"]
+    files = [pq.ParquetFile(file).read(["image_id", *columns]) for file in sorted((out / "predictions").glob("[!.]*.parquet"))]
+    rows = pa.concat_tables(files).to_pylist()
+    found = {row["image_id"]: tuple(str(row[column]) for column in columns) for row in rows}
+    assert len(found) == len(rows), "an image has two rows"
+    return Answers(found, summary(out)["top1"])
+
+
+def summary(out: Path) -> dict:
+    return pq.read_table(out / "report" / "summary.parquet").to_pylist()[0]
+
+
+def workers(home: str, title: str) -> list[int]:
+    """Process ids of the cluster's Ray workers that are at what `title` says; home: the HOME the cluster runs under."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes()
+            if not (line.startswith(b"ray::") and title.encode() in line):
+                continue
+            if f"HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:  # it ended
+            continue
+    return sorted(found)
+
+
+def kill_one(home: str, title: str) -> int:
+    """SIGKILL the first such worker that appears; its process id."""
+    limit = time.monotonic() + LIMIT
+    while time.monotonic() < limit:
+        for pid in workers(home, title):
+            os.kill(pid, signal.SIGKILL)
+            return pid
+        time.sleep(0.005)
+    raise AssertionError(f"no worker at {title}")

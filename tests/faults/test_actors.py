@@ -1,0 +1,78 @@
+"""Actors that are killed, hang, or are killed by what they are given: every image keeps its one right answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.conftest import RayCluster
+from tests.faults.poisoned import flat
+from tests.faults.running import Answers, Job, answers, kill_one, run, summary, write_shards
+from tests.pipeline.corpus import jpeg
+
+
+def test_an_actor_killed_in_mid_batch_is_replaced_and_nothing_is_lost(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    job = Job.start(meshes, data, tmp_path, "compute=400ms")
+    job.wait_for_commits(3)
+    kill_one(meshes.environment["HOME"], "Classifier")
+    done = job.end()
+
+    assert done.code == 0, done.output
+    assert answers(tmp_path) == undisturbed
+    assert summary(tmp_path)["restarts"] == 1
+    assert summary(tmp_path)["retries"] >= 1
+    assert "actors restarted: 1" in done.stdout
+
+
+def test_a_device_that_stops_answering_is_given_up_after_the_limit_and_its_boards_serve_the_next_actor(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    # The one mesh answers 14 of 24 batches and hangs; so would its successor, were there 14 left.
+    done = run(meshes, data, tmp_path, "compute=20ms,hang_after=14", "--meshes=1", "--device-limit=2")
+
+    assert done.code == 0, done.output
+    assert answers(tmp_path) == undisturbed
+    faults = pq.read_table(tmp_path / "report" / "faults.parquet").to_pylist()
+    assert [fault["what"] for fault in faults if fault["kind"] == "device"] == ["no answer for 2 s: the device hangs"]
+    assert summary(tmp_path)["restarts"] == 1
+
+
+def test_the_image_that_kills_its_actor_becomes_an_error_and_costs_no_other_its_answer(
+    meshes: RayCluster, tmp_path: Path
+) -> None:
+    sound = write_shards(tmp_path / "sound", 6, images=24)
+    assert run(meshes, sound, tmp_path / "expected").code == 0
+    poisoned = write_shards(tmp_path / "data", 6, images=24)
+    images = [jpeg(n, 16, 16) for n in range(48, 72)]
+    images[5] = flat()
+    pq.write_table(pa.table({"image": images, "label": [n % 10 for n in range(48, 72)]}), poisoned / "0002.parquet")
+
+    done = Job.start(
+        meshes, poisoned, tmp_path / "out", "compute=10ms", "--meshes=1", "--max-errors=1", module="tests.faults.poisoned"
+    ).end()
+
+    assert done.code == 0, done.output
+    got, expected = answers(tmp_path / "out").rows, answers(tmp_path / "expected").rows
+    victim = got.pop("0002.parquet#5")
+    assert "the device fails on this image" in victim
+    del expected["0002.parquet#5"]
+    assert got == expected
+    assert summary(tmp_path / "out")["given_up"] == 1
+    assert "images given up: 1" in done.stdout
+
+
+def test_a_killed_decode_worker_costs_a_retry_and_no_image(meshes: RayCluster, tmp_path: Path) -> None:
+    data = write_shards(tmp_path / "data", 4, images=300, size=200)  # a task lasts long enough to be hit
+    assert run(meshes, data, tmp_path / "expected").code == 0
+
+    job = Job.start(meshes, data, tmp_path / "out", "compute=1ms")
+    kill_one(meshes.environment["HOME"], "read_chunks")
+    done = job.end()
+
+    assert done.code == 0, done.output
+    assert answers(tmp_path / "out") == answers(tmp_path / "expected")
+    assert summary(tmp_path / "out")["retries"] >= 1

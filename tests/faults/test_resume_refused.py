@@ -1,0 +1,83 @@
+"""A resume of something else is refused, and the refusal says what differs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jobs.imagenet import describe, parse
+from jobs.manifest import Manifest, claim
+from jobs.pipeline.sources import open_source
+from tests.faults.running import MODEL, write_shards
+from vit_actor.checkpoint import load_checkpoint
+from vit_actor.errors import UserError
+
+
+def wanted(data: Path, out: Path, model: Path, *arguments: str, device: str = "cpu") -> Manifest:
+    """What a command asks for, as the job itself works it out."""
+    args = parse(["--data", str(data), "--out", str(out), "--model", str(model), "--resume", *arguments])
+    checkpoint = load_checkpoint(str(model))
+    survey = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit).survey()
+    return describe(args, device, checkpoint, survey)
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """(data, output, checkpoint) of a run that was stopped."""
+    data, out, model = write_shards(tmp_path / "data", 2, images=3), tmp_path / "out", tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    run = wanted(data, out, model)
+    run.begin_attempt(str(out))
+    run.end_attempt(str(out), "stopped")
+    return data, out, model
+
+
+def refusal(begun: tuple[Path, Path, Path], *arguments: str, device: str = "cpu") -> str:
+    data, out, model = begun
+    with pytest.raises(UserError) as refused:
+        claim(str(out), wanted(data, out, model, *arguments, device=device), overwrite=False, resume=True)
+    return str(refused.value)
+
+
+def test_the_same_command_continues_the_same_run(begun: tuple[Path, Path, Path]) -> None:
+    data, out, model = begun
+    first = json.loads((out / "manifest.json").read_text())["run_id"]
+    assert claim(str(out), wanted(data, out, model), overwrite=False, resume=True).run_id == first
+
+
+def test_a_data_set_that_gained_a_file_is_another(begun: tuple[Path, Path, Path]) -> None:
+    shutil.copy(begun[0] / "0000.parquet", begun[0] / "0002.parquet")
+    assert "the data set's files, sizes or rows changed" in refusal(begun)
+
+
+def test_a_checkpoint_of_other_weights_is_another(begun: tuple[Path, Path, Path]) -> None:
+    weights = begun[2] / "model.safetensors"
+    contents = bytearray(weights.read_bytes())
+    contents[-1] ^= 1
+    weights.write_bytes(contents)
+    assert "the checkpoint's files changed" in refusal(begun)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "device", "said"),
+    [
+        (["--limit=4"], "cpu", "limit was None, now 4"),
+        (["--precision=fp32"], "cpu", "precision was 'auto', now 'fp32'"),
+        ([], "t3000", "device was 'cpu', now 't3000'"),
+    ],
+)
+def test_another_setting_is_named_with_both_values(
+    begun: tuple[Path, Path, Path], arguments: list[str], device: str, said: str
+) -> None:
+    assert said in refusal(begun, *arguments, device=device)
+
+
+def test_a_run_whose_data_changed_under_it_is_not_continued(begun: tuple[Path, Path, Path]) -> None:
+    data, out, model = begun
+    run = wanted(data, out, model)
+    run.begin_attempt(str(out))
+    run.end_attempt(str(out), "changed")
+    assert "the data set changed while the run" in refusal(begun)
