@@ -4,7 +4,7 @@ UV := .venv/bin/uv
 OUT ?= out/demo
 JOB ?= imagenet
 
-.PHONY: demo submit test lint lock bench clean
+.PHONY: demo submit test lint audit lock bench clean
 
 demo: .venv/ready  ## classify the bundled sample and print its accuracy
 	$(PYTHON) -m jobs.imagenet --data jobs/sample/images --model jobs/sample/model --out $(OUT) --overwrite
@@ -20,8 +20,12 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+audit: .venv/ready  ## pins against today's vulnerability database (needs a network), then the checks that need none
+	$(PYTHON) -m pip_audit --require-hashes --disable-pip -r requirements.txt
+	$(PYTHON) -m pytest tests/audit
+
 bench: .venv/ready  ## every benchmark, one after the other; figures, never a pass or fail
-	for name in decode overlap pipeline cpu_model peer growth; do $(PYTHON) -m tests.benchmarks.$$name || exit 1; done
+	for name in decode overlap pipeline cpu_model peer growth resume; do $(PYTHON) -m tests.benchmarks.$$name || exit 1; done
 
 lock:  ## pin what requirements.in and requirements-dev.in ask for
 	for name in requirements requirements-dev; do \
