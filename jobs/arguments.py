@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from jobs.placement import Placement
+from jobs.placement import Placement, place
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
 from vit_actor.opening import DeviceRequest
 from vit_actor.simulated import SimulatedTiming
@@ -38,6 +38,18 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     SimulatedTiming.from_spec(args.simulate)
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in args.out and not os.path.isabs(args.out):
         parser.error(f"--out {args.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI")
+
+
+def placement_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement:
+    """Where the job runs in the cluster that is connected; raises UserError as `place` does."""
+    return place(
+        args.device,
+        boards=args.boards_per_mesh,
+        meshes=args.meshes,
+        flops_per_image=checkpoint.flops,
+        cpus_per_actor=args.cpus_per_actor,
+        wait_seconds=args.wait,
+    )
 
 
 def device_request(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> DeviceRequest:

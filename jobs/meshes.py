@@ -21,7 +21,7 @@ from vit_actor.errors import UserError
 PLACE_SECONDS = 60.0
 """What starting the actors' processes may take on top of waiting for resources."""
 
-START_DELAY = 0.2
+START_DELAY = 0.5
 """Seconds from asking to starting, in which every mesh hears of it, so that they start together."""
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, positive
+from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, placement_for, positive
+from jobs.columns import described
 from jobs.command import run
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.meshes import Measured, Work, drive_together, start_meshes, system_fps
 from jobs.pipeline.storage import open_storage, storage_errors, write_table
-from jobs.placement import place
 from jobs.session import ray_session
 from vit_actor.checkpoint import load_checkpoint
 
@@ -25,35 +25,32 @@ from vit_actor.checkpoint import load_checkpoint
 LEAST_SECONDS, LEAST_IMAGES, LEAST_ITERATIONS = 60.0, 24_576, 100
 
 
-def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"description": meaning})
-
-
-MESHES = pa.schema(
-    [
-        _field("mesh", pa.string(), "one row a mesh, and 'system' for all together"),
-        _field("images", pa.int64(), "timed images, warm-up excluded"),
-        _field("iterations", pa.int64(), "timed iterations; one is one batch of one mesh"),
-        _field("batch_size", pa.int32(), "images an iteration"),
-        _field("inference_ms", pa.float64(), "average wall time of an iteration"),
-        _field("p50_ms", pa.float64(), "median wall time of an iteration"),
-        _field("p90_ms", pa.float64(), "90th percentile"),
-        _field("p99_ms", pa.float64(), "99th percentile"),
-        _field("fps", pa.float64(), "images per second, warm-up's last answer to last answer; the device and its host loop only"),
-        _field("compile_seconds", pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
-        _field("host_ms", pa.float64(), "CPU time of the thread that drives the device, per iteration"),
-        _field("host_share", pa.float64(), "host_ms / inference_ms: hidden under device time while below 1"),
-        _field("seed", pa.int64(), "of the random images; null for the system"),
-        _field("description", pa.string(), "what ran; starts with 'simulated' where nothing did"),
-    ]
+MESHES = described(
+    {
+        "mesh": (pa.string(), "one row a mesh, and 'system' for all together"),
+        "images": (pa.int64(), "timed images, warm-up excluded"),
+        "iterations": (pa.int64(), "timed iterations; one is one batch of one mesh"),
+        "batch_size": (pa.int32(), "images an iteration"),
+        "inference_ms": (pa.float64(), "average wall time of an iteration"),
+        "p50_ms": (pa.float64(), "median wall time of an iteration"),
+        "p90_ms": (pa.float64(), "90th percentile"),
+        "p99_ms": (pa.float64(), "99th percentile"),
+        "fps": (pa.float64(), "images per second, warm-up's last answer to last answer; the device and its host loop only"),
+        "compile_seconds": (pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
+        "host_ms": (pa.float64(), "CPU time of the thread that drives the device, per iteration"),
+        "host_share": (pa.float64(), "host_ms / inference_ms: hidden under device time while below 1"),
+        "seed": (pa.int64(), "of the random images; null for the system"),
+        "too_short": (pa.string(), "why a figure of this length should not be quoted; null where it may be"),
+        "description": (pa.string(), "what ran; starts with 'simulated' where nothing did"),
+    }
 )
 
-ITERATIONS = pa.schema(
-    [
-        _field("mesh", pa.string(), "the mesh"),
-        _field("started_at", pa.timestamp("us", tz="UTC"), "when the device took the batch"),
-        _field("seconds", pa.float64(), "wall time, from the previous completion or its own start to its completion"),
-    ]
+ITERATIONS = described(
+    {
+        "mesh": (pa.string(), "the mesh"),
+        "started_at": (pa.timestamp("us", tz="UTC"), "when the device took the batch"),
+        "seconds": (pa.float64(), "wall time, from the previous completion or its own start to its completion"),
+    }
 )
 
 
@@ -61,14 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     checkpoint = load_checkpoint(args.model)
     with ray_session(args.address):
-        placement = place(
-            args.device,
-            boards=args.boards_per_mesh,
-            meshes=args.meshes,
-            flops_per_image=checkpoint.flops,
-            cpus_per_actor=args.cpus_per_actor,
-            wait_seconds=args.wait,
-        )
+        placement = placement_for(args, checkpoint)
         hardware = placement.device == "t3000"
         work = Work(
             seconds=args.seconds if args.seconds is not None else (LEAST_SECONDS if hardware else 0.0),
@@ -77,23 +67,13 @@ def main(arguments: list[str] | None = None) -> int:
             warmup=args.warmup,
         )
         manifest = claim(args.out, describe(args, placement.device, checkpoint.digest, work), overwrite=args.overwrite)
-        manifest.begin_attempt(args.out)
-        try:
-            meshes = start_meshes(
-                placement,
-                device_request(args, checkpoint, placement),
-                checkpoint.preprocess.shape,
-                seed=args.seed,
-                wait_seconds=args.wait,
-            )
+        with manifest.single_attempt(args.out):
+            request = device_request(args, checkpoint, placement)
+            meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=args.seed, wait_seconds=args.wait)
             measured = drive_together(meshes, work)
-        except BaseException:
-            manifest.end_attempt(args.out, "failed")
-            raise
-        manifest.end_attempt(args.out, "finished")
     table = mesh_table(measured, args.seed)
     write(args.out, manifest, table, measured)
-    print(terminal_table(table, measured))
+    print(terminal_table(table))
     return 0
 
 
@@ -158,6 +138,7 @@ def _row(name: str, measured: list[Measured], fps: float, seed: int | None) -> d
         "host_ms": host,
         "host_share": host / milliseconds.mean(),
         "seed": seed,
+        "too_short": "; ".join(shortcomings(measured)) or None,
         "description": measured[0].description,
     }
 
@@ -193,7 +174,7 @@ def shortcomings(measured: list[Measured]) -> list[str]:
     return [text for failed, text in checks if failed]
 
 
-def terminal_table(table: pa.Table, measured: list[Measured]) -> str:
+def terminal_table(table: pa.Table) -> str:
     lines = [f"{'mesh':<24}{'FPS':>10}{'inference':>12}{'p50':>9}{'p90':>9}{'p99':>9}{'compile':>10}{'host':>9}"]
     for row in table.to_pylist():
         lines.append(
@@ -203,8 +184,8 @@ def terminal_table(table: pa.Table, measured: list[Measured]) -> str:
     lines.append(
         f"device: {table['description'][0]}; host: CPU time of the loop that drives it, as a share of the inference time"
     )
-    if short := shortcomings(measured):
-        lines.append(f"warning: too short to quote ({'; '.join(short)})")
+    if short := table["too_short"][-1].as_py():
+        lines.append(f"warning: too short to quote ({short})")
     return "\n".join(lines)
 
 

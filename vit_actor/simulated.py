@@ -28,9 +28,9 @@ class SimulatedTiming:
     """What a simulated T3000 takes per batch, in seconds, and when it breaks.
 
     compute: 64 images at eight chips' published 1,370 images/s each.
-    upload: 25.7 MB, a batch of 64 as bfloat16 with four channels, at an assumed 10 GB/s over the four boards'
-        PCIe links together (9.6 MB of uint8 would take 0.96 ms).
-    readback: assumed; the answers are below 150 KB, so latency rather than PCIe bandwidth decides.
+    upload: 11.0 MB, 64 images of 224 tokens (196 patches and padding) of 768 uint8, at an assumed 10 GB/s over the four
+        boards' PCIe links together: 1.1 ms.
+    readback: assumed; the answers, 64 x 1024 bfloat16, are 131 KB, so latency rather than PCIe bandwidth decides.
     compile: assumed, and short on purpose: nothing is compiled, and no figure is published.
     jitter: every time is drawn from time x [1 - jitter, 1 + jitter], uniform, from `seed`.
     fail_after, hang_after: batches answered before the device fails or stops answering; None for never.
@@ -38,7 +38,7 @@ class SimulatedTiming:
     """
 
     compute: float = 64 / (8 * 1370)
-    upload: float = 64 * 224 * 224 * 4 * 2 / 10e9
+    upload: float = 64 * 224 * 768 / 10e9
     readback: float = 0.1e-3
     compile: float = 0.1
     jitter: float = 0.0

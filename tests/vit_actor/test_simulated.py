@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import ViTConfig
 
 from vit_actor.errors import DeviceError, UserError
+from vit_actor.geometry import geometry
 from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
 
 BATCH = 4
@@ -213,6 +215,12 @@ def test_jitter_varies_times_within_its_bounds_and_is_repeated_by_its_seed(clock
 def test_the_default_is_the_published_rate_of_eight_chips() -> None:
     assert 64 / SimulatedTiming().compute == pytest.approx(8 * 1370)
     assert SimulatedTiming.from_spec("") == SimulatedTiming()
+
+
+def test_the_default_upload_is_what_the_mesh_is_sent_for_64_images_of_vit_base() -> None:
+    size = geometry(ViTConfig(), images_per_chip=8)
+
+    assert SimulatedTiming().upload * 10e9 == pytest.approx(8 * size.images * size.padded_tokens * size.pixels)
 
 
 def test_its_description_starts_with_simulated_and_states_the_times() -> None:

@@ -1,0 +1,237 @@
+"""What python -m jobs.scaling measures and says: sizes, efficiency, the verdict, and one line for a mistake."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.scaling import interleave, mesh_counts, shares
+from jobs.scaling_rounds import Round
+from jobs.scaling_table import SCALING, scaling_table, terminal_table, verdict
+from jobs.utilisation import Traffic, Utilisation, busiest, read_traffic
+from tests.conftest import ROOT, Finished, RayCluster, run_module
+
+SAMPLE = ROOT / "jobs" / "sample" / "images"
+MODEL = ROOT / "jobs" / "sample" / "model"
+
+
+def scaling(cluster: RayCluster, *arguments: str) -> Finished:
+    return run_module(
+        "jobs.scaling", "--address", cluster.address, "--model", str(MODEL), *arguments, environment=cluster.environment
+    )
+
+
+def one_round(fps: float, seconds: float = 20.0, device: float = 0.99, **busy: float) -> Round:
+    return Round(round(fps * seconds), seconds, Utilisation(device, **busy), "simulated T3000")
+
+
+def table(one: list[Round], one_with_all: list[Round], two: list[Round]) -> pa.Table:
+    """Of 1 mesh with its share of the work, 1 mesh with all of it, and 2 meshes."""
+    return scaling_table({("weak", 1): one, ("weak", 2): two, ("strong", 1): one_with_all, ("strong", 2): two}, "random images")
+
+
+@pytest.fixture(scope="module")
+def devices(mesh_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    """Random images on 1, 2, 3 meshes, too short for its figures to mean anything."""
+    out = tmp_path_factory.mktemp("scaling") / "out"
+    arguments = ["--device", "simulated", "--simulate", "compute=20ms", "--iterations=4", "--rounds=2", "--meshes=3"]
+    done = scaling(mesh_cluster, "--out", str(out), *arguments)
+    assert done.code == 0, done.output
+    return out, done
+
+
+def test_every_size_does_its_share_of_the_work(devices: tuple[Path, Finished]) -> None:
+    rows = pq.read_table(devices[0] / "report" / "scaling.parquet").to_pylist()
+
+    # 4 batches a mesh become 12 in all, which 1, 2 and 3 meshes share without remainder.
+    batches = {(row["scaling"], row["meshes"]): row["images"] / 64 for row in rows}
+    assert batches == {
+        ("weak", 1): 4, ("weak", 2): 8, ("weak", 3): 12,
+        ("strong", 1): 12, ("strong", 2): 12, ("strong", 3): 12,
+    }  # fmt: skip
+    one = {row["scaling"]: row["fps"] for row in rows if row["meshes"] == 1}
+    for row in rows:
+        assert row["fps"] == pytest.approx(row["images"] / row["seconds"])
+        assert row["efficiency"] == pytest.approx(row["fps"] / (row["meshes"] * one[row["scaling"]]))
+        assert row["fps_low"] <= row["fps"] <= row["fps_high"]
+        assert row["rounds"] == 2
+        assert 0 < row["device"] <= 1.05
+
+
+def test_its_files_describe_themselves_and_say_simulated(devices: tuple[Path, Finished]) -> None:
+    out, done = devices
+    schema = pq.read_schema(out / "report" / "scaling.parquet")
+
+    assert schema.equals(SCALING)
+    assert all(schema.field(name).metadata[b"description"] for name in schema.names)
+    assert schema.metadata[b"run_id"]
+    assert "simulated T3000" in done.stdout
+    assert "SIMULATED" in (out / "report" / "scaling.svg").read_text()
+
+
+def test_a_short_run_is_warned_of_in_the_table_and_the_report(devices: tuple[Path, Finished]) -> None:
+    out, done = devices
+
+    assert all(pq.read_table(out / "report" / "scaling.parquet")["too_short"].to_pylist())
+    assert "warning: too short to quote" in done.stdout
+    assert "(too short)" in done.stdout
+    assert "too short to quote" in (out / "report" / "scaling.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("meshes", "expected"),
+    [
+        (1, [("weak", 1, 130), ("strong", 1, 130)]),
+        pytest.param(2, [("weak", 1, 65), ("weak", 2, 130), ("strong", 1, 130), ("strong", 2, 130)], marks=pytest.mark.slow),
+    ],
+)
+def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
+    mesh_cluster: RayCluster, tmp_path: Path, meshes: int, expected: list[tuple[str, int, int]]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for path in sorted(SAMPLE.rglob("*.jpeg"))[:130]:
+        shutil.copy(path, data)
+    timing = ["--device", "simulated", "--simulate", "compute=5ms"]
+
+    done = scaling(mesh_cluster, "--data", str(data), "--out", str(out), *timing, f"--meshes={meshes}", "--rounds=1")
+
+    assert done.code == 0, done.output
+    rows = pq.read_table(out / "report" / "scaling.parquet").to_pylist()
+    assert [(row["scaling"], row["meshes"], row["images"]) for row in rows] == expected
+    assert all(row["decode_cores"] > 0 and row["host_loop"] is None for row in rows)
+    for _, size, images in expected:
+        run = out / "runs" / f"{size}-meshes-{images}-images-1"
+        assert len(set(pq.read_table(run / "predictions")["image_id"].to_pylist())) == images
+        assert pq.read_table(run / "report" / "summary.parquet")["images"].to_pylist() == [images]
+
+
+def test_sizes_are_powers_of_two_and_the_largest() -> None:
+    assert {n: mesh_counts(n) for n in (1, 2, 3, 4, 6, 1000)} == {
+        1: [1],
+        2: [1, 2],
+        3: [1, 2, 3],
+        4: [1, 2, 4],
+        6: [1, 2, 4, 6],
+        1000: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000],
+    }
+
+
+def test_weak_scaling_keeps_the_work_per_mesh_and_strong_the_work_in_all() -> None:
+    assert shares("weak", [1, 2, 4], 400) == [(1, 100), (2, 200), (4, 400)]
+    assert shares("strong", [1, 2, 4], 400) == [(1, 400), (2, 400), (4, 400)]
+
+
+def test_rounds_go_through_all_sizes_in_turn_and_what_both_scalings_need_runs_once() -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    def measure(n: int, work: int, number: int) -> Round:
+        asked.append((number, n, work))
+        return one_round(n * 100)
+
+    measured = interleave(measure, [1, 2], 8, rounds=2)
+
+    assert asked == [(0, 1, 4), (0, 1, 8), (0, 2, 8), (1, 1, 4), (1, 1, 8), (1, 2, 8)]
+    assert list(measured) == [("weak", 1), ("weak", 2), ("strong", 1), ("strong", 2)]
+    assert [each.fps for each in measured["weak", 2]] == [each.fps for each in measured["strong", 2]] == [200, 200]
+
+
+def test_a_size_counts_by_its_median_round() -> None:
+    rounds = [one_round(300), one_round(100), one_round(200)]
+
+    rows = table([one_round(100)] * 3, [one_round(125)] * 3, rounds).to_pylist()
+
+    assert [(row["fps"], row["fps_low"], row["fps_high"], row["efficiency"]) for row in rows] == [
+        (100, 100, 100, 1.0),
+        (200, 100, 300, 1.0),
+        (125, 125, 125, 1.0),
+        (200, 100, 300, 0.8),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("busy", "bound"),
+    [
+        (Utilisation(0.95, decode_cores=0.97), "device"),
+        (Utilisation(0.5, decode_cores=0.9, driver=0.3), "decode cores"),
+        (Utilisation(0.5, decode_cores=0.4, driver=0.95), "driver"),
+        (Utilisation(0.5, network=0.9), "network"),
+        (Utilisation(0.5, object_store=0.99), "object store"),
+        (Utilisation(0.5, host_loop=0.99, driver=0.1), "host loop"),
+        (Utilisation(0.5, decode_cores=0.5, driver=0.5), "unknown"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_busiest_part_bounds_the_rest_and_nothing_is_guessed(busy: Utilisation, bound: str) -> None:
+    assert busy.bound() == bound
+
+
+def test_the_verdict_is_of_the_largest_size_and_says_unknown_for_what_was_not_measured() -> None:
+    last = Round(4000, 20.0, Utilisation(0.6, decode_cores=0.91, driver=0.04, object_store=0.25), "simulated T3000")
+
+    rows = table([one_round(100)], [one_round(100)], [last])
+
+    assert verdict(rows) == (
+        "bound with 2 meshes: decode cores (busy: device 60%, decode cores 91%, driver 4%, network unknown, object store 25%)"
+    )
+    assert verdict(rows) in terminal_table(rows)
+    assert "warning" not in terminal_table(rows)
+
+
+def test_the_network_is_as_busy_as_the_interface_that_carried_most() -> None:
+    before = [Traffic(0.0, {"eth0": (0, 0, 1e9), "eth1": (0, 0, 1e9)}), Traffic(5.0, {"eth0": (7, 7, 1e9)})]
+    after = [Traffic(10.0, {"eth0": (10**8, 5 * 10**8, 1e9), "eth1": (10, 10, 1e9)}), Traffic(15.0, {"eth0": (8, 9, 1e9)})]
+    unknown = [Traffic(10.0, {"eth0": (10**8, 5 * 10**8, None), "eth1": (10, 10, 1e9)}), after[1]]
+
+    assert busiest(before, after) == pytest.approx(0.4)
+    assert busiest(before, unknown) is None
+
+
+def test_interfaces_of_another_network_are_not_taken_for_this_hosts(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere0" / "statistics").mkdir(parents=True)
+    (tmp_path / "elsewhere0" / "ifindex").write_text("2")
+
+    assert read_traffic(tmp_path).interfaces == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "t3000", "--boards-per-mesh", "17"], "not whole meshes of 17 boards"),
+        (["--device", "simulated", "--meshes", "5"], "the cluster has room for 4"),
+        (["--device", "t3000", "--simulate", "compute=1ms"], "--simulate goes with --device simulated, not t3000"),
+        (["--device", "simulated", "--simulate", "compute=1"], "is not a duration"),
+        (["--data", "{sample}", "--iterations", "5"], "--iterations is for random images"),
+        (["--limit", "5"], "--limit goes with --data"),
+        (["--device", "simulated", "--data", "{sample}", "--limit", "3"], "3 images for 4 meshes"),
+        (["--rounds", "0"], "not a positive number"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_costs_one_line_and_exit_code_2(
+    mesh_cluster: RayCluster,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from jobs.command import run
+    from jobs.scaling import main
+
+    for name, value in mesh_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    filled = [argument.format(sample=SAMPLE) for argument in arguments]
+    defaults = ["--model", str(MODEL), "--out", str(tmp_path / "out"), "--address", mesh_cluster.address, "--wait", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: main(defaults + filled))
+
+    assert stopped.value.code == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out" / "report").exists()
