@@ -22,7 +22,7 @@ class Chunk:
 
     image_ids, labels, errors: one entry an image; label None where unknown, error None where the image was decoded.
     pixels: uint8 (decoded images, height, width, 3), in order.
-    cpu_seconds: CPU time that reading and decoding took, by all threads of the process that did it.
+    host, cpu_seconds: where it was read and decoded, and the CPU time that took.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Chunk:
     labels: list[int | None]
     errors: list[str | None]
     pixels: np.ndarray
+    host: str = ""
     cpu_seconds: float = 0.0
 
     def to_table(self) -> pa.Table:
@@ -43,6 +44,7 @@ class Chunk:
                 "labels": pa.array([self.labels], pa.list_(pa.int32())),
                 "errors": pa.array([self.errors], pa.list_(pa.string())),
                 "shape": pa.array([list(self.pixels.shape)], pa.list_(pa.int64())),
+                "host": pa.array([self.host]),
                 "cpu_seconds": pa.array([self.cpu_seconds]),
                 "pixels": pixels,
             }
@@ -64,6 +66,7 @@ class Chunk:
             labels=table["labels"][0].as_py(),
             errors=table["errors"][0].as_py(),
             pixels=pixels.reshape(shape),
+            host=table["host"][0].as_py(),
             cpu_seconds=table["cpu_seconds"][0].as_py(),
         )
 

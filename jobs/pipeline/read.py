@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -89,4 +90,4 @@ def decode_chunk(name: str, images: Iterable[EncodedImage], preprocess: Preproce
         ids.append(image.image_id)
         labels.append(image.label)
         errors.append(error)
-    return Chunk(name, ids, labels, errors, pixels[:decoded], time.process_time() - began)
+    return Chunk(name, ids, labels, errors, pixels[:decoded], socket.gethostname(), time.process_time() - began)
