@@ -219,7 +219,7 @@ def memory(host: Host) -> Check:
     have = host.hardware.memory_bytes
     actor = 0 if host.is_helper else ACTOR_BYTES
     wanted = host.hardware.huge_pages * GIB + host.cores * WORKER_BYTES + _object_store(host) + actor
-    found = f"{have / GIB:.0f} GiB of {wanted / GIB:.0f}"
+    found = f"{have / GIB:.0f} GiB, {wanted / GIB:.0f} wanted"
     if have >= wanted:
         return Check("memory", "pass", found)
     return Check("memory", "warn", found, "start the node with a smaller --num-cpus, or add memory")
@@ -227,7 +227,7 @@ def memory(host: Host) -> Check:
 
 def shared_memory(host: Host) -> Check:
     have, wanted = host.hardware.shm_bytes, _object_store(host)
-    found = f"{have / GIB:.1f} GiB of {wanted / GIB:.1f}"
+    found = f"{have / GIB:.1f} GiB, {wanted / GIB:.1f} wanted"
     if have >= wanted:
         return Check("/dev/shm", "pass", found)
     return Check("/dev/shm", "fail", found, "mount a larger one: below its need Ray keeps decoded images on disk, at disk speed")
@@ -239,7 +239,7 @@ def meshes(hosts: Sequence[Host], boards_per_mesh: int) -> Check:
     found = f"{count}; hosts: {len(hosts)}, {helpers} of them without boards"
     if count or not boards_per_mesh:
         return Check("meshes", "pass", found)
-    return Check("meshes", "fail", found, "no host has a mesh: see its boards, or pass --boards 0 for a cluster without")
+    return Check("meshes", "fail", found, "lspci -d 1e52: lists the boards PCIe sees; pass --boards 0 for a cluster without")
 
 
 def decoding(hosts: Sequence[Host], boards_per_mesh: int) -> Check:

@@ -74,7 +74,7 @@ def test_a_sound_loudbox_passes_and_only_bystanders_warn(preflight: Callable[...
         (FakeHost(huge_pages=4), "huge pages", "warn", "4 of 16", "tenstorrent-hugepages.service"),
         (FakeHost(huge_pages=0, iommu="DMA"), "huge pages", "warn", "0 of 16; the IOMMU makes up for them", "tenstorrent"),
         (FakeHost(sfpi=False), "kernel compiler", "fail", "sfpi not found", "install.sh"),
-        (FakeHost(memory_gib=16), "memory", "warn", "16 GiB of ", "--num-cpus"),
+        (FakeHost(memory_gib=16), "memory", "warn", "16 GiB, ", "--num-cpus"),
         (FakeHost(by_id=False), "boards for Ray", "pass", "TTNPU: 4, once Ray runs", ""),
         (FakeHost(), "boards for Ray", "warn", "TTNPU: 5, once Ray runs, but 4 boards", "start-node.sh"),
     ],

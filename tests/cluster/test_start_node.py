@@ -205,6 +205,19 @@ def test_the_dashboard_answers_on_the_head_only_and_only_with_the_token(cluster:
     assert cluster.run("head", f'{ask} -H "{token}" http://127.0.0.1:8265/api/version')[1] == "200"
 
 
+def test_the_file_that_prometheus_follows_names_every_node_and_each_serves_metrics(cluster: Cluster) -> None:
+    temporary = f"{cluster.switch.directory}/ray"
+    code, out = cluster.run("head", f"cat {temporary}/prom_metrics_service_discovery.json")
+    assert code == 0, out
+    targets = {target for group in json.loads(out) for target in group["targets"]}
+    assert {f"{HEAD}:8080", f"{LOUDBOX}:8080"} <= targets
+    config = yaml.safe_load(cluster.run("head", f"cat {temporary}/session_latest/metrics/prometheus/prometheus.yml")[1])
+    (followed,) = config["scrape_configs"][0]["file_sd_configs"][0]["files"]
+    assert cluster.run("head", f"cat {followed}")[1] == out
+    for host in (HEAD, LOUDBOX):
+        assert "# TYPE ray_" in cluster.run("head", f"curl -s -m 5 http://{host}:8080/metrics")[1]
+
+
 @pytest.mark.slow
 def test_a_node_with_another_token_cannot_join(cluster: Cluster) -> None:
     other = put(cluster.home / "other_token", secrets.token_hex(32))
