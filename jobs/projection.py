@@ -24,7 +24,6 @@ TABLE = (1, 4, 16, 64, 1000)
 BLOCKS_PER_TASK = 3
 """Chunks a decode task can have: one it decodes, and the two that Ray Data lets wait for their reader."""
 
-
 COMMITS = MESH_CALLS - 2
 """Chunks a mesh's actor can be writing at once while one computes and one is on its way in."""
 
@@ -130,7 +129,7 @@ def markdown(system: System) -> str:
         f"**A projection, not a measurement**, of {system.images:,} images in shards of {system.shard_images:,} "
         f"on LoudBoxes of {system.cores} cores and {system.network:g} Gbit/s.",
         "",
-        "| LoudBoxes | one job: FPS | bound by | jobs side by side | FPS | bound by | helper cores to add | hours "
+        "| LoudBoxes | one job: FPS | bound by | jobs side by side | FPS | bound by | helper cores to add | time "
         "| prediction files | object store a host | report |",
         "|--:|--:|---|--:|--:|---|--:|--:|--:|--:|--:|",
     ]
@@ -140,9 +139,13 @@ def markdown(system: System) -> str:
         alone, p = project(one), project(many)
         lines.append(
             f"| {loudboxes:,} | {alone.fps:,.0f} | {alone.bound} | {many.jobs:,} | {p.fps:,.0f} | {p.bound} | {p.helper_cores:,} "
-            f"| {p.seconds / 3600:,.1f} | {p.files:,} | {p.object_store / 1e9:.1f} GB | {p.report_seconds / 3600:,.1f} h |"
+            f"| {_duration(p.seconds)} | {p.files:,} | {p.object_store / 1e9:.1f} GB | {_duration(p.report_seconds)} |"
         )
     return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def main(arguments: list[str] | None = None) -> int:
