@@ -60,6 +60,7 @@ def test_a_drained_loudbox_finishes_its_batches_and_leaves_and_every_image_has_o
         rig.run(DRAIN, host="loudbox-2", timeout=LIMIT)
         wait_until(lambda: "loudbox-2" not in rig.run(["python", "-c", ALIVE], timeout=LIMIT).stdout, job)
         done_there = hosts(out).count("loudbox-2")
+        events = rig.run(["bash", "-c", "cat $RAY_TMPDIR/ray/session_latest/logs/worker-*.err"], host="loudbox-2").stdout
         said, _ = job.communicate(timeout=LIMIT)
 
     assert job.returncode == 0, said
@@ -68,4 +69,6 @@ def test_a_drained_loudbox_finishes_its_batches_and_leaves_and_every_image_has_o
     assert len(ids) == len(set(ids)) == SHARDS * SHARD
     assert rows["error"].null_count == rows.num_rows
     assert rows["host"].to_pylist().count("loudbox-2") == done_there > 0
+    drained = [json.loads(line)["event"] for line in events.splitlines() if line.startswith("{")]
+    assert drained == ["mesh opened", "host drains", "mesh drained"]
     assert json.loads((out / "manifest.json").read_text())["attempts"][-1]["state"] == "finished"
