@@ -43,11 +43,12 @@ def run(main: Callable[[], int]) -> None:
 
 
 def root_cause(error: BaseException) -> str:
-    """The last line of what happened first: Ray wraps a worker's exception in layers of its own."""
+    """The last line of what happened first: Ray wraps a worker's exception in layers, and appends advice, of its own."""
     while True:
         inner = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__
         if not isinstance(inner, BaseException):
             break
         error = inner
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = str(error).split("\nFailed to ")[0]
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
     survey = source.survey()
     with ray_session(args.address):
+        ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
         placement = place(
             args.device,
             boards=args.boards_per_mesh,
@@ -48,7 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
             cpus_per_actor=args.cpus_per_actor,
             wait_seconds=args.wait,
         )
-        ledger = open_ledger(args.out)
         manifest = claim(
             args.out, describe(args, placement.device, checkpoint, survey), resume=args.resume, overwrite=args.overwrite
         )
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         stopping = drain_on_sigterm(ledger)
         try:
-            follow(committed, total=None if args.resume else survey.images)
+            follow(committed, ledger, total=None if args.resume else survey.images)
         except Exception as error:
             with suppress(UserError):  # where the output is what failed, the manifest cannot say so
                 manifest.end_attempt(args.out, "failed", settle(ledger))
@@ -149,10 +149,10 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
     )
 
 
-def follow(committed: Iterable[pa.Table], total: int | None) -> None:
-    """Drive the pipeline to its end behind one progress line; a log file gets a line every 10 s."""
+def follow(committed: Iterable[pa.Table], ledger: Any, total: int | None) -> None:
+    """Drive the pipeline to its end behind one progress line; every 10 s troubles are told, and a log file gets a line."""
     live = sys.stderr.isatty()
-    images = errors = 0
+    images = errors = told = 0
     with tqdm(total=total, unit=" images", dynamic_ncols=True, disable=not live, leave=False) as bar:
         began = said = time.monotonic()
         for table in committed:
@@ -160,10 +160,22 @@ def follow(committed: Iterable[pa.Table], total: int | None) -> None:
             errors += pc.sum(table["errors"]).as_py()
             bar.set_postfix(errors=errors, refresh=False)
             bar.update(images - bar.n)
-            if not live and time.monotonic() - said >= 10:
-                said = time.monotonic()
+            if time.monotonic() - said < 10:
+                continue
+            said = time.monotonic()
+            told = tell_troubles(ledger, told)
+            if not live:
                 of = f" of {total}" if total is not None else ""
                 print(f"{images}{of} images, {images / (said - began):.0f} images/s, {errors} errors", file=sys.stderr)
+    tell_troubles(ledger, told)
+
+
+def tell_troubles(ledger: Any, told: int) -> int:
+    """Say what the ledger has noted beyond its first `told` events; how many it has now."""
+    events = settle(ledger).get("events", [])
+    for event in events[told:]:
+        tqdm.write(f"{event['where']}: {event['what']}", file=sys.stderr)
+    return len(events)
 
 
 def finish(args: argparse.Namespace, manifest: Manifest, source: Source, survey: Survey, account: dict[str, Any]) -> int:

@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from pyarrow.fs import LocalFileSystem
@@ -116,8 +116,10 @@ class Ledger:
     def done_reading(self, chunk: str) -> None:
         self._reading.pop(chunk, None)
 
-    def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Care | None:
-        """A chunk of so many decoded images is about to go to a device; None for the ordinary way."""
+    def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Care | Literal["stop"] | None:
+        """A chunk of so many decoded images is about to go to a device; None for the ordinary way, "stop" when draining."""
+        if self._draining:
+            return "stop"
         case = self._cases.setdefault(chunk, _Case())
         case.attempts += 1
         if case.attempts == 1:
@@ -150,7 +152,7 @@ class Ledger:
             self._events.append({"at": time.time(), "kind": kind, "where": where, "what": what})
 
     def drain(self) -> None:
-        """Let what is in flight finish and hand out nothing more."""
+        """Let what is on a device finish and hand out nothing more."""
         self._draining = True
 
     def is_draining(self) -> bool:

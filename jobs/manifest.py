@@ -53,7 +53,7 @@ class Manifest:
         self.save(out)
 
     def end_attempt(self, out: str, state: str, account: dict[str, Any] | None = None) -> None:
-        """state: classified (reports to come), finished, stopped, incomplete, changed or failed; one that stays running was killed.
+        """state: classified (reports to come), finished, stopped, incomplete, changed or failed; running for ever: killed.
 
         account: what went wrong on the way (Ledger.account).
         """

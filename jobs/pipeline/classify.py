@@ -76,9 +76,14 @@ class Classifier:
         leave_when_drained(self._calls.alone, self._log)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """A row of Chunk.to_table -> a row (chunk, images, errors), once its predictions are there to stay."""
+        """A row of Chunk.to_table -> a row (chunk, images, errors), once its predictions are there to stay.
+
+        When the run is draining, chunks that are not on the device yet are left alone: decoded ones may be minutes of work.
+        """
         chunk = Chunk.from_table(table)
         care = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
+        if care == "stop":
+            return pa.table({"chunk": [chunk.name], "images": [0], "errors": [0]})
         try:
             if care is None:
                 with self._calls.shared():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.conftest import RayCluster
 from tests.faults.poisoned import flat
@@ -65,6 +66,7 @@ def test_the_image_that_kills_its_actor_becomes_an_error_and_costs_no_other_its_
     assert "images given up: 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_decode_worker_costs_a_retry_and_no_image(meshes: RayCluster, tmp_path: Path) -> None:
     data = write_shards(tmp_path / "data", 4, images=300, size=200)  # a task lasts long enough to be hit
     assert run(meshes, data, tmp_path / "expected").code == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.ledger import MOST_ATTEMPTS, Ledger
+from jobs.ledger import MOST_ATTEMPTS, Care, Ledger, Reading
 
 
 @dataclass
@@ -21,6 +21,7 @@ def run_chunk(images: int, poison: set[int], batch_size: int = 64) -> Outcome:
     ledger = Ledger()
     for attempt in range(1, 10 * MOST_ATTEMPTS):
         care = ledger.begin("chunk", images, batch_size, "host/0-3")
+        assert care != "stop"
         if care is None:
             if not poison:
                 return Outcome(list(range(images)), set(), attempt)
@@ -59,11 +60,11 @@ def test_an_actor_killed_for_another_reason_costs_retries_but_no_image() -> None
     ledger = Ledger()
     for _ in range(3):
         care = ledger.begin("chunk", 100, 64, "host/0-3")
-    assert care is not None
+    assert isinstance(care, Care)
     assert care.pieces == [(0, 64), (64, 100)]
     ledger.trying("chunk", (0, 64))  # killed here by chance, once
     care = ledger.begin("chunk", 100, 64, "host/0-3")
-    assert care is not None
+    assert isinstance(care, Care)
     assert care.pieces == [*((image, image + 1) for image in range(64)), (64, 100)]
     assert care.given_up == set()
     assert ledger.account()["retries"] == 3
@@ -86,3 +87,12 @@ def test_a_host_whose_node_is_gone_is_a_lost_host_even_where_another_of_its_name
     for mesh, node in (("a/0-3", "first"), ("b/0-3", "second"), ("a/0-3", "third")):
         ledger.arrive(mesh, node)
     assert ledger.account(alive={"second", "third"})["lost_hosts"] == ["a"]
+
+
+def test_once_it_drains_neither_reading_nor_a_device_is_given_another_chunk() -> None:
+    ledger = Ledger()
+    assert ledger.begin("on the device", 64, 64, "a/0-3") is None
+    ledger.drain()
+    assert ledger.is_draining()
+    assert ledger.begin_reading("unread") is Reading.STOP
+    assert ledger.begin("decoded", 64, 64, "a/0-3") == "stop"
