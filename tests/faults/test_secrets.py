@@ -1,0 +1,48 @@
+"""No credential a run was given is found again in anything it leaves or shows."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import RayCluster
+from tests.faults.running import Job
+
+
+def of_cluster(home: str) -> dict[int, str]:
+    """Command lines, by process id, of everything that runs under this HOME."""
+    lines = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                lines[int(process.name)] = (process / "cmdline").read_text(errors="replace")
+        except OSError:  # it ended
+            continue
+    return lines
+
+
+@pytest.mark.slow
+def test_tokens_stay_in_the_environment(meshes: RayCluster, data: Path, tmp_path: Path) -> None:
+    marked = f"hf_{secrets.token_hex(16)}"
+    environment = {**meshes.environment, "HF_TOKEN": marked, "AWS_SECRET_ACCESS_KEY": marked}
+    job = Job.start(replace(meshes, environment=environment), data, tmp_path, "compute=200ms")
+    job.wait_for_commits(2)
+    lines = of_cluster(meshes.environment["HOME"])
+    done = job.end()
+    assert done.code == 0, done.output
+
+    assert job.process.pid in lines
+    sessions = {Path(found) for line in lines.values() for found in re.findall(r"/tmp/ray/session_[0-9_-]+", line)}
+    assert sessions
+    shown = {"output": done.output, **{f"arguments of {pid}": line for pid, line in lines.items()}}
+    left = [file for folder in (tmp_path, *(s / "logs" for s in sessions)) for file in folder.rglob("*") if file.is_file()]
+    shown |= {str(file): file.read_bytes().decode("latin-1") for file in left}
+    shown |= {f"metadata of {file}": str(pq.read_schema(file).metadata) for file in left if file.suffix == ".parquet"}
+    assert any(name.endswith("manifest.json") for name in shown)
+    for token in (marked, meshes.environment["RAY_AUTH_TOKEN"]):
+        assert [name for name, text in shown.items() if token in text] == []
