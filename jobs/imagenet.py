@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, positive
+from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, placement_for, positive
 from jobs.command import STOPPED, TOO_MANY_ERRORS, JobFailed, root_cause, run
 from jobs.ledger import open_ledger, settle
 from jobs.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
@@ -41,14 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     survey = source.survey()
     with ray_session(args.address):
         ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
-        placement = place(
-            args.device,
-            boards=args.boards_per_mesh,
-            meshes=args.meshes,
-            flops_per_image=checkpoint.flops,
-            cpus_per_actor=args.cpus_per_actor,
-            wait_seconds=args.wait,
-        )
+        placement = placement_for(args, checkpoint)
         manifest = claim(
             args.out, describe(args, placement.device, checkpoint, survey), resume=args.resume, overwrite=args.overwrite
         )

@@ -99,7 +99,7 @@ class Classifier:
             os._exit(1)
         numbers = [next(self._batches) for _ in results]
         rows = prediction_rows(chunk, results, numbers, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
-        footer = {**self._identity, "chunk": chunk.name, "read_cpu_seconds": chunk.cpu_seconds}
+        footer = {**self._identity, "chunk": chunk.name, "read_host": chunk.host, "read_cpu_seconds": chunk.cpu_seconds}
         try:
             self._predictions.commit(chunk.name, rows, footer)
         except UserError as error:
