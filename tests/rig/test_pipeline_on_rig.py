@@ -1,0 +1,123 @@
+"""The jobs on several hosts: a mesh on each, every image answered once and rightly, late hosts put to work, no time lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.pipeline.commit import FOOTER
+from jobs.pipeline.decode import decode
+from tests.conftest import ROOT
+from tests.rig import Rig
+from vit_actor.checkpoint import load_checkpoint
+from vit_actor.simulated import expected_class
+
+MODEL = ROOT / "jobs" / "sample" / "model"
+SAMPLE = sorted((ROOT / "jobs" / "sample" / "images").rglob("*.jpeg"))
+LIMIT = 280.0
+"""For one step on an overloaded machine; an idle one takes a tenth."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SHARD = 64
+"""Images a Parquet file, and so a chunk: one batch, instead of eight, so that short runs have many chunks to hand out."""
+
+
+def simulated(job: str, out: Path, timing: str, *arguments: str) -> list[str]:
+    common = ["--model", str(MODEL), "--out", str(out), "--device", "simulated", "--simulate", timing]
+    return ["python", "-m", f"jobs.{job}", *common, *arguments]
+
+
+def write_shards(folder: Path, count: int) -> Path:
+    """`count` Parquet files of SHARD images of the sample each, in turn."""
+    folder.mkdir()
+    for number in range(count):
+        paths = [SAMPLE[(number * SHARD + i) % len(SAMPLE)] for i in range(SHARD)]
+        images = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+        table = pa.table({"image": images, "label": [int(path.parent.name) for path in paths]})
+        pq.write_table(table, folder / f"{number:04d}.parquet")
+    return folder
+
+
+def meshes(out: Path) -> set[str]:
+    """Meshes that have committed predictions so far; each file is of one, as its footer says."""
+    files = (out / "predictions").rglob("[!.]*.parquet")
+    return {json.loads(pq.read_metadata(file).metadata[FOOTER])["mesh"] for file in files}
+
+
+def expected(folder: Path) -> dict[str, int]:
+    """What a simulated device answers for every image of the shards, by image id."""
+    preprocess = load_checkpoint(str(MODEL)).preprocess
+    pixels = np.empty((1, *preprocess.shape), np.uint8)
+    answers: dict[bytes, int] = {}
+    found = {}
+    for file in sorted(folder.iterdir()):
+        for row, image in enumerate(pq.read_table(file)["image"].to_pylist()):
+            if image["bytes"] not in answers:
+                decode(image["bytes"], preprocess, pixels[0])
+                answers[image["bytes"]] = int(expected_class(pixels, 10)[0])
+            found[f"{file.name}#{row}"] = answers[image["bytes"]]
+    return found
+
+
+def wait_until(true: Callable[[], bool], job: subprocess.Popen[str]) -> None:
+    limit = time.monotonic() + LIMIT
+    while not true():
+        assert job.poll() is None, "the job ended"
+        assert time.monotonic() < limit
+        time.sleep(1)
+
+
+def interrupt(job: subprocess.Popen[str]) -> None:
+    """Ctrl-C for a command on the rig: not for nsenter, which waits for it."""
+    (command,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    os.kill(int(command), signal.SIGINT)
+    job.wait(LIMIT)
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    with Rig(loudboxes=3, object_store_mb=400) as rig:
+        yield rig
+
+
+def test_every_host_gets_an_actor_late_ones_too_and_every_image_one_right_answer(rig: Rig, tmp_path: Path) -> None:
+    data, out = write_shards(tmp_path / "data", 120), tmp_path / "out"
+    # Slow enough that minutes later there is still work for whoever comes last.
+    slow = simulated("imagenet", out, "compute=5s", "--data", str(data))
+    job = rig.start(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    wait_until(lambda: meshes(out) == {f"loudbox-{n}/0-3" for n in (1, 2, 3)}, job)
+    rig.add_host("late")
+    wait_until(lambda: "late/0-3" in meshes(out), job)
+    interrupt(job)
+    rig.run(simulated("imagenet", out, "compute=1ms", "--data", str(data), "--resume"), timeout=LIMIT)
+
+    got = pq.read_table(out / "predictions")
+    assert got.num_rows == 120 * SHARD
+    assert dict(zip(got["image_id"].to_pylist(), got["prediction"].to_pylist(), strict=True)) == expected(data)
+    assert meshes(out) == {f"{host}/0-3" for host in ("loudbox-1", "loudbox-2", "loudbox-3", "late")}
+    assert all(row["mesh"] == f"{row['host']}/0-3" for row in got.select(["host", "mesh"]).to_pylist())
+
+
+def test_four_hosts_do_four_times_the_work_of_one(rig: Rig, tmp_path: Path) -> None:
+    if "late" not in rig.hosts:
+        rig.add_host("late")
+
+    # A round of 5 s: waking up 0.2 s late, as a busy machine may, still leaves 96%.
+    rig.run(simulated("scaling", tmp_path, "compute=400ms", "--iterations=12", "--warmup=2", "--rounds=1"), timeout=LIMIT)
+
+    measured = pq.read_table(tmp_path / "report" / "scaling.parquet").to_pylist()
+    assert [(row["scaling"], row["meshes"]) for row in measured] == [(s, n) for s in ("weak", "strong") for n in (1, 2, 4)]
+    assert min(row["efficiency"] for row in measured) >= 0.95
+    assert {row["bound"] for row in measured} == {"device"}
