@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -208,6 +209,7 @@ def test_interfaces_of_another_network_are_not_taken_for_this_hosts(tmp_path: Pa
         (["--data", "{sample}", "--iterations", "5"], "--iterations is for random images"),
         (["--limit", "5"], "--limit goes with --data"),
         (["--device", "simulated", "--data", "{sample}", "--limit", "3"], "3 images for 4 meshes"),
+        (["--device", "simulated", "--data", "{tar}"], "known only once it is read; pass --limit"),
         (["--rounds", "0"], "not a positive number"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -225,7 +227,9 @@ def test_a_mistake_costs_one_line_and_exit_code_2(
 
     for name, value in mesh_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    filled = [argument.format(sample=SAMPLE) for argument in arguments]
+    with tarfile.open(tmp_path / "0000.tar", "w") as tar:
+        tar.add(next(SAMPLE.rglob("*.jpeg")), "0.jpeg")
+    filled = [argument.format(sample=SAMPLE, tar=tmp_path / "0000.tar") for argument in arguments]
     defaults = ["--model", str(MODEL), "--out", str(tmp_path / "out"), "--address", mesh_cluster.address, "--wait", "1"]
     with pytest.raises(SystemExit) as stopped:
         run(lambda: main(defaults + filled))

@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from jobs.manifest import load_manifest
-from jobs.meshes import Measured, Mesh, Work, system_fps, system_seconds
+from jobs.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
+from jobs.placement import Placement
+from jobs.session import ray_session
 from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, mesh_table, shortcomings
 from tests.conftest import ROOT, Finished, RayCluster, run_module
+from vit_actor.errors import UserError
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
 MODEL = ROOT / "jobs" / "sample" / "model"
@@ -73,6 +77,8 @@ def test_its_files_describe_themselves_and_say_simulated(two_meshes: tuple[Path,
 
 def test_a_short_run_says_that_it_is(two_meshes: tuple[Path, Finished]) -> None:
     assert "warning: too short to quote (40 iterations, below 100; " in two_meshes[1].stdout
+    reasons = pq.read_table(two_meshes[0] / "report" / "synthetic.parquet")["too_short"].to_pylist()
+    assert all(reason.startswith("40 iterations, below 100; ") for reason in reasons)
 
 
 def test_a_second_run_into_the_same_output_is_refused(two_meshes: tuple[Path, Finished], mesh_cluster: RayCluster) -> None:
@@ -129,6 +135,20 @@ def test_a_mistake_costs_one_line_and_exit_code_2(
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_meshes_that_another_job_holds_are_waited_for_and_then_named(
+    mesh_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in mesh_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jobs.meshes.PLACE_SECONDS", 3.0)
+
+    with ray_session(mesh_cluster.address):
+        held = [ray.remote(Mesh).options(num_cpus=0, resources={"TTNPU": 4}).remote() for _ in range(3)]
+        ray.get([mesh.placed.remote() for mesh in held])
+        with pytest.raises(UserError, match=r"only [01] of 4 meshes were free within 0 s; wait for other jobs"):
+            start_meshes(Placement("simulated", 4, 0.5, 4, 1.0), SimulatedVit, (8, 8, 3), seed=0, wait_seconds=0)
 
 
 @pytest.mark.parametrize(
