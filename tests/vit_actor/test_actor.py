@@ -95,6 +95,20 @@ def test_a_hanging_device_is_noticed_within_its_limit() -> None:
         device.classify(images(512, 0))
 
 
+def test_it_tells_how_many_batches_wait_and_how_long_the_device_was_busy() -> None:
+    device = device_thread("compute=50ms")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(device.classify, images(512, 0))
+        while not device.waiting:
+            time.sleep(0.001)
+        assert device.waiting <= 8
+        results = call.result(timeout=20)
+    assert device.waiting == 0
+    assert device.busy_seconds == pytest.approx(sum(result.seconds for result in results))
+    assert device.busy_seconds >= 8 * 0.05
+    device.close()
+
+
 def test_close_answers_what_was_asked_first() -> None:
     device = device_thread("compute=20ms")
     with ThreadPoolExecutor(1) as pool:
