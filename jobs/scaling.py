@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         manifest = claim(args.out, describe(args, checkpoint, placement), overwrite=args.overwrite)
         with manifest.single_attempt(args.out):
             if args.data:
-                measure, total = _pipeline(args, checkpoint, placement), images
+                measure, total = _pipeline(args, checkpoint, placement, images), images
             else:
                 measure, total = _devices(args, checkpoint, placement, sizes)
             measured = interleave(measure, sizes, total, args.rounds)
@@ -143,23 +143,27 @@ def _devices(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placem
     return measure, total
 
 
-def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> Measure:
-    """The whole pipeline; the unit of work is one image. Every round is a run of its own in <out>/runs, as others are."""
+def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement, total: int) -> Measure:
+    """The whole pipeline; the unit of work is one image. Every round is a run of its own in <out>/runs, as others are.
+
+    One that does not count comes first: in it Ray starts the processes that the others find running.
+    """
     filesystem, path = open_storage(args.out)
     if args.overwrite and filesystem.get_file_info(f"{path}/runs").type == FileType.Directory:
         with storage_errors(args.out):
             filesystem.delete_dir(f"{path}/runs")
 
-    def measure(n: int, images: int, number: int) -> Round:
+    def run_as(name: str, n: int, images: int) -> Round:
         return through_pipeline(
             _source(args, checkpoint, images),
             checkpoint,
             device_request(args, checkpoint, placement),
             placement=replace(placement, actors=n, grows=False),
-            out=f"{args.out.rstrip('/')}/runs/{n}-meshes-{images}-images-{number + 1}",
+            out=f"{args.out.rstrip('/')}/runs/{name}",
         )
 
-    return measure
+    run_as("warm-up", placement.actors, total)
+    return lambda n, images, number: run_as(f"{n}-meshes-{images}-images-{number + 1}", n, images)
 
 
 def _source(args: argparse.Namespace, checkpoint: Checkpoint, limit: int | None) -> Source:
