@@ -106,11 +106,14 @@ def project(system: System) -> Projection:
 
 
 def enough_jobs(system: System) -> System:
-    """The same with as few jobs side by side as keep the driver and the commits from being what bounds it."""
-    jobs = 1
-    while jobs < system.loudboxes and project(replace(system, jobs=jobs)).bound in ("driver", "commits"):
-        jobs += 1
-    return replace(system, jobs=jobs)
+    """The same with as few jobs side by side as keep the driver and the commits from being what bounds it.
+
+    Decoding is left out: what it lacks, helper cores can give.
+    """
+    fed = replace(system, jobs=1, helper_cores=system.helper_cores + system.images)
+    while fed.jobs < fed.loudboxes and project(fed).bound in ("driver", "commits"):
+        fed = replace(fed, jobs=fed.jobs + 1)
+    return replace(system, jobs=fed.jobs)
 
 
 def _network_fps(s: System) -> float:

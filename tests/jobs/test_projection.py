@@ -130,10 +130,20 @@ def test_the_jobs_it_advises_are_enough_and_one_fewer_is_not() -> None:
     assert project(replace(many, jobs=many.jobs - 1)).bound in ("driver", "commits")
 
 
+def test_the_jobs_and_helpers_it_advises_together_leave_the_device_as_the_bound() -> None:
+    many = enough_jobs(replace(BILLION, loudboxes=64, cores=16, decode_fps=450.0))
+    advised = project(many).helper_cores
+
+    assert project(many).bound == "decode cores"
+    assert project(replace(many, helper_cores=advised)).bound == "device"
+
+
 def test_nothing_it_could_be_asked_without_sense_gets_an_answer() -> None:
     for changes in ({"loudboxes": 0}, {"cores": 1}, {"images": 0}, {"jobs": 2}, {"network": 0.0}, {"local": 2.0}):
         with pytest.raises(UserError, match="a projection needs"):
             project(replace(BILLION, **changes))
+    with pytest.raises(UserError, match="a projection needs"):
+        main(["--shard-images", "0"])
 
 
 def test_the_table_in_the_documentation_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
