@@ -32,7 +32,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     # Ray speaks of its own housekeeping on the driver's terminal; what matters arrives as an exception.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\.data")
     try:
         if address and address != "auto":
@@ -45,7 +45,7 @@ def ray_session(address: str | None) -> Iterator[None]:
         with _without_native_stderr():
             ray.init(
                 address=address or "local",
-                logging_level=logging.ERROR,
+                logging_level=logging.CRITICAL,
                 log_to_driver=False,
                 include_dashboard=None if address else False,
                 _node_ip_address=None if address else "127.0.0.1",

@@ -38,6 +38,8 @@ def read(
     """Every image of a source as rows of decoded chunks; on resume only chunks that are not committed."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    # Else what reaches the driver is "UDF failed", and the reason only as part of a traceback.
+    context.raise_original_map_exception = True
     # Every block holds one row: a root, a shard, a chunk. Rows are large, so any limit below a row's size does that.
     context.target_max_block_size = 1
     # A mesh that does not open is given up for good after this many tries in a row; the others go on.

@@ -1,0 +1,113 @@
+"""Storage that fails under a run: full or read-only outputs, data that disappears or changes, told in one line."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.ledger import open_ledger
+from jobs.pipeline.commit import Predictions
+from tests.conftest import RayCluster
+from tests.faults.running import Answers, Job, answers, committed, run
+from tests.jobs.prediction_files import row, table
+from vit_actor.errors import UserError
+
+
+@contextmanager
+def small_disk(at: Path, size: str) -> Iterator[Path]:
+    """A file system of so many bytes; making one takes root."""
+    at.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(at)], check=True, timeout=20)
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=True, timeout=20)
+
+
+def remount(at: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(at)], check=True, timeout=20)
+
+
+def errors(text: str) -> list[str]:
+    assert "Traceback" not in text
+    return [line for line in text.splitlines() if line.startswith("error:")]
+
+
+def test_a_commit_that_does_not_fit_is_told_in_one_line_and_leaves_whole_files_and_no_part(tmp_path: Path) -> None:
+    rows = table([row(n % 10, 1, image_id=f"{n}.jpeg") for n in range(2000)])
+    with small_disk(tmp_path / "disk", "160k") as disk:
+        predictions = Predictions(str(disk))
+
+        def fill() -> None:
+            for chunk in range(100):
+                predictions.commit(f"chunk-{chunk}", rows, {})
+
+        with pytest.raises(UserError, match=r"/disk: No space left on device; free some") as full:
+            fill()
+        assert "\n" not in str(full.value)
+        files = list((disk / "predictions").iterdir())
+        assert files
+        assert all(pq.read_table(file).num_rows == 2000 for file in files)
+
+        remount(disk, "ro")
+        with pytest.raises(UserError, match=r"/disk: Read-only file system; mount it for writing"):
+            predictions.commit("another", rows, {})
+        remount(disk, "rw,size=64m")
+        predictions.commit("another", rows, {})
+        assert predictions.is_committed("another")
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_job_in_one_line_and_room_on_it_lets_a_resume_complete_it(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", "160k") as disk:
+        failed = run(meshes, data, disk)
+        assert failed.code == 1, failed.output
+        (line,) = errors(failed.stderr)
+        assert f"{disk}: No space left on device; free some" in line
+        assert "--resume" in line
+        before = committed(disk)
+        assert 0 < len(before) < 24
+
+        remount(disk, "size=64m")
+        resumed = run(meshes, data, disk, "compute=1ms", "--resume")
+        assert resumed.code == 0, resumed.output
+        assert answers(disk) == undisturbed
+        assert {name: committed(disk)[name] for name in before} == before
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        remount(disk, "ro")
+        with pytest.raises(UserError, match=r"/out: Read-only file system; mount it for writing"):
+            open_ledger(str(disk / "out"))
+
+
+@pytest.mark.slow
+def test_a_shard_gone_before_it_is_read_ends_the_job_in_one_line(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(data, copy)
+    job = Job.start(meshes, copy, out, "compute=50ms")
+    job.wait_until((out / "manifest.json").exists)  # the data set is surveyed, and nothing of it read yet
+    (copy / "0023.parquet").unlink()
+    failed = job.end()
+    assert failed.code == 1, failed.output
+    (line,) = errors(failed.stderr)
+    assert "0023.parquet: no such file" in line or "changed while the run read it" in line
+
+    refused = run(meshes, copy, out, "compute=1ms", "--resume")
+    assert refused.code == 2
+    assert "changed" in errors(refused.stderr)[0]
+
+    again = run(meshes, data, out, "compute=1ms", "--overwrite")
+    assert again.code == 0, again.output
+    assert answers(out) == undisturbed
