@@ -21,7 +21,7 @@ from tests.benchmarks.running import run_pipeline
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.preprocess import Preprocess
 
-IMAGES = 32_768
+IMAGES = 16_384
 INSTANT = "compute=1us,upload=0us,readback=0us,compile=0s"
 
 
