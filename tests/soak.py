@@ -1,0 +1,193 @@
+"""`python -m tests.soak --minutes 30 --every 20`: runs on four simulated meshes under one random fault after another.
+
+Each fault is real: an actor or a decode worker killed, a LoudBox switched off and on again, the driver killed and resumed.
+Every run must end with each image's one right answer; a ledger of the faults and of memory is printed. Exit code 1 if
+anything was lost, doubled or wrong, or if memory grew. Takes root, for the rig's namespaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.running import Answers, Job, answers, command, committed, workers, write_shards
+from tests.rig import Rig
+
+SHARDS = 96
+TIMING = "compute=700ms"
+"""A run of 96 chunks on four meshes takes at least 17 s: long enough to be hit, short enough for many of them."""
+FAULTS = ("actor", "decode", "host", "driver")
+GROWTH = 1.3
+"""The most that memory may be at the end, relative to its first quarter: the driver is new each run, the cluster is not."""
+
+
+@dataclass
+class Ledger:
+    """What was done to the cluster, what came of it, and how much memory the head's processes held in between."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    images: int = 0
+    lost: int = 0
+    doubled: int = 0
+    wrong: int = 0
+    failed: int = 0
+    memory: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def memory_grew(self) -> bool:
+        quarter = max(1, len(self.memory) // 4)
+        if len(self.memory) < 8:
+            return False
+        return max(self.memory[-quarter:]) > GROWTH * max(self.memory[:quarter])
+
+
+class Troublemaker(threading.Thread):
+    """Does one random fault every so many seconds until it is told to stop; drivers are killed through `job`."""
+
+    def __init__(self, rig: Rig, every: float, seed: int, ledger: Ledger) -> None:
+        super().__init__(daemon=True)
+        self.rig, self.every, self.ledger = rig, every, ledger
+        self.random = random.Random(seed)
+        self.job: Job | None = None
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.wait(self.every * self.random.uniform(0.5, 1.5)):
+            fault = self.random.choice(FAULTS)
+            done = self.do(fault)
+            self.ledger.faults[fault if done else f"{fault} (none there)"] += 1
+            print(f"{time.strftime('%H:%M:%S')} {fault:<7}{done or 'none there to kill'}", flush=True)
+
+    def do(self, fault: str) -> str:
+        """What was hit; empty where there was nothing to hit."""
+        if fault == "host":
+            name = self.random.choice([name for name in self.rig.hosts if name != "head"])
+            self.rig.kill_host(name)
+            self.rig.add_host(name)
+            return f"{name} off and on again"
+        if fault == "driver":
+            job = self.job
+            if job is None or job.process.poll() is not None or not committed(job.out):
+                return ""
+            kill_driver(job)
+            return f"after {len(committed(job.out))} chunks"
+        found = workers(str(self.rig.directory / "home"), {"actor": "Classifier", "decode": "read_chunks"}[fault])
+        for pid in self.random.sample(found, len(found)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return f"process {pid}"
+        return ""
+
+
+def kill_driver(job: Job) -> None:
+    """SIGKILL for a command on the rig: not for nsenter, which waits for it."""
+    for child in Path(f"/proc/{job.process.pid}/task/{job.process.pid}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
+
+
+def head_memory(home: Path) -> int:
+    """Resident bytes of the head's own services, which live from first run to last."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            if f"HOME={home}".encode() not in (process / "environ").read_bytes().split(b"\0"):
+                continue
+            if b"gcs_server" in (process / "cmdline").read_bytes().split(b"\0")[0]:
+                total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return total
+
+
+def one_run(rig: Rig, trouble: Troublemaker, data: Path, out: Path) -> str:
+    """Start a run and resume it for as long as its driver is killed; what it said last if it failed, else nothing."""
+    resume: list[str] = []
+    while True:
+        log = out.with_suffix(".log")
+        with log.open("w") as said:
+            process = rig.start(["python", *command(data, out, TIMING, *resume)], stdout=said, stderr=said)
+            trouble.job = Job(process, out)
+            code = process.wait(600)
+        trouble.job = None
+        if code == 0:
+            return ""
+        if code not in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            return log.read_text()[-2000:]
+        resume = ["--resume"] if (out / "manifest.json").exists() else ["--overwrite"]
+
+
+def compare(got: Answers, expected: Answers, ledger: Ledger) -> None:
+    ledger.images += len(got.rows)
+    ledger.lost += len(expected.rows.keys() - got.rows.keys())
+    ledger.wrong += sum(expected.rows.get(image) != row for image, row in got.rows.items())
+    ledger.wrong += got.top1 != expected.top1
+
+
+def soak(minutes: float, every: float, seed: int) -> Ledger:
+    """Runs for so many minutes, then the ledger."""
+    ledger = Ledger()
+    work = Path(tempfile.mkdtemp(prefix="soak-", dir="/tmp"))
+    try:
+        with Rig(loudboxes=4, cpus=1, object_store_mb=300) as rig:
+            data = write_shards(work / "data", SHARDS)
+            rig.run(["python", *command(data, work / "expected", "compute=1ms")], timeout=600)
+            expected = answers(work / "expected")
+            trouble = Troublemaker(rig, every, seed, ledger)
+            trouble.start()
+            until = time.monotonic() + 60 * minutes
+            while time.monotonic() < until:
+                out = work / f"run-{ledger.runs}"
+                began = time.monotonic()
+                problem = one_run(rig, trouble, data, out)
+                ledger.runs += 1
+                ledger.seconds.append(time.monotonic() - began)
+                if problem:
+                    ledger.failed += 1
+                    print(f"run {ledger.runs} failed: {problem}", flush=True)
+                else:
+                    try:
+                        compare(answers(out), expected, ledger)
+                    except AssertionError as error:
+                        ledger.doubled += 1
+                        print(f"run {ledger.runs}: {error}", flush=True)
+                attempts = json.loads((out / "manifest.json").read_text())["attempts"]
+                ledger.memory.append(head_memory(rig.directory / "home"))
+                print(f"{time.strftime('%H:%M:%S')} run {ledger.runs}: {len(attempts)} attempts, "
+                      f"{ledger.seconds[-1]:.0f} s, head {ledger.memory[-1] / 2**20:.0f} MiB", flush=True)  # fmt: skip
+                shutil.rmtree(out)
+            trouble.stop.set()
+            trouble.join(120)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return ledger
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--minutes", type=float, default=30, help="how long to start new runs (default 30)")
+    parser.add_argument("--every", type=float, default=20, help="seconds from fault to fault, on average (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of faults (default 0)")
+    options = parser.parse_args()
+    ledger = soak(options.minutes, options.every, options.seed)
+    print(f"runs      {ledger.runs}, {ledger.failed} failed; {min(ledger.seconds):.0f} to {max(ledger.seconds):.0f} s each")
+    print(f"faults    {', '.join(f'{kind} {count}' for kind, count in sorted(ledger.faults.items())) or 'none'}")
+    print(f"images    {ledger.images:,}; lost {ledger.lost}, doubled runs {ledger.doubled}, wrong {ledger.wrong}")
+    memory = [round(each / 2**20) for each in (ledger.memory[0], max(ledger.memory), ledger.memory[-1])]
+    print(f"memory    head, MiB: first {memory[0]}, most {memory[1]}, last {memory[2]} (simulated meshes on one machine)")
+    return int(bool(ledger.lost or ledger.doubled or ledger.wrong or ledger.failed or ledger.memory_grew()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
