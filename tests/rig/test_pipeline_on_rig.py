@@ -49,10 +49,14 @@ def write_shards(folder: Path, count: int) -> Path:
     return folder
 
 
-def meshes(out: Path) -> set[str]:
-    """Meshes that have committed predictions so far; each file is of one, as its footer says."""
+def named(out: Path, what: str) -> set[str]:
+    """What the footers of the predictions committed so far say: their "mesh", or the "read_host" of their images."""
     files = (out / "predictions").rglob("[!.]*.parquet")
-    return {json.loads(pq.read_metadata(file).metadata[FOOTER])["mesh"] for file in files}
+    return {json.loads(pq.read_metadata(file).metadata[FOOTER])[what] for file in files}
+
+
+def meshes(out: Path) -> set[str]:
+    return named(out, "mesh")
 
 
 def expected(folder: Path) -> dict[str, int]:
@@ -108,6 +112,17 @@ def test_every_host_gets_an_actor_late_ones_too_and_every_image_one_right_answer
     assert dict(zip(got["image_id"].to_pylist(), got["prediction"].to_pylist(), strict=True)) == expected(data)
     assert meshes(out) == {f"{host}/0-3" for host in ("loudbox-1", "loudbox-2", "loudbox-3", "late")}
     assert all(row["mesh"] == f"{row['host']}/0-3" for row in got.select(["host", "mesh"]).to_pylist())
+
+
+def test_a_host_without_boards_decodes_for_those_with_boards(rig: Rig, tmp_path: Path) -> None:
+    rig.add_host("helper", boards=0, cpus=4)
+    data, out = write_shards(tmp_path / "data", 60), tmp_path / "out"
+
+    rig.run(simulated("imagenet", out, "compute=1ms", "--data", str(data)), timeout=LIMIT)
+
+    assert "helper" in named(out, "read_host")
+    assert meshes(out) <= {f"{host}/0-3" for host in ("loudbox-1", "loudbox-2", "loudbox-3", "late")}
+    assert pq.read_table(out / "predictions").num_rows == 60 * SHARD
 
 
 def test_four_hosts_do_four_times_the_work_of_one(rig: Rig, tmp_path: Path) -> None:
