@@ -164,6 +164,7 @@ def test_a_run_without_trouble_logs_that_its_mesh_opened_and_nothing_else(run: R
     assert (event["event"], event["level"], event["mesh"], event["restart"]) == ("mesh opened", "info", run.mesh, False)
 
 
+@pytest.mark.slow
 def test_a_lost_device_and_the_restart_after_it_are_told_on_the_terminal_and_in_the_workers_logs(
     node: Node, tmp_path: Path
 ) -> None:
