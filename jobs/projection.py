@@ -100,7 +100,9 @@ def project(system: System) -> Projection:
         bound=bound,
         helper_cores=max(0, math.ceil(shards / shards_a_core) - decode_slots),
         files=files,
-        object_store=(MESH_CALLS + 1 + BLOCKS_PER_TASK * (s.cores - s.actor_cores)) * CHUNK_IMAGES * s.pixel_bytes,
+        object_store=(MESH_CALLS + 1 + BLOCKS_PER_TASK * math.ceil(1.1 * (s.cores - s.actor_cores)))
+        * CHUNK_IMAGES
+        * s.pixel_bytes,
         report_seconds=files * s.report_seconds,
     )
 
