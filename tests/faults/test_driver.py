@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import RayCluster
 from tests.faults.running import Answers, Job, answers, committed, run, summary
 
+pytestmark = pytest.mark.slow
+
 
 def states(out: Path) -> list[str]:
     return [attempt["state"] for attempt in json.loads((out / "manifest.json").read_text())["attempts"]]
@@ -21,9 +23,9 @@ def states(out: Path) -> list[str]:
     ("moment", "after"),
     [
         pytest.param("within", 9, id="half-way, a file written and not yet named"),
-        pytest.param("before", 0, id="at the first commit", marks=pytest.mark.slow),
-        pytest.param("before", 12, id="just before a commit", marks=pytest.mark.slow),
-        pytest.param("after", 12, id="just after a commit", marks=pytest.mark.slow),
+        pytest.param("before", 0, id="at the first commit"),
+        pytest.param("before", 12, id="just before a commit"),
+        pytest.param("after", 12, id="just after a commit"),
     ],
 )
 def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
