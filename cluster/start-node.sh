@@ -9,6 +9,9 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 export PATH="$project/.venv/bin:$PATH" PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" RAY_USAGE_STATS_ENABLED=0
 command -v ray >/dev/null || fail "no ray in $project/.venv; run cluster/install.sh"
 
+# Ray ends workers that are idle for a second where there are more of them than cores, only to start them again.
+export RAY_idle_worker_killing_time_threshold_ms=60000
+
 # A Ray cluster runs whatever reaches its ports, so nothing starts without the token that all hosts share.
 export RAY_AUTH_MODE=token
 token=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
