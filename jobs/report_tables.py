@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import pyarrow as pa
 
+from jobs.columns import described
 from jobs.manifest import Manifest
 from jobs.metrics import WINDOWS, Counts, Work, bucket_bounds, quantile, wilson_interval
 from jobs.pipeline.storage import shown
@@ -92,14 +93,10 @@ def summary_schema() -> pa.Schema:
         kind, meaning = get_args(hint)
         required = kind if kind in arrow else get_args(kind)[0]  # of `X | None`
         columns[name] = (arrow[required], meaning)
-    return _schema(columns)
+    return described(columns)
 
 
-def _schema(columns: dict[str, tuple[pa.DataType, str]]) -> pa.Schema:
-    return pa.schema([pa.field(name, kind, metadata={"description": meaning}) for name, (kind, meaning) in columns.items()])
-
-
-PER_CLASS = _schema(
+PER_CLASS = described(
     {
         "class": (pa.int32(), "class in the checkpoint's order"),
         "name": (pa.string(), "its name"),
@@ -117,7 +114,7 @@ PER_CLASS = _schema(
     }
 )
 
-CONFUSION = _schema(
+CONFUSION = described(
     {
         "label": (pa.int32(), "true class"),
         "label_name": (pa.string(), "its name"),
@@ -127,7 +124,7 @@ CONFUSION = _schema(
     }
 )
 
-THROUGHPUT = _schema(
+THROUGHPUT = described(
     {
         "attempt": (pa.int32(), "start of the run: 1, and one more for each resume"),
         "window_start": (pa.timestamp("us", tz="UTC"), "start of the time window"),
@@ -141,7 +138,7 @@ THROUGHPUT = _schema(
     }
 )
 
-BATCH_TIMES = _schema(
+BATCH_TIMES = described(
     {
         "from_ms": (pa.float64(), "shortest batch time of the bucket, milliseconds"),
         "to_ms": (pa.float64(), "longest"),
@@ -149,7 +146,7 @@ BATCH_TIMES = _schema(
     }
 )
 
-FAULTS = _schema(
+FAULTS = described(
     {
         "attempt": (pa.int32(), "start of the run: 1, and one more for each resume"),
         "at": (pa.timestamp("us", tz="UTC"), "when it was noticed; null for a lost host and a killed driver"),
@@ -159,7 +156,7 @@ FAULTS = _schema(
     }
 )
 
-ERRORS = _schema(
+ERRORS = described(
     {
         "reason": (pa.string(), "why images could not be classified; numbers read N, long or too various texts are cut"),
         "images": (pa.int64(), f"images lost to it; the {MOST_FREQUENT_ERRORS} most frequent reasons"),
