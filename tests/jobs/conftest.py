@@ -1,12 +1,47 @@
-"""A Ray cluster of simulated meshes, for the jobs that compare how many are at work."""
+"""What several tests of the jobs look at: the bundled sample's run, one like it with other answers, and four meshes."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import RayCluster, ray_head
+from tests.conftest import ROOT, Finished, RayCluster, ray_head, run_module
+
+SAMPLE = ROOT / "jobs" / "sample" / "images"
+MODEL = ROOT / "jobs" / "sample" / "model"
+
+
+def imagenet(cluster: RayCluster, *arguments: str) -> Finished:
+    return run_module(
+        "jobs.imagenet", "--address", cluster.address, "--model", str(MODEL), *arguments, environment=cluster.environment
+    )
+
+
+@pytest.fixture(scope="session")
+def sample_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    """The bundled sample in float32; not to be written to."""
+    out = tmp_path_factory.mktemp("sample") / "out"
+    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32")
+    assert done.code == 0, done.output
+    return out, done
+
+
+@pytest.fixture(scope="session")
+def simulated_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    """The sample and three files that are no images, with a simulated device's answers; not to be written to."""
+    data = tmp_path_factory.mktemp("simulated") / "data"
+    shutil.copytree(SAMPLE, data)
+    (data / "7" / "empty.jpeg").write_bytes(b"")
+    (data / "7" / "text.jpeg").write_text("not an image")
+    (data / "8" / "empty.jpeg").write_bytes(b"")
+    out = data.parent / "out"
+    timing = ["--device", "simulated", "--simulate", "compute=5ms"]
+    done = imagenet(ray_cluster, "--data", str(data), "--out", str(out), *timing)
+    assert done.code == 0, done.output
+    return out, done
 
 
 @pytest.fixture(scope="session")

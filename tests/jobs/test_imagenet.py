@@ -13,16 +13,8 @@ from PIL import Image
 from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 from jobs.pipeline.schema import PREDICTIONS
-from tests.conftest import ROOT, Finished, RayCluster, run_module
-
-SAMPLE = ROOT / "jobs" / "sample" / "images"
-MODEL = ROOT / "jobs" / "sample" / "model"
-
-
-def imagenet(cluster: RayCluster, *arguments: str) -> Finished:
-    return run_module(
-        "jobs.imagenet", "--address", cluster.address, "--model", str(MODEL), *arguments, environment=cluster.environment
-    )
+from tests.conftest import Finished, RayCluster
+from tests.jobs.conftest import MODEL, SAMPLE, imagenet
 
 
 def rows(out: Path) -> dict[str, dict]:
@@ -30,14 +22,6 @@ def rows(out: Path) -> dict[str, dict]:
     found = {row["image_id"]: row for row in table.to_pylist()}
     assert len(found) == table.num_rows, "an image has two rows"
     return found
-
-
-@pytest.fixture(scope="module")
-def sample_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
-    out = tmp_path_factory.mktemp("sample") / "out"
-    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32")
-    assert done.code == 0, done.output
-    return out, done
 
 
 def test_every_top1_and_the_accuracy_equal_the_reference(sample_run: tuple[Path, Finished]) -> None:

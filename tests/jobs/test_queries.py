@@ -1,0 +1,155 @@
+"""What a run leaves opens in other tools with sensible types, and each documented query answers what the report says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.pipeline.schema import PREDICTIONS
+from tests.conftest import ROOT, Finished
+
+DOCUMENT = (ROOT / "jobs" / "queries.md").read_text()
+QUERIES = dict(re.findall(r"^## (.+?)$(?:(?!^## ).)*?^```sql\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL))
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def run(simulated_run: tuple[Path, Finished]) -> Path:
+    return simulated_run[0]
+
+
+@pytest.fixture
+def ask(run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Rows]:
+    """The answer to a question of the document, asked where it says: from within the run's directory."""
+    monkeypatch.chdir(run)
+    return lambda question: duckdb.sql(QUERIES[question]).to_arrow_table().to_pylist()
+
+
+@pytest.fixture(scope="module")
+def rows(run: Path) -> Rows:
+    return pq.read_table(run / "predictions").to_pylist()
+
+
+def table(run: Path, name: str) -> Rows:
+    return pq.read_table(run / "report" / f"{name}.parquet").to_pylist()
+
+
+def test_accuracy_is_the_summarys(ask: Callable[[str], Rows], run: Path) -> None:
+    summary = table(run, "summary")[0]
+    assert ask("What is the accuracy?") == [{name: summary[name] for name in ("labelled", "top1", "top5")}]
+
+
+def test_accuracy_by_class_is_the_reports(ask: Callable[[str], Rows], run: Path) -> None:
+    expected = [{"label": row["class"]} | {k: row[k] for k in ("name", "images", "accuracy")} for row in table(run, "per_class")]
+    assert ask("How accurate is each class?") == expected
+
+
+def test_the_worst_classes_come_first(ask: Callable[[str], Rows], run: Path) -> None:
+    expected = sorted(table(run, "per_class"), key=lambda row: (row["accuracy"], row["name"]))
+    got = ask("Which classes are worst?")
+    assert [(row["name"], row["confused_with_name"]) for row in got] == [(r["name"], r["confused_with_name"]) for r in expected]
+
+
+def test_the_most_confused_pairs_are_the_reports(ask: Callable[[str], Rows], run: Path) -> None:
+    expected = [(r["label"], r["prediction"], r["count"]) for r in table(run, "confusion") if r["label"] != r["prediction"]]
+    got = [tuple(row.values()) for row in ask("Which pairs are confused most?")]
+    assert got == expected[:20]
+    assert len(got) == 20
+
+
+def test_the_least_sure_right_and_the_surest_wrong_answers_are_found(ask: Callable[[str], Rows], rows: Rows) -> None:
+    right = sorted((row["top5_probability"][0], row["image_id"]) for row in rows if row["correct"])
+    wrong = sorted((-row["top5_probability"][0], row["image_id"]) for row in rows if row["correct"] is False and not row["error"])
+    got = ask("Which right answers were the least sure?")
+    assert [(row["probability"], row["image_id"]) for row in got] == right[:20]
+    by_id = {row["image_id"]: row for row in rows}
+    assert all(row["second"] == by_id[row["image_id"]]["top5"][1] for row in got)
+    got = ask("Which wrong answers were the surest?")
+    assert [(-row["probability"], row["image_id"]) for row in got] == wrong[:20]
+
+
+def test_the_slowest_batches_and_the_images_a_minute_add_up_to_the_run(ask: Callable[[str], Rows], run: Path, rows: Rows) -> None:
+    summary, batches = table(run, "summary")[0], ask("Which batches took longest?")
+    assert len(batches) == summary["batches"]
+    assert batches[0]["batch_seconds"] == max(row["batch_seconds"] for row in rows if row["batch_seconds"])
+    assert sum(row["images"] for row in batches) == summary["images"] - summary["errors"]
+    minutes = ask("How many images a minute did each mesh classify?")
+    of_mesh = {row["mesh"]: row["images"] for row in pl.DataFrame(minutes).group_by("mesh").agg(pl.sum("images")).to_dicts()}
+    reported = pl.DataFrame(table(run, "throughput")).group_by("mesh").agg(pl.sum("images")).to_dicts()
+    assert of_mesh == {row["mesh"]: row["images"] for row in reported}
+    assert all(row["minute"].second == 0 for row in minutes)
+
+
+def test_the_reasons_for_errors_are_the_reports(ask: Callable[[str], Rows], run: Path) -> None:
+    got = ask("Why could images not be read?")
+    assert sorted(row["images"] for row in got) == sorted(row["images"] for row in table(run, "errors")) == [1, 2]
+    assert {row["example"] for row in got} == {"7/empty.jpeg", "7/text.jpeg"}
+
+
+def test_one_class_and_one_image_are_looked_up(ask: Callable[[str], Rows], run: Path, rows: Rows) -> None:
+    got = ask("What became of the images of one class?")
+    assert [row["image_id"] for row in got] == sorted(row["image_id"] for row in rows if row["label"] == 7)
+    [found] = ask("Which host and mesh classified an image?")
+    [expected] = [row for row in rows if row["image_id"] == "7/digit-1304.jpeg"]
+    assert found == {name: expected[name] for name in ("image_id", "host", "mesh", "batch", "started_at")}
+
+
+def test_two_runs_are_joined_by_their_images(sample_run: tuple[Path, Finished], run: Path, rows: Rows) -> None:
+    query = QUERIES["What changed between two runs?"]
+    for there, here in (("/mnt/runs/run-1", sample_run[0]), ("/mnt/runs/run-2", run)):
+        assert there in query
+        query = query.replace(there, str(here))
+    got = duckdb.sql(query).to_arrow_table().to_pylist()
+    became = {row["image_id"]: row["prediction"] for row in rows}
+    was = {row["image_id"]: row["prediction"] for row in pq.read_table(sample_run[0] / "predictions").to_pylist()}
+    assert [(r["image_id"], r["was"], r["became"]) for r in got] == [
+        (image, was[image], became[image]) for image in sorted(was) if was[image] != became[image]
+    ]
+    assert got
+
+
+def test_every_query_is_asked_above() -> None:
+    tests = Path(__file__).read_text()
+    assert len(QUERIES) == DOCUMENT.count("```sql") == 12
+    assert [question for question in QUERIES if tests.count(f'"{question}"') != 1] == []
+
+
+def test_every_tool_sees_the_types_that_were_written(run: Path, tmp_path: Path) -> None:
+    """Of all tables, predictions included: instants with their zone, lists, whole numbers with gaps."""
+    tables = {"predictions": str(run / "predictions" / "*.parquet")}
+    tables |= {file.stem: str(file) for file in (run / "report").glob("*.parquet") if pq.read_metadata(file).num_rows}
+    assert len(tables) > 5
+    for name, files in tables.items():
+        written = PREDICTIONS if name == "predictions" else pq.read_schema(files)
+        kinds = [plain(field.type) for field in written]
+        assert [plain(field.type) for field in duckdb.sql(f"FROM '{files}'").to_arrow_table().schema] == kinds, name
+        assert [plain(field.type) for field in pl.read_parquet(files).to_arrow().schema] == kinds, name
+        loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
+        assert [plain(field.type) for field in loaded.features.arrow_schema] == kinds, name
+
+
+def test_pandas_keeps_whole_numbers_with_gaps_and_the_time_zone(run: Path) -> None:
+    found = pd.read_parquet(run / "predictions", dtype_backend="numpy_nullable").dtypes.astype(str)
+    expected = {"label": "Int32", "prediction": "Int32", "batch": "Int64", "correct": "boolean", "batch_seconds": "Float64"}
+    assert found[list(expected)].to_dict() == expected
+    assert found["started_at"] == "datetime64[us, UTC]"
+
+
+def plain(kind: pa.DataType) -> str:
+    """An Arrow type without what a tool may choose for itself: the width of offsets, the name of UTC, of list items."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list of {plain(kind.value_type)}"
+    if pa.types.is_timestamp(kind):
+        return f"timestamp {kind.unit} {'with' if kind.tz else 'without'} zone"
+    return str(kind).removeprefix("large_").removesuffix("_view")
