@@ -11,12 +11,11 @@ from itertools import batched
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from jobs.command import run
-from jobs.manifest import load_manifest
+from jobs.manifest import Manifest, load_manifest
 from jobs.metrics import COLUMNS, Counts, FileMetadata, count
-from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically, write_table
+from jobs.pipeline.storage import open_storage, parquet_files, shown, storage_errors, write_atomically, write_table
 from jobs.report_html import page
 from jobs.report_tables import Summary, report_tables, summarise
 from vit_actor.errors import UserError
@@ -40,6 +39,19 @@ def write_reports(out: str) -> Summary:
     Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order.
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
+    counts, manifest = count_run(out)
+    summary = summarise(counts, manifest)
+    tables = report_tables(counts, summary, manifest)
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        for name, table in tables.items():
+            write_table(filesystem, f"{path}/report/{name}.parquet", table)
+        write_atomically(filesystem, f"{path}/report/index.html", page(summary, tables).encode())
+    return summary
+
+
+def count_run(out: str) -> tuple[Counts, Manifest | None]:
+    """What a run's predictions add up to, and its manifest where it has one; raises UserError as write_reports does."""
     manifest = load_manifest(out)
     counts = Counts()
     for part in _count_files(out):
@@ -49,14 +61,7 @@ def write_reports(out: str) -> Summary:
         raise UserError(f"{shown(out)}: no predictions there; check the path, or run a job with this --out first")
     if len(runs) > 1:
         raise UserError(f"{shown(out)}: holds predictions of several runs ({', '.join(runs)}); give each run an --out of its own")
-    summary = summarise(counts, manifest)
-    tables = report_tables(counts, summary, manifest)
-    filesystem, path = open_storage(out)
-    with storage_errors(out):
-        for name, table in tables.items():
-            write_table(filesystem, f"{path}/report/{name}.parquet", table)
-        write_atomically(filesystem, f"{path}/report/index.html", page(summary, tables).encode())
-    return summary
+    return counts, manifest
 
 
 def summary_table(summary: Summary) -> str:
@@ -105,17 +110,8 @@ def _count_files(out: str) -> Iterator[Counts]:
             raise UserError(f"{file}: damaged, or not a file of predictions; delete it and resume the run") from None
 
     with storage_errors(out), ThreadPoolExecutor(READERS) as readers:
-        for files in batched(_parquet_files(filesystem, f"{path}/predictions"), 32 * READERS):
+        for files in batched(parquet_files(filesystem, f"{path}/predictions"), 32 * READERS):
             yield from readers.map(counted, files)
-
-
-def _parquet_files(filesystem: FileSystem, directory: str) -> Iterator[str]:
-    """Paths of the files below a directory that are complete, one directory listed at a time."""
-    for entry in filesystem.get_file_info(FileSelector(directory, allow_not_found=True)):
-        if entry.type == FileType.Directory:
-            yield from _parquet_files(filesystem, entry.path)
-        elif entry.path.endswith(".parquet"):
-            yield entry.path
 
 
 if __name__ == "__main__":

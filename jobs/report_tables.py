@@ -6,11 +6,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
 import pyarrow as pa
 
-from jobs.columns import described
+from jobs.columns import described, schema_of
 from jobs.manifest import Manifest
 from jobs.metrics import WINDOWS, Counts, Work, bucket_bounds, quantile, wilson_interval
 from jobs.pipeline.storage import shown
@@ -83,17 +83,6 @@ class Summary:
             ("images given up", self.given_up),
         ]
         return ", ".join(f"{what}: {number:,}" for what, number in met if number)
-
-
-def summary_schema() -> pa.Schema:
-    """The schema of summary.parquet, from the fields of Summary."""
-    arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), list[str]: pa.list_(pa.string())}
-    columns = {}
-    for name, hint in get_type_hints(Summary, include_extras=True).items():
-        kind, meaning = get_args(hint)
-        required = kind if kind in arrow else get_args(kind)[0]  # of `X | None`
-        columns[name] = (arrow[required], meaning)
-    return described(columns)
 
 
 PER_CLASS = described(
@@ -228,7 +217,7 @@ def report_tables(counts: Counts, summary: Summary, manifest: Manifest | None) -
         return class_names[index] if index < len(class_names) else str(index)
 
     return {
-        "summary": pa.Table.from_pylist([asdict(summary)], schema=summary_schema()),
+        "summary": pa.Table.from_pylist([asdict(summary)], schema=schema_of(Summary)),
         "per_class": _per_class(counts, len(class_names), name),
         "confusion": _confusion(counts, name),
         "throughput": _throughput(counts),

@@ -13,7 +13,7 @@ from pathlib import Path
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from vit_actor.errors import UserError
 
@@ -75,6 +75,15 @@ def write_atomically(filesystem: FileSystem, path: str, data: bytes | memoryview
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     with filesystem.open_output_stream(path) as stream:
         stream.write(data)
+
+
+def parquet_files(filesystem: FileSystem, directory: str) -> Iterator[str]:
+    """Paths of the Parquet files below a directory that are complete, one directory listed at a time."""
+    for entry in filesystem.get_file_info(FileSelector(directory, allow_not_found=True)):
+        if entry.type == FileType.Directory:
+            yield from parquet_files(filesystem, entry.path)
+        elif entry.path.endswith(".parquet"):
+            yield entry.path
 
 
 def write_table(filesystem: FileSystem, path: str, table: pa.Table) -> None:
