@@ -98,7 +98,7 @@ def load_manifest(out: str) -> Manifest | None:
 def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:
     """The manifest to continue or begin with; raises UserError when `out` holds another run.
 
-    overwrite deletes an earlier run's predictions and reports first.
+    overwrite deletes an earlier run's predictions, reports and comparisons first.
     """
     existing = load_manifest(out)
     if existing is None and resume:
@@ -142,7 +142,7 @@ def package_versions() -> dict[str, str]:
 def _clear(out: str) -> None:
     filesystem, path = open_storage(out)
     with storage_errors(out):
-        for part in ("predictions", "report"):
+        for part in ("predictions", "report", "compared"):
             if filesystem.get_file_info(f"{path}/{part}").type == fs.FileType.Directory:
                 filesystem.delete_dir(f"{path}/{part}")
 

@@ -1,4 +1,8 @@
-"""Accuracy, throughput and errors of a run, computed from its predictions alone: `python -m jobs.report --out <uri>`."""
+"""Accuracy, throughput and errors of a run, computed from its predictions alone; or how the answers of two runs differ.
+
+python -m jobs.report --out s3://bucket/run-1
+python -m jobs.report --compare s3://bucket/run-1 s3://bucket/run-2
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.command import run
+from jobs.comparison.compare import Run, compare, comparison_table
 from jobs.manifest import Manifest, load_manifest
 from jobs.metrics import COLUMNS, Counts, FileMetadata, count
 from jobs.pipeline.storage import open_storage, parquet_files, shown, storage_errors, write_atomically, write_table
@@ -24,13 +29,42 @@ READERS = 8  # files in flight: hides an object store's latency
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Recompute the report of `--out` and print its summary."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__)
-    parser.add_argument("--out", required=True, help="the directory or URI a job wrote to")
-    out = parser.parse_args(arguments).out
-    print(summary_table(write_reports(out)))
-    print(f"report: {shown(out).rstrip('/')}/report/index.html")
+    args = parse(arguments)
+    if args.compare:
+        run_a, run_b = args.compare
+        return compare_runs(run_a, run_b, args.out)
+    print(summary_table(write_reports(args.out)))
+    print(f"report: {shown(args.out).rstrip('/')}/report/index.html")
     return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", metavar="URI", help="what a job wrote to: its report is made again, and its summary printed")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("RUN_A", "RUN_B"),
+        help="instead: how run B differs from run A; into --out (default: RUN_B/compared/<run id of A>)",
+    )
+    args = parser.parse_args(arguments)
+    if not (args.out or args.compare):
+        parser.error("give --out RUN to report on a run, or --compare RUN_A RUN_B")
+    return args
+
+
+def compare_runs(run_a: str, run_b: str, out: str | None) -> int:
+    """Compare two runs, and print how they differ."""
+    a, b = read_run(run_a), read_run(run_b)
+    out = out or f"{run_b.rstrip('/')}/compared/{a.summary.run_id}"
+    print(comparison_table(compare(a, b, out)))
+    print(f"report: {shown(out).rstrip('/')}/index.html")
+    return 0
+
+
+def read_run(out: str) -> Run:
+    counts, manifest = count_run(out)
+    return Run(out, summarise(counts, manifest), manifest)
 
 
 def write_reports(out: str) -> Summary:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.paired import difference_interval, mcnemar
+from jobs.comparison.mcnemar import difference_interval, mcnemar
 
 
 def by_counting(lost: int, gained: int) -> float:

@@ -1,0 +1,129 @@
+"""The images of two runs side by side, read as a stream: whatever their files hold, and however many there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import batched
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.pipeline.storage import open_storage, parquet_files, storage_errors
+from vit_actor.errors import UserError
+
+READERS = 8
+"""Pairs of files in flight: hides an object store's latency."""
+
+PARTS = 64
+"""Parts that images without a partner in their file are spread over on disk; one of them at a time is in memory."""
+
+SIDE = pa.schema(
+    [
+        pa.field("image_id", pa.string()),
+        pa.field("label", pa.int32()),
+        pa.field("prediction", pa.int32()),
+        pa.field("probability", pa.float32()),
+        pa.field("error", pa.string()),
+    ]
+)
+"""What is kept of one run's row; probability is that of the prediction."""
+
+Sides = tuple[pa.Table, pa.Table]
+
+
+def paired(a: str, b: str) -> Iterator[Sides]:
+    """Tables (schema SIDE) of equal length whose rows are the same image in run `a` and in run `b`, or, at the end, one
+    table of images that the other run does not have beside an empty one.
+
+    Chunks have the same name in both runs where the data set is the same, so files of one name are joined as they come.
+    Images that find no partner there wait on disk until all files are read, and are joined with each other, part by part.
+    """
+    names_a, names_b = _files(a), _files(b)
+    shared = sorted(names_a.keys() & names_b.keys())
+    with TemporaryDirectory() as directory, ThreadPoolExecutor(READERS) as readers:
+        waiting_a, waiting_b = _Waiting(f"{directory}/a"), _Waiting(f"{directory}/b")
+
+        def join_files(name: str) -> tuple[Sides, Sides]:
+            return _join(_read(a, names_a[name]), _read(b, names_b[name]))
+
+        for some in batched(shared, 32 * READERS):
+            for both, (only_a, only_b) in readers.map(join_files, some):
+                yield both
+                waiting_a.add(only_a)
+                waiting_b.add(only_b)
+        for out, names, other, waiting in ((a, names_a, names_b, waiting_a), (b, names_b, names_a, waiting_b)):
+            for some in batched(sorted(names.keys() - other.keys()), 32 * READERS):
+                for rows in readers.map(lambda name, out=out, names=names: _read(out, names[name]), some):
+                    waiting.add(rows)
+        for part in range(PARTS):
+            both, (only_a, only_b) = _join(waiting_a.part(part), waiting_b.part(part))
+            yield both
+            yield only_a, SIDE.empty_table()
+            yield SIDE.empty_table(), only_b
+
+
+def _join(a: pa.Table, b: pa.Table) -> tuple[Sides, Sides]:
+    """Rows of the same images, in the order of `a`, and rows of images that only one of the two has."""
+    if a["image_id"].equals(b["image_id"]):
+        return (a, b), (a.slice(0, 0), b.slice(0, 0))
+    partner = pc.index_in(a["image_id"], value_set=b["image_id"])
+    lonely = pc.invert(pc.is_in(b["image_id"], value_set=a["image_id"]))
+    both = a.filter(partner.is_valid()), b.take(partner.drop_null())
+    return both, (a.filter(partner.is_null()), b.filter(lonely))
+
+
+class _Waiting:
+    """Rows (schema SIDE) of one run on local disk, in PARTS files by a hash of the image id: equal ids, equal part."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def add(self, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        os.makedirs(self._directory, exist_ok=True)
+        part = pd.util.hash_array(rows["image_id"].to_numpy()) % PARTS
+        for each in np.unique(part):
+            of = rows.filter(pa.array(part == each)).combine_chunks()
+            with open(self._path(each), "ab") as file, pa.ipc.new_stream(file, SIDE) as stream:
+                stream.write_table(of)
+
+    def part(self, number: int) -> pa.Table:
+        if not os.path.exists(self._path(number)):
+            return SIDE.empty_table()
+        tables = []
+        with open(self._path(number), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while file.tell() < size:
+                tables.append(pa.ipc.open_stream(file).read_all())
+        return pa.concat_tables(tables)
+
+    def _path(self, number: int) -> str:
+        return f"{self._directory}/{number}.arrows"
+
+
+def _files(out: str) -> dict[str, str]:
+    """The prediction files of a run by their path below its predictions."""
+    filesystem, path = open_storage(out)
+    folder = f"{path}/predictions"
+    with storage_errors(out):
+        return {file[len(folder) :]: file for file in parquet_files(filesystem, folder)}
+
+
+def _read(out: str, file: str) -> pa.Table:
+    """One file of predictions (schema SIDE); raises UserError for a damaged one."""
+    filesystem, _ = open_storage(out)
+    columns = ["image_id", "label", "prediction", "top5_probability", "error"]
+    with storage_errors(file), filesystem.open_input_stream(file) as stream:
+        data = stream.readall()
+    try:
+        rows = pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
+        return rows.set_column(3, "probability", pc.list_element(rows["top5_probability"], 0)).cast(SIDE)
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        raise UserError(f"{file}: damaged, or not a file of predictions; delete it and resume the run") from None
