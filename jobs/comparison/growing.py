@@ -15,6 +15,7 @@ class Growing:
     def __init__(self, path: str, schema: pa.Schema) -> None:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._waiting: list[pa.Table] = []
+        self._count = 0
         self.first = schema.empty_table()
 
     def __enter__(self) -> Growing:
@@ -30,10 +31,11 @@ class Growing:
         if self.first.num_rows < SHOWN:
             self.first = pa.concat_tables([self.first, rows.slice(0, SHOWN - self.first.num_rows)])
         self._waiting.append(rows)
-        if sum(table.num_rows for table in self._waiting) >= ROW_GROUP:
+        self._count += rows.num_rows
+        if self._count >= ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting))
-            self._waiting = []
+            self._waiting, self._count = [], 0

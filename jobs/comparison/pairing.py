@@ -23,6 +23,9 @@ READERS = 8
 PARTS = 64
 """Parts that images without a partner in their file are spread over on disk; one of them at a time is in memory."""
 
+SPILLED = 100_000
+"""Rows that go to disk together."""
+
 SIDE = pa.schema(
     [
         pa.field("image_id", pa.string()),
@@ -61,6 +64,7 @@ def paired(a: str, b: str) -> Iterator[Sides]:
             for some in batched(sorted(names.keys() - other.keys()), 32 * READERS):
                 for rows in readers.map(lambda name, out=out, names=names: _read(out, names[name]), some):
                     waiting.add(rows)
+            waiting.spill()
         for part in range(PARTS):
             both, (only_a, only_b) = _join(waiting_a.part(part), waiting_b.part(part))
             yield both
@@ -83,10 +87,19 @@ class _Waiting:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._rows = [SIDE.empty_table()]
+        self._count = 0
 
     def add(self, rows: pa.Table) -> None:
-        if not rows.num_rows:
-            return
+        if rows.num_rows:
+            self._rows.append(rows)
+            self._count += rows.num_rows
+        if self._count >= SPILLED:
+            self.spill()
+
+    def spill(self) -> None:
+        """Put what is still in memory on disk."""
+        rows, self._rows, self._count = pa.concat_tables(self._rows), [SIDE.empty_table()], 0
         os.makedirs(self._directory, exist_ok=True)
         part = pd.util.hash_array(rows["image_id"].to_numpy()) % PARTS
         for each in np.unique(part):
