@@ -105,6 +105,7 @@ def device_request(model: str) -> DeviceRequest:
         name=checkpoint.name,
         path=checkpoint.path,
         digest=checkpoint.digest,
+        classes=checkpoint.config.num_labels,
         batch_size=64,
         threads=1,
         precision="auto",

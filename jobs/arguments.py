@@ -59,6 +59,7 @@ def device_request(args: argparse.Namespace, checkpoint: Checkpoint, placement: 
         name=checkpoint.name,
         path=checkpoint.path,
         digest=checkpoint.digest,
+        classes=checkpoint.config.num_labels,
         batch_size=args.batch_size,
         threads=placement.threads,
         precision=args.precision,

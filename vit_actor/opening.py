@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import Device
 from vit_actor.errors import DeviceError
 
@@ -15,7 +14,7 @@ from vit_actor.errors import DeviceError
 class DeviceRequest:
     """A device for a checkpoint; small and picklable, opened by calling it.
 
-    name, path, digest: of the checkpoint, as the driver saw it; path is tried first, then name.
+    name, path, digest, classes: of the checkpoint, as the driver saw it; path is tried first, then name.
     batch_size: images per batch on CPU and simulation; a T3000 takes 8 per chip. threads: CPU threads to compute with.
     simulate: the timing of a simulated device (SimulatedTiming.from_spec).
     """
@@ -24,6 +23,7 @@ class DeviceRequest:
     name: str
     path: Path
     digest: str
+    classes: int
     batch_size: int
     threads: int
     precision: Literal["auto", "fp32"]
@@ -31,6 +31,14 @@ class DeviceRequest:
 
     def __call__(self) -> Device:
         """Open it. Raises UserError or DeviceError, in one line, when the checkpoint or the hardware is not there."""
+        # Imports are the most of an actor's start, so each device has only its own: a simulated one needs no PyTorch.
+        if self.device == "simulated":
+            from vit_actor.simulated import SimulatedTiming, SimulatedVit
+
+            timing = SimulatedTiming.from_spec(self.simulate)
+            return SimulatedVit(timing, classes=self.classes, batch_size=self.batch_size)
+        from vit_actor.checkpoint import load_checkpoint
+
         checkpoint = load_checkpoint(str(self.path) if self.path.is_dir() else self.name)
         if checkpoint.digest != self.digest:
             raise DeviceError(f"checkpoint {self.name} differs between this host and the driver's; copy the same files to both")
@@ -38,11 +46,6 @@ class DeviceRequest:
             from vit_actor.t3000 import T3000Vit
 
             return T3000Vit(checkpoint)
-        if self.device == "simulated":
-            from vit_actor.simulated import SimulatedTiming, SimulatedVit
-
-            timing = SimulatedTiming.from_spec(self.simulate)
-            return SimulatedVit(timing, classes=checkpoint.config.num_labels, batch_size=self.batch_size)
         from vit_actor.cpu_vit import CpuVit
 
         return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=self.precision)

@@ -35,6 +35,7 @@ def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = 
             name=checkpoint.name,
             path=checkpoint.path,
             digest=checkpoint.digest,
+            classes=checkpoint.config.num_labels,
             batch_size=64,
             threads=placement.threads,
             precision="auto",

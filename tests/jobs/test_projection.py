@@ -67,7 +67,7 @@ def test_it_agrees_with_measured_runs_on_1_2_and_4_meshes_to_a_tenth(mesh_cluste
             limit = meshes * SHARDS * SHARD_IMAGES
             source = open_source(str(data), checkpoint_classes=checkpoint.class_names, limit=limit)
             request = DeviceRequest(
-                "simulated", checkpoint.name, checkpoint.path, checkpoint.digest, BATCH, 1, "auto", f"compute={compute}s"
+                "simulated", checkpoint.name, checkpoint.path, checkpoint.digest, 10, BATCH, 1, "auto", f"compute={compute}s"
             )
             out = tmp_path / f"{meshes}-{compute}"
             sample = through_pipeline(
