@@ -18,7 +18,7 @@ from jobs.ledger import Reading
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.decode import DecodeError, decode
-from jobs.pipeline.sandbox import Sandbox
+from jobs.pipeline.sandbox import Sandbox, TimeLimit
 from jobs.pipeline.sources import EncodedImage, Shard, Source
 from vit_actor.preprocess import Preprocess
 
@@ -60,7 +60,7 @@ def read_chunks(
             if how is Reading.STOP:
                 return
             with ExitStack() as stack:
-                decoder = stack.enter_context(Sandbox()).decode if how is Reading.CAREFUL else decode
+                decoder = stack.enter_context(Sandbox() if how is Reading.CAREFUL else TimeLimit()).decode
                 chunk = decode_chunk(name, (image for _, image in numbered), preprocess, decoder)
             ledger.done_reading.remote(name)
             yield chunk.to_table()

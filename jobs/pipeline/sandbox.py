@@ -1,8 +1,11 @@
-"""Decode in a process of its own: for chunks whose task died before, so that the image that kills it becomes an error."""
+"""A limit on the time and the harm of one image: what takes too long or kills its process becomes an error."""
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
@@ -17,8 +20,46 @@ LIMIT_SECONDS = 60.0
 """No image within decode's bounds takes a tenth of it on an idle core."""
 
 
+class TimeLimit:
+    """Decodes in this process, and ends it when one image takes LIMIT_SECONDS (and up to a second more).
+
+    Ray then repeats the task, and the third time in a Sandbox, where the image alone is given up. The timer is
+    faulthandler's, which fires even where a decoder never lets Python run again; it is put back once a second, since doing
+    that for every image would cost a thirtieth of its decoding.
+    """
+
+    def __enter__(self) -> TimeLimit:
+        self._began: float | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+
+    def decode(self, data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) -> None:
+        """As jobs.pipeline.decode.decode."""
+        self._began = time.monotonic()
+        try:
+            decode(data, preprocess, out)
+        finally:
+            self._began = None
+
+    def _watch(self) -> None:
+        at: float | None = None
+        while True:
+            if self._began is None or self._began != at:
+                at = self._began
+                faulthandler.dump_traceback_later(LIMIT_SECONDS, exit=True)
+            if self._ended.wait(1.0):
+                return
+
+
 class Sandbox:
-    """Holds the process; a new one replaces each that an image kills."""
+    """Decodes in a process of its own; a new one replaces each that an image kills."""
 
     def __enter__(self) -> Sandbox:
         self._pool = self._start()
@@ -43,7 +84,13 @@ class Sandbox:
 
     @staticmethod
     def _start() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        pool.submit(_started).result()  # its imports take seconds, which no image shall answer for
+        return pool
+
+
+def _started() -> None:
+    pass
 
 
 def _decoded(data: bytes, preprocess: Preprocess) -> np.ndarray:

@@ -1,0 +1,76 @@
+"""One image cannot hold up or take down a chunk: alone in a process it becomes an error, and with others it ends its task."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jobs.pipeline import sandbox
+from jobs.pipeline.read import decode_chunk
+from jobs.pipeline.sandbox import Sandbox
+from jobs.pipeline.sources import EncodedImage
+from tests.conftest import ROOT
+from tests.photographs import encoded, photograph
+from vit_actor.preprocess import Preprocess
+
+PREPROCESS = Preprocess.from_config({})
+decoded = sandbox._decoded
+
+
+def with_holes(data: bytes, preprocess: Preprocess) -> np.ndarray:
+    """Decoding by a library that one image kills and another never leaves."""
+    if data == b"deadly":
+        os.abort()
+    if data == b"endless":
+        time.sleep(1000)
+    return decoded(data, preprocess)
+
+
+def test_alone_in_a_process_a_deadly_and_an_endless_image_are_errors_and_the_others_decode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox, "_decoded", with_holes)
+    monkeypatch.setattr(sandbox, "LIMIT_SECONDS", 1.0)
+    sound = encoded(photograph(0, 64, 64))
+    images = [EncodedImage(str(n), None, data) for n, data in enumerate([sound, b"deadly", b"endless", b"", sound])]
+
+    with Sandbox() as alone:
+        chunk = decode_chunk("chunk", images, PREPROCESS, alone.decode)
+
+    killed, endless = "decoding it kills the process", "decoding it takes longer than 1 s"
+    assert chunk.errors == [None, killed, endless, "empty file", None]
+    np.testing.assert_array_equal(chunk.pixels, np.stack([decoded(sound, PREPROCESS)] * 2))
+
+
+def test_a_decoder_that_never_returns_ends_its_process_and_slow_reading_does_not() -> None:
+    script = """
+import ctypes, time
+from jobs.pipeline import sandbox
+from jobs.pipeline.read import decode_chunk
+from jobs.pipeline.sources import EncodedImage
+from vit_actor.preprocess import Preprocess
+
+def slowly(*names):
+    for name in names:
+        time.sleep(1.2)
+        yield EncodedImage(name, None, b"")
+
+def decode(seconds):
+    # PyDLL keeps the interpreter's lock, as a decoder may that never lets another thread run.
+    return lambda data, preprocess, out: ctypes.PyDLL(None).sleep(seconds)
+
+sandbox.LIMIT_SECONDS = 2.0
+with sandbox.TimeLimit() as limit:
+    sandbox.decode = decode(0)
+    print("read", len(decode_chunk("slow", slowly("a", "b", "c"), Preprocess.from_config({}), limit.decode).image_ids), flush=True)
+    sandbox.decode = decode(1000)
+    decode_chunk("endless", slowly("d"), Preprocess.from_config({}), limit.decode)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (1, "read 3\n"), done.stderr
+    assert "Timeout (0:00:02)!" in done.stderr
