@@ -6,7 +6,6 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from itertools import groupby
 from typing import Any
 
@@ -59,9 +58,9 @@ def read_chunks(
             how = ray.get(ledger.begin_reading.remote(name))
             if how is Reading.STOP:
                 return
-            with ExitStack() as stack:
-                decoder = stack.enter_context(Sandbox() if how is Reading.CAREFUL else TimeLimit()).decode
-                chunk = decode_chunk(name, (image for _, image in numbered), preprocess, decoder)
+            limited: Sandbox | TimeLimit = Sandbox() if how is Reading.CAREFUL else TimeLimit()
+            with limited:
+                chunk = decode_chunk(name, (image for _, image in numbered), preprocess, limited.decode)
             ledger.done_reading.remote(name)
             yield chunk.to_table()
 

@@ -67,7 +67,8 @@ def decode(seconds):
 sandbox.LIMIT_SECONDS = 2.0
 with sandbox.TimeLimit() as limit:
     sandbox.decode = decode(0)
-    print("read", len(decode_chunk("slow", slowly("a", "b", "c"), Preprocess.from_config({}), limit.decode).image_ids), flush=True)
+    chunk = decode_chunk("slow", slowly("a", "b", "c"), Preprocess.from_config({}), limit.decode)
+    print("read", len(chunk.image_ids), flush=True)
     sandbox.decode = decode(1000)
     decode_chunk("endless", slowly("d"), Preprocess.from_config({}), limit.decode)
 """
