@@ -28,7 +28,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     add("--meshes", type=positive, metavar="N", help="use at most N meshes (default: all)")
     add("--boards-per-mesh", type=positive, default=4, metavar="N", help="PCIe boards a mesh takes: 4 on a T3000, 1 for an n300")
     add("--cpus-per-actor", type=float, metavar="N", help="CPUs each actor reserves (default: from the model's size)")
-    add("--wait", type=float, default=60, metavar="S", help="seconds to wait for busy resources (default: %(default)s)")
+    add("--wait", type=seconds, default=60, metavar="S", help="seconds to wait for busy resources (default: %(default)s)")
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -73,3 +73,19 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
+
+
+def seconds(text: str) -> float:
+    """argparse type: a duration that ends."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return value
+
+
+def share_or_count(text: str) -> int | float:
+    """argparse type: '5' -> 5 images; '1%' -> 0.01 of the images."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of images or a percentage such as 1%") from None

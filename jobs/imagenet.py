@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from tqdm import tqdm
-
-from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, placement_for, positive
+from jobs.arguments import (
+    add_device_arguments,
+    add_out_arguments,
+    check_arguments,
+    device_request,
+    placement_for,
+    positive,
+    seconds,
+    share_or_count,
+)
 from jobs.command import STOPPED, TOO_MANY_ERRORS, JobFailed, root_cause, run
-from jobs.ledger import open_ledger, settle
+from jobs.ledger import drain_on_sigterm, open_ledger, settle
 from jobs.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import Source, Survey, open_source
 from jobs.pipeline.storage import shown
 from jobs.pipeline.stream import classify, read
+from jobs.progress import Progress
 from jobs.report import summary_table, write_reports
 from jobs.session import ray_session
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
@@ -42,45 +45,33 @@ def main(arguments: list[str] | None = None) -> int:
     with ray_session(args.address):
         ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
         placement = placement_for(args, checkpoint)
-        manifest = claim(
-            args.out, describe(args, placement.device, checkpoint, survey), resume=args.resume, overwrite=args.overwrite
-        )
+        wanted = describe(args, placement.device, checkpoint, survey)
+        manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
         if manifest.finished:
             print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
             return 0
         manifest.begin_attempt(args.out)
-        predictions = Predictions(args.out)
-        identity = {"run_id": manifest.run_id, "attempt": manifest.attempt, "versions": manifest.versions}
-        chunks = read(
-            source,
-            preprocess=checkpoint.preprocess,
-            predictions=predictions,
-            placement=placement,
-            ledger=ledger,
-            resume=args.resume,
-        )
-        committed = classify(
-            chunks,
-            device_request(args, checkpoint, placement),
-            predictions,
-            placement=placement,
-            identity=identity,
-            ledger=ledger,
-            limit_seconds=args.device_limit,
-        )
+
+        common = {"predictions": Predictions(args.out), "placement": placement, "ledger": ledger}
+        decoded = read(source, preprocess=checkpoint.preprocess, resume=args.resume, **common)
+        device = device_request(args, checkpoint, placement)
+        written = classify(decoded, device, identity=manifest.identity, limit_seconds=args.device_limit, **common)
+
         stopping = drain_on_sigterm(ledger)
         try:
-            follow(committed, ledger, total=None if args.resume else survey.images)
+            with Progress(survey.images, partial(settle, ledger)) as progress:
+                for chunk in written:
+                    progress.add(chunk)
         except Exception as error:
             with suppress(UserError):  # where the output is what failed, the manifest cannot say so
                 manifest.end_attempt(args.out, "failed", settle(ledger))
             raise JobFailed(f"{root_cause(error)}; what is committed stays: add --resume to go on") from error
-        account = settle(ledger)
-        if stopping.is_set():
-            manifest.end_attempt(args.out, "stopped", account)
+        stopped = stopping.is_set()
+        manifest.end_attempt(args.out, "stopped" if stopped else "classified", settle(ledger))
+        if stopped:
             print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
             return STOPPED
-        return finish(args, manifest, source, survey, account)
+        return report(args, manifest, source, survey)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -91,30 +82,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--labels", help="file of labels for a flat folder, or the label column of Parquet shards")
     add("--limit", type=positive, metavar="N", help="only the first N images")
     add_device_arguments(parser)
-    add("--device-limit", type=float, default=120, metavar="S", help="seconds after which a silent device is taken to hang")
-    add("--max-errors", type=_share_or_count, default="1%", metavar="N|N%", help="unreadable images allowed (default: 1%%)")
+    add("--device-limit", type=seconds, default=120, metavar="S", help="seconds after which a silent device is taken to hang")
+    add("--max-errors", type=share_or_count, default="1%", metavar="N|N%", help="unreadable images allowed (default: 1%%)")
     add("--resume", action="store_true", help="continue the run in --out")
     args = parser.parse_args(arguments)
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other")
     check_arguments(parser, args)
     return args
-
-
-def drain_on_sigterm(ledger: Any) -> threading.Event:
-    """From now on SIGTERM lets what is in flight finish and hands out nothing more; the event says that it came.
-
-    Installed after ray.init, which sets a handler of its own.
-    """
-    stopping = threading.Event()
-
-    def handler(signum: int, frame: object) -> None:
-        stopping.set()
-        ledger.drain.remote()
-        print("stopping: finishing what is in flight", file=sys.stderr, flush=True)
-
-    signal.signal(signal.SIGTERM, handler)
-    return stopping
 
 
 def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:
@@ -142,38 +117,8 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
     )
 
 
-def follow(committed: Iterable[pa.Table], ledger: Any, total: int | None) -> None:
-    """Drive the pipeline to its end behind one progress line; every 10 s troubles are told, and a log file gets a line."""
-    live = sys.stderr.isatty()
-    images = errors = told = 0
-    with tqdm(total=total, unit=" images", dynamic_ncols=True, disable=not live, leave=False) as bar:
-        began = said = time.monotonic()
-        for table in committed:
-            images += pc.sum(table["images"]).as_py()
-            errors += pc.sum(table["errors"]).as_py()
-            bar.set_postfix(errors=errors, refresh=False)
-            bar.update(images - bar.n)
-            if time.monotonic() - said < 10:
-                continue
-            said = time.monotonic()
-            told = tell_troubles(ledger, told)
-            if not live:
-                of = f" of {total}" if total is not None else ""
-                print(f"{images}{of} images, {images / (said - began):.0f} images/s, {errors} errors", file=sys.stderr)
-    tell_troubles(ledger, told)
-
-
-def tell_troubles(ledger: Any, told: int) -> int:
-    """Say what the ledger has noted beyond its first `told` events; how many it has now."""
-    events = settle(ledger).get("events", [])
-    for event in events[told:]:
-        tqdm.write(f"{event['where']}: {event['what']}", file=sys.stderr)
-    return len(events)
-
-
-def finish(args: argparse.Namespace, manifest: Manifest, source: Source, survey: Survey, account: dict[str, Any]) -> int:
+def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey: Survey) -> int:
     """Reports from what is committed, then the verdict as an exit code."""
-    manifest.end_attempt(args.out, "classified", account)
     summary = write_reports(args.out)
     if _changed(source, survey):
         manifest.end_attempt(args.out, CHANGED)
@@ -197,14 +142,6 @@ def _changed(source: Source, survey: Survey) -> bool:
         return source.survey().fingerprint != survey.fingerprint
     except UserError:
         return True
-
-
-def _share_or_count(text: str) -> int | float:
-    """'5' -> 5 images; '1%' -> 0.01 of the images."""
-    try:
-        return float(text[:-1]) / 100 if text.endswith("%") else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: give a number of images or a percentage such as 1%") from None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import signal
+import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from enum import Enum
@@ -93,6 +96,7 @@ class Ledger:
         self._nodes: dict[str, str] = {}
         self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0}
         self._events: list[dict[str, Any]] = []
+        self._committed_before = 0
         self._draining = False
 
     def arrive(self, mesh: str, node: str) -> None:
@@ -115,6 +119,10 @@ class Ledger:
 
     def done_reading(self, chunk: str) -> None:
         self._reading.pop(chunk, None)
+
+    def passed_over(self, images: int) -> None:
+        """A shard has been read whose images an earlier attempt committed, so many of them."""
+        self._committed_before += images
 
     def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Care | Literal["stop"] | None:
         """A chunk of so many decoded images is about to go to a device; None for the ordinary way, "stop" when draining."""
@@ -161,7 +169,8 @@ class Ledger:
     def account(self, alive: set[str] | None = None) -> dict[str, Any]:
         """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
         lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
-        return {**self._counts, "lost_hosts": lost, "meshes": sorted(self._meshes), "events": self._events}
+        found = {"committed_before": self._committed_before, "meshes": sorted(self._meshes)}
+        return {**self._counts, "lost_hosts": lost, **found, "events": self._events}
 
 
 def open_ledger(out: str) -> Any:
@@ -202,3 +211,19 @@ def settle(ledger: Any) -> dict[str, Any]:
     except (ray.exceptions.RayError, ConnectionError):
         return {}
     return account
+
+
+def drain_on_sigterm(ledger: Any) -> threading.Event:
+    """From now on SIGTERM lets what is in flight finish and hands out nothing more; the event says that it came.
+
+    Installed after ray.init, which sets a handler of its own.
+    """
+    stopping = threading.Event()
+
+    def handler(signum: int, frame: object) -> None:
+        stopping.set()
+        ledger.drain.remote()
+        print("stopping: finishing what is in flight", file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGTERM, handler)
+    return stopping

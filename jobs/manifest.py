@@ -45,6 +45,11 @@ class Manifest:
         return len(self.attempts)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What every file of the present attempt repeats."""
+        return {"run_id": self.run_id, "attempt": self.attempt, "versions": self.versions}
+
+    @property
     def finished(self) -> bool:
         return bool(self.attempts) and self.attempts[-1]["state"] == "finished"
 

@@ -99,7 +99,7 @@ def count_run(out: str) -> tuple[Counts, Manifest | None]:
 
 
 def summary_table(summary: Summary) -> str:
-    """The summary for a terminal: a few aligned lines."""
+    """The summary for a terminal: at most nine aligned lines."""
     planned = f" of {summary.planned:,}" if summary.planned is not None else ""
     lines = [("images", f"{summary.images:,}{planned}, {summary.errors:,} with an error")]
     if summary.top1 is not None:
@@ -120,7 +120,8 @@ def summary_table(summary: Summary) -> str:
         lines.append(("compile", f"{summary.compile_seconds:,.2f} s"))
     if faults := summary.faults:
         lines.append(("faults", faults))
-    lines += [("device", device) for device in summary.devices]
+    others = f" (and {len(summary.devices) - 1} other kinds)" if len(summary.devices) > 1 else ""
+    lines += [("device", device + others) for device in summary.devices[:1]]
     return "\n".join(f"{name:<11}{text}" for name, text in lines)
 
 

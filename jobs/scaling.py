@@ -158,6 +158,7 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
             _source(args, checkpoint, images),
             checkpoint,
             device_request(args, checkpoint, placement),
+            images=images,
             placement=replace(placement, actors=n, grows=False),
             out=f"{args.out.rstrip('/')}/runs/{name}",
         )

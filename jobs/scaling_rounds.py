@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,7 +15,7 @@ import ray
 from pyarrow.fs import FileSelector
 
 from jobs.command import JobFailed, root_cause
-from jobs.ledger import open_ledger
+from jobs.ledger import open_ledger, settle
 from jobs.manifest import new_run_id, package_versions
 from jobs.meshes import Work, drive_together, system_seconds
 from jobs.pipeline.commit import FOOTER, Predictions
@@ -21,6 +23,7 @@ from jobs.pipeline.sources import EncodedImage, Shard, Source, Survey
 from jobs.pipeline.storage import open_storage, storage_errors
 from jobs.pipeline.stream import classify, read
 from jobs.placement import Placement
+from jobs.progress import Progress
 from jobs.report import write_reports
 from jobs.utilisation import Utilisation, Watch
 from vit_actor.checkpoint import Checkpoint
@@ -66,9 +69,9 @@ def on_devices(meshes: list[Any], *, iterations: int, warmup: int) -> Round:
 
 
 def through_pipeline(
-    source: Source, checkpoint: Checkpoint, open_device: Callable[[], Device], *, placement: Placement, out: str
+    source: Source, checkpoint: Checkpoint, open_device: Callable[[], Device], *, images: int, placement: Placement, out: str
 ) -> Round:
-    """Classify a source on placement.actors meshes into `out`, with reports, and measure what was busy meanwhile.
+    """Classify a source of so many images on placement.actors meshes into `out`, with reports; measure what was busy.
 
     Driver, network and object store are measured from the first committed chunk on, when everything has started. Raises
     JobFailed when the run breaks, UserError when it classified nothing.
@@ -87,10 +90,12 @@ def through_pipeline(
         chunks, open_device, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=DEVICE_LIMIT
     )
     try:
-        next(committed, None)
-        watch.begin()
-        for _ in committed:
-            pass
+        with Progress(images, partial(settle, ledger)) as progress:
+            for chunk in islice(committed, 1):
+                progress.add(chunk)
+            watch.begin()
+            for chunk in committed:
+                progress.add(chunk)
         driver, network, store = watch.end()
     except Exception as error:
         raise JobFailed(root_cause(error)) from error

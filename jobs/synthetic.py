@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, placement_for, positive
+from jobs.arguments import (
+    add_device_arguments,
+    add_out_arguments,
+    check_arguments,
+    device_request,
+    placement_for,
+    positive,
+    seconds,
+)
 from jobs.columns import described
 from jobs.command import run
 from jobs.manifest import Manifest, claim, new_run_id, package_versions
@@ -92,14 +100,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def seconds(text: str) -> float:
-    """argparse type: a duration that ends."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return value
-
-
 def describe(args: argparse.Namespace, device: str, digest: str, work: Work) -> Manifest:
     return Manifest(
         run_id=new_run_id(),
@@ -165,10 +165,10 @@ def write(out: str, manifest: Manifest, table: pa.Table, measured: list[Measured
 def shortcomings(measured: list[Measured]) -> list[str]:
     """Why a figure of this length should not be quoted; empty when it may be."""
     least = min(measured, key=lambda m: m.images)
-    seconds = least.ended_at - least.began_at
+    lasted = least.ended_at - least.began_at
     checks: Iterable[tuple[bool, str]] = (
         (len(least.seconds) < LEAST_ITERATIONS, f"{len(least.seconds)} iterations, below {LEAST_ITERATIONS}"),
-        (seconds < LEAST_SECONDS, f"{seconds:.1f} s, below {LEAST_SECONDS:g} s"),
+        (lasted < LEAST_SECONDS, f"{lasted:.1f} s, below {LEAST_SECONDS:g} s"),
         (least.images < LEAST_IMAGES, f"{least.images:,} images a mesh, below {LEAST_IMAGES:,}"),
     )
     return [text for failed, text in checks if failed]

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -45,14 +46,7 @@ def read_chunks(
     """
     for row in shards.to_pylist():
         shard = Shard(row["id"], json.loads(row["payload"]))
-        committed: dict[int, bool] = {}
-
-        def wanted(ordinal: int, shard: Shard = shard, committed: dict[int, bool] = committed) -> bool:
-            k = ordinal // CHUNK_IMAGES
-            if resume and k not in committed:
-                committed[k] = predictions.is_committed(chunk_name(shard, k))
-            return not committed.get(k, False)
-
+        wanted = _Wanted(shard, predictions.is_committed if resume else lambda chunk: False)
         for k, numbered in groupby(source.read(shard, wanted), key=lambda pair: pair[0] // CHUNK_IMAGES):
             name = chunk_name(shard, k)
             how = ray.get(ledger.begin_reading.remote(name))
@@ -63,6 +57,26 @@ def read_chunks(
                 chunk = decode_chunk(name, (image for _, image in numbered), preprocess, limited.decode)
             ledger.done_reading.remote(name)
             yield chunk.to_table()
+        if wanted.passed_over:
+            ledger.passed_over.remote(len(wanted.passed_over))
+
+
+class _Wanted:
+    """Which images of a shard are to be read, by their ordinal: those of chunks that are not committed.
+
+    passed_over: the ordinals that were asked for and are.
+    """
+
+    def __init__(self, shard: Shard, is_committed: Callable[[str], bool]) -> None:
+        self._shard = shard
+        self._is_committed = cache(is_committed)
+        self.passed_over: set[int] = set()
+
+    def __call__(self, ordinal: int) -> bool:
+        if self._is_committed(chunk_name(self._shard, ordinal // CHUNK_IMAGES)):
+            self.passed_over.add(ordinal)
+            return False
+        return True
 
 
 def chunk_name(shard: Shard, k: int) -> str:

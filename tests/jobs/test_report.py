@@ -282,6 +282,18 @@ def test_the_terminal_table_is_short_and_aligned(tmp_path: Path) -> None:
     ]
 
 
+def test_the_terminal_table_is_ten_lines_at_most_with_where_the_page_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mesh in ("a/0", "b/0", "c/0"):
+        write_file(tmp_path, f"{mesh[0]}.parquet", [row(c, c) for c in range(4)], metadata(mesh, description=f"cpu of {mesh}"))
+    write_manifest(tmp_path, attempts=[{"attempt": 1, "started_at": "", "ended_at": "", "state": "finished", "retries": 3}])
+    assert main(["--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[7:9] == ["faults     chunks tried again: 3", "device     cpu of a/0 (and 2 other kinds)"]
+
+
 def test_what_the_run_survived_is_counted_over_its_attempts_and_listed(tmp_path: Path) -> None:
     write_file(tmp_path, "a.parquet", [row(c, c) for c in range(4)], metadata())
     about = {"started_at": "2025-03-01T12:00:00+00:00", "ended_at": None, "state": "running"}
