@@ -12,12 +12,14 @@ from vit_actor.simulated import SimulatedTiming
 
 
 def add_out_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where results go."""
     add = parser.add_argument
     add("--out", required=True, help="directory or URI for the results")
     add("--overwrite", action="store_true", help="replace the run in --out")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """What runs, on which device, in which cluster."""
     add = parser.add_argument
     add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint directory or hub id (default: %(default)s)")
     add("--device", choices=("auto", "t3000", "cpu", "simulated"), default="auto", help="default: t3000 if present, else cpu")

@@ -118,6 +118,7 @@ class Ledger:
         return Reading.CAREFUL if attempts > CAREFUL_AFTER else Reading.ORDINARY
 
     def done_reading(self, chunk: str) -> None:
+        """A chunk has been decoded."""
         self._reading.pop(chunk, None)
 
     def passed_over(self, images: int) -> None:
@@ -145,10 +146,12 @@ class Ledger:
             case.pieces = []
         return Care(list(case.pieces), set(case.given_up))
 
-    def trying(self, chunk: str, piece: tuple[int, int]) -> None:
+    def trying(self, chunk: str, piece: tuple[int, int] | None) -> None:
+        """These images [start, end) of a chunk are about to be alone on a device; None: they came through, all of them."""
         self._cases[chunk].trying = piece
 
     def done(self, chunk: str) -> None:
+        """A chunk is committed."""
         case = self._cases.pop(chunk, _Case())
         if case.given_up:
             self._counts["given_up"] += len(case.given_up)
@@ -164,6 +167,7 @@ class Ledger:
         self._draining = True
 
     def is_draining(self) -> bool:
+        """Whether nothing more is to be begun."""
         return self._draining
 
     def account(self, alive: set[str] | None = None) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Manifest:
 
     @property
     def attempt(self) -> int:
+        """The number of the latest attempt; 0 before the first."""
         return len(self.attempts)
 
     @property
@@ -51,9 +52,11 @@ class Manifest:
 
     @property
     def finished(self) -> bool:
+        """Whether every image has its row and the reports are written."""
         return bool(self.attempts) and self.attempts[-1]["state"] == "finished"
 
     def begin_attempt(self, out: str) -> None:
+        """Write down that the run is started, or gone on with."""
         self.attempts.append({"attempt": self.attempt + 1, "started_at": _now(), "ended_at": None, "state": "running"})
         self.save(out)
 
@@ -77,12 +80,14 @@ class Manifest:
         self.end_attempt(out, "finished")
 
     def save(self, out: str) -> None:
+        """Write `<out>/manifest.json`; raises UserError where storage fails."""
         filesystem, path = open_storage(out)
         with storage_errors(out):
             write_atomically(filesystem, f"{path}/manifest.json", json.dumps(asdict(self), indent=1).encode())
 
 
 def new_run_id() -> str:
+    """A name for a run, ordered by time and unique."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
 
 

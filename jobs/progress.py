@@ -36,6 +36,7 @@ class Pace:
     _first: tuple[float, int] | None = None
 
     def add(self, images: int, errors: int, now: float) -> None:
+        """So many images, and of them so many errors, have been committed just now."""
         self.images += images
         self.errors += errors
         self._first = self._first or (now, self.images)
@@ -45,6 +46,7 @@ class Pace:
 
     @property
     def done(self) -> int:
+        """Images with a row, whichever attempt wrote it."""
         return self.before + self.images
 
     def line(self, now: float) -> str:

@@ -63,6 +63,7 @@ def compare_runs(run_a: str, run_b: str, out: str | None) -> int:
 
 
 def read_run(out: str) -> Run:
+    """One run of a comparison; raises UserError as write_reports does."""
     counts, manifest = count_run(out)
     return Run(out, summarise(counts, manifest), manifest)
 

@@ -175,6 +175,7 @@ def shortcomings(measured: list[Measured]) -> list[str]:
 
 
 def terminal_table(table: pa.Table) -> str:
+    """The rows of MESHES for a terminal, aligned, with a warning where they are not to be quoted."""
     lines = [f"{'mesh':<24}{'FPS':>10}{'inference':>12}{'p50':>9}{'p90':>9}{'p99':>9}{'compile':>10}{'host':>9}"]
     for row in table.to_pylist():
         lines.append(

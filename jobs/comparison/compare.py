@@ -36,6 +36,7 @@ class Run:
 
     @property
     def class_names(self) -> list[str]:
+        """Its checkpoint's; empty where nobody wrote them down."""
         return self.manifest.class_names if self.manifest else []
 
 

@@ -26,6 +26,7 @@ class Growing:
         self._writer.close()
 
     def add(self, rows: pa.Table) -> None:
+        """Append rows of the file's schema."""
         if not rows.num_rows:
             return
         if self.first.num_rows < SHOWN:

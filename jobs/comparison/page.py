@@ -82,10 +82,8 @@ def _classes(c: Comparison, table: pa.Table) -> str:
     changes = pc.add(pc.add(table["lost"], table["gained"]), table["still_wrong"])
     changed = table.append_column("changes", changes).filter(pc.greater(changes, 0))
     most = changed.sort_by([("changes", "descending"), ("class", "ascending")]).slice(0, LISTED_CLASSES)
-    of = f", the {LISTED_CLASSES} that changed most," if changed.num_rows > LISTED_CLASSES else ""
-    note = (
-        f"{changed.num_rows:,} of {table.num_rows:,} classes have an image whose answer changed{of} of flips_per_class.parquet."
-    )
+    note = f"{changed.num_rows:,} of {table.num_rows:,} classes have an image whose answer changed"
+    note += f"; here are the {LISTED_CLASSES} with most." if changed.num_rows > LISTED_CLASSES else "."
     columns = ("name", "images", "correct_a", "correct_b", "lost", "gained", "still_wrong")
     headings = ["Class", "#Images", "#Right in A", "#Right in B", "#Right to wrong", "#Wrong to right", "#Wrong to wrong"]
     return _section("Flips by class", note, _table(headings, most.select(columns)))

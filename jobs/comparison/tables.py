@@ -64,6 +64,7 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
+        """Whether both runs have the same images and give the same answers."""
         return not (self.flips or self.only_a or self.only_b)
 
     @property
@@ -197,6 +198,7 @@ def p_text(p: float | None) -> str:
 
 
 def compared(a: Summary, b: Summary, tally: Tally) -> Comparison:
+    """The comparison's one row, from what each run adds up to and from their pairs, of which there must be some."""
     labelled, lost, gained = tally.labelled.total(), tally.lost.total(), tally.gained.total()
     correct_a, correct_b = tally.correct_a.total(), tally.correct_b.total()
     low, high = difference_interval(lost, gained, labelled) if labelled else (None, None)
@@ -240,6 +242,7 @@ def compared(a: Summary, b: Summary, tally: Tally) -> Comparison:
 
 
 def flips_per_class(tally: Tally, name: Name) -> pa.Table:
+    """One row (schema FLIPS_PER_CLASS) a class with labelled images, in their order."""
     rows = [
         {
             "class": label,

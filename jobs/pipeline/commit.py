@@ -37,6 +37,7 @@ class Predictions:
         return {"out": self.out}
 
     def is_committed(self, chunk: str) -> bool:
+        """Whether a chunk's file is there; it is whole then."""
         filesystem, _ = self._storage
         return filesystem.get_file_info(self._path(chunk)).type == fs.FileType.File
 
