@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from jobs.command import run
 from tests.conftest import ROOT, Finished, RayCluster, ray_head, run_module
 
 SAMPLE = ROOT / "jobs" / "sample" / "images"
@@ -18,6 +19,22 @@ def imagenet(cluster: RayCluster, *arguments: str) -> Finished:
     return run_module(
         "jobs.imagenet", "--address", cluster.address, "--model", str(MODEL), *arguments, environment=cluster.environment
     )
+
+
+def mistake(
+    main: Callable[[list[str]], int], cluster: RayCluster, out: Path, arguments: list[str], capfd: pytest.CaptureFixture[str]
+) -> str:
+    """The one line that a job says of a mistake in its arguments, with exit code 2 and nothing classified."""
+    defaults = ["--model", str(MODEL), "--out", str(out), "--address", cluster.address, "--wait", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: main(defaults + arguments))
+    assert stopped.value.code == 2
+    stderr = capfd.readouterr().err
+    assert "Traceback" not in stderr
+    [line] = [line for line in stderr.splitlines() if "error:" in line]
+    assert not (out / "predictions").exists()
+    assert not (out / "report").exists()
+    return line
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from transformers import ViTForImageClassification, ViTImageProcessorPil
 
+from jobs.imagenet import main
 from jobs.pipeline.schema import PREDICTIONS
 from tests.conftest import Finished, RayCluster
-from tests.jobs.conftest import MODEL, SAMPLE, imagenet
+from tests.jobs.conftest import MODEL, SAMPLE, imagenet, mistake
 
 
 def rows(out: Path) -> dict[str, dict]:
@@ -152,23 +153,7 @@ def test_simulated_answers_belong_to_their_images_through_the_whole_pipeline(ray
     ids=lambda value: value if isinstance(value, str) else " ".join(value[2:]) or value[1],
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(
-    ray_cluster: RayCluster,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
-    capfd: pytest.CaptureFixture[str],
+    ray_cluster: RayCluster, tmp_path: Path, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from jobs.command import run
-    from jobs.imagenet import main
-
-    filled = [a.format(tmp=tmp_path, sample=SAMPLE) for a in arguments]
-    defaults = ["--model", str(MODEL), "--out", str(tmp_path / "out"), "--address", ray_cluster.address, "--wait", "1"]
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: main(defaults + filled))
-    assert stopped.value.code == 2
-    stderr = capfd.readouterr().err
-    lines = [line for line in stderr.splitlines() if "error:" in line]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert "Traceback" not in stderr
-    assert not (tmp_path / "out" / "predictions").exists()
+    filled = [argument.format(tmp=tmp_path, sample=SAMPLE) for argument in arguments]
+    assert message in mistake(main, ray_cluster, tmp_path / "out", filled, capfd)

@@ -13,12 +13,11 @@ from jobs.manifest import load_manifest
 from jobs.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
 from jobs.placement import Placement
 from jobs.session import ray_session
-from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, mesh_table, shortcomings
-from tests.conftest import ROOT, Finished, RayCluster, run_module
+from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, main, mesh_table, shortcomings
+from tests.conftest import Finished, RayCluster, run_module
+from tests.jobs.conftest import MODEL, mistake
 from vit_actor.errors import UserError
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
-
-MODEL = ROOT / "jobs" / "sample" / "model"
 
 
 def synthetic(cluster: RayCluster, out: Path, *arguments: str) -> Finished:
@@ -114,27 +113,9 @@ def test_a_device_that_fails_ends_the_job_in_one_line(mesh_cluster: RayCluster, 
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(
-    ray_cluster: RayCluster,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    ray_cluster: RayCluster, tmp_path: Path, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from jobs.command import run
-    from jobs.synthetic import main
-
-    for name, value in ray_cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    defaults = ["--model", str(MODEL), "--out", str(tmp_path / "out"), "--address", ray_cluster.address, "--wait", "1"]
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: main(defaults + arguments))
-
-    assert stopped.value.code == 2
-    lines = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert not (tmp_path / "out").exists()
+    assert message in mistake(main, ray_cluster, tmp_path / "out", arguments, capfd)
 
 
 def test_meshes_that_another_job_holds_are_waited_for_and_then_named(
