@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-COLUMNS = ["label", "prediction", "top5", "error", "batch", "started_at", "batch_seconds"]
+COLUMNS = ["image_id", "label", "prediction", "top5", "top5_probability", "error", "batch", "started_at", "batch_seconds"]
 
 # Batch times fall into buckets a factor apart whose geometric middle is within 0.5% of anything in them:
 # sqrt(1.0099) = 1.00494. From 10 us to 28 hours; what lies beyond is put into the outermost buckets.
@@ -23,6 +23,11 @@ BUCKET_EDGES = np.rint(1e4 * 1.0099 ** np.arange(2340)).astype(np.int64)
 # Window lengths in nanoseconds, each dividing the next, so that windows merge exactly into longer ones.
 WINDOWS = [round(seconds * 1e9) for seconds in (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400, 604800)]
 MAX_WINDOWS = 200
+
+CALIBRATION_BINS = 15
+"""Equal widths of confidence, the number Guo et al. (2017) use."""
+CERTAIN = 1 << 24
+"""A confidence of 1 as an integer: confidences add up as multiples of 2^-24, which holds a float32 in [0.5, 1] exactly."""
 
 # Lengths error messages are cut to until there are few enough distinct ones.
 REASON_LENGTHS = (160, 80, 40, 20, 10, 5, 0)
@@ -35,6 +40,7 @@ class FileMetadata:
     """The footer of one predictions file: the attempt, mesh and device its rows come from.
 
     batch_size: images in a full batch. compile_seconds: what the mesh's device took to start.
+    chunk: name of the part of the data set that its rows are, in order. read_cpu_seconds: CPU time of reading and decoding it.
     """
 
     run_id: str
@@ -44,6 +50,21 @@ class FileMetadata:
     batch_size: int
     compile_seconds: float
     versions: dict[str, str]
+    chunk: str
+    read_cpu_seconds: float
+
+
+@dataclass(frozen=True, order=True)
+class Example:
+    """Where an image is: the `row`-th of `chunk`. Sorts by doubt, the surest answer first, then by id.
+
+    doubt: CERTAIN less the confidence in the answer, both in multiples of 1 / CERTAIN.
+    """
+
+    doubt: int
+    image_id: str
+    chunk: str
+    row: int
 
 
 @dataclass(frozen=True)
@@ -159,6 +180,14 @@ class Counts:
     """Images whose label is among the five best classes, by label."""
     predicted: Counter[int] = field(default_factory=Counter)
     """Images by prediction, labelled or not."""
+    examples: dict[tuple[int, int], Example] = field(default_factory=dict)
+    """By (label, prediction) that differ, the image of which the model was surest."""
+    confident: Counter[int] = field(default_factory=Counter)
+    """Labelled images that were classified, by bin of confidence (the top-1 probability): 0 to CALIBRATION_BINS - 1."""
+    confident_correct: Counter[int] = field(default_factory=Counter)
+    """Of those, the ones whose prediction is the label."""
+    confidence: Counter[int] = field(default_factory=Counter)
+    """Their confidences added up, by bin, in multiples of 1 / CERTAIN."""
     reasons: Reasons = field(default_factory=Reasons)
     spans: dict[tuple[int, str], Span] = field(default_factory=dict)
     """By (attempt, mesh)."""
@@ -169,6 +198,8 @@ class Counts:
     """Nanoseconds of all full batches."""
     compile_seconds: dict[str, float] = field(default_factory=dict)
     """The longest start of each mesh."""
+    read_time: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """Nanoseconds of CPU time for reading and decoding the images a mesh got, by (attempt, mesh); on whatever hosts."""
     descriptions: set[str] = field(default_factory=set)
     batch_sizes: set[int] = field(default_factory=set)
     run_ids: set[str] = field(default_factory=set)
@@ -186,6 +217,8 @@ class Counts:
                 mine.update(theirs)
         for key, span in other.spans.items():
             self.spans[key] = self.spans[key] + span if key in self.spans else span
+        for pair, example in other.examples.items():
+            self.examples[pair] = min(example, self.examples.get(pair, example))
         for mesh, seconds in other.compile_seconds.items():
             self.compile_seconds[mesh] = max(seconds, self.compile_seconds.get(mesh, seconds))
         return self
@@ -204,6 +237,7 @@ def count(table: pa.Table, metadata: FileMetadata) -> Counts:
         top5=Counter(label[_in_top5(table["top5"], label)].tolist()),
         predicted=Counter(prediction[classified].tolist()),
         compile_seconds={metadata.mesh: metadata.compile_seconds},
+        read_time=Counter({(metadata.attempt, metadata.mesh): round(metadata.read_cpu_seconds * 1e9)}),
         descriptions={metadata.description},
         batch_sizes={metadata.batch_size},
         run_ids={metadata.run_id},
@@ -212,6 +246,7 @@ def count(table: pa.Table, metadata: FileMetadata) -> Counts:
     if counts.errors:
         messages = table["error"].filter(pa.array(~classified)).to_pylist()
         counts.reasons += Reasons(images=Counter(_reason(message) for message in messages))
+    _count_confidence(counts, table, label, prediction, metadata)
     _count_batches(counts, table, metadata)
     return counts
 
@@ -239,6 +274,23 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -
     centre = share + extra / 2
     half = z * math.sqrt(share * (1 - share) / trials + extra / (4 * trials))
     return max(0.0, (centre - half) / (1 + extra)), min(1.0, (centre + half) / (1 + extra))
+
+
+def _count_confidence(counts: Counts, table: pa.Table, label: np.ndarray, prediction: np.ndarray, metadata: FileMetadata) -> None:
+    rows = np.flatnonzero((label >= 0) & (prediction >= 0))
+    best = pc.list_element(table["top5_probability"].take(pa.array(rows)), 0).to_numpy()
+    confidence = np.rint(np.clip(np.nan_to_num(best), 0, 1) * np.float64(CERTAIN)).astype(np.int64)
+    bins = np.maximum((confidence * CALIBRATION_BINS - 1) // CERTAIN, 0)  # (0, 1/15], (1/15, 2/15], ...
+    right = label[rows] == prediction[rows]
+    counts.confident = Counter(bins.tolist())
+    counts.confident_correct = Counter(bins[right].tolist())
+    for each, sure in zip(bins.tolist(), confidence.tolist(), strict=True):
+        counts.confidence[each] += sure
+    wrong = rows[~right]
+    ids = table["image_id"].take(pa.array(wrong)).to_pylist()
+    for row, image_id, sure in zip(wrong.tolist(), ids, confidence[~right].tolist(), strict=True):
+        pair, example = (int(label[row]), int(prediction[row])), Example(CERTAIN - sure, image_id, metadata.chunk, row)
+        counts.examples[pair] = min(example, counts.examples.get(pair, example))
 
 
 def _count_batches(counts: Counts, table: pa.Table, metadata: FileMetadata) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from jobs.columns import described, schema_of
 from jobs.manifest import Manifest
-from jobs.metrics import WINDOWS, Counts, Work, bucket_bounds, quantile, wilson_interval
+from jobs.metrics import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, Work, bucket_bounds, quantile, wilson_interval
 from jobs.pipeline.storage import shown
 
 MOST_FREQUENT_ERRORS = 50
@@ -39,6 +39,11 @@ class Summary:
     top5: Annotated[float | None, "top5_correct / labelled; null if unlabelled"]
     top5_low: Annotated[float | None, "lower end of the 95% Wilson interval of top5"]
     top5_high: Annotated[float | None, "upper end of the 95% Wilson interval of top5"]
+    ece: Annotated[
+        float | None,
+        "expected calibration error: mean gap between confidence and accuracy over the bins of calibration.parquet, weighted by "
+        "their images; null without labelled images that were classified",
+    ]
     attempts: Annotated[int, "starts of the run that classified images: 1, and one for each resume"]
     killed_attempts: Annotated[
         int, "of all starts, those whose driver was killed: nothing is known of what they met but their rows"
@@ -110,6 +115,34 @@ CONFUSION = described(
         "prediction": (pa.int32(), "best class; equal to label on the diagonal, which is included"),
         "prediction_name": (pa.string(), "its name"),
         "count": (pa.int64(), "classified images with that label and prediction; most first, pairs without any left out"),
+        "example": (pa.string(), "of those, the image_id of the one whose answer was the surest; null on the diagonal"),
+        "example_probability": (pa.float64(), "the probability of that answer"),
+    }
+)
+
+CALIBRATION = described(
+    {
+        "confidence_from": (pa.float64(), "the bin's confidences are above this (the first bin's: from it)"),
+        "confidence_to": (pa.float64(), "up to and including this; confidence is the top-1 probability"),
+        "images": (pa.int64(), "labelled, classified images with such a confidence"),
+        "correct": (pa.int64(), "of those, the ones whose best class is the label"),
+        "mean_confidence": (pa.float64(), "their mean confidence; null without images"),
+        "accuracy": (pa.float64(), "correct / images; a calibrated model's equals mean_confidence; null without images"),
+        "accuracy_low": (pa.float64(), "lower end of its 95% Wilson interval"),
+        "accuracy_high": (pa.float64(), "upper end of its 95% Wilson interval"),
+    }
+)
+
+MESHES = described(
+    {
+        "attempt": (pa.int32(), "start of the run: 1, and one more for each resume"),
+        "mesh": (pa.string(), "the device"),
+        "images": (pa.int64(), "images it classified"),
+        "batches": (pa.int64(), "batches it ran"),
+        "compile_seconds": (pa.float64(), "from opening it to its first batch; the longest start if it started more than once"),
+        "busy_seconds": (pa.float64(), "seconds its batches kept it: upload, compute and read-back, which overlap"),
+        "idle_seconds": (pa.float64(), "seconds between its first and last batch in which it had none: it waited for images"),
+        "decode_cpu_seconds": (pa.float64(), "CPU time of reading and decoding its images, meanwhile, on any host's cores"),
     }
 )
 
@@ -183,6 +216,7 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
         top5=top5[0],
         top5_low=top5[1],
         top5_high=top5[2],
+        ece=expected_calibration_error(counts),
         attempts=len(attempts),
         killed_attempts=len(_killed(manifest)),
         restarts=_told(manifest, "restarts"),
@@ -220,6 +254,8 @@ def report_tables(counts: Counts, summary: Summary, manifest: Manifest | None) -
         "summary": pa.Table.from_pylist([asdict(summary)], schema=schema_of(Summary)),
         "per_class": _per_class(counts, len(class_names), name),
         "confusion": _confusion(counts, name),
+        "calibration": _calibration(counts),
+        "meshes": _meshes(counts),
         "throughput": _throughput(counts),
         "batch_times": _batch_times(counts),
         "errors": _errors(counts),
@@ -261,8 +297,58 @@ def _per_class(counts: Counts, known: int, name: Callable[[int], str]) -> pa.Tab
 def _confusion(counts: Counts, name: Callable[[int], str]) -> pa.Table:
     pairs = sorted(counts.confusion.items(), key=lambda pair: (-pair[1], pair[0]))
     labels, predictions = [label for (label, _), _ in pairs], [prediction for (_, prediction), _ in pairs]
+    examples = [counts.examples.get(pair) for pair, _ in pairs]
     columns = [labels, map(name, labels), predictions, map(name, predictions), [images for _, images in pairs]]
+    columns.append([example and example.image_id for example in examples])
+    columns.append([example and 1 - example.doubt / CERTAIN for example in examples])
     return pa.table([pa.array(c, kind) for c, kind in zip(columns, CONFUSION.types, strict=True)], schema=CONFUSION)
+
+
+def expected_calibration_error(counts: Counts) -> float | None:
+    """Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+
+    Confidence is the top-1 probability; over labelled images that were classified, in CALIBRATION_BINS bins of equal width.
+    """
+    images = counts.confident.total()
+    gaps = (abs(counts.confident_correct[each] * CERTAIN - sure) for each, sure in counts.confidence.items())
+    return sum(gaps) / (images * CERTAIN) if images else None
+
+
+def _calibration(counts: Counts) -> pa.Table:
+    rows = []
+    for each in range(CALIBRATION_BINS):
+        images, correct = counts.confident[each], counts.confident_correct[each]
+        accuracy, low, high = _share(correct, images)
+        rows.append(
+            {
+                "confidence_from": each / CALIBRATION_BINS,
+                "confidence_to": (each + 1) / CALIBRATION_BINS,
+                "images": images,
+                "correct": correct,
+                "mean_confidence": counts.confidence[each] / (images * CERTAIN) if images else None,
+                "accuracy": accuracy,
+                "accuracy_low": low,
+                "accuracy_high": high,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CALIBRATION)
+
+
+def _meshes(counts: Counts) -> pa.Table:
+    rows = [
+        {
+            "attempt": attempt,
+            "mesh": mesh,
+            "images": span.work.images,
+            "batches": span.work.batches,
+            "compile_seconds": counts.compile_seconds[mesh],
+            "busy_seconds": span.work.busy / 1e9,
+            "idle_seconds": (span.end - span.first - span.work.busy) / 1e9,
+            "decode_cpu_seconds": counts.read_time[attempt, mesh] / 1e9,
+        }
+        for (attempt, mesh), span in sorted(counts.spans.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=MESHES)
 
 
 def _throughput(counts: Counts) -> pa.Table:

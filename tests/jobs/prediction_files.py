@@ -27,6 +27,8 @@ def metadata(mesh: str = "host-a/0-3", attempt: int = 1, **changes: Any) -> File
         "batch_size": 4,
         "compile_seconds": 1.5,
         "versions": {"torch": "2.13.0"},
+        "chunk": "images-000000-0123456789abcdef.00000",
+        "read_cpu_seconds": 0.25,
     }
     return FileMetadata(**(values | changes))
 
@@ -60,12 +62,12 @@ def table(rows: list[dict]) -> pa.Table:
 
 
 def write_file(out: Path, name: str, contents: pa.Table | list[dict], footer: FileMetadata) -> Path:
-    """One file of `<out>/predictions`, with its chunk named as the file is."""
+    """One file of `<out>/predictions`, its footer as a run writes it."""
     if isinstance(contents, list):
         contents = table(contents)
     path = out / "predictions" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {b"loudbox-vit": json.dumps(asdict(footer) | {"chunk": name}).encode()}
+    about = {b"loudbox-vit": json.dumps(asdict(footer)).encode()}
     pq.write_table(contents.replace_schema_metadata({**(contents.schema.metadata or {}), **about}), path)
     return path
 

@@ -6,13 +6,14 @@ import copy
 import pickle
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.metrics import MAX_REASONS, MAX_WINDOWS, WINDOWS, Counts, count, quantile, wilson_interval
+from jobs.metrics import CERTAIN, MAX_REASONS, MAX_WINDOWS, WINDOWS, Counts, count, quantile, wilson_interval
 from tests.jobs.prediction_files import START, chunk, metadata, row, table
 
 START_NS = int(START.timestamp()) * 10**9
@@ -100,6 +101,37 @@ def test_counts_equal_a_plain_reading_of_the_rows() -> None:
     assert counts.top5 == {0: 1, 1: 1, 102: 1}
     assert counts.label_errors == {1: 1}
     assert counts.predicted == {0: 1, 1: 1, 2: 2, 3: 1, 4: 1}
+
+
+def sure(probability: float, label: int | None, prediction: int = 0, **changes: Any) -> dict:
+    """A row whose answer has this confidence."""
+    return row(label, prediction, top5_probability=[probability, *[(1 - probability) / 4] * 4], **changes)
+
+
+def test_confidence_is_binned_from_above_a_bound_to_the_next_over_labelled_classified_images() -> None:
+    rows = [sure(0.0, 0), sure(1 / 15, 1), sure(0.07, 0), sure(0.5, 0), sure(0.5, 1), sure(1.0, 0), sure(0.9, None), row(0, None)]
+    counts = count(table(rows), metadata())
+    assert counts.confident == {0: 2, 1: 1, 7: 2, 14: 1}
+    assert counts.confident_correct == {0: 1, 1: 1, 7: 1, 14: 1}
+    assert counts.confidence[7] == CERTAIN
+    assert counts.confidence[14] == CERTAIN
+
+
+@given(confidences=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50), cut=st.integers(0, 50))
+def test_confidences_add_up_to_the_same_integer_in_any_order_and_near_their_sum(confidences: list[float], cut: int) -> None:
+    files = [[sure(each, 0) for each in part] for part in (confidences[:cut], confidences[cut:], confidences[::-1]) if part]
+    *parts, backwards = (count(table(rows), metadata()) for rows in files)
+    assert total(parts).confidence == backwards.confidence
+    assert backwards.confidence.total() / CERTAIN == pytest.approx(sum(confidences), abs=50 / CERTAIN)
+
+
+def test_the_example_of_a_pair_is_its_surest_image_wherever_it_is() -> None:
+    first = count(table([sure(0.6, 1, image_id="b"), sure(0.9, 0, image_id="right")]), metadata(chunk="one.00000"))
+    other = count(table([sure(0.7, 1, 2), sure(0.8, 1, image_id="z"), sure(0.8, 1, image_id="a")]), metadata(chunk="two.00003"))
+    found = total([first, other]).examples
+    assert found.keys() == {(1, 0), (1, 2)}
+    assert (found[1, 0].image_id, found[1, 0].chunk, found[1, 0].row) == ("a", "two.00003", 2)
+    assert total([other, first]).examples == found
 
 
 def test_only_full_batches_enter_inference_time_and_each_once() -> None:

@@ -20,7 +20,7 @@ from jobs.report_tables import Summary
 from tests.jobs.prediction_files import chunk, metadata, row, write_file, write_manifest
 from vit_actor.errors import UserError
 
-TABLES = ["batch_times", "confusion", "errors", "faults", "per_class", "summary", "throughput"]
+TABLES = ["batch_times", "calibration", "confusion", "errors", "faults", "meshes", "per_class", "summary", "throughput"]
 
 
 def a_run(
@@ -82,6 +82,37 @@ def test_predictions_without_labels_have_no_accuracy(tmp_path: Path) -> None:
     assert read(tmp_path, "per_class")[3]["predicted"] == 2
     assert "no labels" in page(tmp_path)
     assert "top-1" not in summary_table(summary)
+
+
+def test_calibration_is_the_gap_between_confidence_and_accuracy(tmp_path: Path) -> None:
+    def sure(confidence: float, right: bool) -> dict:
+        return row(0, 0 if right else 1, top5_probability=[confidence, 0.0, 0.0, 0.0, 0.0])
+
+    rows = [*[sure(0.75, i < 3) for i in range(4)], *[sure(1.0, i < 2) for i in range(4)], row(0, None), row(None, 3)]
+    write_file(tmp_path, "a.parquet", rows, metadata())
+    summary = write_reports(str(tmp_path))
+    assert summary.ece == 0.25  # half of the images are as right as they are sure, the others are wrong half of the time
+    bins = [each for each in read(tmp_path, "calibration") if each["images"]]
+    assert [(each["images"], each["correct"], each["mean_confidence"], each["accuracy"]) for each in bins] == [
+        (4, 3, 0.75, 0.75),
+        (4, 2, 1.0, 0.5),
+    ]
+    assert [round(15 * each["confidence_from"]) for each in bins] == [11, 14]
+    assert len(read(tmp_path, "calibration")) == 15
+
+
+def test_each_meshs_time_is_compile_busy_and_idle_and_decoding_beside_it(tmp_path: Path) -> None:
+    for number, at in enumerate((0.0, 3.0)):
+        write_file(tmp_path, f"{number}.parquet", [row(0, 0, batch=number, at=at, seconds=1.0)], metadata(read_cpu_seconds=0.5))
+    write_file(tmp_path, "b.parquet", [row(0, 0, seconds=2.0)], metadata("b/0", compile_seconds=9.0, read_cpu_seconds=0.75))
+    write_file(tmp_path, "c.parquet", [row(0, 0, at=60)], metadata("b/0", attempt=2, read_cpu_seconds=0.125))
+    write_reports(str(tmp_path))
+    names = ("attempt", "mesh", "images", "batches", "compile_seconds", "busy_seconds", "idle_seconds", "decode_cpu_seconds")
+    assert [tuple(each[name] for name in names) for each in read(tmp_path, "meshes")] == [
+        (1, "b/0", 1, 1, 9.0, 2.0, 0.0, 0.75),
+        (1, "host-a/0-3", 2, 2, 1.5, 2.0, 2.0, 1.0),
+        (2, "b/0", 1, 1, 9.0, 0.1, 0.0, 0.125),
+    ]
 
 
 def test_a_pause_before_a_resume_is_not_in_the_system_fps(tmp_path: Path) -> None:
