@@ -119,6 +119,13 @@ def test_two_runs_are_joined_by_their_images(sample_run: tuple[Path, Finished], 
     assert got
 
 
+def test_the_example_in_python_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [example] = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(run)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    exec(compile(example, "queries.md", "exec"), {})
+
+
 def test_every_query_is_asked_above() -> None:
     tests = Path(__file__).read_text()
     assert len(QUERIES) == DOCUMENT.count("```sql") == 12

@@ -1,0 +1,224 @@
+"""The documents: each command is run or says what it takes, each option exists and is explained, each message is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ray.scripts.scripts import cli as ray_command
+
+from cluster import preflight
+from jobs import imagenet, report, scaling, synthetic
+from tests.conftest import ROOT, RayCluster, run_module
+
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for folder in (".", "cluster", "jobs", "tests", "vit_actor")
+    for path in sorted((ROOT / folder).glob("*.md" if folder == "." else "**/*.md"))
+}
+README, MANUAL = DOCUMENTS["README.md"], DOCUMENTS["cluster/README.md"]
+
+TAKES = {"silicon", "cluster", "network", "minutes", "root"}
+"""What a block of commands may take that a test does not have; said after its language."""
+
+PARSERS = {
+    "jobs.imagenet": imagenet.parse,
+    "jobs.synthetic": synthetic.parse,
+    "jobs.scaling": scaling.parse,
+    "jobs.report": report.parse,
+    "cluster.preflight": preflight.parse,
+}
+COMMANDS_WITH_OPTIONS = [*PARSERS, "jobs.projection", "cluster.submit", "jobs.sample.train", "tests.rig", "tests.soak"]
+
+OF_OTHER_PROGRAMS = {"--shm-size", "--now", "--web.listen-address", "--config.file"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where, its language, what it takes, its lines."""
+
+    document: str
+    language: str
+    takes: str
+    lines: tuple[str, ...]
+
+
+BLOCKS = [
+    Block(name, *opening.partition(" ")[::2], tuple(body.splitlines()))
+    for name, text in DOCUMENTS.items()
+    for opening, body in re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+]
+SHELL = [(block, line) for block in BLOCKS if block.language == "bash" for line in block.lines if line.strip()]
+COMMANDS = sorted({line for _, line in SHELL})
+WORDS = [(command, shlex.split(command, comments=True)) for command in COMMANDS]
+RUN_HERE = list(dict.fromkeys(line for block, line in SHELL if not block.takes))
+
+
+def after(words: list[str], *prefix: str) -> list[str] | None:
+    """What follows the prefix wherever it stands in the words."""
+    for start in range(len(words) - len(prefix) + 1):
+        if tuple(words[start : start + len(prefix)]) == prefix:
+            return words[start + len(prefix) :]
+    return None
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as it lies, in a directory of its own, so that what the commands leave is not left in the project."""
+    here = tmp_path_factory.mktemp("project")
+    for path in ROOT.iterdir():
+        if path.name not in ("out", ".git"):
+            (here / path.name).symlink_to(path)
+    return here
+
+
+@pytest.mark.parametrize("command", RUN_HERE)
+def test_each_command_that_takes_nothing_special_runs_in_the_documents_order(
+    command: str, copy: Path, ray_cluster: RayCluster
+) -> None:
+    """Each builds on what those before it left. On a cluster that is there, since starting Ray is most of a short job's time."""
+    environment = {
+        **ray_cluster.environment,
+        "RAY_ADDRESS": ray_cluster.address,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    line = ["bash", "-c", command]
+    done = subprocess.run(line, cwd=copy, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_not_run_says_what_it_takes() -> None:
+    assert {block.language for block in BLOCKS} == {"bash", "python", "sql", ""}
+    assert {block.takes for block in BLOCKS} <= {"", *TAKES}
+    assert all(block.language == "bash" for block in BLOCKS if block.takes)
+    assert len(RUN_HERE) > 6
+    assert len({line for block, line in SHELL if block.takes}) > 30
+
+
+def test_no_command_hides_in_a_block_of_another_kind() -> None:
+    programs = {words[0] for _, words in WORDS if words}
+    plain = [line for block in BLOCKS if block.language == "" for line in block.lines]
+    assert [line for line in plain if line.split()[:1] and line.split()[0] in programs] == []
+    indented = [line for text in DOCUMENTS.values() for line in re.findall(r"(?<=\n\n) {4}(\S.*)", text)]
+    assert indented == []
+
+
+def test_the_python_of_each_document_is_run_by_a_test() -> None:
+    assert {block.document for block in BLOCKS if block.language == "python"} == {"jobs/queries.md", "tests/mock_t3000/README.md"}
+    assert {block.document for block in BLOCKS if block.language == "sql"} == {"jobs/queries.md"}
+
+
+def test_the_mocks_example_runs(tmp_path: Path) -> None:
+    [example] = [block for block in BLOCKS if block.document == "tests/mock_t3000/README.md" and block.language == "python"]
+    program = "\n".join(["from pathlib import Path", f"directory = Path({str(tmp_path)!r})", *example.lines])
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c, words in WORDS if after(words, "python", "-m")])
+def test_each_module_it_runs_accepts_the_arguments_it_gives(command: str) -> None:
+    module, *arguments = after(shlex.split(command, comments=True), "python", "-m") or []
+    if module == "cluster.submit":
+        module, *arguments = arguments
+    if module in PARSERS:
+        PARSERS[module](arguments)  # argparse ends the process over an argument it does not know
+    else:
+        place = ROOT / module.replace(".", "/")
+        assert module == "pytest" or place.is_dir() or place.with_suffix(".py").exists()
+
+
+@pytest.mark.parametrize("command", [c for c, words in WORDS if words[:1] == ["ray"]])
+def test_each_ray_command_exists_with_the_options_it_gives(command: str) -> None:
+    name, *arguments = shlex.split(command, comments=True)[1:]
+    group = ray_command
+    while name in group.commands and hasattr(group.commands[name], "commands"):
+        group, (name, *arguments) = group.commands[name], arguments
+    known = {option for parameter in group.commands[name].params for option in parameter.opts}
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    assert {argument for argument in own if argument.startswith("--")} <= known
+
+
+def test_each_make_target_it_names_is_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {words[1] for _, words in WORDS if words[:1] == ["make"]}
+    named |= {name for text in DOCUMENTS.values() for name in re.findall(r"`make ([a-z]+)", text)}
+    assert {"demo", "test", "bench", "lock"} <= named <= targets
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, set[str]]:
+    """The options of each command, from its --help."""
+    told = {module: run_module(module, "--help").stdout for module in COMMANDS_WITH_OPTIONS}
+    return {module: set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - {"--help"} for module, text in told.items()}
+
+
+def test_every_option_is_explained_in_a_document(options: dict[str, set[str]]) -> None:
+    told = {option for text in DOCUMENTS.values() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)}
+    assert all(options.values())
+    assert {module: sorted(found - told) for module, found in options.items() if found - told} == {}
+
+
+def test_every_option_in_a_document_exists(options: dict[str, set[str]]) -> None:
+    groups = [ray_command, *(each for each in ray_command.commands.values() if hasattr(each, "commands"))]
+    of_ray = {o for group in groups for each in group.commands.values() for parameter in each.params for o in parameter.opts}
+    known = set().union(*options.values()) | of_ray | OF_OTHER_PROGRAMS | {"--help"}
+    told = {option for text in DOCUMENTS.values() for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)}
+    assert sorted(told - known) == []
+
+
+def test_each_file_it_names_is_there() -> None:
+    named = set(re.findall(r"\bcluster/[\w./-]+\b", README + MANUAL)) | {
+        f"cluster/{name}" for name in re.findall(r"^\| `([\w./-]+)` \|", MANUAL.partition("\n## ")[0], re.MULTILINE)
+    }
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
+
+
+def test_each_link_leads_somewhere() -> None:
+    """To a file that is there and, where it says so, to a heading in it."""
+    links = [(name, link) for name, text in DOCUMENTS.items() for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)]
+    assert len(links) > 10
+    for name, link in links:
+        path, _, heading = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), f"{name}: {link}"
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, f"{name}: {link}"
+
+
+def test_each_of_the_projects_messages_it_explains_is_still_printed() -> None:
+    troubles = "".join(text.partition("\n## It does not work\n")[2].partition("\n## ")[0] for text in (README, MANUAL))
+    firsts = [row.split("|")[1] for row in troubles.splitlines() if row.startswith("| ") and not row.startswith("| what")]
+    quoted = [text for first in firsts for text in re.findall(r"`([^`]+)`", first)]
+    sources = "".join(path.read_text() for folder in ("cluster", "jobs", "vit_actor") for path in (ROOT / folder).rglob("*.py"))
+    sources += (ROOT / "cluster/start-node.sh").read_text()
+    ours = {
+        "no host has 4 free Tenstorrent boards": "no host has {boards} free Tenstorrent boards",
+        "TTNPU: 5, but 4 boards": 'TTNPU: {counted}"',
+        "not whole meshes of 4 boards": "not whole meshes of {boards} boards",
+        "4 of 8": "{host.snapshot.chips} of {wanted}",
+        "start-node.sh: no token": "no token in",
+    }
+    elsewhere = {"ray up", "/dev/shm", "ModuleNotFoundError", "Missing authentication token", "Invalid authentication token"}
+    missing = [text for text in quoted if text not in elsewhere and ours.get(text, text) not in sources]
+    assert len(quoted) > 10
+    assert missing == []
+
+
+def test_the_ports_it_opens_are_those_that_nodes_are_given() -> None:
+    script = (ROOT / "cluster/start-node.sh").read_text()
+    used = {int(port) for port in re.findall(r"port=(\d+)", script)}
+    rows = re.findall(r"^\| ([\d, -]+) \|", MANUAL.partition("| ports |")[2], re.MULTILINE)
+    opened: set[int] = set()
+    for text in ", ".join(rows).split(", "):
+        first, _, last = text.partition("-")
+        opened |= set(range(int(first), int(last or first) + 1))
+    assert used <= opened
+    assert len(used) == 10
