@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -29,8 +30,13 @@ SHARDS = 96
 TIMING = "compute=700ms"
 """A run of 96 chunks on four meshes takes at least 17 s: long enough to be hit, short enough for many of them."""
 FAULTS = ("actor", "decode", "host", "driver")
+HOSTS = 4
+PATIENCE = 5.0
+"""Seconds to wait for a decode task to hit: one lasts milliseconds."""
+PEACE = 600.0
+"""Seconds that the last run has to its end once the faults are over."""
 GROWTH = 1.3
-"""The most that memory may be at the end, relative to its first quarter: the driver is new each run, the cluster is not."""
+"""The most that the head's memory may be in the last quarter of the soak, relative to its second: at first it fills caches."""
 
 
 @dataclass
@@ -48,24 +54,30 @@ class Ledger:
     seconds: list[float] = field(default_factory=list)
 
     def memory_grew(self) -> bool:
-        quarter = max(1, len(self.memory) // 4)
-        if len(self.memory) < 8:
-            return False
-        return max(self.memory[-quarter:]) > GROWTH * max(self.memory[:quarter])
+        _, second, _, last = quarters(self.memory)
+        return bool(second) and sum(last) / len(last) > GROWTH * sum(second) / len(second)
+
+
+def quarters(values: list[int]) -> list[list[int]]:
+    """Four parts of one length, without a rest of up to three values."""
+    length = len(values) // 4
+    return [values[start : start + length] for start in range(0, 4 * length, length or 1)] or [[]] * 4
 
 
 class Troublemaker(threading.Thread):
-    """Does one random fault every so many seconds until it is told to stop; drivers are killed through `job`."""
+    """Does one random fault every so many seconds for so many minutes; drivers are killed through `job`."""
 
-    def __init__(self, rig: Rig, every: float, seed: int, ledger: Ledger) -> None:
+    def __init__(self, rig: Rig, minutes: float, every: float, seed: int, ledger: Ledger) -> None:
         super().__init__(daemon=True)
         self.rig, self.every, self.ledger = rig, every, ledger
         self.random = random.Random(seed)
         self.job: Job | None = None
-        self.stop = threading.Event()
+        self.until = time.monotonic() + 60 * minutes
 
     def run(self) -> None:
-        while not self.stop.wait(self.every * self.random.uniform(0.5, 1.5)):
+        while time.monotonic() < self.until:
+            time.sleep(self.every * self.random.uniform(0.5, 1.5))
+            self.ledger.memory.append(head_memory(self.rig))
             fault = self.random.choice(FAULTS)
             done = self.do(fault)
             self.ledger.faults[fault if done else f"{fault} (none there)"] += 1
@@ -74,9 +86,13 @@ class Troublemaker(threading.Thread):
     def do(self, fault: str) -> str:
         """What was hit; empty where there was nothing to hit."""
         if fault == "host":
-            name = self.random.choice([name for name in self.rig.hosts if name != "head"])
-            self.rig.kill_host(name)
-            self.rig.add_host(name)
+            name = self.random.choice([f"loudbox-{n + 1}" for n in range(HOSTS)])
+            if name in self.rig.hosts:
+                self.rig.kill_host(name)
+            try:
+                self.rig.add_host(name)
+            except subprocess.SubprocessError:  # Ray's start has limits, which an overloaded machine exceeds
+                return f"{name} off, and not on again for now"
             return f"{name} off and on again"
         if fault == "driver":
             job = self.job
@@ -84,11 +100,15 @@ class Troublemaker(threading.Thread):
                 return ""
             kill_driver(job)
             return f"after {len(committed(job.out))} chunks"
-        found = workers(str(self.rig.directory / "home"), {"actor": "Classifier", "decode": "read_chunks"}[fault])
-        for pid in self.random.sample(found, len(found)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                return f"process {pid}"
+        title = {"actor": "Classifier", "decode": "read_chunks"}[fault]
+        limit = time.monotonic() + PATIENCE
+        while time.monotonic() < limit:
+            found = workers(str(self.rig.directory / "home"), title)
+            for pid in self.random.sample(found, len(found)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    return f"process {pid}"
+            time.sleep(0.01)
         return ""
 
 
@@ -99,14 +119,16 @@ def kill_driver(job: Job) -> None:
             os.kill(int(child), signal.SIGKILL)
 
 
-def head_memory(home: Path) -> int:
-    """Resident bytes of the head's own services, which live from first run to last."""
-    total = 0
+def head_memory(rig: Rig) -> int:
+    """Resident bytes of what lives on the head from the first run to the last: Ray's own services, not drivers and workers."""
+    head, total = os.readlink(f"/proc/{rig.hosts['head'].pid}/ns/pid"), 0
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError):
-            if f"HOME={home}".encode() not in (process / "environ").read_bytes().split(b"\0"):
-                continue
-            if b"gcs_server" in (process / "cmdline").read_bytes().split(b"\0")[0]:
+            program = (process / "cmdline").read_bytes()
+            service = (
+                b"gcs_server" in program.split(b"\0")[0] or b"raylet" in program.split(b"\0")[0] or b"ray/dashboard" in program
+            )
+            if service and os.readlink(process / "ns" / "pid") == head:
                 total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     return total
 
@@ -119,7 +141,11 @@ def one_run(rig: Rig, trouble: Troublemaker, data: Path, out: Path) -> str:
         with log.open("w") as said:
             process = rig.start(["python", *command(data, out, TIMING, *resume)], stdout=said, stderr=said)
             trouble.job = Job(process, out)
-            code = process.wait(600)
+            try:
+                code = process.wait(max(0, trouble.until - time.monotonic()) + PEACE)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                return f"not done {PEACE:g} s after the last fault: {log.read_text()[-2000:]}"
         trouble.job = None
         if code == 0:
             return ""
@@ -140,14 +166,13 @@ def soak(minutes: float, every: float, seed: int) -> Ledger:
     ledger = Ledger()
     work = Path(tempfile.mkdtemp(prefix="soak-", dir="/tmp"))
     try:
-        with Rig(loudboxes=4, cpus=1, object_store_mb=300) as rig:
+        with Rig(loudboxes=HOSTS, cpus=1, object_store_mb=300) as rig:
             data = write_shards(work / "data", SHARDS)
             rig.run(["python", *command(data, work / "expected", "compute=1ms")], timeout=600)
             expected = answers(work / "expected")
-            trouble = Troublemaker(rig, every, seed, ledger)
+            trouble = Troublemaker(rig, minutes, every, seed, ledger)
             trouble.start()
-            until = time.monotonic() + 60 * minutes
-            while time.monotonic() < until:
+            while trouble.is_alive():
                 out = work / f"run-{ledger.runs}"
                 began = time.monotonic()
                 problem = one_run(rig, trouble, data, out)
@@ -163,12 +188,9 @@ def soak(minutes: float, every: float, seed: int) -> Ledger:
                         ledger.doubled += 1
                         print(f"run {ledger.runs}: {error}", flush=True)
                 attempts = json.loads((out / "manifest.json").read_text())["attempts"]
-                ledger.memory.append(head_memory(rig.directory / "home"))
-                print(f"{time.strftime('%H:%M:%S')} run {ledger.runs}: {len(attempts)} attempts, "
-                      f"{ledger.seconds[-1]:.0f} s, head {ledger.memory[-1] / 2**20:.0f} MiB", flush=True)  # fmt: skip
+                took = f"{len(attempts)} attempts, {ledger.seconds[-1]:.0f} s"
+                print(f"{time.strftime('%H:%M:%S')} run {ledger.runs}: {took}", flush=True)
                 shutil.rmtree(out)
-            trouble.stop.set()
-            trouble.join(120)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return ledger
@@ -184,7 +206,9 @@ def main() -> int:
     print(f"runs      {ledger.runs}, {ledger.failed} failed; {min(ledger.seconds):.0f} to {max(ledger.seconds):.0f} s each")
     print(f"faults    {', '.join(f'{kind} {count}' for kind, count in sorted(ledger.faults.items())) or 'none'}")
     print(f"images    {ledger.images:,}; lost {ledger.lost}, doubled runs {ledger.doubled}, wrong {ledger.wrong}")
-    memory = [round(each / 2**20) for each in (ledger.memory[0], max(ledger.memory), ledger.memory[-1])]
+    memory = (
+        [round(each / 2**20) for each in (ledger.memory[0], max(ledger.memory), ledger.memory[-1])] if ledger.memory else [0] * 3
+    )
     print(f"memory    head, MiB: first {memory[0]}, most {memory[1]}, last {memory[2]} (simulated meshes on one machine)")
     return int(bool(ledger.lost or ledger.doubled or ledger.wrong or ledger.failed or ledger.memory_grew()))
 
