@@ -7,7 +7,10 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from ray.scripts.scripts import cli as ray_command
 
 from cluster import preflight
 from jobs import imagenet, report, scaling, synthetic
-from tests.conftest import ROOT, RayCluster, run_module
+from tests.conftest import ROOT, RayCluster
 
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -34,7 +37,7 @@ PARSERS = {
     "jobs.report": report.parse,
     "cluster.preflight": preflight.parse,
 }
-COMMANDS_WITH_OPTIONS = [*PARSERS, "jobs.projection", "cluster.submit", "jobs.sample.train", "tests.rig", "tests.soak"]
+COMMANDS_WITH_OPTIONS = [*PARSERS, "jobs.projection", "cluster.submit", "jobs.sample.train", "tests.rig.__main__", "tests.soak"]
 
 OF_OTHER_PROGRAMS = {"--shm-size", "--now", "--web.listen-address", "--config.file"}
 
@@ -154,8 +157,17 @@ def test_each_make_target_it_names_is_in_the_makefile() -> None:
 @pytest.fixture(scope="module")
 def options() -> dict[str, set[str]]:
     """The options of each command, from its --help."""
-    told = {module: run_module(module, "--help").stdout for module in COMMANDS_WITH_OPTIONS}
-    return {module: set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - {"--help"} for module, text in told.items()}
+    return {
+        module: set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", help_of(module))) - {"--help"} for module in COMMANDS_WITH_OPTIONS
+    }
+
+
+def help_of(module: str) -> str:
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.setattr(sys, "argv", [module, "--help"])
+        with pytest.raises(SystemExit):
+            import_module(module).main()
+    return printed.getvalue()
 
 
 def test_every_option_is_explained_in_a_document(options: dict[str, set[str]]) -> None:
