@@ -41,6 +41,16 @@ def command(data: Path, out: Path, timing: str, *arguments: str, module: str = "
     return ["-m", module, *common, *arguments]
 
 
+def wait_until(true: Callable[[], bool], job: subprocess.Popen[str], limit: float = LIMIT) -> None:
+    """Raises AssertionError when the job ends first, or the limit is over."""
+    end = time.monotonic() + limit
+    while not true():
+        if job.poll() is not None:
+            raise AssertionError(f"the job ended: {job.communicate()}")
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 class Job:
     """A command on a cluster, in the background."""
 
@@ -60,12 +70,7 @@ class Job:
         self.wait_until(lambda: len(committed(self.out)) >= count)
 
     def wait_until(self, true: Callable[[], bool]) -> None:
-        limit = time.monotonic() + LIMIT
-        while not true():
-            if self.process.poll() is not None:
-                raise AssertionError(f"the job ended: {self.process.communicate()}")
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+        wait_until(true, self.process)
 
     def end(self, how: signal.Signals | None = None) -> Finished:
         """Wait for its end, after a signal if one is given."""

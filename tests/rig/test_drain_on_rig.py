@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT
+from tests.faults.running import LIMIT, MODEL, SHARD, wait_until, write_shards
 from tests.rig import Rig
 
-MODEL = ROOT / "jobs" / "sample" / "model"
-SAMPLE = sorted((ROOT / "jobs" / "sample" / "images").rglob("*.jpeg"))
-LIMIT = 200.0
-"""For one step on an overloaded machine; an idle one takes a tenth."""
-SHARDS, SHARD = 60, 64
+SHARDS = 60
 DRAIN = ["ray", "drain-node", "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=maintenance"]
 ALIVE = "import ray; ray.init(log_to_driver=False); print([n['NodeManagerHostname'] for n in ray.nodes() if n['Alive']])"
-
-
-def write_shards(folder: Path) -> Path:
-    """Parquet files of one batch each, so that a short run has many chunks to hand out."""
-    folder.mkdir()
-    images = [{"bytes": path.read_bytes(), "path": path.name} for path in SAMPLE[:SHARD]]
-    for number in range(SHARDS):
-        pq.write_table(pa.table({"image": images, "label": [0] * SHARD}), folder / f"{number:04d}.parquet")
-    return folder
-
-
-def wait_until(true: Callable[[], bool], job: subprocess.Popen[str]) -> None:
-    limit = time.monotonic() + LIMIT
-    while not true():
-        assert job.poll() is None, "the job ended"
-        assert time.monotonic() < limit
-        time.sleep(0.5)
 
 
 def hosts(out: Path) -> list[str]:
@@ -50,7 +26,7 @@ def hosts(out: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_drained_loudbox_finishes_its_batches_and_leaves_and_every_image_has_one_row(tmp_path: Path) -> None:
-    data, out = write_shards(tmp_path / "data"), tmp_path / "out"
+    data, out = write_shards(tmp_path / "data", SHARDS), tmp_path / "out"
     with Rig(loudboxes=2, object_store_mb=400) as rig:
         common = ["--model", str(MODEL), "--device", "simulated", "--simulate", "compute=2s"]
         command = ["python", "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), *common]

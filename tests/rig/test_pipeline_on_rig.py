@@ -6,47 +6,29 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.commit import FOOTER
 from jobs.pipeline.decode import decode
-from tests.conftest import ROOT
+from tests.faults.running import MODEL, SHARD, wait_until, write_shards
 from tests.rig import Rig
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.simulated import expected_class
 
-MODEL = ROOT / "jobs" / "sample" / "model"
-SAMPLE = sorted((ROOT / "jobs" / "sample" / "images").rglob("*.jpeg"))
 LIMIT = 280.0
-"""For one step on an overloaded machine; an idle one takes a tenth."""
+"""For one step of four hosts on an overloaded machine; an idle one takes a tenth."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-SHARD = 64
-"""Images a Parquet file, and so a chunk: one batch, instead of eight, so that short runs have many chunks to hand out."""
 
 
 def simulated(job: str, out: Path, timing: str, *arguments: str) -> list[str]:
     common = ["--model", str(MODEL), "--out", str(out), "--device", "simulated", "--simulate", timing]
     return ["python", "-m", f"jobs.{job}", *common, *arguments]
-
-
-def write_shards(folder: Path, count: int) -> Path:
-    """`count` Parquet files of SHARD images of the sample each, in turn."""
-    folder.mkdir()
-    for number in range(count):
-        paths = [SAMPLE[(number * SHARD + i) % len(SAMPLE)] for i in range(SHARD)]
-        images = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
-        table = pa.table({"image": images, "label": [int(path.parent.name) for path in paths]})
-        pq.write_table(table, folder / f"{number:04d}.parquet")
-    return folder
 
 
 def named(out: Path, what: str) -> set[str]:
@@ -63,23 +45,12 @@ def expected(folder: Path) -> dict[str, int]:
     """What a simulated device answers for every image of the shards, by image id."""
     preprocess = load_checkpoint(str(MODEL)).preprocess
     pixels = np.empty((1, *preprocess.shape), np.uint8)
-    answers: dict[bytes, int] = {}
     found = {}
     for file in sorted(folder.iterdir()):
         for row, image in enumerate(pq.read_table(file)["image"].to_pylist()):
-            if image["bytes"] not in answers:
-                decode(image["bytes"], preprocess, pixels[0])
-                answers[image["bytes"]] = int(expected_class(pixels, 10)[0])
-            found[f"{file.name}#{row}"] = answers[image["bytes"]]
+            decode(image, preprocess, pixels[0])
+            found[f"{file.name}#{row}"] = int(expected_class(pixels, 10)[0])
     return found
-
-
-def wait_until(true: Callable[[], bool], job: subprocess.Popen[str]) -> None:
-    limit = time.monotonic() + LIMIT
-    while not true():
-        assert job.poll() is None, "the job ended"
-        assert time.monotonic() < limit
-        time.sleep(1)
 
 
 def interrupt(job: subprocess.Popen[str]) -> None:
@@ -101,9 +72,9 @@ def test_every_host_gets_an_actor_late_ones_too_and_every_image_one_right_answer
     slow = simulated("imagenet", out, "compute=5s", "--data", str(data))
     job = rig.start(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    wait_until(lambda: meshes(out) == {f"loudbox-{n}/0-3" for n in (1, 2, 3)}, job)
+    wait_until(lambda: meshes(out) == {f"loudbox-{n}/0-3" for n in (1, 2, 3)}, job, LIMIT)
     rig.add_host("late")
-    wait_until(lambda: "late/0-3" in meshes(out), job)
+    wait_until(lambda: "late/0-3" in meshes(out), job, LIMIT)
     interrupt(job)
     rig.run(simulated("imagenet", out, "compute=1ms", "--data", str(data), "--resume"), timeout=LIMIT)
 
