@@ -12,8 +12,9 @@ command -v ray >/dev/null || fail "no ray in $project/.venv; run cluster/install
 # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again.
 export RAY_idle_worker_killing_time_threshold_ms=60000
 
-# What was asked of a host that is lost is given up after 10 s instead of two to three minutes, and asked of another.
-export RAY_grpc_client_keepalive_timeout_ms=10000
+# What was asked of a host that is lost is given up after 30 s instead of up to five minutes, and asked of another. All hosts
+# must agree on the first: who looks more often than others allow is cut off.
+export RAY_grpc_client_keepalive_time_ms=10000 RAY_grpc_client_keepalive_timeout_ms=20000
 
 # A Ray cluster runs whatever reaches its ports, so nothing starts without the token that all hosts share.
 export RAY_AUTH_MODE=token
