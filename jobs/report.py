@@ -21,11 +21,13 @@ from jobs.comparison.compare import Run, compare, comparison_table
 from jobs.manifest import Manifest, load_manifest
 from jobs.metrics import COLUMNS, Counts, FileMetadata, count
 from jobs.pipeline.storage import open_storage, parquet_files, shown, storage_errors, write_atomically, write_table
-from jobs.report_html import page
+from jobs.report_page.page import page
+from jobs.report_page.thumbnails import thumbnails
 from jobs.report_tables import Summary, report_tables, summarise
 from vit_actor.errors import UserError
 
 READERS = 8  # files in flight: hides an object store's latency
+PICTURED = 12  # most confused pairs with a picture
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,17 +73,20 @@ def read_run(out: str) -> Run:
 def write_reports(out: str) -> Summary:
     """Write `<out>/report/`: each table as Parquet, and index.html; returns the summary.
 
-    Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order.
+    Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order; the page
+    also shows a few images where the data set can be read.
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     counts, manifest = count_run(out)
     summary = summarise(counts, manifest)
     tables = report_tables(counts, summary, manifest)
+    most_confused = sorted(counts.examples, key=lambda pair: (-counts.confusion[pair], pair))[:PICTURED]
+    pictures = thumbnails(manifest, [counts.examples[pair] for pair in most_confused])
     filesystem, path = open_storage(out)
     with storage_errors(out):
         for name, table in tables.items():
             write_table(filesystem, f"{path}/report/{name}.parquet", table)
-        write_atomically(filesystem, f"{path}/report/index.html", page(summary, tables).encode())
+        write_atomically(filesystem, f"{path}/report/index.html", page(summary, tables, pictures).encode())
     return summary
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.comparison.tables import Comparison, p_text, points
-from jobs.report_html import STYLE
+from jobs.report_page.page import STYLE
 
 LISTED_CLASSES = 50
 

@@ -1,0 +1,67 @@
+"""What to know first: what was not real or is missing, and the numbers with their intervals."""
+
+from __future__ import annotations
+
+from jobs.report_page.markup import duration, milliseconds, text
+from jobs.report_tables import Summary
+
+
+def notices(summary: Summary) -> str:
+    found = []
+    mocked = [device for device in summary.devices if device.startswith("simulated by ttnn's mock")]
+    if mocked:
+        found.append(
+            '<div class="notice simulated"><b>MOCKED</b> — the real ttnn drove its mock of the chips: nothing was computed on '
+            "silicon. Times and throughput are this host's, and say nothing about a T3000.</div>"
+        )
+    if summary.simulated and len(mocked) < len(summary.devices):
+        found.append(
+            '<div class="notice simulated"><b>SIMULATED</b> — no accelerator ran. Times and throughput come from a model '
+            "of the device; accuracy says nothing about a checkpoint.</div>"
+        )
+    if summary.planned is not None and summary.images < summary.planned:
+        found.append(
+            f'<div class="notice"><b>Incomplete</b> — {summary.images:,} of {summary.planned:,} images so far. '
+            "Accuracy is over those.</div>"
+        )
+    return "".join(found)
+
+
+def cards(summary: Summary) -> str:
+    cards = []
+    if summary.top1 is not None:
+        for name, share, low, high, right in (
+            ("Top-1 accuracy", summary.top1, summary.top1_low, summary.top1_high, summary.correct),
+            ("Top-5 accuracy", summary.top5, summary.top5_low, summary.top5_high, summary.top5_correct),
+        ):
+            cards.append((name, f"{share:.2%}", f"{low:.2%} to {high:.2%} (95%)", f"{right:,} of {summary.labelled:,} images"))
+    if summary.system_fps is not None:
+        cards.append(
+            (
+                "Throughput, system",
+                f"{summary.system_fps:,.0f} FPS" if summary.system_fps >= 100 else f"{summary.system_fps:,.1f} FPS",
+                f"end to end, first batch to last in {duration(summary.active_seconds)}",
+                f"{summary.meshes:,} device{'s' if summary.meshes != 1 else ''}, {summary.device_busy:.0%} busy; "
+                f"one alone {summary.device_fps:,.1f} FPS",
+            )
+        )
+    if summary.inference_ms is not None:
+        cards.append(
+            (
+                "Inference time",
+                f"{milliseconds(summary.inference_ms)} ms",
+                f"mean of a batch of {summary.batch_size or 'full size'}, {summary.full_batches:,} full batches",
+                f"p50 {milliseconds(summary.inference_p50_ms)}, p99 {milliseconds(summary.inference_p99_ms)} ms",
+            )
+        )
+    lost = f"{summary.errors:,} with an error ({summary.errors / summary.images:.2%})" if summary.errors else "none with an error"
+    cards.append(("Images", f"{summary.images:,}", lost, f"{summary.labelled:,} labelled"))
+    if summary.compile_seconds is not None:
+        resumed = f"run in {summary.attempts} attempts" if summary.attempts > 1 else ""
+        cards.append(("Compile time", f"{summary.compile_seconds:,.2f} s", "initial, the slowest device's", resumed))
+    return f'<div class="cards">{"".join(_card(*card) for card in cards)}</div>'
+
+
+def _card(name: str, value: str, *notes: str) -> str:
+    lines = "".join(f"<p>{text(note)}</p>" for note in notes if note)
+    return f'<div class="card"><span>{text(name)}</span><b>{text(value)}</b>{lines}</div>'
