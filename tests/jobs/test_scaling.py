@@ -10,14 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.scaling import interleave, mesh_counts, shares
+from jobs.scaling import interleave, main, mesh_counts, shares
 from jobs.scaling_rounds import Round
 from jobs.scaling_table import SCALING, scaling_table, terminal_table, verdict
 from jobs.utilisation import Traffic, Utilisation, busiest, read_traffic
-from tests.conftest import ROOT, Finished, RayCluster, run_module
-
-SAMPLE = ROOT / "jobs" / "sample" / "images"
-MODEL = ROOT / "jobs" / "sample" / "model"
+from tests.conftest import Finished, RayCluster, run_module
+from tests.jobs.conftest import MODEL, SAMPLE, mistake
 
 
 def scaling(cluster: RayCluster, *arguments: str) -> Finished:
@@ -215,27 +213,9 @@ def test_interfaces_of_another_network_are_not_taken_for_this_hosts(tmp_path: Pa
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(
-    mesh_cluster: RayCluster,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    mesh_cluster: RayCluster, tmp_path: Path, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from jobs.command import run
-    from jobs.scaling import main
-
-    for name, value in mesh_cluster.environment.items():
-        monkeypatch.setenv(name, value)
     with tarfile.open(tmp_path / "0000.tar", "w") as tar:
         tar.add(next(SAMPLE.rglob("*.jpeg")), "0.jpeg")
     filled = [argument.format(sample=SAMPLE, tar=tmp_path / "0000.tar") for argument in arguments]
-    defaults = ["--model", str(MODEL), "--out", str(tmp_path / "out"), "--address", mesh_cluster.address, "--wait", "1"]
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: main(defaults + filled))
-
-    assert stopped.value.code == 2
-    lines = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert not (tmp_path / "out" / "report").exists()
+    assert message in mistake(main, mesh_cluster, tmp_path / "out", filled, capfd)
