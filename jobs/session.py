@@ -29,10 +29,13 @@ def ray_session(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes.
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "5")
-    # Ray speaks of its own housekeeping on the driver's terminal; what matters arrives as an exception.
+    # Ray speaks of its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
+    # the session's directory, keeps the tracebacks.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\.data")
     try:
         if address and address != "auto":
