@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         stopping = drain_on_sigterm(ledger)
         try:
-            with Progress(survey.images, partial(settle, ledger)) as progress:
+            with Progress(survey.images, partial(note_troubles, manifest, args.out, ledger)) as progress:
                 for chunk in written:
                     progress.add(chunk)
         except Exception as error:
@@ -72,6 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
             return STOPPED
         return report(args, manifest, source, survey)
+
+
+def note_troubles(manifest: Manifest, out: str, ledger: Any) -> dict[str, Any]:
+    """The ledger's account, also written down when it has changed: a driver that is killed leaves what it had counted."""
+    account = settle(ledger)
+    with suppress(UserError):  # where the output fails, the next commit says so
+        manifest.note(out, account)
+    return account
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

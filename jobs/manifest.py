@@ -68,6 +68,13 @@ class Manifest:
         self.attempts[-1].update(ended_at=_now(), state=state, **(account or {}))
         self.save(out)
 
+    def note(self, out: str, account: dict[str, Any]) -> None:
+        """Keep what went wrong so far (Ledger.account), so that it outlives a driver that is killed."""
+        attempt = self.attempts[-1]
+        if attempt != attempt | account:
+            attempt.update(account)
+            self.save(out)
+
     @contextmanager
     def single_attempt(self, out: str) -> Iterator[None]:
         """The block is the one attempt at a run that cannot be resumed: finished if it ends, failed if it raises."""

@@ -46,9 +46,9 @@ class Summary:
     ]
     attempts: Annotated[int, "starts of the run that classified images: 1, and one for each resume"]
     killed_attempts: Annotated[
-        int, "of all starts, those whose driver was killed: nothing is known of what they met but their rows"
+        int, "of all starts, those whose driver was killed: what they met in their last ten seconds is not counted"
     ]
-    restarts: Annotated[int, "actors that were replaced on their mesh, in attempts whose driver lived"]
+    restarts: Annotated[int, "actors that were replaced on their mesh"]
     retries: Annotated[int, "chunks that were read or classified once more for a process that died"]
     images_again: Annotated[int, "images of chunks that went to a device once more: at most what retries cost; each has one row"]
     given_up: Annotated[int, "images that took their device down each time and became errors"]

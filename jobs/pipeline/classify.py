@@ -75,6 +75,12 @@ class Classifier:
         self._log.info("mesh opened", restart=again, description=self._device.description)
         leave_when_drained(self._calls.alone, self._log)
 
+    def __del__(self) -> None:
+        """Release the boards when the run has no more chunks: Ray Data then lets go of this object, before the actor exits."""
+        if hasattr(self, "_metrics"):  # else it never opened
+            self._device.close()
+            self._log.info("mesh closed")
+
     def __call__(self, table: pa.Table) -> pa.Table:
         """A row of Chunk.to_table -> a row (chunk, images, errors), once its predictions are there to stay.
 

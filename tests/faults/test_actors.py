@@ -13,8 +13,6 @@ from tests.faults.poisoned import flat
 from tests.faults.running import Answers, Job, answers, kill_one, run, summary, write_shards
 from tests.pipeline.corpus import jpeg
 
-pytestmark = pytest.mark.slow
-
 
 def test_an_actor_killed_in_mid_batch_is_replaced_and_nothing_is_lost(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
@@ -31,6 +29,7 @@ def test_an_actor_killed_in_mid_batch_is_replaced_and_nothing_is_lost(
     assert "actors restarted: 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_device_that_stops_answering_is_given_up_after_the_limit_and_its_boards_serve_the_next_actor(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
@@ -44,6 +43,7 @@ def test_a_device_that_stops_answering_is_given_up_after_the_limit_and_its_board
     assert summary(tmp_path)["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_the_image_that_kills_its_actor_becomes_an_error_and_costs_no_other_its_answer(
     meshes: RayCluster, tmp_path: Path
 ) -> None:
@@ -68,6 +68,7 @@ def test_the_image_that_kills_its_actor_becomes_an_error_and_costs_no_other_its_
     assert "images given up: 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_decode_worker_costs_no_image(meshes: RayCluster, tmp_path: Path) -> None:
     data = write_shards(tmp_path / "data", 4, images=300, size=200)  # a task lasts long enough to be hit
     assert run(meshes, data, tmp_path / "expected").code == 0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import RayCluster
-from tests.faults.running import Answers, Job, answers, committed, run, summary
-
-pytestmark = pytest.mark.slow
+from tests.conftest import RayCluster, free_port, ray_head
+from tests.faults.running import LIMIT, Answers, Job, answers, command, committed, kill_one, run, summary
 
 
 def states(out: Path) -> list[str]:
@@ -23,9 +24,9 @@ def states(out: Path) -> list[str]:
     ("moment", "after"),
     [
         pytest.param("within", 9, id="half-way, a file written and not yet named"),
-        pytest.param("before", 0, id="at the first commit"),
-        pytest.param("before", 12, id="just before a commit"),
-        pytest.param("after", 12, id="just after a commit"),
+        pytest.param("before", 0, id="at the first commit", marks=pytest.mark.slow),
+        pytest.param("before", 12, id="just before a commit", marks=pytest.mark.slow),
+        pytest.param("after", 12, id="just after a commit", marks=pytest.mark.slow),
     ],
 )
 def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
@@ -74,3 +75,51 @@ def test_a_second_job_on_a_running_output_is_refused_and_sigterm_ends_the_first_
     assert answers(tmp_path) == undisturbed
     assert {name: committed(tmp_path)[name] for name in before} == before
     assert summary(tmp_path)["attempts"] == 2
+
+
+@pytest.mark.slow
+def test_what_a_killed_driver_had_counted_is_in_the_report_of_the_resume(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    job = Job.start(meshes, data, tmp_path, "compute=4s")
+    job.wait_for_commits(1)
+    kill_one(meshes.environment["HOME"], "Classifier")
+    manifest = tmp_path / "manifest.json"
+    job.wait_until(lambda: json.loads(manifest.read_text())["attempts"][0].get("restarts") == 1)
+    job.end(signal.SIGKILL)
+
+    resumed = run(meshes, data, tmp_path, "compute=1ms", "--resume")
+
+    assert resumed.code == 0, resumed.output
+    assert answers(tmp_path) == undisturbed
+    assert (summary(tmp_path)["killed_attempts"], summary(tmp_path)["restarts"]) == (1, 1)
+
+
+@pytest.mark.slow
+def test_a_submitted_job_that_is_stopped_is_completed_by_a_resume(data: Path, undisturbed: Answers, tmp_path: Path) -> None:
+    server = f"http://127.0.0.1:{(port := free_port())}"
+    dashboard = ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
+    with ray_head(tmp_path / "home", "--num-cpus=2", '--resources={"TTNPU": 8}', *dashboard) as cluster:
+        client = {**cluster.environment, "RAY_API_SERVER_ADDRESS": server}
+
+        def ray_job(*arguments: str) -> str:
+            line = [str(Path(sys.executable).parent / "ray"), "job", *arguments]
+            return subprocess.run(line, env=client, check=True, capture_output=True, text=True, timeout=LIMIT).stdout
+
+        out = tmp_path / "out"
+        ray_job("submit", "--no-wait", "--submission-id=first", "--", sys.executable, *command(data, out, "compute=3s"))
+        limit = time.monotonic() + LIMIT
+        while not committed(out):
+            assert time.monotonic() < limit, ray_job("logs", "first")
+            time.sleep(0.2)
+        ray_job("stop", "first")
+        assert "STOPPED" in ray_job("status", "first")
+        before = committed(out)
+        assert len(before) < 24
+
+        resume = command(data, out, "compute=1ms", "--resume")
+        assert "finished" not in states(out)
+        said = ray_job("submit", "--submission-id=second", "--", sys.executable, *resume)
+    assert "succeeded" in said
+    assert answers(out) == undisturbed
+    assert {name: committed(out)[name] for name in before} == before

@@ -1,4 +1,4 @@
-"""A host that is lost takes nothing with it, and one that comes back is put to work."""
+"""A host that is lost takes nothing with it, one that comes back is put to work, and one that cannot write ends the job."""
 
 from __future__ import annotations
 
@@ -29,9 +29,39 @@ def hosts(out: Path) -> list[str]:
     return [json.loads(footer)["mesh"].partition("/")[0] for footer in footers]
 
 
-def test_a_host_lost_and_back_again_costs_time_and_no_image(rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path) -> None:
+def start(rig: Rig, data: Path, out: Path, timing: str, *arguments: str) -> Job:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    job = Job(rig.start(["python", *command(data, tmp_path, "compute=2s")], **pipes), tmp_path)
+    return Job(rig.start(["python", *command(data, out, timing, *arguments)], **pipes), out)
+
+
+def test_a_host_whose_output_turns_read_only_ends_the_job_in_one_line_and_a_resume_completes_it(
+    rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    def mount(*arguments: str) -> int:
+        return rig.run(["mount", *arguments, str(tmp_path)], host="loudbox-1", check=False).returncode
+
+    assert mount("--bind", str(tmp_path)) == 0
+    job = start(rig, data, tmp_path, "compute=500ms")
+    job.wait_until(lambda: "loudbox-1" in hosts(tmp_path))
+    job.wait_until(lambda: mount("-o", "remount,bind,ro") == 0)  # refused while a file is open for writing
+    failed = job.end()
+
+    assert failed.code == 1, failed.output
+    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("error:")]
+    assert f"{tmp_path}: Read-only file system; mount it for writing" in line
+    assert "Traceback" not in failed.output
+    before = committed(tmp_path)
+    assert 0 < len(before) < 24
+
+    assert mount("-o", "remount,bind,rw") == 0
+    resumed = start(rig, data, tmp_path, "compute=1ms", "--resume").end()
+    assert resumed.code == 0, resumed.output
+    assert answers(tmp_path) == undisturbed
+    assert {name: committed(tmp_path)[name] for name in before} == before
+
+
+def test_a_host_lost_and_back_again_costs_time_and_no_image(rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path) -> None:
+    job = start(rig, data, tmp_path, "compute=2s")
     job.wait_until(lambda: set(hosts(tmp_path)) == {"loudbox-1", "loudbox-2"})
 
     rig.kill_host("loudbox-2")
@@ -44,3 +74,19 @@ def test_a_host_lost_and_back_again_costs_time_and_no_image(rig: Rig, data: Path
     assert answers(tmp_path) == undisturbed
     assert summary(tmp_path)["lost_hosts"] == ["loudbox-2"]
     assert "hosts lost: 1" in done.stdout
+
+
+def test_the_chunks_of_a_host_lost_for_good_are_done_by_the_one_that_is_left(
+    rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    job = start(rig, data, tmp_path, "compute=500ms")
+    job.wait_until(lambda: set(hosts(tmp_path)) == {"loudbox-1", "loudbox-2"})
+
+    rig.kill_host("loudbox-2")
+    before = committed(tmp_path)
+    done = job.end()
+
+    assert done.code == 0, done.output
+    assert answers(tmp_path) == undisturbed
+    assert summary(tmp_path)["lost_hosts"] == ["loudbox-2"]
+    assert {name: at for name, at in committed(tmp_path).items() if name in before} == before

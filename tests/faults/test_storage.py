@@ -1,4 +1,4 @@
-"""Storage that fails under a run: full or read-only outputs, data that disappears or changes, told in one line."""
+"""Storage that fails under a run: full or read-only outputs, data that disappears or changes, an object store too small."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from jobs.ledger import open_ledger
 from jobs.pipeline.commit import Predictions
-from tests.conftest import RayCluster
-from tests.faults.running import Answers, Job, answers, committed, run
+from tests.conftest import RayCluster, ray_head
+from tests.faults.running import Answers, Job, answers, committed, run, write_shards
 from tests.jobs.prediction_files import row, table
 from vit_actor.errors import UserError
 
@@ -111,3 +111,47 @@ def test_a_shard_gone_before_it_is_read_ends_the_job_in_one_line(
     again = run(meshes, data, out, "compute=1ms", "--overwrite")
     assert again.code == 0, again.output
     assert answers(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_shard_that_becomes_another_before_it_is_read_ends_the_job_and_only_a_new_start_answers_for_it(
+    meshes: RayCluster, data: Path, tmp_path: Path
+) -> None:
+    copy, out, expected = tmp_path / "data", tmp_path / "out", tmp_path / "expected"
+    shutil.copytree(data, copy)
+    job = Job.start(meshes, copy, out, "compute=50ms")
+    job.wait_until((out / "manifest.json").exists)
+    shutil.copy(copy / "0007.parquet", copy / "0023.parquet")  # as many rows, other pictures
+    failed = job.end()
+    assert failed.code == 1, failed.output
+    (line,) = errors(failed.stderr)
+    assert "changed while the run read it" in line
+    refused = run(meshes, copy, out, "compute=1ms", "--resume")
+    assert refused.code == 2
+    assert "changed" in errors(refused.stderr)[0]
+
+    again = run(meshes, copy, out, "compute=1ms", "--overwrite")
+    assert again.code == 0, again.output
+    assert run(meshes, copy, expected).code == 0
+    assert answers(out) == answers(expected)
+
+
+@pytest.mark.slow
+def test_chunks_that_do_not_fit_into_the_object_store_wait_on_disk_and_come_out_right(tmp_path: Path) -> None:
+    data = write_shards(tmp_path / "data", 8, images=512)
+    spilled = tmp_path / "spilled"
+    small = [
+        "--num-cpus=2",
+        '--resources={"TTNPU": 4}',
+        "--object-store-memory=200000000",
+        f"--object-spilling-directory={spilled}",
+    ]
+    with ray_head(tmp_path / "home", *small) as cluster:
+        job = Job.start(cluster, data, tmp_path / "out", "compute=400ms")
+        job.wait_until(lambda: any(file.is_file() for file in spilled.rglob("*")))
+        done = job.end()
+        assert done.code == 0, done.output
+        with_room = run(cluster, data, tmp_path / "expected")
+        assert with_room.code == 0, with_room.output
+    assert answers(tmp_path / "out") == answers(tmp_path / "expected")
+    assert len(answers(tmp_path / "out").rows) == 8 * 512

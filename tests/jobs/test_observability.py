@@ -159,9 +159,10 @@ def test_every_panel_lets_the_user_choose_prometheus_run_and_mesh() -> None:
             assert '{run_id="$run",mesh=~"$mesh"}' in target["expr"]
 
 
-def test_a_run_without_trouble_logs_that_its_mesh_opened_and_nothing_else(run: Run) -> None:
-    (event,) = run.node.events(run.run_id)
-    assert (event["event"], event["level"], event["mesh"], event["restart"]) == ("mesh opened", "info", run.mesh, False)
+def test_a_run_without_trouble_logs_that_its_mesh_opened_and_closed_and_nothing_else(run: Run) -> None:
+    opened, closed = run.node.events(run.run_id)
+    assert (opened["event"], opened["level"], opened["mesh"], opened["restart"]) == ("mesh opened", "info", run.mesh, False)
+    assert (closed["event"], closed["level"], closed["mesh"]) == ("mesh closed", "info", run.mesh)
 
 
 @pytest.mark.slow
@@ -176,7 +177,7 @@ def test_a_lost_device_and_the_restart_after_it_are_told_on_the_terminal_and_in_
     events = [(event["level"], event["event"]) for event in node.events(run_id(tmp_path / "out"))]
     assert events[0] == ("info", "mesh opened")
     assert ("warning", "device lost") in events
-    assert events[-1] == ("info", "mesh opened")
+    assert events[-2:] == [("info", "mesh opened"), ("info", "mesh closed")]
     assert {event["mesh"] for event in node.events(run_id(tmp_path / "out"))} == set(
         pq.read_table(tmp_path / "out" / "predictions")["mesh"].to_pylist()
     )
