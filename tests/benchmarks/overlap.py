@@ -29,14 +29,19 @@ from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
 TIMING = "compute=10ms,upload=5ms,readback=5ms,compile=0s"
 COMPUTE_SECONDS = 10e-3
-SHARDS = 6
-SHARD_CHUNKS = 20
+SHARDS = 40
+SHARD_CHUNKS = 8
 ROUNDS = 3
 PLACEMENT = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
 
 
 def open_device() -> SimulatedVit:
     return SimulatedVit(SimulatedTiming.from_spec(TIMING))
+
+
+def shards() -> ray.data.Dataset:
+    """One block each, as the pipeline's are; reading a range would take a core from the tasks that make chunks."""
+    return ray.data.from_items([{"id": shard} for shard in range(SHARDS)], override_num_blocks=SHARDS)
 
 
 def make_chunks(table: pa.Table, *, images: int, pauses: bool) -> Any:
@@ -53,9 +58,7 @@ def make_chunks(table: pa.Table, *, images: int, pauses: bool) -> Any:
 def busy(*, pauses: bool) -> tuple[int, float]:
     """The real stages on made-up chunks: images, and the device's active span in seconds from the predictions."""
     with tempfile.TemporaryDirectory() as out:
-        chunks = ray.data.range(SHARDS, override_num_blocks=SHARDS).map_batches(
-            functools.partial(make_chunks, images=CHUNK_IMAGES, pauses=pauses), **WHOLE, num_cpus=0.5
-        )
+        chunks = shards().map_batches(functools.partial(make_chunks, images=CHUNK_IMAGES, pauses=pauses), **WHOLE, num_cpus=0.5)
         identity = {"run_id": "overlap", "attempt": 1, "versions": {}}
         for _ in classify(
             chunks,
@@ -85,7 +88,7 @@ class CallPerBatch:
 
 def call_per_batch() -> tuple[int, float]:
     classified = (
-        ray.data.range(SHARDS, override_num_blocks=SHARDS)
+        shards()
         .map_batches(functools.partial(make_chunks, images=64, pauses=False), **WHOLE, num_cpus=0.5)
         .map_batches(CallPerBatch, **WHOLE, compute=ActorPoolStrategy(size=1), num_cpus=0.5)
     )
