@@ -9,8 +9,9 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 export PATH="$project/.venv/bin:$PATH" PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" RAY_USAGE_STATS_ENABLED=0
 command -v ray >/dev/null || fail "no ray in $project/.venv; run cluster/install.sh"
 
-# Ray ends workers that are idle for a second where there are more of them than cores, only to start them again.
-export RAY_idle_worker_killing_time_threshold_ms=60000
+# Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a decode
+# task may have to wait minutes for a slow device.
+export RAY_idle_worker_killing_time_threshold_ms=600000
 
 # What was asked of a host that is lost is given up after 30 s instead of up to five minutes, and asked of another. All hosts
 # must agree on the first: who looks more often than others allow is cut off.

@@ -15,7 +15,7 @@ from typing import Annotated, get_args, get_type_hints
 
 from jobs.command import run
 from jobs.pipeline.chunk import CHUNK_IMAGES
-from jobs.placement import MESH_CALLS
+from jobs.placement import MESH_CALLS, decode_tasks
 from vit_actor.errors import UserError
 
 TABLE = (1, 4, 16, 64, 1000)
@@ -100,9 +100,7 @@ def project(system: System) -> Projection:
         bound=bound,
         helper_cores=max(0, math.ceil(shards / shards_a_core) - decode_slots),
         files=files,
-        object_store=(MESH_CALLS + 1 + BLOCKS_PER_TASK * math.ceil(1.1 * (s.cores - s.actor_cores)))
-        * CHUNK_IMAGES
-        * s.pixel_bytes,
+        object_store=(MESH_CALLS + 1 + BLOCKS_PER_TASK * decode_tasks(s.cores - s.actor_cores)) * CHUNK_IMAGES * s.pixel_bytes,
         report_seconds=files * s.report_seconds,
     )
 

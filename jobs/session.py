@@ -43,8 +43,9 @@ def ray_session(address: str | None) -> Iterator[None]:
         elif address is None:
             # A token of this session's own: nobody else on the machine may drive it, and none is left in the home directory.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again.
-            os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+            # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a
+            # decode task may have to wait minutes for a slow device.
+            os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
         with _without_native_stderr():
             ray.init(
                 address=address or "local",

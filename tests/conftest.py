@@ -55,7 +55,7 @@ def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
         "HOME": str(home),
         "PYTHONPATH": str(ROOT),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as cluster/start-node.sh sets it
+        "RAY_idle_worker_killing_time_threshold_ms": "600000",  # as cluster/start-node.sh sets it
     }
     port = free_port()
     ray = str(Path(sys.executable).parent / "ray")

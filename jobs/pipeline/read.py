@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -28,12 +29,16 @@ Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
 def list_shards(roots: pa.Table, *, source: Source, ledger: Any) -> Iterator[pa.Table]:
     """Rows (root) -> rows (shard id, payload as JSON), one at a time, so that reading starts while listing goes on.
 
-    When the run is draining, no more are listed: a data set may have millions that nobody will read.
+    When the run is draining, no more are listed: a data set may have millions that nobody will read. Asked once a second,
+    since an answer takes longer than listing a shard.
     """
+    looked = time.monotonic()
     for root in roots["root"].to_pylist():
         for shard in source.shards(root):
-            if ray.get(ledger.is_draining.remote()):
-                return
+            if time.monotonic() - looked > 1:
+                if ray.get(ledger.is_draining.remote()):
+                    return
+                looked = time.monotonic()
             yield pa.table({"id": [shard.id], "payload": [json.dumps(shard.payload)]})
 
 
@@ -54,9 +59,10 @@ def read_chunks(
                 return
             limited: Sandbox | TimeLimit = Sandbox() if how is Reading.CAREFUL else TimeLimit()
             with limited:
-                chunk = decode_chunk(name, (image for _, image in numbered), preprocess, limited.decode)
+                decoded = decode_chunk(name, (image for _, image in numbered), preprocess, limited.decode).to_table()
             ledger.done_reading.remote(name)
-            yield chunk.to_table()
+            yield decoded
+            del decoded  # Ray has its copy, and the memory is free for the next chunk
         if wanted.passed_over:
             ledger.passed_over.remote(len(wanted.passed_over))
 
@@ -87,7 +93,7 @@ def chunk_name(shard: Shard, k: int) -> str:
 def decode_chunk(name: str, images: Iterable[EncodedImage], preprocess: Preprocess, decoder: Decode = decode) -> Chunk:
     """Decode up to CHUNK_IMAGES images as they arrive, each straight to its place; what fails is an error, not a gap."""
     began = time.process_time()
-    pixels = np.empty((CHUNK_IMAGES, *preprocess.shape), np.uint8)  # pages never written cost nothing
+    pixels = _room_for_pixels(preprocess.shape)
     ids: list[str] = []
     labels: list[int | None] = []
     errors: list[str | None] = []
@@ -104,3 +110,18 @@ def decode_chunk(name: str, images: Iterable[EncodedImage], preprocess: Preproce
         labels.append(image.label)
         errors.append(error)
     return Chunk(name, ids, labels, errors, pixels[:decoded], socket.gethostname(), time.process_time() - began)
+
+
+_last_room: list[np.ndarray] = []
+
+
+def _room_for_pixels(shape: tuple[int, int, int]) -> np.ndarray:
+    """Memory for a chunk's pixels, uint8 (CHUNK_IMAGES, *shape): the last chunk's again once nothing refers to that.
+
+    Fresh memory would cost a tenth of the decoding, since the kernel clears each page when it is first touched.
+    """
+    room = _last_room.pop() if _last_room else None
+    if room is None or room.shape[1:] != shape or sys.getrefcount(room) > 2:  # this name's and the call's own
+        room = np.empty((CHUNK_IMAGES, *shape), np.uint8)
+    _last_room.append(room)
+    return room

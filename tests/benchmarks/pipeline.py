@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.pipeline.decode import decode
-from jobs.placement import Placement
+from jobs.placement import Placement, decode_tasks
 from jobs.session import ray_session
 from tests.benchmarks.bench import interleave, report
 from tests.benchmarks.corpora import photo_folder, random_checkpoint
@@ -38,7 +38,9 @@ def decode_files(work: tuple[list[Path], Preprocess]) -> int:
 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
-    placement = Placement("simulated", actors=1, cpus=0, boards=0, decode_cpus=math.floor(cores / (cores + 1) * 1e4) / 1e4)
+    placement = Placement(
+        "simulated", actors=1, cpus=0, boards=0, decode_cpus=math.floor(cores / decode_tasks(cores) * 1e4) / 1e4
+    )
     with tempfile.TemporaryDirectory() as scratch:
         data = photo_folder(Path(scratch) / "data", IMAGES)
         model = random_checkpoint(Path(scratch) / "model", "tiny")

@@ -6,6 +6,8 @@ import itertools
 import tempfile
 from pathlib import Path
 
+import ray
+
 from jobs.ledger import open_ledger
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import open_source
@@ -45,4 +47,6 @@ def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = 
         committed = classify(
             chunks, request, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=120
         )
-        return sum(sum(table["images"].to_pylist()) for table in committed)
+        images = sum(sum(table["images"].to_pylist()) for table in committed)
+        ray.kill(ledger)  # it would live as long as this process, which is to run again
+        return images

@@ -196,7 +196,7 @@ class Rig:
             "RAY_TMPDIR": str(self.directory),
             "RAY_USAGE_STATS_ENABLED": "0",
             # As cluster/start-node.sh sets them.
-            "RAY_idle_worker_killing_time_threshold_ms": "60000",
+            "RAY_idle_worker_killing_time_threshold_ms": "600000",
             "RAY_grpc_client_keepalive_time_ms": "10000",
             "RAY_grpc_client_keepalive_timeout_ms": "20000",
         }
