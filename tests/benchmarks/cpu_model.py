@@ -101,6 +101,8 @@ def alternatives(checkpoint: Checkpoint, threads: int) -> dict[str, Callable[[],
     if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         measured["OpenVINO f32, 4 at a time"] = openvino("f32", piece=4, streams=threads)
         measured["torch eager bfloat16"] = eager_bfloat16(checkpoint, pixels, threads)
+        measured["as many FLOP of bfloat16 matrix product alone"] = products(checkpoint, threads, torch.bfloat16)
+    measured["as many FLOP of float32 matrix product alone"] = products(checkpoint, threads, torch.float32)
     return measured
 
 
@@ -113,6 +115,22 @@ def eager_bfloat16(checkpoint: Checkpoint, pixels: np.ndarray, threads: int) -> 
             for _ in range(threads):
                 normalised = torch.from_numpy(pixels).float() * scale + shift
                 model(pixel_values=normalised.permute(0, 3, 1, 2).bfloat16()).logits.argmax(1)
+        return BATCH * threads
+
+    return run
+
+
+def products(checkpoint: Checkpoint, threads: int, kind: torch.dtype) -> Callable[[], int]:
+    """The CPU's own bound: the forward pass's multiplications as nothing but products of the MLP's shape."""
+    config = checkpoint.config
+    rows, inner, columns = BATCH * 197, config.hidden_size, config.intermediate_size
+    left, right = torch.randn(rows, inner).to(kind), torch.randn(inner, columns).to(kind)
+    out = torch.empty(rows, columns, dtype=kind)
+    times = round(checkpoint.flops * BATCH / (2 * rows * inner * columns))
+
+    def run() -> int:
+        for _ in range(times * threads):
+            torch.mm(left, right, out=out)
         return BATCH * threads
 
     return run
