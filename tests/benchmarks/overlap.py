@@ -9,6 +9,7 @@ import functools
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,17 +60,18 @@ def busy(*, pauses: bool) -> tuple[int, float]:
     """The real stages on made-up chunks: images, and the device's active span in seconds from the predictions."""
     with tempfile.TemporaryDirectory() as out:
         chunks = shards().map_batches(functools.partial(make_chunks, images=CHUNK_IMAGES, pauses=pauses), **WHOLE, num_cpus=0.5)
-        identity = {"run_id": "overlap", "attempt": 1, "versions": {}}
-        for _ in classify(
+        ledger = open_ledger(out)
+        committed = classify(
             chunks,
             open_device,
             Predictions(out),
             placement=PLACEMENT,
-            identity=identity,
-            ledger=open_ledger(out),
+            identity={"run_id": "overlap", "attempt": 1, "versions": {}},
+            ledger=ledger,
             limit_seconds=30,
-        ):
-            pass
+        )
+        deque(committed, maxlen=0)
+        ray.kill(ledger)  # it would live as long as this process, which is to run again
         rows = pq.read_table(Path(out) / "predictions", columns=["started_at", "batch_seconds"])
     return rows.num_rows, _span(rows)
 
