@@ -1,4 +1,4 @@
-"""List shards, then read and decode them: rows of roots in, rows of shards, rows of chunks out."""
+"""Read and decode shards: rows of shards in, rows of chunks out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 
 from jobs.ledger import Reading
-from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk
+from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk, chunk_name
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.decode import DecodeError, decode
 from jobs.pipeline.sandbox import Sandbox, TimeLimit
@@ -24,22 +24,6 @@ from jobs.pipeline.sources import EncodedImage, Shard, Source
 from vit_actor.preprocess import Preprocess
 
 Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
-
-
-def list_shards(roots: pa.Table, *, source: Source, ledger: Any) -> Iterator[pa.Table]:
-    """Rows (root) -> rows (shard id, payload as JSON), one at a time, so that reading starts while listing goes on.
-
-    When the run is draining, no more are listed: a data set may have millions that nobody will read. Asked once a second,
-    since an answer takes longer than listing a shard.
-    """
-    looked = time.monotonic()
-    for root in roots["root"].to_pylist():
-        for shard in source.shards(root):
-            if time.monotonic() - looked > 1:
-                if ray.get(ledger.is_draining.remote()):
-                    return
-                looked = time.monotonic()
-            yield pa.table({"id": [shard.id], "payload": [json.dumps(shard.payload)]})
 
 
 def read_chunks(
@@ -83,11 +67,6 @@ class _Wanted:
             self.passed_over.add(ordinal)
             return False
         return True
-
-
-def chunk_name(shard: Shard, k: int) -> str:
-    """The name of a shard's k-th chunk; the same whenever and wherever the shard is read."""
-    return f"{shard.id}.{k:05d}"
 
 
 def decode_chunk(name: str, images: Iterable[EncodedImage], preprocess: Preprocess, decoder: Decode = decode) -> Chunk:

@@ -12,7 +12,8 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from jobs.pipeline.classify import Classifier
 from jobs.pipeline.commit import Predictions
-from jobs.pipeline.read import list_shards, read_chunks
+from jobs.pipeline.list import list_shards
+from jobs.pipeline.read import read_chunks
 from jobs.pipeline.sources import Source
 from jobs.placement import BOARDS, Placement
 from vit_actor.device import Device
@@ -49,9 +50,9 @@ def read(
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.1
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     roots = ray.data.from_items([{"root": root} for root in source.roots()])
-    shards = roots.map_batches(partial(list_shards, source=source, ledger=ledger), **WHOLE, num_cpus=0, compute=LISTERS)
-    settings = {"source": source, "preprocess": preprocess, "predictions": predictions, "ledger": ledger, "resume": resume}
-    return shards.map_batches(partial(read_chunks, **settings), **WHOLE, num_cpus=placement.decode_cpus)
+    common = {"source": source, "predictions": predictions, "ledger": ledger, "resume": resume}
+    shards = roots.map_batches(partial(list_shards, **common), **WHOLE, num_cpus=0, compute=LISTERS)
+    return shards.map_batches(partial(read_chunks, **common, preprocess=preprocess), **WHOLE, num_cpus=placement.decode_cpus)
 
 
 def classify(

@@ -177,11 +177,11 @@ def test_row_groups_with_no_wanted_row_are_not_read(tmp_path: Path) -> None:
 
 
 def test_many_files_are_listed_in_a_bounded_number_of_parts(tmp_path: Path) -> None:
-    for k in range(300):
-        written(tmp_path / f"{k:03d}.parquet", {"bytes": [b"x"]})
+    for k in range(1100):
+        written(tmp_path / f"{k:04d}.parquet", {"bytes": [b"x"]})
     source = opened(tmp_path)
     assert len(source.roots()) == 16
-    assert sorted(image.image_id for image in read_all(source)) == [f"{k:03d}.parquet#0" for k in range(300)]
+    assert sorted(image.image_id for image in read_all(source)) == [f"{k:04d}.parquet#0" for k in range(1100)]
 
 
 def test_a_large_row_group_is_read_page_by_page(tmp_path: Path) -> None:

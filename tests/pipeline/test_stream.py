@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from jobs.ledger import open_ledger
 from jobs.pipeline.commit import Predictions
@@ -26,7 +27,13 @@ PIXELS = Preprocess(32, 32, 2, scale=(1 / 127.5,) * 3, shift=(-1.0,) * 3)
 
 @dataclass(frozen=True)
 class SignedImages:
-    """A source of four shards of two images, whose ids say which process read them."""
+    """A source of four shards of two images, whose ids say which process read them.
+
+    readable: shards that may be read; reading another fails the run. counted: whether shards say how many images they have.
+    """
+
+    readable: frozenset[str] = frozenset("0123")
+    counted: bool = True
 
     def survey(self) -> Survey:
         return Survey(8, False, "")
@@ -35,36 +42,56 @@ class SignedImages:
         return [""]
 
     def shards(self, root: str) -> Iterator[Shard]:
-        return (Shard(f"{number}", {}) for number in range(4))
+        return (Shard(f"{number}", {}, 2 if self.counted else None) for number in range(4))
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-        return ((i, EncodedImage(f"{shard.id}/{i}/{os.getpid()}", None, jpeg(i))) for i in range(2))
+        if shard.id not in self.readable:
+            raise AssertionError(f"shard {shard.id} was read")
+        return ((i, EncodedImage(f"{shard.id}/{i}/{os.getpid()}", None, jpeg(i))) for i in range(2) if wanted(i))
 
 
 def open_device() -> SimulatedVit:
     return SimulatedVit(SimulatedTiming(compute=0.001, compile=0.0))
 
 
-def test_reading_stays_out_of_the_actors_even_where_both_ask_ray_for_the_same(
-    ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in ray_cluster.environment.items():
-        monkeypatch.setenv(name, value)
+def run(cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = False) -> tuple[int, int]:
+    """The stages over a source: how many images were classified, and how many an earlier run had committed."""
     placement = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
-    predictions = Predictions(str(tmp_path))
-    with ray_session(ray_cluster.address):
-        ledger = open_ledger(str(tmp_path))
-        chunks = read(
-            SignedImages(), preprocess=PIXELS, predictions=predictions, placement=placement, ledger=ledger, resume=False
-        )
+    predictions = Predictions(str(out))
+    with ray_session(cluster.address):
+        ledger = open_ledger(f"{out}-{resume}")  # of its own: a process keeps the first one's lock to its end
+        chunks = read(source, preprocess=PIXELS, predictions=predictions, placement=placement, ledger=ledger, resume=resume)
         identity = {"run_id": "run", "attempt": 1, "versions": {}}
         committed = classify(
             chunks, open_device, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=60
         )
-        assert sum(table["images"][0].as_py() for table in committed) == 8
+        images = sum(table["images"][0].as_py() for table in committed)
+        return images, ray.get(ledger.account.remote())["committed_before"]
+
+
+@pytest.fixture
+def cluster(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> RayCluster:
+    for name, value in ray_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    return ray_cluster
+
+
+def test_reading_stays_out_of_the_actors_even_where_both_ask_ray_for_the_same(cluster: RayCluster, tmp_path: Path) -> None:
+    assert run(cluster, SignedImages(), tmp_path) == (8, 0)
     rows = pq.read_table(tmp_path / "predictions", columns=["image_id", "mesh"]).to_pylist()
     readers = {row["image_id"].rpartition("/")[2] for row in rows}
     actors = {row["mesh"].rpartition("-")[2] for row in rows}  # host/cpu-<process>: these meshes have no boards
     assert len(rows) == 8
     assert len(actors) == 1
     assert not readers & actors
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_resume_decodes_only_what_is_not_committed_and_reads_no_shard_of_known_size_that_is(
+    cluster: RayCluster, tmp_path: Path, counted: bool
+) -> None:
+    run(cluster, SignedImages(counted=counted), tmp_path)
+    (tmp_path / "predictions" / "2.00000.parquet").unlink()
+    left = SignedImages(frozenset("2"), counted) if counted else SignedImages(counted=False)
+    assert run(cluster, left, tmp_path, resume=True) == (2, 6)
+    assert pq.read_table(tmp_path / "predictions").num_rows == 8

@@ -19,7 +19,8 @@ READ_AHEAD = 8
 def cut_shards(images: Iterable[tuple[str, int | None]], place: str, images_per_shard: int) -> Iterator[Shard]:
     """(path, label) in listing order -> shards of up to images_per_shard of them."""
     for position, part in enumerate(batched(images, images_per_shard)):
-        yield Shard(shard_id(place, position), {"paths": [path for path, _ in part], "labels": [label for _, label in part]})
+        payload = {"paths": [path for path, _ in part], "labels": [label for _, label in part]}
+        yield Shard(shard_id(place, position), payload, len(part))
 
 
 def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:

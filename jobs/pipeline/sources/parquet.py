@@ -64,7 +64,7 @@ class ParquetShards:
         for name in self.files.under(root):
             for shard in self._file_shards(name):
                 rows = sum(shard.payload["rows"])
-                yield shard if left is None or rows <= left else Shard(shard.id, {**shard.payload, "take": left})
+                yield shard if left is None or rows <= left else Shard(shard.id, {**shard.payload, "take": left}, left)
                 if left is not None and (left := left - rows) <= 0:
                     return
 
@@ -103,7 +103,7 @@ class ParquetShards:
             if total >= self.images_per_shard or (total and group == len(groups) - 1):
                 payload = {"file": name, "first_group": first_group, "first_row": first_row, "rows": rows}
                 payload["bytes"] = [size for _, size in groups[first_group : group + 1]]
-                yield Shard(shard_id(name, position), payload)
+                yield Shard(shard_id(name, position), payload, total)
                 first_group, first_row, position = group + 1, first_row + total, position + 1
 
     def _read_group(self, file: pq.ParquetFile, columns: Columns, group: int, prefix: str, row: int) -> Iterator[EncodedImage]:

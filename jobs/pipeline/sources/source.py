@@ -17,10 +17,12 @@ class Shard:
 
     id: unique in the data set, the same on every listing, and safe as a file name.
     payload: what the source needs to read it again; JSON.
+    images: how many it has; None where counting would mean reading it.
     """
 
     id: str
     payload: dict[str, Any]
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Source(Protocol):
 ROOTS = 16
 """Parts a data set is listed in: enough to hide a store's latency, few enough to be nothing beside the reading."""
 
-PLACES_PER_ROOT = 16
+PLACES_PER_ROOT = 64
 """Files or folders below which another listing task costs more than it saves; shards do not reach across roots."""
 
 

@@ -67,7 +67,7 @@ class TarShards:
                 yield Shard(shard_id(name, 0), {"file": name})
                 continue
             take = sum(1 for _ in islice(self._samples(name, lambda _: False), left))
-            yield Shard(shard_id(name, 0), {"file": name, "take": take})
+            yield Shard(shard_id(name, 0), {"file": name, "take": take}, take)
             left -= take
             if not left:
                 return
