@@ -136,7 +136,7 @@ def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey:
         raise JobFailed(f"{summary.images} of {survey.images} images have a row in {args.out}; add --resume to go on")
     manifest.end_attempt(args.out, "finished")
     print(summary_table(summary))
-    print(f"report: {os.path.join(args.out, 'report', 'index.html')}")
+    print(f"report: {os.path.join(args.out, 'report.html')}")
     allowed = args.max_errors if isinstance(args.max_errors, int) else int(args.max_errors * summary.images)
     if summary.errors > allowed:
         print(f"error: {summary.errors} images could not be read, more than --max-errors allows ({allowed})", file=sys.stderr)

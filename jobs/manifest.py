@@ -162,6 +162,8 @@ def _clear(out: str) -> None:
         for part in ("predictions", "report", "compared"):
             if filesystem.get_file_info(f"{path}/{part}").type == fs.FileType.Directory:
                 filesystem.delete_dir(f"{path}/{part}")
+        if filesystem.get_file_info(f"{path}/report.html").type == fs.FileType.File:
+            filesystem.delete_file(f"{path}/report.html")
 
 
 def _now() -> str:

@@ -140,13 +140,20 @@ class Reasons:
     """Error messages with how many images each cost, cut to the longest length that leaves at most MAX_REASONS of them.
 
     `length` indexes REASON_LENGTHS. Numbers read N, so that messages that differ in a size or address are one.
+    `first`: of each message's images the first by id, so that one can be looked at.
     """
 
     length: int = 0
     images: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, text: str, images: int, first: str) -> None:
+        self.images[text] += images
+        self.first[text] = min(first, self.first.get(text, first))
 
     def __iadd__(self, other: Reasons) -> Reasons:
-        self.images.update(other.images)
+        for text, images in other.images.items():
+            self.add(text, images, other.first[text])
         self.length = max(self.length, other.length)
         if other.images:
             self._shorten()
@@ -156,10 +163,10 @@ class Reasons:
         return self
 
     def _shorten(self) -> None:
-        shorter: Counter[str] = Counter()
+        shorter = Reasons()
         for text, images in self.images.items():
-            shorter[text[: REASON_LENGTHS[self.length]]] += images
-        self.images = shorter
+            shorter.add(text[: REASON_LENGTHS[self.length]], images, self.first[text])
+        self.images, self.first = shorter.images, shorter.first
 
 
 @dataclass
@@ -244,8 +251,10 @@ def count(table: pa.Table, metadata: FileMetadata) -> Counts:
         versions=set(metadata.versions.items()),
     )
     if counts.errors:
-        messages = table["error"].filter(pa.array(~classified)).to_pylist()
-        counts.reasons += Reasons(images=Counter(_reason(message) for message in messages))
+        failed, reasons = table.filter(pa.array(~classified)), Reasons()
+        for message, image_id in zip(failed["error"].to_pylist(), failed["image_id"].to_pylist(), strict=True):
+            reasons.add(_reason(message), 1, image_id)
+        counts.reasons += reasons
     _count_confidence(counts, table, label, prediction, metadata)
     _count_batches(counts, table, metadata)
     return counts

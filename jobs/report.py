@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         run_a, run_b = args.compare
         return compare_runs(run_a, run_b, args.out)
     print(summary_table(write_reports(args.out)))
-    print(f"report: {shown(args.out).rstrip('/')}/report/index.html")
+    print(f"report: {shown(args.out).rstrip('/')}/report.html")
     return 0
 
 
@@ -60,7 +60,7 @@ def compare_runs(run_a: str, run_b: str, out: str | None) -> int:
     a, b = read_run(run_a), read_run(run_b)
     out = out or f"{run_b.rstrip('/')}/compared/{a.summary.run_id}"
     print(comparison_table(compare(a, b, out)))
-    print(f"report: {shown(out).rstrip('/')}/index.html")
+    print(f"report: {shown(out).rstrip('/')}/comparison.html")
     return 0
 
 
@@ -71,7 +71,7 @@ def read_run(out: str) -> Run:
 
 
 def write_reports(out: str) -> Summary:
-    """Write `<out>/report/`: each table as Parquet, and index.html; returns the summary.
+    """Write `<out>/report/`, each table as Parquet, and `<out>/report.html`; returns the summary.
 
     Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order; the page
     also shows a few images where the data set can be read.
@@ -86,7 +86,7 @@ def write_reports(out: str) -> Summary:
     with storage_errors(out):
         for name, table in tables.items():
             write_table(filesystem, f"{path}/report/{name}.parquet", table)
-        write_atomically(filesystem, f"{path}/report/index.html", page(summary, tables, pictures).encode())
+        write_atomically(filesystem, f"{path}/report.html", page(summary, tables, pictures).encode())
     return summary
 
 

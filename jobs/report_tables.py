@@ -182,6 +182,7 @@ ERRORS = described(
     {
         "reason": (pa.string(), "why images could not be classified; numbers read N, long or too various texts are cut"),
         "images": (pa.int64(), f"images lost to it; the {MOST_FREQUENT_ERRORS} most frequent reasons"),
+        "example": (pa.string(), "of those, the first by image_id"),
     }
 )
 
@@ -395,7 +396,8 @@ def _batch_times(counts: Counts) -> pa.Table:
 
 def _errors(counts: Counts) -> pa.Table:
     most = sorted(counts.reasons.images.items(), key=lambda reason: (-reason[1], reason[0]))[:MOST_FREQUENT_ERRORS]
-    return pa.Table.from_pylist([{"reason": reason, "images": images} for reason, images in most], schema=ERRORS)
+    rows = [{"reason": reason, "images": images, "example": counts.reasons.first[reason]} for reason, images in most]
+    return pa.Table.from_pylist(rows, schema=ERRORS)
 
 
 def _faults(manifest: Manifest | None) -> pa.Table:

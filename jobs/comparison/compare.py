@@ -41,7 +41,7 @@ class Run:
 
 
 def compare(a: Run, b: Run, out: str) -> Comparison:
-    """Write comparison.parquet, flips.parquet, flips_per_class.parquet, only_in_one.parquet, settings.parquet and index.html
+    """Write comparison.parquet, flips.parquet, flips_per_class.parquet, only_in_one.parquet, settings.parquet and comparison.html
     to `out`.
 
     In memory are classes and names of files, never rows. Raises UserError for runs without a common image, and for runs
@@ -82,7 +82,7 @@ def compare(a: Run, b: Run, out: str) -> Comparison:
             for table in tables:
                 write_table(filesystem, f"{path}/{table}.parquet", tables[table])
             html = page(comparison, (shown(a.out), shown(b.out)), tables | {"flips": flips.first, "only_in_one": only.first})
-            write_atomically(filesystem, f"{path}/index.html", html.encode())
+            write_atomically(filesystem, f"{path}/comparison.html", html.encode())
     return comparison
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from jobs.report_page.colours import light
-from jobs.report_page.markup import clean, section, table
+from jobs.report_page.markup import clean, listing, section, table
 from jobs.report_page.plots import DASHED, WIDTH, svg
 from jobs.report_tables import Summary
 
@@ -24,8 +24,8 @@ def classes(summary: Summary, per_class: pa.Table) -> str:
         most = per_class.filter(pc.greater(per_class["predicted"], 0))
         most = most.sort_by([("predicted", "descending"), ("class", "ascending")])
         predicted = [(f"{row['class']}", row["name"], f"{row['predicted']:,}") for row in most.slice(0, LISTED).to_pylist()]
-        listing = _all(["#Class", "Name", "#Images"], predicted, len(most), "most often predicted first")
-        return section("Predicted classes", "The images have no labels, so there is no accuracy.", listing)
+        every = _all(["#Class", "Name", "#Images"], predicted, len(most), "most often predicted first")
+        return section("Predicted classes", "The images have no labels, so there is no accuracy.", every)
     seen = per_class.filter(pc.greater(per_class["images"], 0)).sort_by([("accuracy", "ascending"), ("class", "ascending")])
     note = f"Top-1 with 95% intervals, least accurate first; dashed: all images together, {summary.top1:.2%}."
     rows: list[tuple[str, ...]] = [
@@ -51,8 +51,7 @@ def classes(summary: Summary, per_class: pa.Table) -> str:
 
 def _all(header: list[str], rows: Sequence[tuple[str, ...]], classes: int, order: str) -> str:
     some = f"The first {len(rows):,} of {classes:,} classes" if classes > len(rows) else f"All {classes:,} classes with images"
-    listing = table(header, rows, f"{some}, {order}", kind="sortable")
-    return f'<div class="all" tabindex="0" role="region" aria-label="All classes">{listing}</div>'
+    return listing("All classes", table(header, rows, f"{some}, {order}", kind="sortable"))
 
 
 def _drawing(summary: Summary, seen: pa.Table) -> Figure:

@@ -13,9 +13,9 @@ LISTED = 15  # rows of either; the Parquet files have more
 def errors(summary: Summary, reasons: pa.Table) -> str:
     if not summary.errors:
         return section("Errors", "Every image was classified.")
-    rows = [(row["reason"] or "(various)", f"{row['images']:,}") for row in reasons.slice(0, LISTED).to_pylist()]
+    rows = [(row["reason"] or "(various)", f"{row['images']:,}", row["example"]) for row in reasons.slice(0, LISTED).to_pylist()]
     note = f"{summary.errors:,} images could not be classified; a labelled one counts as wrong. N stands for a number."
-    return section("Errors", note, table(["Reason", "#Images"], rows))
+    return section("Errors", note, table(["Reason", "#Images", "Such as"], rows))
 
 
 def faults(summary: Summary, met: pa.Table) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.report_page.markup import duration, milliseconds, text
+from jobs.report_page.markup import cards, duration, milliseconds
 from jobs.report_tables import Summary
 
 
@@ -27,16 +27,16 @@ def notices(summary: Summary) -> str:
     return "".join(found)
 
 
-def cards(summary: Summary) -> str:
-    cards = []
+def headline(summary: Summary) -> str:
+    facts: list[tuple[str, ...]] = []
     if summary.top1 is not None:
         for name, share, low, high, right in (
             ("Top-1 accuracy", summary.top1, summary.top1_low, summary.top1_high, summary.correct),
             ("Top-5 accuracy", summary.top5, summary.top5_low, summary.top5_high, summary.top5_correct),
         ):
-            cards.append((name, f"{share:.2%}", f"{low:.2%} to {high:.2%} (95%)", f"{right:,} of {summary.labelled:,} images"))
+            facts.append((name, f"{share:.2%}", f"{low:.2%} to {high:.2%} (95%)", f"{right:,} of {summary.labelled:,} images"))
     if summary.system_fps is not None:
-        cards.append(
+        facts.append(
             (
                 "Throughput, system",
                 f"{summary.system_fps:,.0f} FPS" if summary.system_fps >= 100 else f"{summary.system_fps:,.1f} FPS",
@@ -46,7 +46,7 @@ def cards(summary: Summary) -> str:
             )
         )
     if summary.inference_ms is not None:
-        cards.append(
+        facts.append(
             (
                 "Inference time",
                 f"{milliseconds(summary.inference_ms)} ms",
@@ -55,13 +55,8 @@ def cards(summary: Summary) -> str:
             )
         )
     lost = f"{summary.errors:,} with an error ({summary.errors / summary.images:.2%})" if summary.errors else "none with an error"
-    cards.append(("Images", f"{summary.images:,}", lost, f"{summary.labelled:,} labelled"))
+    facts.append(("Images", f"{summary.images:,}", lost, f"{summary.labelled:,} labelled"))
     if summary.compile_seconds is not None:
         resumed = f"run in {summary.attempts} attempts" if summary.attempts > 1 else ""
-        cards.append(("Compile time", f"{summary.compile_seconds:,.2f} s", "initial, the slowest device's", resumed))
-    return f'<div class="cards">{"".join(_card(*card) for card in cards)}</div>'
-
-
-def _card(name: str, value: str, *notes: str) -> str:
-    lines = "".join(f"<p>{text(note)}</p>" for note in notes if note)
-    return f'<div class="card"><span>{text(name)}</span><b>{text(value)}</b>{lines}</div>'
+        facts.append(("Compile time", f"{summary.compile_seconds:,.2f} s", "initial, the slowest device's", resumed))
+    return cards(facts)

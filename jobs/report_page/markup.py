@@ -30,6 +30,20 @@ def table(header: list[str], rows: Iterable[tuple[Any, ...]], caption: str = "",
     return f"{opening}{named}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
+def listing(title: str, table: str) -> str:
+    """A long table in a frame of its own to scroll."""
+    return f'<div class="all" tabindex="0" role="region" aria-label="{text(title)}">{table}</div>'
+
+
+def cards(facts: Iterable[tuple[str, ...]]) -> str:
+    """Headline numbers, each a name, a value and lines about it."""
+    shown = []
+    for name, value, *notes in facts:
+        lines = "".join(f"<p>{text(note)}</p>" for note in notes if note)
+        shown.append(f'<div class="card"><span>{text(name)}</span><b>{text(value)}</b>{lines}</div>')
+    return f'<div class="cards">{"".join(shown)}</div>'
+
+
 def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:,.1f} s"

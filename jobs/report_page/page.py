@@ -1,12 +1,9 @@
-"""One self-contained HTML page from the report's tables: it asks for nothing from elsewhere, and runs no script but its own."""
+"""The page of a run, from the report's tables: what to know first, then one section a question."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,22 +11,17 @@ import pyarrow.compute as pc
 from jobs.report_page.batch_times import batch_times
 from jobs.report_page.calibration import calibration
 from jobs.report_page.classes import classes
-from jobs.report_page.colours import variables
 from jobs.report_page.confused import confused
+from jobs.report_page.document import document
 from jobs.report_page.failures import errors, faults
-from jobs.report_page.headline import cards, notices
-from jobs.report_page.markup import section, table, text
+from jobs.report_page.headline import headline, notices
+from jobs.report_page.markup import section, table
 from jobs.report_page.plots import drawing
 from jobs.report_page.throughput import throughput
 from jobs.report_page.time_spent import time_spent
 from jobs.report_tables import Summary
 
 LISTED_DEVICES = 15
-
-STYLE = variables() + Path(__file__).with_name("page.css").read_text()
-SCRIPT = Path(__file__).with_name("page.js").read_text()
-_ITS_OWN = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{_ITS_OWN}'"
 
 
 def page(summary: Summary, tables: dict[str, pa.Table], thumbnails: Mapping[str, bytes]) -> str:
@@ -42,7 +34,7 @@ def page(summary: Summary, tables: dict[str, pa.Table], thumbnails: Mapping[str,
     with drawing():
         sections = [
             notices(summary),
-            cards(summary),
+            headline(summary),
             throughput(tables["throughput"], tables["faults"]),
             time_spent(tables["meshes"]),
             classes(summary, tables["per_class"]),
@@ -53,18 +45,7 @@ def page(summary: Summary, tables: dict[str, pa.Table], thumbnails: Mapping[str,
             faults(summary, tables["faults"]),
             _config(summary),
         ]
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>",
-            f"<h1>{text(title)}</h1>",
-            f'<p class="quiet">{text(" · ".join(fact for fact in facts if fact))}</p>',
-            *filter(None, sections),
-            f"</main><script>{SCRIPT}</script></body></html>\n",
-        ]
-    )
+    return document(title, title, [" · ".join(fact for fact in facts if fact)], sections)
 
 
 def _config(summary: Summary) -> str:

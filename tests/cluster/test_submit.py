@@ -80,7 +80,7 @@ def test_a_job_runs_to_its_report_and_its_log_arrives(server: JobServer, tmp_pat
     done = server.submit("jobs.imagenet", *sample, "--out", str(tmp_path / "out"))
     assert done.code == 0, done.output
     assert "top-1" in done.stdout
-    assert (tmp_path / "out/report/index.html").is_file()
+    assert (tmp_path / "out/report.html").is_file()
 
 
 def test_a_job_that_a_user_got_wrong_ends_with_its_own_code_and_line(server: JobServer) -> None:

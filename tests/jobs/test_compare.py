@@ -108,7 +108,7 @@ def test_without_labels_only_agreement_is_compared(tmp_path: Path) -> None:
     c = compared(a_run(tmp_path / "a", bare[0], "run-1"), a_run(tmp_path / "b", bare[1], "run-2"), tmp_path / "out")
     assert (c.flips, c.labelled, c.top1_a, c.difference, c.p_value) == (6, 0, None, None, None)
     assert c.verdict == "answers differ on 6 of 7 images; no labels, so no accuracy to compare"
-    assert "have no labels" in (tmp_path / "out" / "index.html").read_text()
+    assert "have no labels" in (tmp_path / "out" / "comparison.html").read_text()
 
 
 def test_labels_of_one_run_serve_both_and_conflicting_ones_are_left_out_of_the_accuracy(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_differs_in_configuration_versions_and_devices_is_listed(tmp_path: 
     }
     assert (c.simulated_a, c.simulated_b) == (False, True)
     assert "simulated   run B:" in comparison_table(c)
-    assert "<b>SIMULATED</b> — no accelerator ran in run B." in (tmp_path / "out" / "index.html").read_text()
+    assert "<b>SIMULATED</b> — no accelerator ran in run B." in (tmp_path / "out" / "comparison.html").read_text()
 
 
 def test_times_are_compared_as_ratios(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_pat
     for name in ("comparison", *schemas):
         for each in pq.read_schema(tmp_path / "out" / f"{name}.parquet"):
             assert len(each.metadata[b"description"]) > 5, f"{name}.{each.name}"
-    html = (tmp_path / "out" / "index.html").read_text()
+    html = (tmp_path / "out" / "comparison.html").read_text()
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(&quot;1&quot;)" in html
     assert not re.search(r"<(link|iframe)|https?://|url\(", html)
@@ -231,4 +231,4 @@ def test_two_real_runs_compare_beside_the_second(
     assert len(printed) <= 10
     assert printed[-2].startswith(f"answers differ on {len(flipped)} of 500 images; accuracy -")
     assert printed[-2].endswith("McNemar p < 0.0001; 0 images only in A, 3 only in B")
-    assert printed[-1] == f"report: {out}/index.html"
+    assert printed[-1] == f"report: {out}/comparison.html"

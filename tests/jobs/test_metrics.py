@@ -181,8 +181,10 @@ def test_batches_in_flight_together_from_two_files_end_one_after_the_other() -> 
 
 def test_messages_that_differ_in_numbers_or_addresses_are_one_reason() -> None:
     messages = ["truncated (12 of 900 bytes)", "truncated (7 of 1024 bytes)", "cannot identify <BytesIO at 0x7f3a>"]
-    reasons = count(table([row(0, None, error=message) for message in messages]), metadata()).reasons
+    rows = [row(0, None, error=message, image_id=f"{9 - i}.jpg") for i, message in enumerate(messages)]
+    reasons = count(table(rows), metadata()).reasons
     assert reasons.images == {"truncated (N of N bytes)": 2, "cannot identify <BytesIO at N>": 1}
+    assert reasons.first == {"truncated (N of N bytes)": "8.jpg", "cannot identify <BytesIO at N>": "7.jpg"}
 
 
 @given(trials=st.integers(1, 10**9), share=st.floats(0, 1))

@@ -53,7 +53,7 @@ def read(out: Path, name: str) -> list[dict]:
 
 
 def page(out: Path) -> str:
-    return (out / "report" / "index.html").read_text()
+    return (out / "report.html").read_text()
 
 
 def drawings(html: str) -> list[ElementTree.Element]:
@@ -76,7 +76,10 @@ def test_accuracy_is_over_labelled_images_and_an_error_is_wrong(tmp_path: Path) 
     assert (one["images"], one["errors"], one["accuracy"], one["confused_with"]) == (2, 1, 0.5, None)
     assert read(tmp_path, "per_class")[9]["accuracy"] is None
     assert [(r["label"], r["prediction"], r["count"]) for r in read(tmp_path, "confusion")] == [(0, 0, 2), (0, 1, 1), (1, 1, 1)]
-    assert read(tmp_path, "errors") == [{"reason": "empty file", "images": 1}, {"reason": "truncated file", "images": 1}]
+    assert read(tmp_path, "errors") == [
+        {"reason": "empty file", "images": 1, "example": "None/0-0.0.jpg"},
+        {"reason": "truncated file", "images": 1, "example": "1/0-0.0.jpg"},
+    ]
     assert "7 of 9 images so far" in page(tmp_path)
 
 
@@ -170,9 +173,9 @@ def test_the_report_is_the_same_bytes_whatever_the_order_and_names_of_the_files(
         write_manifest(tmp_path / out)
         write_reports(str(tmp_path / out))
     names = sorted(file.name for file in (tmp_path / "one" / "report").iterdir())
-    assert names == sorted(["index.html", *(f"{name}.parquet" for name in TABLES)])
-    for name in names:
-        assert (tmp_path / "one" / "report" / name).read_bytes() == (tmp_path / "two" / "report" / name).read_bytes(), name
+    assert names == sorted(f"{name}.parquet" for name in TABLES)
+    for name in ["report.html", *(f"report/{name}" for name in names)]:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
 def test_the_numbers_do_not_need_the_manifest(tmp_path: Path, steady: tuple[Path, Summary]) -> None:
@@ -194,7 +197,7 @@ def test_a_report_on_a_remote_filesystem_equals_the_local_one(steady: tuple[Path
     memory.put(str(out / "predictions"), "/report-test/predictions", recursive=True)
     try:
         assert write_reports("memory://report-test") == local
-        assert memory.cat("/report-test/report/index.html") == (out / "report" / "index.html").read_bytes()
+        assert memory.cat("/report-test/report.html") == (out / "report.html").read_bytes()
     finally:
         memory.rm("/report-test", recursive=True)
 
@@ -235,7 +238,7 @@ def test_the_command_prints_the_summary_and_where_the_page_is(tmp_path: Path, ca
     printed = capsys.readouterr().out
     assert re.search(r"^images +192, \d+ with an error$", printed, re.MULTILINE)
     assert re.search(r"^top-1 +\d\d\.\d\d%  \(95% interval \d\d\.\d\d% to \d\d\.\d\d%\)$", printed, re.MULTILINE)
-    assert f"report: {tmp_path}/report/index.html\n" in printed
+    assert f"report: {tmp_path}/report.html\n" in printed
 
 
 @pytest.mark.parametrize(
