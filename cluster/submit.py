@@ -53,7 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable(logging.WARNING)  # or Ray tells at length which files it does not upload
     entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
     # The server's copy of this directory is cached by its content: a second job uploads nothing.
-    job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(PROJECT)})
+    try:
+        job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(PROJECT)})
+    except RuntimeError as error:  # what the server answers instead of taking the job
+        reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"--address {args.address}: the job server did not take the job: {reason}") from None
     hints = f"ray job logs --follow {job}   or   ray job stop {job}"
     print(f"{job}: {entrypoint}", file=sys.stderr)
     if args.detach:

@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -172,3 +174,29 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
     assert done.code == 2
     assert "no job server answers" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+class Unready(BaseHTTPRequestHandler):
+    """Answers as the job server of a head whose agent is not up yet."""
+
+    def do_GET(self) -> None:
+        self.answer(200, b'{"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""}')
+
+    def do_POST(self) -> None:
+        self.answer(500, b"No available agent to submit job, please try again later.")
+
+    def answer(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_job_that_the_server_does_not_take_is_told_in_one_line() -> None:
+    with HTTPServer(("127.0.0.1", 0), Unready) as unready:
+        Thread(target=unready.serve_forever, daemon=True).start()
+        done = run_module("cluster.submit", "--address", f"http://127.0.0.1:{unready.server_port}", "jobs.imagenet")
+        unready.shutdown()
+    assert done.code == 2, done.output
+    assert "No available agent to submit job, please try again later" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: --address")
+    assert "Traceback" not in done.stderr

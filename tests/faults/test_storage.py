@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,26 @@ def small_disk(at: Path, size: str) -> Iterator[Path]:
         yield at
     finally:
         subprocess.run(["umount", "-l", str(at)], check=True, timeout=20)
+
+
+@contextmanager
+def neighbour(cluster: RayCluster, *, megabytes: int) -> Iterator[None]:
+    """Another program that keeps so much in the cluster's object store."""
+    lines = [
+        "import numpy as np, ray",
+        f"ray.init('{cluster.address}', log_to_driver=False)",
+        f"kept = [ray.put(np.zeros(10**7, np.uint8)) for _ in range({megabytes // 10})]",
+        "print('full', flush=True)",
+        "input()",
+    ]
+    line = [sys.executable, "-c", "\n".join(lines)]
+    with subprocess.Popen(
+        line, env=cluster.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "full\n"
+        yield
+        program.communicate("\n")
 
 
 def remount(at: Path, option: str) -> None:
@@ -137,7 +158,7 @@ def test_a_shard_that_becomes_another_before_it_is_read_ends_the_job_and_only_a_
 
 
 @pytest.mark.slow
-def test_chunks_that_do_not_fit_into_the_object_store_wait_on_disk_and_come_out_right(tmp_path: Path) -> None:
+def test_a_full_object_store_spills_to_disk_and_costs_no_row(tmp_path: Path) -> None:
     data = write_shards(tmp_path / "data", 8, images=512)
     spilled = tmp_path / "spilled"
     small = [
@@ -146,11 +167,11 @@ def test_chunks_that_do_not_fit_into_the_object_store_wait_on_disk_and_come_out_
         "--object-store-memory=200000000",
         f"--object-spilling-directory={spilled}",
     ]
-    with ray_head(tmp_path / "home", *small) as cluster:
-        job = Job.start(cluster, data, tmp_path / "out", "compute=400ms")
-        job.wait_until(lambda: any(file.is_file() for file in spilled.rglob("*")))
-        done = job.end()
+    with ray_head(tmp_path / "home", *small) as cluster, neighbour(cluster, megabytes=190):
+        done = run(cluster, data, tmp_path / "out", "compute=100ms")
         assert done.code == 0, done.output
+        assert any(file.is_file() for file in spilled.rglob("*"))
+    with ray_head(tmp_path / "home", "--num-cpus=2", '--resources={"TTNPU": 4}') as cluster:
         with_room = run(cluster, data, tmp_path / "expected")
         assert with_room.code == 0, with_room.output
     assert answers(tmp_path / "out") == answers(tmp_path / "expected")

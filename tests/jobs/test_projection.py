@@ -70,9 +70,8 @@ def test_it_agrees_with_measured_runs_on_1_2_and_4_meshes_to_a_tenth(mesh_cluste
                 "simulated", checkpoint.name, checkpoint.path, checkpoint.digest, 10, BATCH, 1, "auto", f"compute={compute}s"
             )
             out = tmp_path / f"{meshes}-{compute}"
-            sample = through_pipeline(
-                source, checkpoint, request, placement=Placement("simulated", meshes, 0.5, 4, 1.0), out=str(out)
-            )
+            placement = Placement("simulated", meshes, 0.5, 4, 1.0)
+            sample = through_pipeline(source, checkpoint, request, images=limit, placement=placement, out=str(out))
             if compute == COMPUTE:
                 measured[meshes] = steady_fps(out)
                 alone = alone or sample
