@@ -98,6 +98,7 @@ class Ledger:
         self._events: list[dict[str, Any]] = []
         self._committed_before = 0
         self._draining = False
+        self._let_go = False
 
     def arrive(self, mesh: str, node: str) -> None:
         """An actor has opened its device, on the node with this Ray id."""
@@ -106,6 +107,14 @@ class Ledger:
         if self._meshes[mesh] > 1:
             self._counts["restarts"] += 1
             self.note("restart", mesh, "the actor on this mesh was replaced")
+
+    def let_go(self) -> None:
+        """Ray Data has ended an actor without need, which it does when no chunk waits for one."""
+        self._let_go = True
+
+    def has_let_go(self) -> bool:
+        """Whether another actor would open a mesh for nothing."""
+        return self._let_go
 
     def begin_reading(self, chunk: str) -> Reading:
         """A chunk is about to be decoded."""

@@ -85,6 +85,13 @@ def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
                 head.wait(3)
 
 
+@pytest.fixture(scope="session")
+def mesh_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """One host with the boards of four meshes."""
+    with ray_head(tmp_path_factory.mktemp("mesh-home"), "--num-cpus=4", '--resources={"TTNPU": 16}') as cluster:
+        yield cluster
+
+
 @dataclass(frozen=True)
 class Finished:
     code: int

@@ -112,11 +112,11 @@ class Troublemaker(threading.Thread):
         return ""
 
 
-def kill_driver(job: Job) -> None:
-    """SIGKILL for a command on the rig: not for nsenter, which waits for it."""
+def kill_driver(job: Job, how: signal.Signals = signal.SIGKILL) -> None:
+    """A signal for a command on the rig: not for nsenter, which waits for it."""
     for child in Path(f"/proc/{job.process.pid}/task/{job.process.pid}/children").read_text().split():
         with suppress(ProcessLookupError):
-            os.kill(int(child), signal.SIGKILL)
+            os.kill(int(child), how)
 
 
 def head_memory(rig: Rig) -> int:

@@ -8,12 +8,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 
 from jobs.ledger import Care
 from jobs.pipeline.chunk import Chunk
@@ -25,6 +27,9 @@ from jobs.pipeline.schema import PREDICTIONS
 from vit_actor.actor import DeviceThread
 from vit_actor.device import BatchResult, Device
 from vit_actor.errors import DeviceError, UserError
+
+LET_GO_SECONDS = 5.0
+"""For the ledger to hear that an actor goes."""
 
 
 class Classifier:
@@ -50,34 +55,46 @@ class Classifier:
     ) -> None:
         # The device's thread must not wait 5 ms, half a batch, whenever another thread has the interpreter.
         sys.setswitchinterval(0.5e-3)
+        self._device_thread = partial(DeviceThread, open_device, limit_seconds=limit_seconds)
         self._predictions = predictions
         self._ledger = ledger
         self._host = socket.gethostname()
         self._mesh = mesh_name(self._host)
         self._log = EventLog(run_id=identity["run_id"], mesh=self._mesh)
-        try:
-            self._device = DeviceThread(open_device, limit_seconds=limit_seconds)
-        except Exception as error:
-            self._log.warning("mesh did not open", error=str(error))
-            raise
         self._batches = itertools.count()
         self._calls = _Calls()
-        ray.get(ledger.arrive.remote(self._mesh, ray.get_runtime_context().get_node_id()))
-        self._identity = {
-            **identity,
-            "mesh": self._mesh,
-            "description": self._device.description,
-            "batch_size": self._device.batch_size,
-            "compile_seconds": self._device.compile_seconds,
-        }
-        self._metrics = MeshMetrics(self._device, run_id=identity["run_id"], mesh=self._mesh)
-        again = ray.get_runtime_context().was_current_actor_reconstructed
-        self._log.info("mesh opened", restart=again, description=self._device.description)
-        leave_when_drained(self._calls.alone, self._log)
+        self._identity = {**identity, "mesh": self._mesh}
+        self._opening = threading.Lock()
+        # An actor that waited for boards in case some join gets those that the run has just let go of: it is not to open them.
+        if not ray.get(ledger.has_let_go.remote()):
+            self._open()
+
+    def _open(self) -> None:
+        """Open the device, where it is not open."""
+        with self._opening:
+            if hasattr(self, "_metrics"):
+                return
+            try:
+                self._device = self._device_thread()
+            except Exception as error:
+                self._log.warning("mesh did not open", error=str(error))
+                raise
+            ray.get(self._ledger.arrive.remote(self._mesh, ray.get_runtime_context().get_node_id()))
+            self._identity |= {
+                "description": self._device.description,
+                "batch_size": self._device.batch_size,
+                "compile_seconds": self._device.compile_seconds,
+            }
+            self._metrics = MeshMetrics(self._device, run_id=self._identity["run_id"], mesh=self._mesh)
+            again = ray.get_runtime_context().was_current_actor_reconstructed
+            self._log.info("mesh opened", restart=again, description=self._device.description)
+            leave_when_drained(self._calls.alone, self._log)
 
     def __del__(self) -> None:
         """Release the boards when the run has no more chunks: Ray Data then lets go of this object, before the actor exits."""
         if hasattr(self, "_metrics"):  # else it never opened
+            with suppress(RayError):  # the driver may be gone
+                ray.get(self._ledger.let_go.remote(), timeout=LET_GO_SECONDS)
             self._device.close()
             self._log.info("mesh closed")
 
@@ -86,6 +103,7 @@ class Classifier:
 
         When the run is draining, chunks that are not on the device yet are left alone: decoded ones may be minutes of work.
         """
+        self._open()
         chunk = Chunk.from_table(table)
         care = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
         if care == "stop":

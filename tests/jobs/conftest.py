@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobs.command import run
-from tests.conftest import ROOT, Finished, RayCluster, ray_head, run_module
+from tests.conftest import ROOT, Finished, RayCluster, run_module
 
 SAMPLE = ROOT / "jobs" / "sample" / "images"
 MODEL = ROOT / "jobs" / "sample" / "model"
@@ -59,10 +59,3 @@ def simulated_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFact
     done = imagenet(ray_cluster, "--data", str(data), "--out", str(out), *timing)
     assert done.code == 0, done.output
     return out, done
-
-
-@pytest.fixture(scope="session")
-def mesh_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """One host with the boards of four meshes."""
-    with ray_head(tmp_path_factory.mktemp("mesh-home"), "--num-cpus=4", '--resources={"TTNPU": 16}') as cluster:
-        yield cluster

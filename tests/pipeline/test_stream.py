@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
 
 from jobs.ledger import open_ledger
+from jobs.pipeline.chunk import Chunk
+from jobs.pipeline.classify import Classifier
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import EncodedImage, Shard, Survey
 from jobs.pipeline.stream import classify, read
@@ -95,3 +98,31 @@ def test_a_resume_decodes_only_what_is_not_committed_and_reads_no_shard_of_known
     left = SignedImages(frozenset("2"), counted) if counted else SignedImages(counted=False)
     assert run(cluster, left, tmp_path, resume=True) == (2, 6)
     assert pq.read_table(tmp_path / "predictions").num_rows == 8
+
+
+def test_an_actor_that_gets_boards_when_the_run_lets_go_of_them_opens_them_only_for_a_chunk(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    opened = tmp_path / "opened"
+
+    def noted() -> SimulatedVit:
+        with opened.open("a") as log:
+            log.write(f"{os.getpid()}\n")
+        return open_device()
+
+    placement = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
+    predictions = Predictions(str(tmp_path / "out"))
+    identity = {"run_id": "run", "attempt": 1, "versions": {}}
+    with ray_session(cluster.address):
+        ledger = open_ledger(str(tmp_path / "out"))
+        chunks = read(
+            SignedImages(), preprocess=PIXELS, predictions=predictions, placement=placement, ledger=ledger, resume=False
+        )
+        list(classify(chunks, noted, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=60))
+        late = ray.remote(Classifier).remote(noted, predictions, identity, ledger, 60)
+        ray.get(late.__ray_ready__.remote())
+        assert len(opened.read_text().split()) == 1
+
+        chunk = Chunk("late", ["late.jpg"], [None], [None], np.zeros((1, 32, 32, 3), np.uint8))
+        assert ray.get(late.__call__.remote(chunk.to_table()))["images"].to_pylist() == [1]
+        assert len(opened.read_text().split()) == 2
