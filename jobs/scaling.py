@@ -120,7 +120,9 @@ def interleave(measure: Measure, sizes: list[int], total: int, rounds: int) -> d
     for number in range(rounds):
         for (n, work), done in measured.items():
             done.append(measure(n, work, number))
-            print(f"round {number + 1}, {n} meshes: {done[-1].fps:,.1f} images/s", file=sys.stderr, flush=True)
+            print(
+                f"round {number + 1}, {n} mesh{'es' if n > 1 else ''}: {done[-1].fps:,.1f} images/s", file=sys.stderr, flush=True
+            )
     return {key: measured[case] for key, case in asked.items()}
 
 

@@ -55,7 +55,7 @@ def _figure(table: pa.Table) -> Figure:
     many = sizes[-1] > 8
     fps.set(ylabel="images per second, whole system", yscale="log" if many else "linear")
     if not many:
-        fps.set_ylim(0)
+        fps.set_ylim(0, 1.25 * max(row["fps_high"] for row in rows))  # room for the legend above a single size
     fps.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     efficiency.set(ylabel="efficiency: FPS of N / (N x FPS of 1)", ylim=(0, max(1.1, *(1.05 * r["efficiency"] for r in rows))))
     efficiency.yaxis.set_major_formatter(PercentFormatter(1))

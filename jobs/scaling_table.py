@@ -70,7 +70,7 @@ def verdict(table: pa.Table) -> str:
     parts = ("device", "host_loop", "decode_cores", "driver", "network", "object_store")
     unused = {"host_loop"} if last["host_loop"] is None else {"decode_cores", "network", "object_store"}
     shown = ", ".join(f"{part.replace('_', ' ')} {_percent(last[part])}" for part in parts if part not in unused)
-    return f"bound with {last['meshes']} meshes: {last['bound']} (busy: {shown})"
+    return f"bound with {last['meshes']} mesh{'es' if last['meshes'] > 1 else ''}: {last['bound']} (busy: {shown})"
 
 
 def shortcoming(table: pa.Table) -> str:

@@ -55,7 +55,7 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
 def test_a_second_job_on_a_running_output_is_refused_and_sigterm_ends_the_first_resumable(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
-    job = Job.start(meshes, data, tmp_path, "compute=3s")
+    job = Job.start(meshes, data, tmp_path, "compute=2s")
     job.wait_until((tmp_path / "manifest.json").exists)
     second = run(meshes, data, tmp_path, "compute=1ms", "--resume")
     assert second.code == 2, second.output

@@ -89,19 +89,20 @@ def test_unreadable_images_cost_a_row_each_and_too_many_the_exit_code(ray_cluste
     (data / "7" / "empty.jpeg").write_bytes(b"")
     (data / "7" / "cut.jpeg").write_bytes(good[0].read_bytes()[:400])
     (data / "7" / "text.jpeg").write_text("not an image")
-    done = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out"))
+    command = ["--data", str(data), "--device", "simulated"]
+    done = imagenet(ray_cluster, *command, "--out", str(tmp_path / "out"))
     assert done.code == 3, done.output
     got = rows(tmp_path / "out")
     assert len(got) == 8
     assert {Path(image).name for image, row in got.items() if row["error"]} == {"empty.jpeg", "cut.jpeg", "text.jpeg"}
     assert all(row["prediction"] is None and row["correct"] is False for row in got.values() if row["error"])
     assert (tmp_path / "out" / "report" / "summary.parquet").exists()
-    allowed = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out2"), "--max-errors", "3")
+    allowed = imagenet(ray_cluster, *command, "--out", str(tmp_path / "out2"), "--max-errors", "3")
     assert allowed.code == 0, allowed.output
 
 
 def test_limit_takes_the_first_images_and_the_last_partial_batch_counts(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(tmp_path), "--limit", "77")
+    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(tmp_path), "--limit", "77", "--device", "simulated")
     assert done.code == 0, done.output
     names = sorted(str(path.relative_to(SAMPLE)) for path in SAMPLE.rglob("*.jpeg"))
     assert sorted(rows(tmp_path)) == names[:77]
@@ -112,7 +113,7 @@ def test_unlabelled_images_get_predictions_and_no_accuracy(ray_cluster: RayClust
     data.mkdir()
     for digit in range(10):
         shutil.copy(sorted((SAMPLE / str(digit)).iterdir())[0], data / f"{digit}.jpeg")
-    done = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out"))
+    done = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out"), "--device", "simulated")
     assert done.code == 0, done.output
     got = rows(tmp_path / "out")
     assert len(got) == 10

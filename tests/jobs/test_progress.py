@@ -102,7 +102,7 @@ def test_on_a_terminal_one_line_is_rewritten_and_a_resume_counts_what_was_there(
     manifest["attempts"][-1]["state"] = "stopped"
     (out / "manifest.json").write_text(json.dumps(manifest))
 
-    line = command(data, out, "compute=5s", "--address", ray_cluster.address, "--meshes=1", "--resume")
+    line = command(data, out, "compute=3s", "--address", ray_cluster.address, "--meshes=1", "--resume")
     shown = on_a_terminal([sys.executable, *line], ray_cluster.environment)
 
     lines = [text for text in shown.split("\r") if " images, " in text]
