@@ -23,7 +23,8 @@ from jobs.metrics import COLUMNS, Counts, FileMetadata, count
 from jobs.pipeline.storage import open_storage, parquet_files, shown, storage_errors, write_atomically, write_table
 from jobs.report_page.page import page
 from jobs.report_page.thumbnails import thumbnails
-from jobs.report_tables import Summary, report_tables, summarise
+from jobs.report_schema import Summary
+from jobs.report_tables import report_tables, summarise
 from vit_actor.errors import UserError
 
 READERS = 8  # files in flight: hides an object store's latency

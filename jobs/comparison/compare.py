@@ -22,7 +22,7 @@ from jobs.comparison.tables import (
 )
 from jobs.manifest import Manifest
 from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically, write_table
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 from vit_actor.errors import UserError
 
 

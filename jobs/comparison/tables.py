@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from jobs.columns import described
 from jobs.comparison.mcnemar import difference_interval, mcnemar
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 
 LOST, GAINED, STILL_WRONG, UNLABELLED = "right to wrong", "wrong to right", "wrong to wrong", "no label"
 

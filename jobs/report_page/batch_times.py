@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from jobs.report_page.colours import light
 from jobs.report_page.markup import section
 from jobs.report_page.plots import DASHED, WIDTH, svg
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 
 
 def batch_times(summary: Summary, times: pa.Table) -> str:

@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from jobs.report_page.colours import light
 from jobs.report_page.markup import section, table
 from jobs.report_page.plots import DASHED, WIDTH, svg
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 
 
 def calibration(summary: Summary, bins: pa.Table) -> str:

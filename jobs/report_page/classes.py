@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from jobs.report_page.colours import light
 from jobs.report_page.markup import clean, listing, section, table
 from jobs.report_page.plots import DASHED, WIDTH, svg
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 
 NAMED = 30  # more classes than this are drawn as a curve
 LISTED = 2000  # classes of the table; more would make the page slow, and per_class.parquet has all

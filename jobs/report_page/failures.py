@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from jobs.report_page.markup import section, table
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 
 LISTED = 15  # rows of either; the Parquet files have more
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.report_page.markup import cards, duration, milliseconds
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 
 
 def notices(summary: Summary) -> str:

@@ -19,7 +19,7 @@ from jobs.report_page.markup import section, table
 from jobs.report_page.plots import drawing
 from jobs.report_page.throughput import throughput
 from jobs.report_page.time_spent import time_spent
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 
 LISTED_DEVICES = 15
 

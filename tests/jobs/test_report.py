@@ -21,7 +21,7 @@ from PIL import Image
 from jobs.command import run
 from jobs.pipeline.sources import open_source
 from jobs.report import main, summary_table, write_reports
-from jobs.report_tables import Summary
+from jobs.report_schema import Summary
 from tests.jobs.prediction_files import START, chunk, metadata, row, write_file, write_manifest
 from vit_actor.errors import UserError
 
