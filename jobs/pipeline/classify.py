@@ -65,6 +65,7 @@ class Classifier:
         self._calls = _Calls()
         self._identity = {**identity, "mesh": self._mesh}
         self._opening = threading.Lock()
+        self._losing = threading.Lock()
         # An actor that waited for boards in case some join gets those that the run has just let go of: it is not to open them.
         if not ray.get(ledger.has_let_go.remote()):
             self._open()
@@ -117,9 +118,11 @@ class Classifier:
                 with self._calls.alone():
                     chunk, results = self._classify_carefully(chunk, care)
         except DeviceError as error:
+            self._losing.acquire()  # never released: one call tells of the loss, the others end with the process
             self._log.warning("device lost", chunk=chunk.name, error=str(error))
             # Only a fresh process gets a lost device back; Ray starts one and gives it this chunk again.
-            ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
+            with suppress(RayError):  # the driver may be gone
+                ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
             os._exit(1)
         numbers = [next(self._batches) for _ in results]
         rows = prediction_rows(chunk, results, numbers, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])

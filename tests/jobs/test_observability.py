@@ -172,11 +172,11 @@ def test_a_lost_device_and_the_restart_after_it_are_told_on_the_terminal_and_in_
     data = write_shards(tmp_path / "data", 5, unreadable=0)
     done = run_module(*arguments(node, data, tmp_path / "out", "compute=20ms,fail_after=3"), environment=node.cluster.environment)
     assert done.code == 0, done.output
-    assert "/0-3: the device failed: the simulated device failed after 3 batches, as asked" in done.stderr
+    assert done.stderr.count("/0-3: the device failed: the simulated device failed after 3 batches, as asked") == 1
     assert "/0-3: the actor on this mesh was replaced" in done.stderr
     events = [(event["level"], event["event"]) for event in node.events(run_id(tmp_path / "out"))]
     assert events[0] == ("info", "mesh opened")
-    assert ("warning", "device lost") in events
+    assert events.count(("warning", "device lost")) == 1  # though several calls wait for it
     assert events[-2:] == [("info", "mesh opened"), ("info", "mesh closed")]
     assert {event["mesh"] for event in node.events(run_id(tmp_path / "out"))} == set(
         pq.read_table(tmp_path / "out" / "predictions")["mesh"].to_pylist()
