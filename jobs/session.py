@@ -17,6 +17,9 @@ from vit_actor.errors import UserError
 
 CONNECT_SECONDS = 5.0
 
+RENEW_SECONDS = 2
+"""Between two renewals of what Ray Data has reserved; it expires when four in a row are late."""
+
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
@@ -27,8 +30,10 @@ def ray_session(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS")
     # An unreachable usage server or name server must not delay the start.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes.
-    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "5")
+    # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes. Ray Data renews a live one's
+    # every ten seconds unless told to sooner; one that expires in between halts the pipeline until it is renewed.
+    os.environ.setdefault("RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS", str(RENEW_SECONDS))
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
     # Ray speaks of its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
     # the session's directory, keeps the tracebacks.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
