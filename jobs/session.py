@@ -31,7 +31,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     # An unreachable usage server or name server must not delay the start.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes. Ray Data renews a live one's
-    # every ten seconds unless told to sooner; one that expires in between halts the pipeline until it is renewed.
+    # every ten seconds unless told to sooner; until a lapsed one is, a mesh gets a single chunk at a time.
     os.environ.setdefault("RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS", str(RENEW_SECONDS))
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
     # Ray speaks of its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
