@@ -8,13 +8,12 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import torch
-from huggingface_hub.errors import StrictDataclassError
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from transformers import ViTConfig
 
+from vit_actor.config import VitConfig
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 from vit_actor.tensors import current_name, misfits
@@ -33,8 +32,8 @@ class Checkpoint:
     path: Path
 
     @cached_property
-    def config(self) -> ViTConfig:
-        return ViTConfig.from_pretrained(self.path)
+    def config(self) -> VitConfig:
+        return VitConfig.from_json(json.loads((self.path / "config.json").read_text()))
 
     @cached_property
     def preprocess(self) -> Preprocess:
@@ -43,7 +42,7 @@ class Checkpoint:
     @cached_property
     def class_names(self) -> list[str]:
         """Names by class index, from id2label."""
-        return [str(self.config.id2label[i]) for i in range(self.config.num_labels)]
+        return list(self.config.id2label)
 
     @cached_property
     def digest(self) -> str:
@@ -58,14 +57,21 @@ class Checkpoint:
     def flops(self) -> float:
         """Floating-point operations of one image's forward pass: two per multiply-add of every matrix product."""
         c = self.config
-        patches = (c.image_size // c.patch_size) ** 2
-        tokens, hidden = patches + 1, c.hidden_size
+        tokens, hidden = c.tokens, c.hidden_size
+        embedding = (tokens - 1) * c.num_channels * c.patch_size[0] * c.patch_size[1] * hidden
         block = tokens * (4 * hidden * hidden + 2 * hidden * c.intermediate_size) + 2 * tokens * tokens * hidden
-        return 2.0 * (patches * 3 * c.patch_size**2 * hidden + c.num_hidden_layers * block + hidden * c.num_labels)
+        return 2.0 * (embedding + c.num_hidden_layers * block + hidden * c.num_labels)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The weights as stored, by the names transformers 5 gives them, whichever version wrote the file."""
-        return {current_name(name): tensor for name, tensor in load_file(self.path / "model.safetensors").items()}
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The weights in float32, by the names transformers 5 gives them, whichever version wrote the file."""
+        path = self.path / "model.safetensors"
+        with safe_open(path, framework="np") as file:
+            # NumPy has no bfloat16: such a tensor is read as the upper halves of float32.
+            stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
+            found = {name: file.get_tensor(name) for name, kind in stored.items() if kind != "BF16"}
+        if len(found) < len(stored):
+            found |= {name: _widened(path, entry) for name, entry in _header(path).items() if stored.get(name) == "BF16"}
+        return {current_name(name): tensor.astype(np.float32, copy=False) for name, tensor in found.items()}
 
 
 def load_checkpoint(name: str) -> Checkpoint:
@@ -107,31 +113,24 @@ def _check_kind(checkpoint: Checkpoint) -> None:
 
 def _check_configuration(checkpoint: Checkpoint) -> None:
     try:
-        config, names = checkpoint.config, checkpoint.class_names
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise _invalid_configuration(_line(error)) from None
-    if not names:
-        raise _invalid_configuration("id2label names no classes")
-    if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
-        raise _invalid_configuration(f"hidden_size {config.hidden_size} over {config.num_attention_heads} attention heads")
-    if config.hidden_act != "gelu":
-        raise _invalid_configuration(f"hidden_act {config.hidden_act!r}, where a ViT has 'gelu'")
-    if min(config.patch_size, config.num_hidden_layers, config.intermediate_size) < 1:
-        raise _invalid_configuration("patch_size, num_hidden_layers and intermediate_size must be at least 1")
+        config = checkpoint.config
+    except ValueError as error:
+        raise UserError(
+            f"config.json is not a valid ViT configuration ({_line(error)}); restore the checkpoint's own file"
+        ) from None
     try:
         preprocess = checkpoint.preprocess
     except ValueError as error:
         raise UserError(f"preprocessor_config.json is not JSON ({_line(error)}); fetch it again") from None
-    size = config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    if preprocess.shape != (height, width, config.num_channels):
-        given, wanted = "x".join(map(str, preprocess.shape)), f"{height}x{width}x{config.num_channels}"
+    shape = (*config.image_size, config.num_channels)
+    if preprocess.shape != shape:
+        given, wanted = "x".join(map(str, preprocess.shape)), "x".join(map(str, shape))
         raise UserError(f"preprocessor_config.json makes {given} pixels but config.json wants {wanted}; they must agree")
 
 
 def _check_weights(checkpoint: Checkpoint) -> None:
     try:
-        with safe_open(checkpoint.path / "model.safetensors", framework="pt") as file:
+        with safe_open(checkpoint.path / "model.safetensors", framework="np") as file:
             stored = {current_name(key): file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             shapes = {key: tuple(tensor.get_shape()) for key, tensor in stored.items()}
             types = {tensor.get_dtype() for tensor in stored.values()}
@@ -147,8 +146,18 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         )
 
 
-def _invalid_configuration(reason: str) -> UserError:
-    return UserError(f"config.json is not a valid ViT configuration ({reason}); restore the checkpoint's own file")
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file that safe_open has accepted: dtype, shape and data_offsets by name."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(size))
+    return {name: entry | {"start": 8 + size + entry["data_offsets"][0]} for name, entry in header.items() if name != "__metadata__"}
+
+
+def _widened(path: Path, entry: dict[str, Any]) -> np.ndarray:
+    """A bfloat16 tensor as float32."""
+    stored = np.memmap(path, np.uint16, "r", entry["start"], tuple(entry["shape"]) or (1,))
+    return (stored.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
 
 
 def _line(error: Exception) -> str:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
-import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from transformers import ViTForImageClassification
-from transformers.utils import logging
 
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import BatchResult, top_k
 from vit_actor.errors import DeviceError
-
-# Unless this package is missing, OpenVINO reports its use to its vendor, from forks of this process.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-import openvino as ov  # noqa: E402
+from vit_actor.openvino_vit import openvino_graph, ov
 
 PIECE = 4
 """Images per inference. ViT-Base is within 7% from 1 to 8. The sample's small model is 20% slower at 1 and only 3% faster at
@@ -51,7 +43,7 @@ class CpuVit:
         self._threads = threads
         self._core = ov.Core() if precision == "auto" else None
         self._bfloat16 = self._core is not None and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._model: _PixelsToLogits | None = None
+        self._reference: Callable[[np.ndarray], np.ndarray] | None = None
         self._requests: list[Any] = []
         self._compile_seconds: float | None = None
         self._closed = False
@@ -65,16 +57,17 @@ class CpuVit:
         return f"CPU {name}: {runs}, {self._threads} {'thread' if self._threads == 1 else 'threads'}"
 
     def compile(self) -> float:
-        """Load the weights and, for OpenVINO, convert, compile and run once; seconds. Later calls return the same number."""
+        """Load the weights and, for OpenVINO, build, compile and run once; seconds. Later calls return the same number."""
         if self._closed:
             raise DeviceError("the CPU device is closed")
         if self._compile_seconds is None:
             start = time.monotonic()
-            torch.set_num_threads(self._threads)
             if self._core:
                 self._requests = self._compile_streams(self._core)
             else:
-                self._model = _PixelsToLogits(self._checkpoint).eval()
+                from vit_actor.reference_vit import ReferenceVit  # torch and transformers, which OpenVINO does without
+
+                self._reference = ReferenceVit(self._checkpoint, self._threads)
             self._compile_seconds = time.monotonic() - start
         return self._compile_seconds
 
@@ -89,7 +82,7 @@ class CpuVit:
     def close(self) -> None:
         """Release the weights and refuse further work."""
         self._closed = True
-        self._model, self._requests = None, []
+        self._reference, self._requests = None, []
 
     def _compile_streams(self, core: ov.Core) -> list[Any]:
         compiled = core.compile_model(
@@ -113,9 +106,8 @@ class CpuVit:
         for images in batches:
             if images is not None:  # None finds nothing in flight
                 batch = self._take(images)
-                assert self._model is not None
-                with torch.inference_mode():
-                    batch.logits[:] = self._model(torch.tensor(images)).numpy()
+                assert self._reference is not None
+                batch.logits[:] = self._reference(images)
                 batch.completed = time.monotonic()
                 yield self._answer(batch)
 
@@ -156,34 +148,6 @@ class CpuVit:
         self._previous = max(batch.completed, self._previous)
         classes, probabilities = top_k(batch.logits)
         return BatchResult(classes, probabilities, batch.started_at, seconds)
-
-
-def openvino_graph(checkpoint: Checkpoint) -> ov.Model:
-    """The checkpoint's model with normalisation in front: uint8 (n, height, width, 3) -> float32 (n, classes), for any n."""
-    shape = checkpoint.preprocess.shape
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing remarks on transformers' checks of the input's shape
-        example = torch.zeros(1, *shape, dtype=torch.uint8)
-        traced = torch.jit.trace(_PixelsToLogits(checkpoint).eval(), example, check_trace=False)
-    # n stays open: a short batch costs what it holds, not what it could hold.
-    return ov.convert_model(traced, input=[-1, *shape])
-
-
-class _PixelsToLogits(torch.nn.Module):
-    """Normalise uint8 pixels (n, height, width, 3) and classify them: float32 logits (n, classes)."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__()
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()  # what transformers would say while loading and tracing, a user cannot act on
-        self.vit = ViTForImageClassification.from_pretrained(checkpoint.path, dtype=torch.float32, use_safetensors=True)
-        self.scale = torch.tensor(checkpoint.preprocess.scale)[:, None, None]
-        self.shift = torch.tensor(checkpoint.preprocess.shift)[:, None, None]
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        # Channels first before any arithmetic: OpenVINO takes ten times as long over an innermost dimension of 3.
-        channels = pixels.permute(0, 3, 1, 2).float()
-        return self.vit(pixel_values=channels * self.scale + self.shift).logits
 
 
 @dataclass

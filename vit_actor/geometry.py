@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import gcd
 
-from transformers import ViTConfig
-
+from vit_actor.config import VitConfig
 from vit_actor.errors import UserError
 
 TILE = 32
@@ -74,12 +73,11 @@ class Geometry:
         return self.classes_t * TILE
 
 
-def geometry(config: ViTConfig, images_per_chip: int) -> Geometry:
+def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
     """Lay a ViT out on one chip.
 
     Raises UserError naming the size that does not divide when the model does not tile onto the grid.
     """
-    patch_values = 3 * config.patch_size**2
     head_size, ragged = divmod(config.hidden_size, config.num_attention_heads)
     if not 1 <= images_per_chip <= GRID:
         raise UserError(f"images per chip must be 1 to {GRID}, one row of cores each; got {images_per_chip}")
@@ -87,11 +85,12 @@ def geometry(config: ViTConfig, images_per_chip: int) -> Geometry:
         raise UserError(f"model has {config.num_channels} input channels; the t3000 device takes RGB images only")
     if config.hidden_act != "gelu":
         raise UserError(f"model uses the activation {config.hidden_act}; the t3000 device has gelu only")
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
-    if height != width:
-        raise UserError(f"model takes images of {height}x{width}; the t3000 device takes square ones only")
-    if height % config.patch_size:
-        raise UserError(f"model's image size {height} does not divide into patches of {config.patch_size}")
+    for what, (height, width) in (("images", config.image_size), ("patches", config.patch_size)):
+        if height != width:
+            raise UserError(f"model takes {what} of {height}x{width}; the t3000 device takes square ones only")
+    side, patch = config.image_size[0], config.patch_size[0]
+    if side % patch:
+        raise UserError(f"model's image size {side} does not divide into patches of {patch}")
     for name, size in (("hidden size", config.hidden_size), ("MLP size", config.intermediate_size)):
         if size % TILE:
             raise UserError(f"model's {name} {size} does not divide into tiles of {TILE}; the t3000 device cannot run it")
@@ -101,18 +100,16 @@ def geometry(config: ViTConfig, images_per_chip: int) -> Geometry:
 
     hidden_t, mlp_t = config.hidden_size // TILE, config.intermediate_size // TILE
     columns = _most_columns(gcd(hidden_t, mlp_t))
-    patches = height // config.patch_size
-    tokens = patches**2 + 1
     return Geometry(
         images=images_per_chip,
         columns=columns,
         attention_columns=_most_columns(config.num_attention_heads),
-        image_size=height,
-        patch_size=config.patch_size,
-        patches=patches,
-        tokens=tokens,
-        tokens_t=-(-tokens // TILE),
-        pixels_t=-(-patch_values // (TILE * columns)) * columns,
+        image_size=side,
+        patch_size=patch,
+        patches=side // patch,
+        tokens=config.tokens,
+        tokens_t=-(-config.tokens // TILE),
+        pixels_t=-(-3 * patch**2 // (TILE * columns)) * columns,
         hidden_t=hidden_t,
         heads=config.num_attention_heads,
         head_t=head_size // TILE,

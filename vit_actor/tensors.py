@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from transformers import ViTConfig
+from vit_actor.config import VitConfig
 
 RENAMED = {
     "attention.attention.query": "attention.q_proj",
@@ -26,15 +26,13 @@ def current_name(name: str) -> str:
     return f"vit.layers.{index}.{RENAMED.get(stem, stem)}.{kind}"
 
 
-def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: VitConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor that a configuration calls for, by its transformers 5 name."""
-    hidden, mlp, patch = config.hidden_size, config.intermediate_size, config.patch_size
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
-    tokens = (height // patch) * (width // patch) + 1
+    hidden, mlp = config.hidden_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
         "vit.embeddings.cls_token": (1, 1, hidden),
-        "vit.embeddings.position_embeddings": (1, tokens, hidden),
-        "vit.embeddings.patch_embeddings.projection.weight": (hidden, 3, patch, patch),
+        "vit.embeddings.position_embeddings": (1, config.tokens, hidden),
+        "vit.embeddings.patch_embeddings.projection.weight": (hidden, config.num_channels, *config.patch_size),
         "vit.embeddings.patch_embeddings.projection.bias": (hidden,),
     }
 
@@ -60,7 +58,7 @@ def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def misfits(found: Mapping[str, tuple[int, ...]], config: ViTConfig) -> list[str]:
+def misfits(found: Mapping[str, tuple[int, ...]], config: VitConfig) -> list[str]:
     """What is wrong with tensors of these current names and shapes, one text a tensor; empty when they fit.
 
     A pooler is no fault: checkpoints pretrained with one keep it, and the classifier does not look at it.

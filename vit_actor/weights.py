@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from transformers import ViTConfig
 
+from vit_actor.config import VitConfig
 from vit_actor.errors import UserError
 from vit_actor.geometry import TILE, Geometry
 from vit_actor.preprocess import Preprocess
@@ -64,7 +66,9 @@ class Weights[T]:
     classifier: Linear[T]
 
 
-def arrange(tensors: dict[str, torch.Tensor], config: ViTConfig, preprocess: Preprocess, size: Geometry) -> Weights[torch.Tensor]:
+def arrange(
+    tensors: Mapping[str, np.ndarray | torch.Tensor], config: VitConfig, preprocess: Preprocess, size: Geometry
+) -> Weights[torch.Tensor]:
     """Check a checkpoint's tensors, by any transformers version's names, and lay them out for `size`.
 
     Raises UserError naming every tensor that is missing, unexpected or of the wrong shape.
@@ -130,9 +134,9 @@ def _norm(named: dict[str, torch.Tensor], name: str) -> Norm[torch.Tensor]:
     return Norm(named[f"{name}.weight"][None], named[f"{name}.bias"][None])
 
 
-def _checked(tensors: dict[str, torch.Tensor], config: ViTConfig) -> dict[str, torch.Tensor]:
+def _checked(tensors: Mapping[str, np.ndarray | torch.Tensor], config: VitConfig) -> dict[str, torch.Tensor]:
     """The tensors in float32 by their transformers 5 names, all that the configuration calls for."""
-    named = {current_name(name): tensor.float() for name, tensor in tensors.items()}
+    named = {current_name(name): torch.as_tensor(tensor).float() for name, tensor in tensors.items()}
     if faults := misfits({name: tuple(tensor.shape) for name, tensor in named.items()}, config):
         raise UserError(f"model.safetensors does not fit config.json: {'; '.join(faults)}")
     return named

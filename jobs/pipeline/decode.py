@@ -6,9 +6,9 @@ three channels, palettes are looked up, alpha is dropped (or laid on white where
 without its profile, 16-bit greyscale is clipped at 255, an animation gives its first frame. EXIF orientation and embedded
 profiles are ignored, as the processor ignores them.
 
-JPEG in grey or colour takes the fast path: a full libjpeg-turbo decode, then torch's antialiased resize of uint8. Both run on
-the calling thread alone, whatever torch's thread count, so a task needs one core and no setting. Everything else, and every
-JPEG that libjpeg as much as warns about, takes Pillow's path, whose verdict on damage is final.
+JPEG in grey or colour takes the fast path: a full libjpeg-turbo decode, then PyTorch's antialiased resize of uint8
+(resize.py). Both run on the calling thread alone, so a task needs one core and no setting. Everything else, and every JPEG
+that libjpeg as much as warns about, takes Pillow's path, whose verdict on damage is final.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import warnings
 
 import numpy as np
 import simplejpeg
-import torch
 from PIL import Image
 
+from jobs.pipeline.resize import KERNELS, resize
 from vit_actor.preprocess import Preprocess
 
 MAX_PIXELS = 89_478_485
@@ -31,13 +31,6 @@ MAX_SCANNED_PIXELS = 30_000_000_000
 
 _JPEG = b"\xff\xd8"
 _START_OF_SCAN = b"\xff\xda"
-
-# The uint8 kernels that reproduce Pillow's filters within one level. torch.nn.functional.interpolate offers no `out`, and
-# handing the result over costs it more than the resize itself.
-_RESIZE = {
-    Image.Resampling.BILINEAR: torch.ops.aten._upsample_bilinear2d_aa.out,
-    Image.Resampling.BICUBIC: torch.ops.aten._upsample_bicubic2d_aa.out,
-}
 
 # Pillow warns about damage that it gets over, once per image: over millions of images that is no news.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -60,13 +53,13 @@ def decode(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) ->
     if out.shape != preprocess.shape or out.dtype != np.uint8:
         raise ValueError(f"out must be uint8 {preprocess.shape}, not {out.dtype} {out.shape}")
     size = preprocess.crop_from or (preprocess.height, preprocess.width)
-    pixels = _libjpeg(data) if preprocess.resample in _RESIZE else None
+    pixels = _libjpeg(data) if preprocess.resample in KERNELS else None
     if pixels is not None and preprocess.crop_from is None:
-        _resize(pixels, preprocess.resample, out)
+        resize(pixels, preprocess.resample, out)
         return
     if pixels is not None:
         resized = np.empty((*size, 3), np.uint8)
-        _resize(pixels, preprocess.resample, resized)
+        resize(pixels, preprocess.resample, resized)
     else:
         image = _pillow(data, preprocess.white_background)
         resized = np.asarray(image.resize(size[::-1], Image.Resampling(preprocess.resample)))
@@ -86,23 +79,6 @@ def _libjpeg(data: memoryview) -> np.ndarray | None:
         raise
     except ValueError:  # simplejpeg's for every libjpeg error and, being strict, warning
         return None
-
-
-def _resize(pixels: np.ndarray, resample: int, out: np.ndarray) -> None:
-    """Antialiased resize of uint8 (h, w, 3) straight into `out`, uint8 (height, width, 3)."""
-    (height, width), (new_height, new_width) = pixels.shape[:2], out.shape[:2]
-    # The two passes round in between, so their order shows. Pillow 13 takes the vertical one first where that shrinks the
-    # image by far more than the horizontal one would; torch always starts with the horizontal one.
-    if height > new_height and height - new_height > 2 * (width - new_width):
-        shortened = np.empty((new_height, width, 3), np.uint8)
-        _resize_horizontally_first(pixels, resample, shortened)
-        pixels = shortened
-    _resize_horizontally_first(pixels, resample, out)
-
-
-def _resize_horizontally_first(pixels: np.ndarray, resample: int, out: np.ndarray) -> None:
-    source, target = (torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0) for array in (pixels, out))
-    _RESIZE[Image.Resampling(resample)](source, list(out.shape[:2]), False, None, None, out=target)
 
 
 def _pillow(data: memoryview, white_background: bool) -> Image.Image:

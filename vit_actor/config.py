@@ -1,0 +1,102 @@
+"""The sizes of a ViT, read from a checkpoint's config.json as transformers reads it, without importing transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """Names and defaults are those of transformers.ViTConfig (5.23), but image_size and patch_size are (height, width).
+
+    id2label: the class names by index.
+    """
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: tuple[int, int] = (16, 16)
+    num_channels: int = 3
+    qkv_bias: bool = True
+    id2label: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.id2label)
+
+    @property
+    def patches(self) -> tuple[int, int]:
+        """How many patches an image has, down and across."""
+        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+
+    @property
+    def tokens(self) -> int:
+        """Patches and the class token."""
+        return self.patches[0] * self.patches[1] + 1
+
+    @classmethod
+    def from_json(cls, given: dict[str, Any]) -> VitConfig:
+        """From the parsed config.json; what it leaves out takes its default. Raises ValueError, in one line, for what makes no ViT."""
+        default = cls()
+        counts = {
+            name: _count(name, given.get(name, getattr(default, name)))
+            for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels")
+        }
+        config = cls(
+            **counts,
+            hidden_act=given.get("hidden_act", default.hidden_act),
+            layer_norm_eps=given.get("layer_norm_eps", default.layer_norm_eps),
+            image_size=_sides("image_size", given.get("image_size", default.image_size)),
+            patch_size=_sides("patch_size", given.get("patch_size", default.patch_size)),
+            qkv_bias=given.get("qkv_bias", default.qkv_bias),
+            id2label=_class_names(given),
+        )
+        if config.hidden_act != "gelu":
+            raise ValueError(f"hidden_act {config.hidden_act!r}, where a ViT has 'gelu'")
+        if not isinstance(config.layer_norm_eps, (int, float)) or not 0 <= config.layer_norm_eps < 1:
+            raise ValueError(f"layer_norm_eps {config.layer_norm_eps!r} is not a small number")
+        if not isinstance(config.qkv_bias, bool):
+            raise ValueError(f"qkv_bias {config.qkv_bias!r} is neither true nor false")
+        if config.hidden_size % config.num_attention_heads:
+            raise ValueError(f"hidden_size {config.hidden_size} does not divide into {config.num_attention_heads} heads")
+        if not all(config.patches):
+            raise ValueError(f"patch_size {config.patch_size} exceeds image_size {config.image_size}")
+        return config
+
+
+def _count(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} {value!r} is not a whole number of at least 1")
+    return value
+
+
+def _sides(name: str, value: Any) -> tuple[int, int]:
+    """(height, width) from 224 or [224, 224]."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return _count(name, value[0]), _count(name, value[1])
+    side = _count(name, value)
+    return side, side
+
+
+def _class_names(given: dict[str, Any]) -> tuple[str, ...]:
+    """By index, from id2label; without one, as transformers makes them up from num_labels."""
+    names = given.get("id2label")
+    if names is None:
+        return tuple(f"LABEL_{i}" for i in range(_count("num_labels", given.get("num_labels", 2))))
+    if isinstance(names, list):  # transformers itself stops at one; what it means is plain
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise ValueError("id2label names no classes")
+    try:
+        by_index = {int(index): str(name) for index, name in names.items()}
+    except (TypeError, ValueError):
+        raise ValueError("id2label has an index that is no number") from None
+    missing = [index for index in range(len(by_index)) if index not in by_index]
+    if missing:
+        raise ValueError(f"id2label has {len(by_index)} classes but none of index {missing[0]}")
+    return tuple(by_index[index] for index in range(len(by_index)))
