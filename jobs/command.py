@@ -7,8 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 
-import ray
-
 from vit_actor.errors import UserError
 
 FAILED = 1
@@ -44,6 +42,8 @@ def run(main: Callable[[], int]) -> None:
 
 def root_cause(error: BaseException) -> str:
     """The last line of what happened first: Ray wraps a worker's exception in layers, and appends advice, of its own."""
+    import ray  # here, because most mistakes are told before it is needed
+
     while True:
         inner = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__
         if not isinstance(inner, BaseException):

@@ -10,7 +10,6 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from jobs.arguments import (
@@ -24,14 +23,11 @@ from jobs.arguments import (
     share_or_count,
 )
 from jobs.command import STOPPED, TOO_MANY_ERRORS, JobFailed, root_cause, run
-from jobs.ledger import drain_on_sigterm, open_ledger, settle
 from jobs.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
+from jobs.output_lock import hold_output
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import Source, Survey, open_source
 from jobs.pipeline.storage import shown
-from jobs.pipeline.stream import classify, read
-from jobs.progress import Progress
-from jobs.report import summary_table, write_reports
 from jobs.session import ray_session
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
@@ -39,47 +35,60 @@ from vit_actor.errors import UserError
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
+    # What can be told without Ray is told before it starts, which takes seconds.
     checkpoint = load_checkpoint(args.model)
     source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
     survey = source.survey()
+    hold_output(args.out)
+    manifest = claim(args.out, describe(args, args.device, checkpoint, survey), resume=args.resume, overwrite=args.overwrite)
+    if manifest.finished:
+        print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
+        return 0
     with ray_session(args.address):
-        ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
-        placement = placement_for(args, checkpoint)
-        wanted = describe(args, placement.device, checkpoint, survey)
-        manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
-        if manifest.finished:
-            print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
-            return 0
-        manifest.begin_attempt(args.out)
-
-        common = {"predictions": Predictions(args.out), "placement": placement, "ledger": ledger}
-        decoded = read(source, preprocess=checkpoint.preprocess, resume=args.resume, **common)
-        device = device_request(args, checkpoint, placement)
-        written = classify(decoded, device, identity=manifest.identity, limit_seconds=args.device_limit, **common)
-
-        stopping = drain_on_sigterm(ledger)
-        try:
-            with Progress(survey.images, partial(note_troubles, manifest, args.out, ledger)) as progress:
-                for chunk in written:
-                    progress.add(chunk)
-        except Exception as error:
-            with suppress(UserError):  # where the output is what failed, the manifest cannot say so
-                manifest.end_attempt(args.out, "failed", settle(ledger))
-            raise JobFailed(f"{root_cause(error)}; what is committed stays: add --resume to go on") from error
-        stopped = stopping.is_set()
-        manifest.end_attempt(args.out, "stopped" if stopped else "classified", settle(ledger))
-        if stopped:
-            print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
-            return STOPPED
-        return report(args, manifest, source, survey)
+        manifest, stopped = classify_all(args, checkpoint, source, survey)
+    if stopped:
+        print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
+        return STOPPED
+    return report(args, manifest, source, survey)
 
 
-def note_troubles(manifest: Manifest, out: str, ledger: Any) -> dict[str, Any]:
-    """The ledger's account, also written down when it has changed: a driver that is killed leaves what it had counted."""
-    account = settle(ledger)
-    with suppress(UserError):  # where the output fails, the next commit says so
-        manifest.note(out, account)
-    return account
+def classify_all(args: argparse.Namespace, checkpoint: Checkpoint, source: Source, survey: Survey) -> tuple[Manifest, bool]:
+    """List, read, decode, classify and commit what has no row yet; the run's manifest, and whether it was stopped on the way."""
+    from jobs.ledger import drain_on_sigterm, open_ledger, settle
+    from jobs.pipeline.stream import classify, read
+    from jobs.progress import Progress
+
+    ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
+    placement = placement_for(args, checkpoint)
+    wanted = describe(args, placement.device, checkpoint, survey)
+    manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
+    manifest.begin_attempt(args.out, overwrite=args.overwrite)
+
+    common = {"predictions": Predictions(args.out), "placement": placement, "ledger": ledger}
+    decoded = read(source, preprocess=checkpoint.preprocess, resume=args.resume, **common)
+    device = device_request(args, checkpoint, placement)
+    written = classify(decoded, device, identity=manifest.identity, limit_seconds=args.device_limit, **common)
+
+    stopping = drain_on_sigterm(ledger)
+
+    def note_troubles() -> dict[str, Any]:
+        """The ledger's account, also written down when it has changed: a driver that is killed leaves what it had counted."""
+        account = settle(ledger)
+        with suppress(UserError):  # where the output fails, the next commit says so
+            manifest.note(args.out, account)
+        return account
+
+    try:
+        with Progress(survey.images, note_troubles) as progress:
+            for chunk in written:
+                progress.add(chunk)
+    except Exception as error:
+        with suppress(UserError):  # where the output is what failed, the manifest cannot say so
+            manifest.end_attempt(args.out, "failed", settle(ledger))
+        raise JobFailed(f"{root_cause(error)}; what is committed stays: add --resume to go on") from error
+    stopped = stopping.is_set()
+    manifest.end_attempt(args.out, "stopped" if stopped else "classified", settle(ledger))
+    return manifest, stopped
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -127,6 +136,8 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
 
 def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey: Survey) -> int:
     """Reports from what is committed, then the verdict as an exit code."""
+    from jobs.report import summary_table, write_reports
+
     summary = write_reports(args.out)
     if _changed(source, survey):
         manifest.end_attempt(args.out, CHANGED)

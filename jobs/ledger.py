@@ -6,9 +6,7 @@ took its actor down twice is then tried in pieces, each announced, until the ima
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import signal
 import sys
 import threading
@@ -18,11 +16,10 @@ from enum import Enum
 from typing import Any, Literal
 
 import ray
-from pyarrow.fs import LocalFileSystem
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jobs.pipeline.storage import open_storage, shown, storage_errors
-from vit_actor.errors import UserError
+from jobs.output_lock import busy, hold_output
+from jobs.pipeline.storage import open_storage
 
 NAMESPACE = "loudbox-vit"
 CAREFUL_AFTER = 2
@@ -189,19 +186,11 @@ class Ledger:
 def open_ledger(out: str) -> Any:
     """The ledger actor of the run in `out`; raises UserError while another run has it.
 
-    Its name excludes other drivers on the cluster, and a lock file those on other clusters that share a disk. Both go
-    with the process, however it ends.
+    Its name excludes other drivers on the cluster, and a lock file (hold_output) those on other clusters that share a disk.
+    Both go with the process, however it ends.
     """
-    busy = f"--out {shown(out)}: another job is writing there now; wait for it, or choose another --out"
+    hold_output(out)
     filesystem, path = open_storage(out)
-    if isinstance(filesystem, LocalFileSystem):
-        with storage_errors(out):
-            os.makedirs(path, exist_ok=True)
-            lock = os.open(f"{path}/.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the process ends
-        except BlockingIOError:
-            raise UserError(busy) from None
     name = "run-" + hashlib.sha256(f"{filesystem.type_name}:{path}".encode()).hexdigest()[:32]
     # On the driver's own host: the loss of any other must not take the ledger with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -212,7 +201,7 @@ def open_ledger(out: str) -> Any:
             return ledger.remote()
         except ValueError:
             if time.monotonic() > limit:
-                raise UserError(busy) from None
+                raise busy(out) from None
         time.sleep(0.2)
 
 

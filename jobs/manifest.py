@@ -21,6 +21,9 @@ PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "tt
 CHANGED = "changed"
 """State of an attempt that saw its data set become another: nobody can say which rows are of which."""
 
+AUTO = "auto"
+"""A device that depends on the cluster."""
+
 TOLD = {"data_fingerprint": "the data set's files, sizes or rows changed", "model_digest": "the checkpoint's files changed"}
 """What to say of settings that are hashes."""
 
@@ -55,8 +58,13 @@ class Manifest:
         """Whether every image has its row and the reports are written."""
         return bool(self.attempts) and self.attempts[-1]["state"] == "finished"
 
-    def begin_attempt(self, out: str) -> None:
-        """Write down that the run is started, or gone on with."""
+    def begin_attempt(self, out: str, *, overwrite: bool = False) -> None:
+        """Write down that the run is started, or gone on with.
+
+        overwrite: delete an earlier run's predictions, reports and comparisons first.
+        """
+        if overwrite:
+            _clear(out)
         self.attempts.append({"attempt": self.attempt + 1, "started_at": _now(), "ended_at": None, "state": "running"})
         self.save(out)
 
@@ -76,9 +84,9 @@ class Manifest:
             self.save(out)
 
     @contextmanager
-    def single_attempt(self, out: str) -> Iterator[None]:
+    def single_attempt(self, out: str, *, overwrite: bool) -> Iterator[None]:
         """The block is the one attempt at a run that cannot be resumed: finished if it ends, failed if it raises."""
-        self.begin_attempt(out)
+        self.begin_attempt(out, overwrite=overwrite)
         try:
             yield
         except BaseException:
@@ -113,20 +121,19 @@ def load_manifest(out: str) -> Manifest | None:
 
 
 def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:
-    """The manifest to continue or begin with; raises UserError when `out` holds another run.
+    """The manifest to continue or begin with; changes nothing. Raises UserError when `out` holds another run.
 
-    overwrite deletes an earlier run's predictions, reports and comparisons first.
+    A device that is not decided yet (AUTO) may become that of the run to continue.
     """
+    if overwrite:
+        return wanted
     existing = load_manifest(out)
     if existing is None and resume:
         raise UserError(f"--resume: no run in {out}; leave --resume out to start one")
-    if existing is not None and not (resume or overwrite):
+    if existing is not None and not resume:
         raise UserError(
             f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it"
         )
-    if overwrite:
-        _clear(out)
-        return wanted
     if existing is None:
         filesystem, path = open_storage(out)
         with storage_errors(out):
@@ -138,7 +145,8 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
     differing = [
         TOLD.get(key) or f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
         for key in sorted(existing.settings.keys() | wanted.settings.keys())
-        if existing.settings.get(key) != wanted.settings.get(key)
+        if (key, wanted.settings.get(key)) != ("device", AUTO)
+        and existing.settings.get(key) != wanted.settings.get(key)
     ]
     if differing:
         raise UserError(f"--resume: {out} holds a run with other settings ({'; '.join(differing)}); use the same or --overwrite")

@@ -6,8 +6,6 @@ import math
 import time
 from dataclasses import dataclass, replace
 
-import ray
-
 from vit_actor.errors import UserError
 
 BOARDS = "TTNPU"
@@ -57,6 +55,8 @@ def place(
     flops_per_image: of the model's forward pass; divides a CPU-only cluster's cores between decoding and the model.
     Raises UserError when the cluster does not have what one actor needs, or is still busy after the wait.
     """
+    import ray  # here, because every --help needs this module's arguments
+
     hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     found = sum(int(host.get(BOARDS, 0)) // boards for host in hosts)
     if device == "auto":
@@ -115,6 +115,8 @@ def _decode_cpus(rest: float) -> float:
 
 
 def _wait_until_free(placement: Placement, wait_seconds: float) -> None:
+    import ray
+
     deadline = time.monotonic() + wait_seconds
     said = False
     while True:

@@ -12,20 +12,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from itertools import batched
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.command import run
-from jobs.comparison.compare import Run, compare, comparison_table
 from jobs.manifest import Manifest, load_manifest
 from jobs.metrics import COLUMNS, Counts, FileMetadata, count
 from jobs.pipeline.storage import open_storage, parquet_files, shown, storage_errors, write_atomically, write_table
-from jobs.report_page.page import page
-from jobs.report_page.thumbnails import thumbnails
 from jobs.report_schema import Summary
 from jobs.report_tables import report_tables, summarise
 from vit_actor.errors import UserError
+
+if TYPE_CHECKING:
+    from jobs.comparison.compare import Run
 
 READERS = 8  # files in flight: hides an object store's latency
 PICTURED = 12  # most confused pairs with a picture
@@ -58,6 +59,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def compare_runs(run_a: str, run_b: str, out: str | None) -> int:
     """Compare two runs, and print how they differ."""
+    from jobs.comparison.compare import compare, comparison_table
+
     a, b = read_run(run_a), read_run(run_b)
     out = out or f"{run_b.rstrip('/')}/compared/{a.summary.run_id}"
     print(comparison_table(compare(a, b, out)))
@@ -67,6 +70,8 @@ def compare_runs(run_a: str, run_b: str, out: str | None) -> int:
 
 def read_run(out: str) -> Run:
     """One run of a comparison; raises UserError as write_reports does."""
+    from jobs.comparison.compare import Run
+
     counts, manifest = count_run(out)
     return Run(out, summarise(counts, manifest), manifest)
 
@@ -79,6 +84,9 @@ def write_reports(out: str) -> Summary:
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     counts, manifest = count_run(out)
+    from jobs.report_page.page import page  # brings matplotlib, which a mistake needs not wait for
+    from jobs.report_page.thumbnails import thumbnails
+
     summary = summarise(counts, manifest)
     tables = report_tables(counts, summary, manifest)
     most_confused = sorted(counts.examples, key=lambda pair: (-counts.confusion[pair], pair))[:PICTURED]

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.data and images < sizes[-1]:
             raise UserError(f"--data {args.data}: {images} images for {sizes[-1]} meshes; give more images or fewer --meshes")
         manifest = claim(args.out, describe(args, checkpoint, placement), overwrite=args.overwrite)
-        with manifest.single_attempt(args.out):
+        with manifest.single_attempt(args.out, overwrite=args.overwrite):
             if args.data:
                 measure, total = _pipeline(args, checkpoint, placement, images), images
             else:

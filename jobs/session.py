@@ -1,4 +1,4 @@
-"""Join a Ray cluster, or start one on this machine, quietly and within a time limit."""
+"""Join a Ray cluster, or start Ray on this machine, quietly and within a time limit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-
-import ray
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from vit_actor.errors import UserError
 
@@ -37,41 +36,38 @@ def ray_session(address: str | None) -> Iterator[None]:
     # Ray speaks of its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
     # the session's directory, keeps the tracebacks.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\.data")
-    try:
-        if address and address != "auto":
-            _check_reachable(address)
-        elif address is None:
-            # A token of this session's own: nobody else on the machine may drive it, and none is left in the home directory.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a
-            # decode task may have to wait minutes for a slow device.
-            os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        with _without_native_stderr():
-            ray.init(
-                address=address or "local",
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                include_dashboard=None if address else False,
-                _node_ip_address=None if address else "127.0.0.1",
-            )
-    except ray.exceptions.AuthenticationError:
-        raise UserError(
-            f"--address {address}: the cluster refuses this token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
-        ) from None
-    except ConnectionError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"--address {address}: no Ray cluster answers there ({reason}); start one or leave --address out"
-        ) from None
-    try:
+    settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    if address and address != "auto":
+        _check_reachable(address)
+    import ray  # after the variables above, which it reads, and after every mistake that can be told without it
+
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    with ExitStack() as session:
+        try:
+            with _without_native_stderr():
+                if address:
+                    session.callback(ray.shutdown)
+                    ray.init(address=address, **settings)
+                else:
+                    from jobs.local_ray import local_ray
+
+                    # A token of this session's own: nobody else on the machine may drive it, and none is left in the home.
+                    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+                    # Ray ends workers that are idle for a second where there are more of them than cores, only to start them
+                    # again; a decode task may have to wait minutes for a slow device.
+                    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+                    session.enter_context(local_ray(**settings))
+        except ray.exceptions.AuthenticationError:
+            raise UserError(
+                f"--address {address}: the cluster refuses this token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
+            ) from None
+        except ConnectionError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"--address {address}: no Ray cluster answers there ({reason}); start one or leave --address out"
+            ) from None
         yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager

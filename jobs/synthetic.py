@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             warmup=args.warmup,
         )
         manifest = claim(args.out, describe(args, placement.device, checkpoint.digest, work), overwrite=args.overwrite)
-        with manifest.single_attempt(args.out):
+        with manifest.single_attempt(args.out, overwrite=args.overwrite):
             request = device_request(args, checkpoint, placement)
             meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=args.seed, wait_seconds=args.wait)
             measured = drive_together(meshes, work)

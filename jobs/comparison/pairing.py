@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -101,7 +101,7 @@ class _Waiting:
         """Put what is still in memory on disk."""
         rows, self._rows, self._count = pa.concat_tables(self._rows), [SIDE.empty_table()], 0
         os.makedirs(self._directory, exist_ok=True)
-        part = pd.util.hash_array(rows["image_id"].to_numpy()) % PARTS
+        part = np.array([zlib.crc32(image_id.encode()) % PARTS for image_id in rows["image_id"].to_pylist()])
         for each in np.unique(part):
             of = rows.filter(pa.array(part == each)).combine_chunks()
             with open(self._path(each), "ab") as file, pa.ipc.new_stream(file, SIDE) as stream:

@@ -8,6 +8,7 @@ whatever torch's thread count.
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,13 +37,13 @@ def resize(pixels: np.ndarray, resample: int, out: np.ndarray) -> None:
 def _horizontally_first(pixels: np.ndarray, resample: int, out: np.ndarray) -> None:
     """op(self, output_size, align_corners=False, scales_h=None, scales_w=None, out) -> out."""
     size = ctypes.c_void_p()
-    _check(_torch.torch_new_list_reserve_size(2, ctypes.byref(size)))
+    _check(_torch().torch_new_list_reserve_size(2, ctypes.byref(size)))
     for length in out.shape[:2]:
-        _check(_torch.torch_list_push_back(size, length))
+        _check(_torch().torch_list_push_back(size, length))
     # The call takes the list and both tensors over, and leaves a tensor in their place.
     stack = (ctypes.c_uint64 * 6)(_tensor(pixels), size.value or 0, 0, 0, 0, _tensor(out))
-    _check(_torch.aoti_torch_call_dispatcher(KERNELS[Image.Resampling(resample)], b"out", stack))
-    _check(_torch.aoti_torch_delete_tensor_object(stack[0]))
+    _check(_torch().aoti_torch_call_dispatcher(KERNELS[Image.Resampling(resample)], b"out", stack))
+    _check(_torch().aoti_torch_delete_tensor_object(stack[0]))
 
 
 def _tensor(image: np.ndarray) -> int:
@@ -52,11 +53,9 @@ def _tensor(image: np.ndarray) -> int:
     sizes = (ctypes.c_int64 * 4)(1, channels, height, width)
     strides = (ctypes.c_int64 * 4)(height * down, deep, down, across)
     handle = ctypes.c_void_p()
-    _check(
-        _torch.aoti_torch_create_tensor_from_blob(
-            image.ctypes.data, 4, sizes, strides, 0, _UINT8, _CPU, 0, ctypes.byref(handle)
-        )
-    )
+    kind, cpu = _torch().aoti_torch_dtype_uint8(), _torch().aoti_torch_device_type_cpu()
+    of_memory = _torch().aoti_torch_create_tensor_from_blob
+    _check(of_memory(image.ctypes.data, 4, sizes, strides, 0, kind, cpu, 0, ctypes.byref(handle)))
     return handle.value or 0
 
 
@@ -65,7 +64,8 @@ def _check(error: int) -> None:
         raise RuntimeError("PyTorch refused to resize an image; its own message is on standard error")
 
 
-def _load() -> ctypes.CDLL:
+@cache
+def _torch() -> ctypes.CDLL:
     torch = find_spec("torch")
     if torch is None or torch.origin is None:
         raise ImportError("PyTorch is not installed; install requirements.txt")
@@ -77,7 +77,3 @@ def _load() -> ctypes.CDLL:
     library.aoti_torch_call_dispatcher.argtypes = [ctypes.c_char_p, ctypes.c_char_p, pointer]
     library.aoti_torch_delete_tensor_object.argtypes = [pointer]
     return library
-
-
-_torch = _load()
-_UINT8, _CPU = _torch.aoti_torch_dtype_uint8(), _torch.aoti_torch_device_type_cpu()

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
@@ -42,6 +41,8 @@ def open_storage(uri: str) -> tuple[FileSystem, str]:
         if scheme in NATIVE_SCHEMES:
             filesystem, path = FileSystem.from_uri(uri)
         else:
+            import fsspec  # here, because few runs need it and every --help would wait for it
+
             try:
                 driver, path = fsspec.core.url_to_fs(uri)
             except ValueError:

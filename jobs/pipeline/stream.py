@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
+from jobs.local_ray import spare_helper_actors
 from jobs.pipeline.classify import Classifier
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.list import list_shards
@@ -37,6 +39,10 @@ def read(
     resume: bool,
 ) -> Dataset:
     """Every image of a source as rows of decoded chunks; on resume only chunks that are not committed."""
+    spare_helper_actors()
+    for handler in logging.getLogger("ray.data").handlers:  # to the terminal; Ray Data's log file keeps the tracebacks
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     # Else what reaches the driver is "UDF failed", and the reason only as part of a traceback.
