@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     if manifest.finished:
         print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
         return 0
-    with ray_session(args.address):
+    with ray_session(args.address, meanwhile=("pandas", "jobs.report_page.page")):
         manifest, stopped = classify_all(args, checkpoint, source, survey)
     if stopped:
         print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)

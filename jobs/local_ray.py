@@ -39,9 +39,7 @@ def local_ray(**settings: Any) -> Iterator[None]:
     home = Path(tempfile.mkdtemp(prefix="loudbox-", dir="/tmp"))
     _alone = ray.__version__.startswith(KNOWN_RAY)
     with patch.object(node, "Node", _JobNode if _alone else node.Node):
-        ray.init(
-            address="local", include_dashboard=False, _node_ip_address="127.0.0.1", _temp_dir=str(home / "ray"), **settings
-        )
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", _temp_dir=str(home / "ray"), **settings)
     try:
         yield
     finally:

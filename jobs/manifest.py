@@ -145,8 +145,7 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
     differing = [
         TOLD.get(key) or f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
         for key in sorted(existing.settings.keys() | wanted.settings.keys())
-        if (key, wanted.settings.get(key)) != ("device", AUTO)
-        and existing.settings.get(key) != wanted.settings.get(key)
+        if (key, wanted.settings.get(key)) != ("device", AUTO) and existing.settings.get(key) != wanted.settings.get(key)
     ]
     if differing:
         raise UserError(f"--resume: {out} holds a run with other settings ({'; '.join(differing)}); use the same or --overwrite")

@@ -7,9 +7,11 @@ import os
 import secrets
 import socket
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 from vit_actor.errors import UserError
@@ -21,9 +23,10 @@ RENEW_SECONDS = 2
 
 
 @contextmanager
-def ray_session(address: str | None) -> Iterator[None]:
+def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[None]:
     """Connect to `address` (host:port, or RAY_ADDRESS, as a submitted job has it), else start Ray on this machine.
 
+    meanwhile: modules to import while this process would wait for Ray's; none that imports Ray.
     Raises UserError when nothing answers at the address; a dead one would otherwise hold the driver for minutes.
     """
     address = address or os.environ.get("RAY_ADDRESS")
@@ -43,6 +46,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     import ray  # after the variables above, which it reads, and after every mistake that can be told without it
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    threading.Thread(target=lambda: [import_module(name) for name in meanwhile], daemon=True).start()
     with ExitStack() as session:
         try:
             with _without_native_stderr():

@@ -151,7 +151,9 @@ def _header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header: dict[str, Any] = json.loads(file.read(size))
-    return {name: entry | {"start": 8 + size + entry["data_offsets"][0]} for name, entry in header.items() if name != "__metadata__"}
+    return {
+        name: entry | {"start": 8 + size + entry["data_offsets"][0]} for name, entry in header.items() if name != "__metadata__"
+    }
 
 
 def _widened(path: Path, entry: dict[str, Any]) -> np.ndarray:
