@@ -30,7 +30,7 @@ from jobs.pipeline.sources import Source, Survey, open_source
 from jobs.pipeline.storage import shown
 from jobs.session import ray_session
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
-from vit_actor.errors import UserError
+from vit_actor.errors import NOT_UP, UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,9 +83,12 @@ def classify_all(args: argparse.Namespace, checkpoint: Checkpoint, source: Sourc
             for chunk in written:
                 progress.add(chunk)
     except Exception as error:
+        account = settle(ledger)
         with suppress(UserError):  # where the output is what failed, the manifest cannot say so
-            manifest.end_attempt(args.out, "failed", settle(ledger))
-        raise JobFailed(f"{root_cause(error)}; what is committed stays: add --resume to go on") from error
+            manifest.end_attempt(args.out, "failed", account)
+        unopened = account.get("not_open")
+        cause = f"{', '.join(unopened)}: the process that opened its chips ended: {NOT_UP}" if unopened else root_cause(error)
+        raise JobFailed(f"{cause}; what is committed stays: add --resume to go on") from error
     stopped = stopping.is_set()
     manifest.end_attempt(args.out, "stopped" if stopped else "classified", settle(ledger))
     return manifest, stopped

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.output_lock import busy, hold_output
 from jobs.pipeline.storage import open_storage
+from vit_actor.errors import NOT_UP
 
 NAMESPACE = "loudbox-vit"
 CAREFUL_AFTER = 2
@@ -94,11 +95,26 @@ class Ledger:
         self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0}
         self._events: list[dict[str, Any]] = []
         self._committed_before = 0
+        self._opening: set[str] = set()
+        self._opened_at: float | None = None
         self._draining = False
         self._let_go = False
 
+    def opening(self, mesh: str) -> None:
+        """An actor is about to open its device, which may hang or end its process."""
+        if mesh in self._opening:
+            self.note("device", mesh, f"the process that opened its chips ended: {NOT_UP}")
+        self._opening.add(mesh)
+
+    def did_not_open(self, mesh: str, why: str) -> None:
+        """Opening the device raised an error."""
+        self._opening.discard(mesh)
+        self.note("device", mesh, why)
+
     def arrive(self, mesh: str, node: str) -> None:
         """An actor has opened its device, on the node with this Ray id."""
+        self._opening.discard(mesh)
+        self._opened_at = self._opened_at or time.time()
         self._nodes[node] = mesh.rpartition("/")[0]
         self._meshes[mesh] = self._meshes.get(mesh, 0) + 1
         if self._meshes[mesh] > 1:
@@ -179,7 +195,8 @@ class Ledger:
     def account(self, alive: set[str] | None = None) -> dict[str, Any]:
         """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
         lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
-        found = {"committed_before": self._committed_before, "meshes": sorted(self._meshes)}
+        found: dict[str, Any] = {"committed_before": self._committed_before, "meshes": sorted(self._meshes)}
+        found |= {"opened_at": self._opened_at, "not_open": sorted(self._opening)}
         return {**self._counts, "lost_hosts": lost, **found, "events": self._events}
 
 

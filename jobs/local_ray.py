@@ -61,10 +61,9 @@ class _JobNode(node.Node):
 
     def start_raylet(self, *args: Any, **kwargs: Any) -> None:
         """No agents: nobody collects metrics, and no task brings an environment of its own."""
-        from ray import _raylet
-
         for name in ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT"):
-            _raylet.persist_port(self._session_dir, self._node_id, getattr(_raylet, f"{name}_PORT_NAME"), NO_PORT)
+            port = getattr(ray._raylet, f"{name}_PORT_NAME")
+            ray._raylet.persist_port(self._session_dir, self._node_id, port, NO_PORT)
         with patch.object(services, "start_ray_process", _without_agents(services.start_ray_process)):
             super().start_raylet(*args, **kwargs)
 

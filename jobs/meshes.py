@@ -16,7 +16,7 @@ from jobs.command import JobFailed, root_cause
 from jobs.pipeline.classify import mesh_name
 from jobs.placement import BOARDS, Placement
 from vit_actor.device import Device
-from vit_actor.errors import UserError
+from vit_actor.errors import NOT_UP, UserError
 
 PLACE_SECONDS = 60.0
 """What starting the actors' processes may take on top of waiting for resources."""
@@ -137,7 +137,13 @@ def start_meshes(
             f"only {len(placed)} of {len(names)} meshes were free within {wait_seconds:g} s; "
             "wait for other jobs, raise --wait or lower --meshes"
         )
-    _answers([mesh.open.remote(open_device, shape, seed + i) for i, mesh in enumerate(meshes)])
+    opened = [mesh.open.remote(open_device, shape, seed + i) for i, mesh in enumerate(meshes)]
+    try:
+        _answers(opened)
+    except JobFailed as error:
+        if isinstance(error.__cause__, ray.exceptions.ActorDiedError):  # a watchdog's end: opening cannot be given up otherwise
+            raise JobFailed(f"a process that opened its chips ended: {NOT_UP}") from error
+        raise
     return meshes
 
 

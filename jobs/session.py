@@ -63,9 +63,8 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
                     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
                     session.enter_context(local_ray(**settings))
         except ray.exceptions.AuthenticationError:
-            raise UserError(
-                f"--address {address}: the cluster refuses this token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
-            ) from None
+            fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
+            raise UserError(f"--address {address}: the cluster refuses this token; {fix}") from None
         except ConnectionError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(

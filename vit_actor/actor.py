@@ -44,10 +44,10 @@ class DeviceThread:
         self._broken: BaseException | None = None
         self._closing = False
         self.busy_seconds = 0.0
-        ready: Future[tuple[str, int, float]] = Future()
+        ready: Future[tuple[str, int, float, dict[str, float]]] = Future()
         self._thread = threading.Thread(target=self._drive, args=(open_device, ready), name="device", daemon=True)
         self._thread.start()
-        self.description, self.batch_size, self.compile_seconds = ready.result()
+        self.description, self.batch_size, self.compile_seconds, self.start = ready.result()
 
     @property
     def waiting(self) -> int:
@@ -82,12 +82,12 @@ class DeviceThread:
                 if self._in_flight and time.monotonic() - self._progress_at > self._limit:
                     raise DeviceError(f"no answer for {self._limit:g} s: the device hangs") from None
 
-    def _drive(self, open_device: Callable[[], Device], ready: Future[tuple[str, int, float]]) -> None:
+    def _drive(self, open_device: Callable[[], Device], ready: Future[tuple[str, int, float, dict[str, float]]]) -> None:
         device: Device | None = None
         try:
             device = open_device()
             seconds = device.compile()
-            ready.set_result((device.description, device.batch_size, seconds))
+            ready.set_result((device.description, device.batch_size, seconds, device.start))
             for result in device.classify(self._batches()):
                 self._progress_at = time.monotonic()
                 self.busy_seconds += result.seconds

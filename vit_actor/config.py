@@ -41,7 +41,10 @@ class VitConfig:
 
     @classmethod
     def from_json(cls, given: dict[str, Any]) -> VitConfig:
-        """From the parsed config.json; what it leaves out takes its default. Raises ValueError, in one line, for what makes no ViT."""
+        """From the parsed config.json; what it leaves out takes its default.
+
+        Raises ValueError, in one line, for what makes no ViT.
+        """
         default = cls()
         counts = {
             name: _count(name, given.get(name, getattr(default, name)))

@@ -35,6 +35,10 @@ class Device(Protocol):
     batch_size: int
     """Images per full batch, over the whole mesh."""
 
+    start: dict[str, float]
+    """What its start took so far. Seconds by phase, of those it has: import (of its library), open (the chips), weights,
+    programs, trace. On chips also kernels_built: how many were compiled for want of a cached one, 0 in a warm start."""
+
     @property
     def description(self) -> str:
         """One line for reports: what runs, on what, at which precision. Starts with 'simulated' if it is."""

@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class DeviceError(RuntimeError):
     """A device that cannot be opened, is held by another process, or stopped answering."""
+
+
+NOT_UP = "another process holds them or they hang; end it, or reset them with tt-smi -r"
+"""What to say of chips whose opening never ended."""

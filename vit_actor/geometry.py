@@ -78,13 +78,11 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
 
     Raises UserError naming the size that does not divide when the model does not tile onto the grid.
     """
-    head_size, ragged = divmod(config.hidden_size, config.num_attention_heads)
+    head_size = config.hidden_size // config.num_attention_heads
     if not 1 <= images_per_chip <= GRID:
         raise UserError(f"images per chip must be 1 to {GRID}, one row of cores each; got {images_per_chip}")
     if config.num_channels != 3:
         raise UserError(f"model has {config.num_channels} input channels; the t3000 device takes RGB images only")
-    if config.hidden_act != "gelu":
-        raise UserError(f"model uses the activation {config.hidden_act}; the t3000 device has gelu only")
     for what, (height, width) in (("images", config.image_size), ("patches", config.patch_size)):
         if height != width:
             raise UserError(f"model takes {what} of {height}x{width}; the t3000 device takes square ones only")
@@ -94,8 +92,8 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
     for name, size in (("hidden size", config.hidden_size), ("MLP size", config.intermediate_size)):
         if size % TILE:
             raise UserError(f"model's {name} {size} does not divide into tiles of {TILE}; the t3000 device cannot run it")
-    if ragged or head_size % TILE:
-        heads = f"{config.num_attention_heads} heads of {config.hidden_size / config.num_attention_heads:g}"
+    if head_size % TILE:
+        heads = f"{config.num_attention_heads} heads of {head_size}"
         raise UserError(f"model's {heads} do not divide into tiles of {TILE}; the t3000 device cannot run it")
 
     hidden_t, mlp_t = config.hidden_size // TILE, config.intermediate_size // TILE

@@ -116,6 +116,7 @@ class SimulatedVit:
         self._random = np.random.default_rng(self._timing.seed)
         self._clock_offset = time.time() - time.monotonic()
         self._compile_seconds: float | None = None
+        self.start: dict[str, float] = {}
         self._closed = threading.Event()
         self._uploaded = self._computed = self._read = 0.0  # when each engine is next free, on the monotonic clock
         self._answered = 0
@@ -132,7 +133,7 @@ class SimulatedVit:
         """Wait the simulated compile time; seconds. Later calls return the same number at once."""
         if self._compile_seconds is None:
             time.sleep(self._timing.compile)
-            self._compile_seconds = self._timing.compile
+            self._compile_seconds = self.start["programs"] = self._timing.compile
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -18,16 +16,20 @@ import numpy as np
 
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import BatchResult, top_k
-from vit_actor.errors import DeviceError, UserError
+from vit_actor.errors import NOT_UP, DeviceError, UserError
 from vit_actor.geometry import geometry
+from vit_actor.watchdog import killed_after
 from vit_actor.weights import arrange
 
-# Read by ttnn when it is imported: no debug log, and an error instead of a wait without end when a chip hangs.
+# Read by ttnn when it is imported: no log of what it raises as well, and an error instead of a wait without end when a chip hangs.
 os.environ.setdefault("LOGURU_LEVEL", "WARNING")
-os.environ.setdefault("TT_LOGGER_LEVEL", "error")
+os.environ.setdefault("TT_LOGGER_LEVEL", "off")
 os.environ.setdefault("TT_METAL_OPERATION_TIMEOUT_SECONDS", "60")
 
+_began = time.monotonic()
 import ttnn
+
+IMPORT_SECONDS = time.monotonic() - _began
 
 from vit_actor.staging import Staging
 from vit_actor.traced import Answer, TracedForward
@@ -41,6 +43,15 @@ TRACE_REGION = 32 << 20
 """Bytes of each chip's DRAM for the trace. The public demo gets by with 1.7 MB; a chip has 12 GB."""
 L1_SMALL = 32 << 10
 """Bytes of each core's memory that ttnn may use for its own small buffers."""
+OPEN_SECONDS = 120.0
+"""What the chips may take to come up. Seconds are usual."""
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[phase] = time.monotonic() - began
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,10 @@ class T3000Vit:
         self._batches = 0  # started so far; decides the slot
         self._completed = 0.0  # when the latest batch did, on the monotonic clock
         self._fastest = 0.0  # shortest time between two completions of a busy device, seconds
-        self._mesh: ttnn.MeshDevice | None = open_mesh()
+        self.start: dict[str, float] = {"import": IMPORT_SECONDS}
+        self._kernels = cached_kernels()
+        with _timed(self.start, "open"):
+            self._mesh: ttnn.MeshDevice | None = open_mesh()
         chips = self._mesh.get_num_devices()
         self.batch_size = chips * images_per_chip
         self.description = _describe(chips)
@@ -90,9 +104,14 @@ class T3000Vit:
             mesh = self._open_mesh()
             try:
                 program, slots = plan(self._size), IN_FLIGHT + 1
-                forward = partial(vit, weights=place(self._weights, mesh), plan=program)
-                self._staging = [Staging(self._size, mesh) for _ in range(slots)]
-                self._forward = TracedForward(mesh, forward, self._staging[0].host, program.pixels_memory, slots)
+                with _timed(self.start, "weights"):
+                    forward = partial(vit, weights=place(self._weights, mesh), plan=program)
+                    self._staging = [Staging(self._size, mesh) for _ in range(slots)]
+                with _timed(self.start, "programs"):
+                    self._forward = TracedForward(mesh, forward, self._staging[0].host, program.pixels_memory, slots)
+                self.start["kernels_built"] = cached_kernels() - self._kernels
+                with _timed(self.start, "trace"):
+                    self._forward.capture()
             except RuntimeError as error:
                 raise _device_error(error) from error
             self._compile_seconds = time.monotonic() - start
@@ -161,10 +180,11 @@ class T3000Vit:
         return BatchResult(classes, probabilities, flight.started_at, seconds)
 
 
-def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:
+def open_mesh(limit_seconds: float = OPEN_SECONDS) -> ttnn.MeshDevice:
     """Open every chip of the boards in TT_VISIBLE_DEVICES (all boards without it) as one row, with two command queues.
 
-    limit_seconds: how long the chips may take to come up.
+    limit_seconds: how long the chips may take to come up. Then this process ends with a line on standard error: the driver waits
+    without end for chips that another process holds or that hang, and cannot be interrupted.
     Raises DeviceError in one line, with the fix, when they are absent, too few, held, hung, or ttnn is the wrong version.
     """
     installed = version("ttnn")
@@ -174,21 +194,29 @@ def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:
     if len(set(firmware.values())) > 1:
         listed = ", ".join(f"board {board}: {name}" for board, name in firmware.items())
         raise DeviceError(f"boards run different firmware ({listed}); flash them alike with tt-flash")
-    _probe(limit_seconds)
+    boards = _visible_boards()
+    held = f"chips (boards {','.join(boards) or 'all'}) did not come up in {limit_seconds:g} s: {NOT_UP}"
     try:
-        chips = ttnn.get_num_devices()
-        boards = _visible_boards()
-        if boards and chips not in (len(boards), 2 * len(boards)):
-            raise DeviceError(
-                f"{chips} chips came up on boards {','.join(boards)}; an n300 has 2: look for a failed board in tt-smi"
+        with killed_after(limit_seconds, held):
+            chips = ttnn.get_num_devices()
+            if boards and chips not in (len(boards), 2 * len(boards)):
+                raise DeviceError(
+                    f"{chips} chips came up on boards {','.join(boards)}; an n300 has 2: look for a failed board in tt-smi"
+                )
+            return ttnn.open_mesh_device(
+                ttnn.MeshShape(1, chips), num_command_queues=2, l1_small_size=L1_SMALL, trace_region_size=TRACE_REGION
             )
-        return ttnn.open_mesh_device(
-            ttnn.MeshShape(1, chips), num_command_queues=2, l1_small_size=L1_SMALL, trace_region_size=TRACE_REGION
-        )
     except DeviceError:
         raise
     except RuntimeError as error:
         raise _device_error(error) from error
+
+
+def cached_kernels() -> int:
+    """How many kernels ttnn has compiled on this host and keeps for the next start."""
+    # As ttnn chooses it: TT_METAL_CACHE, or the user's cache directory.
+    root = Path(os.environ.get("TT_METAL_CACHE") or Path.home() / ".cache")
+    return sum(1 for _ in root.glob("tt-metal-cache*/kernels/*/*"))
 
 
 def firmware_versions(sysfs: Path = Path("/sys/class/tenstorrent")) -> dict[str, str]:
@@ -196,31 +224,6 @@ def firmware_versions(sysfs: Path = Path("/sys/class/tenstorrent")) -> dict[str,
     boards = _visible_boards() or sorted(path.name.partition("!")[2] for path in sysfs.glob("tenstorrent!*"))
     files = {board: sysfs / f"tenstorrent!{board}" / "tt_fw_bundle_ver" for board in boards}
     return {board: file.read_text().strip() for board, file in files.items() if file.is_file()}
-
-
-_PROBE = """
-import os
-os.environ["LOGURU_LEVEL"] = "WARNING"
-import ttnn
-ttnn.close_mesh_device(ttnn.open_mesh_device(ttnn.MeshShape(1, ttnn.get_num_devices())))
-"""
-
-
-def _probe(limit_seconds: float) -> None:
-    """Open the chips once in a process that can be given up on.
-
-    The driver waits without end for chips that another process holds or that hang, and cannot be interrupted.
-    """
-    try:
-        done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=limit_seconds)
-    except subprocess.TimeoutExpired:
-        boards = ",".join(_visible_boards()) or "all"
-        raise DeviceError(
-            f"chips (boards {boards}) did not come up in {limit_seconds:g} s: another process holds them or they hang; "
-            "end it, or reset them with tt-smi -r"
-        ) from None
-    if done.returncode:
-        raise _device_error(RuntimeError(done.stderr or f"the process that tried it ended with {done.returncode}"))
 
 
 def _visible_boards() -> list[str]:

@@ -50,7 +50,7 @@ class TracedForward:
         input_memory: ttnn.MemoryConfig,
         slots: int,
     ) -> None:
-        """Compile `forward` and capture it. example: a host tensor like those to come; input_memory: where forward wants it."""
+        """Compile `forward`; `capture` comes next. example: a host tensor like those to come; input_memory: where forward wants it."""
         self._mesh = mesh
         self._forward = forward  # holds the weights: the trace reads them where they are
         self._arrivals = ttnn.allocate_tensor_on_device(example.spec, mesh)
@@ -63,16 +63,18 @@ class TracedForward:
         ttnn.to_memory_config(compiled, ttnn.DRAM_MEMORY_CONFIG, output_tensor=self._departures[0])
         del compiled  # or the capture would place its tensors around it
         ttnn.synchronize_device(mesh)
-
-        self._captured_address = self._input.buffer_address()
-        self._trace = ttnn.begin_trace_capture(mesh, cq_id=COMPUTE)
-        try:
-            self._output = forward(self._input)
-        finally:
-            ttnn.end_trace_capture(mesh, self._trace, cq_id=COMPUTE)
-        ttnn.synchronize_device(mesh)
-        self._taken = ttnn.record_event(mesh, COMPUTE)
         self._latest: Answer | None = None
+
+    def capture(self) -> None:
+        """Record the trace that `start` replays."""
+        self._captured_address = self._input.buffer_address()
+        self._trace = ttnn.begin_trace_capture(self._mesh, cq_id=COMPUTE)
+        try:
+            self._output = self._forward(self._input)
+        finally:
+            ttnn.end_trace_capture(self._mesh, self._trace, cq_id=COMPUTE)
+        ttnn.synchronize_device(self._mesh)
+        self._taken = ttnn.record_event(self._mesh, COMPUTE)
 
     def start(self, host: ttnn.Tensor, slot: int) -> Answer:
         """Enqueue one batch and return at once.

@@ -75,16 +75,19 @@ class Classifier:
         with self._opening:
             if hasattr(self, "_metrics"):
                 return
+            ray.get(self._ledger.opening.remote(self._mesh))
             try:
                 self._device = self._device_thread()
             except Exception as error:
                 self._log.warning("mesh did not open", error=str(error))
+                ray.get(self._ledger.did_not_open.remote(self._mesh, str(error)))
                 raise
             ray.get(self._ledger.arrive.remote(self._mesh, ray.get_runtime_context().get_node_id()))
             self._identity |= {
                 "description": self._device.description,
                 "batch_size": self._device.batch_size,
                 "compile_seconds": self._device.compile_seconds,
+                "start": self._device.start,
             }
             self._metrics = MeshMetrics(self._device, run_id=self._identity["run_id"], mesh=self._mesh)
             again = ray.get_runtime_context().was_current_actor_reconstructed

@@ -24,7 +24,7 @@ def prepare(directory: Path) -> dict[str, str]:
         "TT_METAL_CACHE": str(directory / "kernels"),
         "TT_METAL_LOGS_PATH": str(directory / "logs"),
         "TT_METAL_SLOW_DISPATCH_MODE": "1",  # under fast dispatch the mock crashes where a queue waits for an event
-        "TT_LOGGER_LEVEL": "fatal",
+        "TT_LOGGER_LEVEL": "off",
         "LOGURU_LEVEL": "WARNING",
     }
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification
 
 from tests.mock_t3000.golden import Goldens
+from vit_actor.config import VitConfig
 from vit_actor.geometry import geometry
 from vit_actor.preprocess import Preprocess
 from vit_actor.weights import arrange
+
+
+def as_read(config: ViTConfig) -> VitConfig:
+    """transformers' configuration as the project reads it from a checkpoint's config.json."""
+    return VitConfig.from_json(json.loads(config.to_json_string(use_diff=False)))
 
 
 def plain_preprocess(side: int) -> Preprocess:
@@ -55,9 +62,9 @@ def mock_logits(
     from vit_actor.staging import Staging
     from vit_actor.ttnn_vit import place, plan, vit
 
-    size, chips = geometry(model.config, images_per_chip=8), mesh.get_num_devices()
+    size, chips = geometry(as_read(model.config), images_per_chip=8), mesh.get_num_devices()
     preprocess = plain_preprocess(size.image_size)
-    weights, program = arrange(model.state_dict(), model.config, preprocess, size), plan(size)
+    weights, program = arrange(model.state_dict(), as_read(model.config), preprocess, size), plan(size)
     staging = Staging(size, mesh)
     alike = len(images) <= size.images
     logits = []

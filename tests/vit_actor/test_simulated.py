@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import ViTConfig
 
+from vit_actor.config import VitConfig
 from vit_actor.errors import DeviceError, UserError
 from vit_actor.geometry import geometry
 from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
@@ -218,7 +218,7 @@ def test_the_default_is_the_published_rate_of_eight_chips() -> None:
 
 
 def test_the_default_upload_is_what_the_mesh_is_sent_for_64_images_of_vit_base() -> None:
-    size = geometry(ViTConfig(), images_per_chip=8)
+    size = geometry(VitConfig(), images_per_chip=8)
 
     assert SimulatedTiming().upload * 10e9 == pytest.approx(8 * size.images * size.padded_tokens * size.pixels)
 

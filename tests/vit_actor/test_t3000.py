@@ -53,6 +53,13 @@ def test_it_holds_eight_chips_of_eight_images(device: Any) -> None:
     assert "ttnn 0.81" in device.description
 
 
+def test_its_start_is_told_by_phase_and_whether_it_found_its_kernels(device: Any) -> None:
+    assert set(device.start) == {"import", "open", "weights", "programs", "trace", "kernels_built"}
+    assert all(value >= 0 for value in device.start.values())
+    assert device.start["kernels_built"] == int(device.start["kernels_built"])
+    assert sum(device.start[phase] for phase in ("weights", "programs", "trace")) <= device.compile()
+
+
 def test_compiling_again_returns_the_first_time(device: Any) -> None:
     assert device.compile() == device.compile() > 0
 

@@ -44,6 +44,7 @@ def traced(mesh: Any, goldens: Goldens) -> Iterator[Any]:
         return ttnn.to_layout(ttnn.multiply(ttnn.tilize(values), 2.0), ttnn.ROW_MAJOR_LAYOUT)
 
     forward = TracedForward(mesh, double, host_batch(mesh, 0)[1], ttnn.L1_MEMORY_CONFIG, SLOTS)
+    forward.capture()
     yield forward
     forward.release()
 

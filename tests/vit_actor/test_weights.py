@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import ViTForImageClassification
 
+from tests.vit_actor.agreement import as_read
 from vit_actor.errors import UserError
 from vit_actor.geometry import Geometry, geometry
 from vit_actor.preprocess import Preprocess
@@ -29,8 +30,8 @@ Build = Callable[..., ViTForImageClassification]
 
 
 def arranged(model: ViTForImageClassification, preprocess: Preprocess = UNEVEN) -> tuple[Weights[torch.Tensor], Geometry]:
-    size = geometry(model.config, images_per_chip=8)
-    return arrange(model.state_dict(), model.config, preprocess, size), size
+    size = geometry(as_read(model.config), images_per_chip=8)
+    return arrange(model.state_dict(), as_read(model.config), preprocess, size), size
 
 
 def test_embeddings_of_raw_pixels_equal_those_of_normalised_images(random_vit: Build) -> None:
@@ -82,8 +83,8 @@ def test_names_of_the_hub_and_of_transformers_5_give_the_same_weights(random_vit
     stored = load_file(tmp_path / "model.safetensors")
     assert "vit.encoder.layer.0.attention.attention.query.weight" in stored
     assert "vit.layers.0.attention.q_proj.weight" in model.state_dict()
-    size = geometry(model.config, images_per_chip=8)
-    from_hub, from_model = arrange(stored, model.config, UNEVEN, size), arranged(model)[0]
+    size = geometry(as_read(model.config), images_per_chip=8)
+    from_hub, from_model = arrange(stored, as_read(model.config), UNEVEN, size), arranged(model)[0]
     torch.testing.assert_close(_flat(from_hub), _flat(from_model), atol=0, rtol=0)
 
 
@@ -99,7 +100,7 @@ def test_every_tensor_that_does_not_fit_the_configuration_is_named(random_vit: B
     tensors["vit.adapter.weight"] = torch.zeros(64, 64)
     tensors["classifier.weight"] = torch.zeros(12, 64)
     with pytest.raises(UserError) as error:
-        arrange(tensors, model.config, UNEVEN, geometry(model.config, images_per_chip=8))
+        arrange(tensors, as_read(model.config), UNEVEN, geometry(as_read(model.config), images_per_chip=8))
     message = str(error.value)
     assert "vit.layers.1.mlp.fc2.bias is missing" in message
     assert "vit.adapter.weight is unexpected" in message
