@@ -21,19 +21,19 @@ from vit_actor.geometry import geometry
 from vit_actor.watchdog import killed_after
 from vit_actor.weights import arrange
 
-# Read by ttnn when it is imported: no log of what it raises as well, and an error instead of a wait without end when a chip hangs.
+# Read by ttnn when it is imported: no log of what it raises too, and an error instead of a wait without end when a chip hangs.
 os.environ.setdefault("LOGURU_LEVEL", "WARNING")
 os.environ.setdefault("TT_LOGGER_LEVEL", "off")
 os.environ.setdefault("TT_METAL_OPERATION_TIMEOUT_SECONDS", "60")
 
 _began = time.monotonic()
-import ttnn
+import ttnn  # noqa: E402
 
 IMPORT_SECONDS = time.monotonic() - _began
 
-from vit_actor.staging import Staging
-from vit_actor.traced import Answer, TracedForward
-from vit_actor.ttnn_vit import place, plan, vit
+from vit_actor.staging import Staging  # noqa: E402
+from vit_actor.traced import Answer, TracedForward  # noqa: E402
+from vit_actor.ttnn_vit import place, plan, vit  # noqa: E402
 
 TTNN = "0.81"
 """The release line that the graph was validated with; ops change their demands between releases."""

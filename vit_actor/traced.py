@@ -50,7 +50,10 @@ class TracedForward:
         input_memory: ttnn.MemoryConfig,
         slots: int,
     ) -> None:
-        """Compile `forward`; `capture` comes next. example: a host tensor like those to come; input_memory: where forward wants it."""
+        """Compile `forward`; `capture` comes next.
+
+        example: a host tensor like those to come. input_memory: where forward wants it.
+        """
         self._mesh = mesh
         self._forward = forward  # holds the weights: the trace reads them where they are
         self._arrivals = ttnn.allocate_tensor_on_device(example.spec, mesh)

@@ -1,4 +1,4 @@
-"""A limit on what cannot be interrupted: opening chips holds Python's lock, so that no thread of this process could give it up."""
+"""A limit on what cannot be interrupted: opening chips holds Python's lock, so no thread of this process could give it up."""
 
 from __future__ import annotations
 

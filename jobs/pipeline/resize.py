@@ -37,13 +37,13 @@ def resize(pixels: np.ndarray, resample: int, out: np.ndarray) -> None:
 def _horizontally_first(pixels: np.ndarray, resample: int, out: np.ndarray) -> None:
     """op(self, output_size, align_corners=False, scales_h=None, scales_w=None, out) -> out."""
     size = ctypes.c_void_p()
-    _check(_torch().torch_new_list_reserve_size(2, ctypes.byref(size)))
+    _check(library().torch_new_list_reserve_size(2, ctypes.byref(size)))
     for length in out.shape[:2]:
-        _check(_torch().torch_list_push_back(size, length))
+        _check(library().torch_list_push_back(size, length))
     # The call takes the list and both tensors over, and leaves a tensor in their place.
     stack = (ctypes.c_uint64 * 6)(_tensor(pixels), size.value or 0, 0, 0, 0, _tensor(out))
-    _check(_torch().aoti_torch_call_dispatcher(KERNELS[Image.Resampling(resample)], b"out", stack))
-    _check(_torch().aoti_torch_delete_tensor_object(stack[0]))
+    _check(library().aoti_torch_call_dispatcher(KERNELS[Image.Resampling(resample)], b"out", stack))
+    _check(library().aoti_torch_delete_tensor_object(stack[0]))
 
 
 def _tensor(image: np.ndarray) -> int:
@@ -53,8 +53,8 @@ def _tensor(image: np.ndarray) -> int:
     sizes = (ctypes.c_int64 * 4)(1, channels, height, width)
     strides = (ctypes.c_int64 * 4)(height * down, deep, down, across)
     handle = ctypes.c_void_p()
-    kind, cpu = _torch().aoti_torch_dtype_uint8(), _torch().aoti_torch_device_type_cpu()
-    of_memory = _torch().aoti_torch_create_tensor_from_blob
+    kind, cpu = library().aoti_torch_dtype_uint8(), library().aoti_torch_device_type_cpu()
+    of_memory = library().aoti_torch_create_tensor_from_blob
     _check(of_memory(image.ctypes.data, 4, sizes, strides, 0, kind, cpu, 0, ctypes.byref(handle)))
     return handle.value or 0
 
@@ -65,15 +65,16 @@ def _check(error: int) -> None:
 
 
 @cache
-def _torch() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """PyTorch's, loaded at the first call; raises ImportError where it is not installed."""
     torch = find_spec("torch")
     if torch is None or torch.origin is None:
         raise ImportError("PyTorch is not installed; install requirements.txt")
-    library = ctypes.CDLL(str(Path(torch.origin).parent / "lib" / "libtorch_cpu.so"))
+    loaded = ctypes.CDLL(str(Path(torch.origin).parent / "lib" / "libtorch_cpu.so"))
     pointer, number, kind = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    library.aoti_torch_create_tensor_from_blob.argtypes = [pointer, number, pointer, pointer, number, kind, kind, kind, pointer]
-    library.torch_new_list_reserve_size.argtypes = [ctypes.c_size_t, pointer]
-    library.torch_list_push_back.argtypes = [pointer, ctypes.c_uint64]
-    library.aoti_torch_call_dispatcher.argtypes = [ctypes.c_char_p, ctypes.c_char_p, pointer]
-    library.aoti_torch_delete_tensor_object.argtypes = [pointer]
-    return library
+    loaded.aoti_torch_create_tensor_from_blob.argtypes = [pointer, number, pointer, pointer, number, kind, kind, kind, pointer]
+    loaded.torch_new_list_reserve_size.argtypes = [ctypes.c_size_t, pointer]
+    loaded.torch_list_push_back.argtypes = [pointer, ctypes.c_uint64]
+    loaded.aoti_torch_call_dispatcher.argtypes = [ctypes.c_char_p, ctypes.c_char_p, pointer]
+    loaded.aoti_torch_delete_tensor_object.argtypes = [pointer]
+    return loaded

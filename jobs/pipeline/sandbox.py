@@ -14,6 +14,7 @@ from types import TracebackType
 import numpy as np
 
 from jobs.pipeline.decode import DecodeError, decode
+from jobs.pipeline.resize import library
 from vit_actor.preprocess import Preprocess
 
 LIMIT_SECONDS = 60.0
@@ -90,7 +91,7 @@ class Sandbox:
 
 
 def _started() -> None:
-    pass
+    library()
 
 
 def _decoded(data: bytes, preprocess: Preprocess) -> np.ndarray:
