@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -25,6 +26,7 @@ from jobs.arguments import (
 from jobs.command import STOPPED, TOO_MANY_ERRORS, JobFailed, root_cause, run
 from jobs.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
 from jobs.output_lock import hold_output
+from jobs.phases import Phases
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import Source, Survey, open_source
 from jobs.pipeline.storage import shown
@@ -34,6 +36,7 @@ from vit_actor.errors import NOT_UP, UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
+    phases = Phases()
     args = parse(arguments)
     # What can be told without Ray is told before it starts, which takes seconds.
     checkpoint = load_checkpoint(args.model)
@@ -45,14 +48,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
         return 0
     with ray_session(args.address, meanwhile=("pandas", "jobs.report_page.page")):
-        manifest, stopped = classify_all(args, checkpoint, source, survey)
+        manifest, stopped = classify_all(args, checkpoint, source, survey, phases)
+    phases.end("end")
     if stopped:
         print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
         return STOPPED
-    return report(args, manifest, source, survey)
+    return report(args, manifest, source, survey, phases)
 
 
-def classify_all(args: argparse.Namespace, checkpoint: Checkpoint, source: Source, survey: Survey) -> tuple[Manifest, bool]:
+def classify_all(
+    args: argparse.Namespace, checkpoint: Checkpoint, source: Source, survey: Survey, phases: Phases
+) -> tuple[Manifest, bool]:
     """List, read, decode, classify and commit what has no row yet; the run's manifest, and whether it was stopped on the way."""
     from jobs.ledger import drain_on_sigterm, open_ledger, settle
     from jobs.pipeline.stream import classify, read
@@ -70,6 +76,7 @@ def classify_all(args: argparse.Namespace, checkpoint: Checkpoint, source: Sourc
     written = classify(decoded, device, identity=manifest.identity, limit_seconds=args.device_limit, **common)
 
     stopping = drain_on_sigterm(ledger)
+    phases.end("start")
 
     def note_troubles() -> dict[str, Any]:
         """The ledger's account, also written down when it has changed: a driver that is killed leaves what it had counted."""
@@ -89,8 +96,10 @@ def classify_all(args: argparse.Namespace, checkpoint: Checkpoint, source: Sourc
         unopened = account.get("not_open")
         cause = f"{', '.join(unopened)}: the process that opened its chips ended: {NOT_UP}" if unopened else root_cause(error)
         raise JobFailed(f"{cause}; what is committed stays: add --resume to go on") from error
-    stopped = stopping.is_set()
-    manifest.end_attempt(args.out, "stopped" if stopped else "classified", settle(ledger))
+    stopped, account = stopping.is_set(), settle(ledger)
+    phases.end("open", at=account.get("opened_at") or time.time())
+    phases.end("stream")
+    manifest.end_attempt(args.out, "stopped" if stopped else "classified", account | {"seconds": phases.seconds})
     return manifest, stopped
 
 
@@ -137,11 +146,12 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
     )
 
 
-def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey: Survey) -> int:
+def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey: Survey, phases: Phases) -> int:
     """Reports from what is committed, then the verdict as an exit code."""
     from jobs.report import summary_table, write_reports
 
-    summary = write_reports(args.out)
+    summary = write_reports(args.out, phases)
+    manifest.attempts[-1]["seconds"] = phases.seconds
     if _changed(source, survey):
         manifest.end_attempt(args.out, CHANGED)
         raise JobFailed(f"{shown(args.data)}: changed while the run read it; start again with --overwrite")

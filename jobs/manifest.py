@@ -120,26 +120,32 @@ def load_manifest(out: str) -> Manifest | None:
         raise UserError(f"{out}/manifest.json: damaged; pass --overwrite to start again") from None
 
 
+def check_free(out: str, *, overwrite: bool) -> None:
+    """Raise UserError where a run would be lost: `out` holds one, and it is not to be overwritten."""
+    if overwrite:
+        return
+    existing = load_manifest(out)
+    if existing is not None:
+        raise UserError(
+            f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it"
+        )
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        if filesystem.get_file_info(f"{path}/predictions").type != fs.FileType.NotFound:
+            raise UserError(f"--out {out} holds predictions of no known run; choose another, or --overwrite to replace them")
+
+
 def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:
     """The manifest to continue or begin with; changes nothing. Raises UserError when `out` holds another run.
 
     A device that is not decided yet (AUTO) may become that of the run to continue.
     """
-    if overwrite:
+    if not resume:
+        check_free(out, overwrite=overwrite)
         return wanted
     existing = load_manifest(out)
-    if existing is None and resume:
-        raise UserError(f"--resume: no run in {out}; leave --resume out to start one")
-    if existing is not None and not resume:
-        raise UserError(
-            f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it"
-        )
     if existing is None:
-        filesystem, path = open_storage(out)
-        with storage_errors(out):
-            if filesystem.get_file_info(f"{path}/predictions").type != fs.FileType.NotFound:
-                raise UserError(f"--out {out} holds predictions of no known run; choose another, or --overwrite to replace them")
-        return wanted
+        raise UserError(f"--resume: no run in {out}; leave --resume out to start one")
     if existing.attempts and existing.attempts[-1]["state"] == CHANGED:
         raise UserError(f"--resume: the data set changed while the run in {out} read it; start again with --overwrite")
     differing = [

@@ -41,6 +41,7 @@ class FileMetadata:
 
     batch_size: images in a full batch. compile_seconds: what the mesh's device took to start.
     chunk: name of the part of the data set that its rows are, in order. read_cpu_seconds: CPU time of reading and decoding it.
+    start: what the device's start took, by phase (Device.start).
     """
 
     run_id: str
@@ -52,6 +53,7 @@ class FileMetadata:
     versions: dict[str, str]
     chunk: str
     read_cpu_seconds: float
+    start: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, order=True)
@@ -205,6 +207,8 @@ class Counts:
     """Nanoseconds of all full batches."""
     compile_seconds: dict[str, float] = field(default_factory=dict)
     """The longest start of each mesh."""
+    starts: dict[tuple[str, str], float] = field(default_factory=dict)
+    """The longest of each phase of a start, by (mesh, phase)."""
     read_time: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Nanoseconds of CPU time for reading and decoding the images a mesh got, by (attempt, mesh); on whatever hosts."""
     descriptions: set[str] = field(default_factory=set)
@@ -228,6 +232,8 @@ class Counts:
             self.examples[pair] = min(example, self.examples.get(pair, example))
         for mesh, seconds in other.compile_seconds.items():
             self.compile_seconds[mesh] = max(seconds, self.compile_seconds.get(mesh, seconds))
+        for phase, seconds in other.starts.items():
+            self.starts[phase] = max(seconds, self.starts.get(phase, seconds))
         return self
 
 
@@ -244,6 +250,7 @@ def count(table: pa.Table, metadata: FileMetadata) -> Counts:
         top5=Counter(label[_in_top5(table["top5"], label)].tolist()),
         predicted=Counter(prediction[classified].tolist()),
         compile_seconds={metadata.mesh: metadata.compile_seconds},
+        starts={(metadata.mesh, phase): seconds for phase, seconds in metadata.start.items()},
         read_time=Counter({(metadata.attempt, metadata.mesh): round(metadata.read_cpu_seconds * 1e9)}),
         descriptions={metadata.description},
         batch_sizes={metadata.batch_size},

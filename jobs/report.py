@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from jobs.command import run
 from jobs.manifest import Manifest, load_manifest
 from jobs.metrics import COLUMNS, Counts, FileMetadata, count
+from jobs.phases import PHASES, Phases
 from jobs.pipeline.storage import open_storage, parquet_files, shown, storage_errors, write_atomically, write_table
 from jobs.report_schema import Summary
-from jobs.report_tables import report_tables, summarise
+from jobs.report_tables import report_tables, summarise, summary_row
 from vit_actor.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,26 +77,33 @@ def read_run(out: str) -> Run:
     return Run(out, summarise(counts, manifest), manifest)
 
 
-def write_reports(out: str) -> Summary:
+def write_reports(out: str, phases: Phases | None = None) -> Summary:
     """Write `<out>/report/`, each table as Parquet, and `<out>/report.html`; returns the summary.
 
     Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order; the page
     also shows a few images where the data set can be read.
+    phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     counts, manifest = count_run(out)
-    from jobs.report_page.page import page  # brings matplotlib, which a mistake needs not wait for
+    from jobs.report_page.page import draw, page  # brings matplotlib, which a mistake needs not wait for
     from jobs.report_page.thumbnails import thumbnails
 
     summary = summarise(counts, manifest)
     tables = report_tables(counts, summary, manifest)
     most_confused = sorted(counts.examples, key=lambda pair: (-counts.confusion[pair], pair))[:PICTURED]
     pictures = thumbnails(manifest, [counts.examples[pair] for pair in most_confused])
+    drawn = draw(summary, tables, pictures)
+    if phases and manifest:
+        phases.end("report")
+        manifest.note(out, {"seconds": phases.seconds})
+        summary = summarise(counts, manifest)
+        tables["summary"] = summary_row(summary)
     filesystem, path = open_storage(out)
     with storage_errors(out):
         for name, table in tables.items():
             write_table(filesystem, f"{path}/report/{name}.parquet", table)
-        write_atomically(filesystem, f"{path}/report.html", page(summary, tables, pictures).encode())
+        write_atomically(filesystem, f"{path}/report.html", page(summary, tables, drawn).encode())
     return summary
 
 
@@ -114,7 +122,7 @@ def count_run(out: str) -> tuple[Counts, Manifest | None]:
 
 
 def summary_table(summary: Summary) -> str:
-    """The summary for a terminal: at most nine aligned lines."""
+    """The summary for a terminal: at most ten aligned lines."""
     planned = f" of {summary.planned:,}" if summary.planned is not None else ""
     lines = [("images", f"{summary.images:,}{planned}, {summary.errors:,} with an error")]
     if summary.top1 is not None:
@@ -132,7 +140,13 @@ def summary_table(summary: Summary) -> str:
         )
         lines.append(("", f"{summary.device_fps:,.1f} one device alone, of {summary.meshes} ({summary.device_busy:.0%} busy)"))
     if summary.compile_seconds is not None:
-        lines.append(("compile", f"{summary.compile_seconds:,.2f} s"))
+        built = f" ({summary.kernels_built:,} kernels built: a cold start)" if summary.kernels_built else ""
+        lines.append(("compile", f"{summary.compile_seconds:,.2f} s{built}"))
+    if summary.job_seconds is not None:
+        parts = ", ".join(f"{phase} {summary.phase_seconds(phase):,.1f}" for phase in PHASES)
+        lines.append(
+            ("job", f"{summary.job_seconds:,.1f} s, {summary.job_fps or 0:,.1f} images/s from start to reports ({parts})")
+        )
     if faults := summary.faults:
         lines.append(("faults", faults))
     others = f" (and {len(summary.devices) - 1} other kinds)" if len(summary.devices) > 1 else ""
@@ -154,6 +168,7 @@ def _count_files(out: str) -> Iterator[Counts]:
         try:
             parquet = pq.ParquetFile(pa.BufferReader(data))
             footer = json.loads(parquet.metadata.metadata[b"loudbox-vit"])
+            footer.setdefault("start", {})  # which files of earlier versions lack
             metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata)})
             return count(parquet.read(COLUMNS, use_threads=False), metadata)
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):

@@ -67,8 +67,24 @@ class Summary:
     inference_p50_ms: Annotated[float | None, "median of the same, within 0.5%"]
     inference_p99_ms: Annotated[float | None, "99th percentile of the same, within 0.5%"]
     compile_seconds: Annotated[float | None, "initial compile: weights, programs and trace; the slowest mesh's"]
+    kernels_built: Annotated[
+        int | None, "kernels that a mesh compiled for want of a cached one; 0 in a warm start, null off chips"
+    ]
+    start_seconds: Annotated[float | None, "of the command, all attempts that ended: imports, survey, Ray's start"]
+    open_seconds: Annotated[float | None, "of the command: until the first mesh had opened and compiled"]
+    stream_seconds: Annotated[float | None, "of the command: from then until the last commit"]
+    end_seconds: Annotated[float | None, "of the command: closing the meshes and Ray"]
+    report_seconds: Annotated[float | None, "of the command: counting and drawing; not the writing of this file"]
+    job_seconds: Annotated[
+        float | None, "sum of the five: from the start of the process to its reports; null where nobody measured"
+    ]
+    job_fps: Annotated[float | None, "images / job_seconds: the whole command's rate, start-up and reports included"]
     config: Annotated[str, "the run's settings, JSON"]
     versions: Annotated[str, "versions of what ran, JSON"]
+
+    def phase_seconds(self, phase: str) -> float:
+        """Of one of jobs.phases.PHASES; 0 where it was not measured."""
+        return getattr(self, f"{phase}_seconds") or 0.0
 
     @property
     def faults(self) -> str:
@@ -133,7 +149,16 @@ MESHES = described(
         "mesh": (pa.string(), "the device"),
         "images": (pa.int64(), "images it classified"),
         "batches": (pa.int64(), "batches it ran"),
-        "compile_seconds": (pa.float64(), "from opening it to its first batch; the longest start if it started more than once"),
+        "compile_seconds": (pa.float64(), "weights, programs and trace; the longest start if it started more than once"),
+        "import_seconds": (pa.float64(), "loading its library, before it is opened; null where not measured"),
+        "open_seconds": (pa.float64(), "opening its chips; null without chips"),
+        "weights_seconds": (pa.float64(), "of compile_seconds: laying out and copying the weights; null where not apart"),
+        "programs_seconds": (pa.float64(), "of compile_seconds: compiling programs and their kernels"),
+        "trace_seconds": (pa.float64(), "of compile_seconds: capturing the trace; null without one"),
+        "kernels_built": (
+            pa.int64(),
+            "kernels that were compiled for want of a cached one: 0 in a warm start; null without chips",
+        ),
         "busy_seconds": (pa.float64(), "seconds its batches kept it: upload, compute and read-back, which overlap"),
         "idle_seconds": (pa.float64(), "seconds between its first and last batch in which it had none: it waited for images"),
         "decode_cpu_seconds": (pa.float64(), "CPU time of reading and decoding its images, meanwhile, on any host's cores"),

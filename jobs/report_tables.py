@@ -13,6 +13,7 @@ import pyarrow as pa
 from jobs.columns import schema_of
 from jobs.manifest import Manifest
 from jobs.metrics import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, Work, bucket_bounds, quantile, wilson_interval
+from jobs.phases import PHASES
 from jobs.pipeline.storage import shown
 from jobs.report_schema import (
     BATCH_TIMES,
@@ -80,6 +81,8 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
         inference_p50_ms=median / 1e6 if median else None,
         inference_p99_ms=slowest / 1e6 if slowest else None,
         compile_seconds=max(counts.compile_seconds.values(), default=None),
+        kernels_built=max((int(n) for (_, phase), n in counts.starts.items() if phase == "kernels_built"), default=None),
+        **_job_time(counts, manifest),
         config=json.dumps(manifest.settings if manifest else {}, sort_keys=True),
         versions=json.dumps(_versions(counts, manifest), sort_keys=True),
     )
@@ -93,7 +96,7 @@ def report_tables(counts: Counts, summary: Summary, manifest: Manifest | None) -
         return class_names[index] if index < len(class_names) else str(index)
 
     return {
-        "summary": pa.Table.from_pylist([asdict(summary)], schema=schema_of(Summary)),
+        "summary": summary_row(summary),
         "per_class": _per_class(counts, len(class_names), name),
         "confusion": _confusion(counts, name),
         "calibration": _calibration(counts),
@@ -103,6 +106,11 @@ def report_tables(counts: Counts, summary: Summary, manifest: Manifest | None) -
         "errors": _errors(counts),
         "faults": _faults(manifest),
     }
+
+
+def summary_row(summary: Summary) -> pa.Table:
+    """The summary as the table it is written as."""
+    return pa.Table.from_pylist([asdict(summary)], schema=schema_of(Summary))
 
 
 def _per_class(counts: Counts, known: int, name: Callable[[int], str]) -> pa.Table:
@@ -184,6 +192,11 @@ def _meshes(counts: Counts) -> pa.Table:
             "images": span.work.images,
             "batches": span.work.batches,
             "compile_seconds": counts.compile_seconds[mesh],
+            **{
+                f"{phase}_seconds": counts.starts.get((mesh, phase))
+                for phase in ("import", "open", "weights", "programs", "trace")
+            },
+            "kernels_built": None if (built := counts.starts.get((mesh, "kernels_built"))) is None else int(built),
             "busy_seconds": span.work.busy / 1e9,
             "idle_seconds": (span.end - span.first - span.work.busy) / 1e9,
             "decode_cpu_seconds": counts.read_time[attempt, mesh] / 1e9,
@@ -260,6 +273,19 @@ def _told_attempts(manifest: Manifest | None) -> list[dict[str, Any]]:
 
 def _told(manifest: Manifest | None, count: str) -> int:
     return sum(attempt.get(count, 0) for attempt in _told_attempts(manifest))
+
+
+def _job_time(counts: Counts, manifest: Manifest | None) -> dict[str, float | None]:
+    """Seconds of the whole command by phase, over the attempts that wrote them down, and the rate they leave."""
+    measured = [attempt["seconds"] for attempt in _told_attempts(manifest) if "seconds" in attempt]
+    phases = {phase: sum(seconds.get(phase, 0.0) for seconds in measured) for phase in PHASES}
+    total = sum(phases.values())
+    if not total:
+        return dict.fromkeys([*(f"{phase}_seconds" for phase in PHASES), "job_seconds", "job_fps"])
+    return {f"{phase}_seconds": took for phase, took in phases.items()} | {
+        "job_seconds": total,
+        "job_fps": counts.images / total,
+    }
 
 
 def _killed(manifest: Manifest | None) -> list[dict[str, Any]]:

@@ -10,30 +10,30 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyarrow.fs import FileType
 
 from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, placement_for, positive
 from jobs.command import run
-from jobs.manifest import Manifest, claim, new_run_id, package_versions
-from jobs.meshes import start_meshes
+from jobs.manifest import Manifest, check_free, new_run_id, package_versions
 from jobs.pipeline.sources import Source, open_source
 from jobs.pipeline.sources.opening import NO_LABELS
 from jobs.pipeline.storage import open_storage, storage_errors, write_atomically, write_table
 from jobs.placement import Placement
-from jobs.scaling_plot import plot
-from jobs.scaling_rounds import Round, on_devices, through_pipeline
-from jobs.scaling_table import scaling_table, terminal_table
 from jobs.session import ray_session
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
+
+if TYPE_CHECKING:
+    from jobs.scaling_rounds import Round
 
 ITERATIONS = {"t3000": 2000}
 """Batches a mesh at the largest size: 12 s at the published 5.8 ms."""
 FEW_ITERATIONS = 100
 
-Measure = Callable[[int, int, int], Round]
+Measure = Callable[[int, int, int], "Round"]
 """Run one round: (meshes, work in all, number of the round) -> what was measured. The unit of work is the measure's own."""
 
 
@@ -41,18 +41,21 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     checkpoint = load_checkpoint(args.model)
     images = survey(args, checkpoint) if args.data else 0
+    check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
     with ray_session(args.address):
         placement = placement_for(args, checkpoint)
         sizes = mesh_counts(placement.actors)
         if args.data and images < sizes[-1]:
             raise UserError(f"--data {args.data}: {images} images for {sizes[-1]} meshes; give more images or fewer --meshes")
-        manifest = claim(args.out, describe(args, checkpoint, placement), overwrite=args.overwrite)
+        manifest = describe(args, checkpoint, placement)
         with manifest.single_attempt(args.out, overwrite=args.overwrite):
             if args.data:
                 measure, total = _pipeline(args, checkpoint, placement, images), images
             else:
                 measure, total = _devices(args, checkpoint, placement, sizes)
             measured = interleave(measure, sizes, total, args.rounds)
+    from jobs.scaling_table import scaling_table, terminal_table
+
     table = scaling_table(measured, manifest.data)
     write(args.out, table, manifest.run_id)
     print(terminal_table(table))
@@ -133,6 +136,9 @@ def shares(kind: str, sizes: list[int], total: int) -> list[tuple[int, int]]:
 
 def _devices(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement, sizes: list[int]) -> tuple[Measure, int]:
     """Random images; the unit of work is one batch on one mesh."""
+    from jobs.meshes import start_meshes
+    from jobs.scaling_rounds import on_devices
+
     request = device_request(args, checkpoint, placement)
     meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=args.seed, wait_seconds=args.wait)
     # A multiple of every size, so that no mesh has a batch more than another.
@@ -150,6 +156,8 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
 
     One that does not count comes first: in it Ray starts the processes that the others find running.
     """
+    from jobs.scaling_rounds import through_pipeline
+
     filesystem, path = open_storage(args.out)
     if args.overwrite and filesystem.get_file_info(f"{path}/runs").type == FileType.Directory:
         with storage_errors(args.out):
@@ -175,6 +183,8 @@ def _source(args: argparse.Namespace, checkpoint: Checkpoint, limit: int | None)
 
 def write(out: str, table: pa.Table, run_id: str) -> None:
     """`<out>/report/scaling.parquet` and `scaling.svg`."""
+    from jobs.scaling_plot import plot
+
     filesystem, path = open_storage(out)
     with storage_errors(out):
         write_table(filesystem, f"{path}/report/scaling.parquet", table.replace_schema_metadata({"run_id": run_id}))

@@ -23,7 +23,7 @@ from jobs.arguments import (
 )
 from jobs.columns import described
 from jobs.command import run
-from jobs.manifest import Manifest, claim, new_run_id, package_versions
+from jobs.manifest import Manifest, check_free, new_run_id, package_versions
 from jobs.meshes import Measured, Work, drive_together, start_meshes, system_fps
 from jobs.pipeline.storage import open_storage, storage_errors, write_table
 from jobs.session import ray_session
@@ -65,6 +65,7 @@ ITERATIONS = described(
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     checkpoint = load_checkpoint(args.model)
+    check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
     with ray_session(args.address):
         placement = placement_for(args, checkpoint)
         hardware = placement.device == "t3000"
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             iterations=args.iterations,
             warmup=args.warmup,
         )
-        manifest = claim(args.out, describe(args, placement.device, checkpoint.digest, work), overwrite=args.overwrite)
+        manifest = describe(args, placement.device, checkpoint.digest, work)
         with manifest.single_attempt(args.out, overwrite=args.overwrite):
             request = device_request(args, checkpoint, placement)
             meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=args.seed, wait_seconds=args.wait)

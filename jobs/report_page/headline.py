@@ -58,5 +58,14 @@ def headline(summary: Summary) -> str:
     facts.append(("Images", f"{summary.images:,}", lost, f"{summary.labelled:,} labelled"))
     if summary.compile_seconds is not None:
         resumed = f"run in {summary.attempts} attempts" if summary.attempts > 1 else ""
-        facts.append(("Compile time", f"{summary.compile_seconds:,.2f} s", "initial, the slowest device's", resumed))
+        facts.append(
+            ("Compile time", f"{summary.compile_seconds:,.2f} s", "initial, the slowest device's", resumed, _kernels(summary))
+        )
     return cards(facts)
+
+
+def _kernels(summary: Summary) -> str:
+    """Whether the chips found their kernels compiled."""
+    if summary.kernels_built is None:
+        return ""
+    return f"cold: {summary.kernels_built:,} kernels built" if summary.kernels_built else "warm: every kernel was cached"

@@ -15,6 +15,7 @@ from jobs.report_page.confused import confused
 from jobs.report_page.document import document
 from jobs.report_page.failures import errors, faults
 from jobs.report_page.headline import headline, notices
+from jobs.report_page.job_time import job_time
 from jobs.report_page.markup import section, table
 from jobs.report_page.plots import drawing
 from jobs.report_page.throughput import throughput
@@ -24,27 +25,28 @@ from jobs.report_schema import Summary
 LISTED_DEVICES = 15
 
 
-def page(summary: Summary, tables: dict[str, pa.Table], thumbnails: Mapping[str, bytes]) -> str:
-    """The page with its plots; equal arguments give an equal page. All text in it is escaped.
+def draw(summary: Summary, tables: dict[str, pa.Table], thumbnails: Mapping[str, bytes]) -> list[str]:
+    """The sections with plots and pictures, which take most of a report's time.
 
     thumbnails: JPEGs by image_id, of examples in the confusion table.
     """
-    title = f"{summary.model or 'Predictions'} on {summary.data or summary.run_id}"
-    facts = [summary.job, f"run {summary.run_id}", _started(tables["throughput"]), "; ".join(summary.devices[:8])]
     with drawing():
-        sections = [
-            notices(summary),
-            headline(summary),
+        return [
             throughput(tables["throughput"], tables["faults"]),
             time_spent(tables["meshes"]),
             classes(summary, tables["per_class"]),
             confused(tables["confusion"], thumbnails) if summary.labelled else "",
             calibration(summary, tables["calibration"]),
             batch_times(summary, tables["batch_times"]),
-            errors(summary, tables["errors"]),
-            faults(summary, tables["faults"]),
-            _config(summary),
         ]
+
+
+def page(summary: Summary, tables: dict[str, pa.Table], drawn: list[str]) -> str:
+    """The page around what was drawn; equal arguments give an equal page. All text in it is escaped."""
+    title = f"{summary.model or 'Predictions'} on {summary.data or summary.run_id}"
+    facts = [summary.job, f"run {summary.run_id}", _started(tables["throughput"]), "; ".join(summary.devices[:8])]
+    sections = [notices(summary), headline(summary), *drawn[:2], job_time(summary), *drawn[2:]]
+    sections += [errors(summary, tables["errors"]), faults(summary, tables["faults"]), _config(summary)]
     return document(title, title, [" · ".join(fact for fact in facts if fact)], sections)
 
 

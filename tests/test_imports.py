@@ -1,0 +1,62 @@
+"""Which heavy packages each command and each worker loads: a start is most of a short job, and imports are most of a start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+HEAVY = {"torch", "transformers", "matplotlib", "openvino", "ttnn", "pandas", "datasets", "ray"}
+
+PHOTO = "jobs/sample/images/0/digit-1374.jpeg"
+LOAD = "from vit_actor.checkpoint import load_checkpoint; checkpoint = load_checkpoint('jobs/sample/model')"
+REQUEST = (
+    f"{LOAD}; import jobs.pipeline.classify; from vit_actor.opening import DeviceRequest; "
+    "device = DeviceRequest(device=DEVICE, name='sample', path=checkpoint.path, digest=checkpoint.digest, classes=10, "
+    "batch_size=8, threads=1, precision=PRECISION, simulate='')(); device.compile()"
+)
+
+
+def request(device: str, precision: str = "auto") -> str:
+    return REQUEST.replace("DEVICE", repr(device)).replace("PRECISION", repr(precision))
+
+
+DECODE = f"""
+import numpy as np, pathlib, jobs.pipeline.list, jobs.pipeline.read
+{LOAD}
+from jobs.pipeline.decode import decode
+photo = next(pathlib.Path('jobs/sample/images/0').iterdir())
+decode(photo.read_bytes(), checkpoint.preprocess, np.empty(checkpoint.preprocess.shape, np.uint8))
+"""
+
+FINISHED = "from jobs.imagenet import main; main(['--help'])"
+
+CASES = {
+    "jobs.imagenet, before Ray": ("import jobs.imagenet", set()),
+    "jobs.synthetic, before Ray": ("import jobs.synthetic", {"ray"}),
+    "jobs.scaling, before Ray": ("import jobs.scaling", {"ray"}),
+    "jobs.report, before it draws": ("import jobs.report", set()),
+    "jobs.projection": ("import jobs.projection", set()),
+    "a checkpoint, looked at": (f"{LOAD}; checkpoint.digest, checkpoint.flops, checkpoint.tensors()", set()),
+    "a data set, surveyed": (
+        "from jobs.pipeline.sources import open_source; "
+        "open_source('jobs/sample/images', checkpoint_classes=list(map(str, range(10)))).survey()",
+        set(),
+    ),
+    "a decode worker": (DECODE, {"ray"}),
+    "an actor with OpenVINO": (request("cpu"), {"ray", "openvino"}),
+    "an actor with the reference": (request("cpu", "fp32"), {"ray", "openvino", "torch", "transformers"}),
+    "an actor with a simulated device": (request("simulated"), {"ray"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_heavy_is_loaded_that_does_not_compute(case: str) -> None:
+    code, expected = CASES[case]
+    tell = "\nimport sys; print(*sorted(name for name in sys.modules if '.' not in name))"
+    done = subprocess.run([sys.executable, "-c", code + tell], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert HEAVY & set(done.stdout.split()) <= expected
