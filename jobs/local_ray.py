@@ -26,6 +26,8 @@ NO_PORT = -1
 """What an agent without a service of its own writes down as its port."""
 
 _alone = False
+_spared: list[Any] = []
+"""Patches that are in force until the session ends."""
 
 
 @contextmanager
@@ -45,6 +47,8 @@ def local_ray(**settings: Any) -> Iterator[None]:
     finally:
         _alone = False
         ray.shutdown()
+        while _spared:
+            _spared.pop().stop()
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -83,18 +87,24 @@ def spare_helper_actors() -> None:
 
     They gather statistics for the dashboard, share a cluster out between data sets, and note on which host an actor is.
     """
-    if not _alone:
+    if not _alone or _spared:
         return
     from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler
     from ray.data._internal.execution.operators import actor_pool_map_operator
     from ray.data._internal.stats import _StatsManager
 
-    _StatsManager.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid4().hex)
-    for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
-        setattr(_StatsManager, name, staticmethod(_nothing))
-    rate_based_cluster_autoscaler.DefaultAutoscalingCoordinator = _WholeMachine
-    actor_pool_map_operator.get_or_create_actor_location_tracker = _NoTracker
-    actor_pool_map_operator.get_actor_locations = _nowhere
+    statistics = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
+    _spared.extend(
+        [
+            patch.object(_StatsManager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid4().hex)),
+            *(patch.object(_StatsManager, name, staticmethod(_nothing)) for name in statistics),
+            patch.object(rate_based_cluster_autoscaler, "DefaultAutoscalingCoordinator", _WholeMachine),
+            patch.object(actor_pool_map_operator, "get_or_create_actor_location_tracker", _NoTracker),
+            patch.object(actor_pool_map_operator, "get_actor_locations", _nowhere),
+        ]
+    )
+    for spared in _spared:
+        spared.start()
 
 
 class _WholeMachine:
