@@ -30,12 +30,16 @@ COMPILER = "compiler/bin/riscv-tt-elf-g++"
 
 @dataclass(frozen=True)
 class OpenedMesh:
-    """A mesh that classified one batch: seconds to compile, then seconds for the batch."""
+    """A mesh that classified one batch: seconds to compile, then seconds for the batch.
+
+    kernels_built: how many kernels were compiled and are cached for the next start; None where there are none.
+    """
 
     description: str
     images: int
     compile_seconds: float
     batch_seconds: float
+    kernels_built: int | None = None
 
 
 def read_host(root: Path = Path("/")) -> Host:
@@ -120,7 +124,8 @@ def open_mesh(request: DeviceRequest) -> OpenedMesh:
         result = next(iter(device.classify(iter([images]))))
         if result.classes.shape[0] != len(images) or not np.isfinite(result.probabilities).all():
             raise DeviceError(f"{device.description}: the answer to a grey batch is not finite")
-        return OpenedMesh(device.description, len(images), compile_seconds, result.seconds)
+        built = device.start.get("kernels_built")
+        return OpenedMesh(device.description, len(images), compile_seconds, result.seconds, None if built is None else int(built))
     finally:
         device.close()
 
@@ -149,6 +154,8 @@ def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
         found = (
             f"{told.description}: compiled in {told.compile_seconds:.1f} s, {told.images} images in {told.batch_seconds:.4f} s"
         )
+        if told.kernels_built is not None:
+            found += f", {told.kernels_built} kernels built and cached" if told.kernels_built else ", every kernel was cached"
         return Check("open mesh", "pass", f"{found}, {total:.0f} s in all")
     return Check("open mesh", "fail", told, "see the checks above it")
 
