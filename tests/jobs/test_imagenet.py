@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 from jobs.imagenet import main
+from jobs.phases import PHASES
 from jobs.pipeline.schema import PREDICTIONS
 from tests.conftest import Finished, RayCluster
 from tests.jobs.conftest import MODEL, SAMPLE, imagenet, mistake
@@ -42,6 +43,21 @@ def test_every_top1_and_the_accuracy_equal_the_reference(sample_run: tuple[Path,
     summary = pq.read_table(out / "report" / "summary.parquet").to_pylist()[0]
     assert summary["top1"] == accuracy
     assert summary["images"] == len(paths)
+
+
+def test_the_whole_commands_time_is_told_by_phase(sample_run: tuple[Path, Finished]) -> None:
+    out, done = sample_run
+    summary = pq.read_table(out / "report" / "summary.parquet").to_pylist()[0]
+    phases = [summary[f"{phase}_seconds"] for phase in PHASES]
+    assert all(seconds >= 0 for seconds in phases)
+    assert summary["job_seconds"] == pytest.approx(sum(phases))
+    assert summary["active_seconds"] < summary["job_seconds"] <= done.seconds
+    assert summary["job_fps"] == pytest.approx(summary["images"] / summary["job_seconds"])
+    assert f"job        {summary['job_seconds']:,.1f} s" in done.stdout
+    assert "The whole command" in (out / "report.html").read_text()
+    meshes = pq.read_table(out / "report" / "meshes.parquet").to_pylist()
+    assert [mesh["programs_seconds"] > 0 for mesh in meshes] == [True]
+    assert [mesh["kernels_built"] for mesh in meshes] == [None]
 
 
 def test_rows_follow_the_documented_schema(sample_run: tuple[Path, Finished]) -> None:

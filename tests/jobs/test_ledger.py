@@ -96,3 +96,25 @@ def test_once_it_drains_neither_reading_nor_a_device_is_given_another_chunk() ->
     assert ledger.is_draining()
     assert ledger.begin_reading("unread") is Reading.STOP
     assert ledger.begin("decoded", 64, 64, "a/0-3") == "stop"
+
+
+def test_a_process_that_ended_while_it_opened_its_chips_is_noticed_by_the_next_one() -> None:
+    ledger = Ledger()
+    ledger.opening("host/0-3")
+    assert ledger.account()["not_open"] == ["host/0-3"]
+    assert ledger.account()["events"] == []
+    ledger.opening("host/0-3")
+    [event] = ledger.account()["events"]
+    assert "tt-smi -r" in event["what"]
+    ledger.arrive("host/0-3", "node")
+    account = ledger.account()
+    assert account["not_open"] == []
+    assert account["opened_at"] == pytest.approx(event["at"], abs=60)
+
+
+def test_an_error_while_opening_is_told_and_is_no_death() -> None:
+    ledger = Ledger()
+    ledger.opening("host/0-3")
+    ledger.did_not_open("host/0-3", "no Tenstorrent chip found")
+    ledger.opening("host/0-3")
+    assert [event["what"] for event in ledger.account()["events"]] == ["no Tenstorrent chip found"]
