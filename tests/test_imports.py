@@ -11,7 +11,6 @@ from tests.conftest import ROOT
 
 HEAVY = {"torch", "transformers", "matplotlib", "openvino", "ttnn", "pandas", "datasets", "ray"}
 
-PHOTO = "jobs/sample/images/0/digit-1374.jpeg"
 LOAD = "from vit_actor.checkpoint import load_checkpoint; checkpoint = load_checkpoint('jobs/sample/model')"
 REQUEST = (
     f"{LOAD}; import jobs.pipeline.classify; from vit_actor.opening import DeviceRequest; "
@@ -31,8 +30,6 @@ from jobs.pipeline.decode import decode
 photo = next(pathlib.Path('jobs/sample/images/0').iterdir())
 decode(photo.read_bytes(), checkpoint.preprocess, np.empty(checkpoint.preprocess.shape, np.uint8))
 """
-
-FINISHED = "from jobs.imagenet import main; main(['--help'])"
 
 CASES = {
     "jobs.imagenet, before Ray": ("import jobs.imagenet", set()),
