@@ -12,9 +12,8 @@ demo: .venv/ready  ## classify the bundled sample and print its accuracy
 submit: .venv/ready  ## a job on a cluster, followed to its end: make submit JOB=imagenet ARGS="--data ... --out ..."
 	$(PYTHON) -m cluster.submit jobs.$(JOB) $(ARGS)
 
-# Two at once, a file each: most tests wait for processes to start.
 test: .venv/ready lint  ## lint, types and every test that needs neither silicon nor patience
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest
 
 lint: .venv/ready
 	.venv/bin/ruff check .
