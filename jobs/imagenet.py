@@ -32,7 +32,7 @@ from jobs.pipeline.sources import Source, Survey, open_source
 from jobs.pipeline.storage import shown
 from jobs.session import ray_session
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
-from vit_actor.errors import NOT_UP, UserError
+from vit_actor.errors import UserError, ended_while_opening
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,8 +93,8 @@ def classify_all(
         account = settle(ledger)
         with suppress(UserError):  # where the output is what failed, the manifest cannot say so
             manifest.end_attempt(args.out, "failed", account)
-        unopened = account.get("not_open")
-        cause = f"{', '.join(unopened)}: the process that opened its chips ended: {NOT_UP}" if unopened else root_cause(error)
+        unopened = ", ".join(account.get("not_open", []))
+        cause = f"{unopened}: {ended_while_opening(placement.device)}" if unopened else root_cause(error)
         raise JobFailed(f"{cause}; what is committed stays: add --resume to go on") from error
     stopped, account = stopping.is_set(), settle(ledger)
     phases.end("open", at=account.get("opened_at") or time.time())

@@ -20,7 +20,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.output_lock import busy, hold_output
 from jobs.pipeline.storage import open_storage
-from vit_actor.errors import NOT_UP
 
 NAMESPACE = "loudbox-vit"
 CAREFUL_AFTER = 2
@@ -103,7 +102,7 @@ class Ledger:
     def opening(self, mesh: str) -> None:
         """An actor is about to open its device, which may hang or end its process."""
         if mesh in self._opening:
-            self.note("device", mesh, f"the process that opened its chips ended: {NOT_UP}")
+            self.note("device", mesh, "its process ended while it opened the device")
         self._opening.add(mesh)
 
     def did_not_open(self, mesh: str, why: str) -> None:

@@ -16,7 +16,7 @@ from jobs.command import JobFailed, root_cause
 from jobs.pipeline.classify import mesh_name
 from jobs.placement import BOARDS, Placement
 from vit_actor.device import Device
-from vit_actor.errors import NOT_UP, UserError
+from vit_actor.errors import UserError, ended_while_opening
 
 PLACE_SECONDS = 60.0
 """What starting the actors' processes may take on top of waiting for resources."""
@@ -142,7 +142,7 @@ def start_meshes(
         _answers(opened)
     except JobFailed as error:
         if isinstance(error.__cause__, ray.exceptions.ActorDiedError):  # a watchdog's end: opening cannot be given up otherwise
-            raise JobFailed(f"a process that opened its chips ended: {NOT_UP}") from error
+            raise JobFailed(ended_while_opening(placement.device)) from error
         raise
     return meshes
 

@@ -70,7 +70,9 @@ class Summary:
     kernels_built: Annotated[
         int | None, "kernels that a mesh compiled for want of a cached one; 0 in a warm start, null off chips"
     ]
-    start_seconds: Annotated[float | None, "of the command, all attempts that ended: imports, survey, Ray's start"]
+    start_seconds: Annotated[
+        float | None, "of the command, summed over attempts, null where one was killed or failed: imports, survey, Ray"
+    ]
     open_seconds: Annotated[float | None, "of the command: until the first mesh had opened and compiled"]
     stream_seconds: Annotated[float | None, "of the command: from then until the last commit"]
     end_seconds: Annotated[float | None, "of the command: closing the meshes and Ray"]

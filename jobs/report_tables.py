@@ -276,11 +276,12 @@ def _told(manifest: Manifest | None, count: str) -> int:
 
 
 def _job_time(counts: Counts, manifest: Manifest | None) -> dict[str, float | None]:
-    """Seconds of the whole command by phase, over the attempts that wrote them down, and the rate they leave."""
-    measured = [attempt["seconds"] for attempt in _told_attempts(manifest) if "seconds" in attempt]
+    """Seconds of the whole command by phase, summed over attempts, and the rate they leave; Nones where an attempt told none."""
+    attempts = _told_attempts(manifest)
+    measured = [attempt["seconds"] for attempt in attempts if "seconds" in attempt]
     phases = {phase: sum(seconds.get(phase, 0.0) for seconds in measured) for phase in PHASES}
     total = sum(phases.values())
-    if not total:
+    if not total or len(measured) < len(attempts):  # images of an untimed attempt over the others' time would be too fast
         return dict.fromkeys([*(f"{phase}_seconds" for phase in PHASES), "job_seconds", "job_fps"])
     return {f"{phase}_seconds": took for phase, took in phases.items()} | {
         "job_seconds": total,

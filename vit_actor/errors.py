@@ -11,3 +11,8 @@ class DeviceError(RuntimeError):
 
 NOT_UP = "another process holds them or they hang; end it, or reset them with tt-smi -r"
 """What to say of chips whose opening never ended."""
+
+
+def ended_while_opening(device: str) -> str:
+    """What to say of a process that ended while it opened its device; on chips the watchdog is the usual end."""
+    return "a process ended while it opened its device" + (f": the chips did not come up; {NOT_UP}" if device == "t3000" else "")

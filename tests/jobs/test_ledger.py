@@ -105,7 +105,7 @@ def test_a_process_that_ended_while_it_opened_its_chips_is_noticed_by_the_next_o
     assert ledger.account()["events"] == []
     ledger.opening("host/0-3")
     [event] = ledger.account()["events"]
-    assert "tt-smi -r" in event["what"]
+    assert "ended while it opened" in event["what"]
     ledger.arrive("host/0-3", "node")
     account = ledger.account()
     assert account["not_open"] == []
