@@ -47,7 +47,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if submitted and "://" not in args.out and not Path(args.out).expanduser().is_absolute():
         parser.error(f"--out {args.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI")
     if not submitted:
-        for name in ("out", "data", "model"):
+        for name in ("out", "data", "model", "cache"):
             path = getattr(args, name, None)
             if path and "://" not in path and (name != "model" or Path(path).is_dir()):  # else a hub's id
                 setattr(args, name, str(Path(path).expanduser().absolute()))
@@ -94,6 +94,14 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return value
+
+
+def size(text: str) -> int:
+    """argparse type: '50GB' -> 50 * 10^9 bytes."""
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
+        if text.upper().endswith(unit):
+            return round(float(text[: -len(unit)]) * factor)
+    raise argparse.ArgumentTypeError(f"{text}: give a number and MB, GB or TB, such as 50GB")
 
 
 def share_or_count(text: str) -> int | float:

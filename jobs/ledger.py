@@ -91,9 +91,16 @@ class Ledger:
         self._reading: dict[str, int] = {}
         self._meshes: dict[str, int] = {}
         self._nodes: dict[str, str] = {}
+        self._heard: dict[str, float] = {}
+        self._down: dict[str, float] = {}
         self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0}
         self._events: list[dict[str, Any]] = []
-        self._committed_before = 0
+        self._committed_before = self._cached = 0
+        self._cache_room: float = 0
+        self._roots = 0
+        self._listed: dict[str, int] = {}
+        self._shards_read = 0
+        self._decoded: set[str] = set()
         self._opening: set[str] = set()
         self._opened_at: float | None = None
         self._draining = False
@@ -118,7 +125,9 @@ class Ledger:
         self._meshes[mesh] = self._meshes.get(mesh, 0) + 1
         if self._meshes[mesh] > 1:
             self._counts["restarts"] += 1
+            self._down[mesh] = self._down.get(mesh, 0.0) + time.time() - self._heard.get(mesh, time.time())
             self.note("restart", mesh, "the actor on this mesh was replaced")
+        self._heard[mesh] = time.time()
 
     def let_go(self) -> None:
         """Ray Data has ended an actor without need, which it does when no chunk waits for one."""
@@ -127,6 +136,23 @@ class Ledger:
     def has_let_go(self) -> bool:
         """Whether another actor would open a mesh for nothing."""
         return self._let_go
+
+    def listing(self, roots: int) -> None:
+        """The data set is about to be listed in so many parts."""
+        self._roots = roots
+
+    def listed(self, root: str, shards: int) -> None:
+        """A part of the data set has been listed: so many shards of it are to be read."""
+        self._listed[root] = shards
+
+    def shard_read(self) -> None:
+        """All chunks of a shard have been decoded."""
+        self._shards_read += 1
+
+    def more_is_coming(self) -> bool:
+        """Whether chunks are still to come to the devices, as far as it is known: what was repeated may count twice."""
+        reading = len(self._listed) < self._roots or self._shards_read < sum(self._listed.values())
+        return not self._draining and (reading or bool(self._decoded))
 
     def begin_reading(self, chunk: str) -> Reading:
         """A chunk is about to be decoded."""
@@ -141,6 +167,29 @@ class Ledger:
     def done_reading(self, chunk: str) -> None:
         """A chunk has been decoded."""
         self._reading.pop(chunk, None)
+        self._decoded.add(chunk)
+
+    def cache_room(self, room: float) -> None:
+        """There is a cache, which may take so many bytes more."""
+        self._cache_room = room
+
+    def cache_takes(self, size: int) -> bool:
+        """Whether so many bytes more may be written to the cache; the first time they may not is told."""
+        if self._cache_room >= size:
+            self._cache_room -= size
+            return True
+        self.cache_off("it has reached --cache-limit; what is left is decoded and not kept")
+        return False
+
+    def cache_off(self, why: str) -> None:
+        """Nothing more is written to the cache; told once."""
+        if self._cache_room >= 0:
+            self.note("cache", "cache", why)
+        self._cache_room = -1
+
+    def from_cache(self, images: int) -> None:
+        """So many images have been read from the cache."""
+        self._cached += images
 
     def passed_over(self, images: int) -> None:
         """A shard has been read whose images an earlier attempt committed, so many of them."""
@@ -148,8 +197,10 @@ class Ledger:
 
     def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Care | Literal["stop"] | None:
         """A chunk of so many decoded images is about to go to a device; None for the ordinary way, "stop" when draining."""
+        self._decoded.discard(chunk)
         if self._draining:
             return "stop"
+        self._heard[mesh] = time.time()
         case = self._cases.setdefault(chunk, _Case())
         case.attempts += 1
         if case.attempts == 1:
@@ -180,6 +231,8 @@ class Ledger:
 
     def note(self, kind: str, where: str, what: str) -> None:
         """Remember an event; the first 1,000 are kept, all restarts and retries are counted."""
+        if kind == "device":
+            self._heard[where] = time.time()
         if len(self._events) < 1000:
             self._events.append({"at": time.time(), "kind": kind, "where": where, "what": what})
 
@@ -194,7 +247,12 @@ class Ledger:
     def account(self, alive: set[str] | None = None) -> dict[str, Any]:
         """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
         lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
-        found: dict[str, Any] = {"committed_before": self._committed_before, "meshes": sorted(self._meshes)}
+        found: dict[str, Any] = {
+            "committed_before": self._committed_before,
+            "cached": self._cached,
+            "meshes": sorted(self._meshes),
+        }
+        found |= {"meshes": sorted(self._meshes), "down_seconds": dict(self._down)}
         found |= {"opened_at": self._opened_at, "not_open": sorted(self._opening)}
         return {**self._counts, "lost_hosts": lost, **found, "events": self._events}
 

@@ -42,6 +42,9 @@ class FileMetadata:
     batch_size: images in a full batch. compile_seconds: what the mesh's device took to start.
     chunk: name of the part of the data set that its rows are, in order. read_cpu_seconds: CPU time of reading and decoding it.
     start: what the device's start took, by phase (Device.start).
+    opened_at: Unix seconds at which the mesh was ready for its first images; None in files of earlier versions.
+    shared_batches: by number, the batches that other files have a part of: where this file's images begin among the batch's,
+        and how many the batch has.
     """
 
     run_id: str
@@ -54,6 +57,8 @@ class FileMetadata:
     chunk: str
     read_cpu_seconds: float
     start: dict[str, float] = field(default_factory=dict)
+    opened_at: float | None = None
+    shared_batches: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, order=True)
@@ -209,6 +214,8 @@ class Counts:
     """The longest start of each mesh."""
     starts: dict[tuple[str, str], float] = field(default_factory=dict)
     """The longest of each phase of a start, by (mesh, phase)."""
+    opened: dict[tuple[int, str], int] = field(default_factory=dict)
+    """Unix nanoseconds at which a mesh was first ready, by (attempt, mesh)."""
     read_time: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Nanoseconds of CPU time for reading and decoding the images a mesh got, by (attempt, mesh); on whatever hosts."""
     descriptions: set[str] = field(default_factory=set)
@@ -228,6 +235,8 @@ class Counts:
                 mine.update(theirs)
         for key, span in other.spans.items():
             self.spans[key] = self.spans[key] + span if key in self.spans else span
+        for key, at in other.opened.items():
+            self.opened[key] = min(at, self.opened.get(key, at))
         for pair, example in other.examples.items():
             self.examples[pair] = min(example, self.examples.get(pair, example))
         for mesh, seconds in other.compile_seconds.items():
@@ -251,6 +260,7 @@ def count(table: pa.Table, metadata: FileMetadata) -> Counts:
         predicted=Counter(prediction[classified].tolist()),
         compile_seconds={metadata.mesh: metadata.compile_seconds},
         starts={(metadata.mesh, phase): seconds for phase, seconds in metadata.start.items()},
+        opened={(metadata.attempt, metadata.mesh): round(metadata.opened_at * 1e9)} if metadata.opened_at else {},
         read_time=Counter({(metadata.attempt, metadata.mesh): round(metadata.read_cpu_seconds * 1e9)}),
         descriptions={metadata.description},
         batch_sizes={metadata.batch_size},
@@ -314,7 +324,7 @@ def _count_batches(counts: Counts, table: pa.Table, metadata: FileMetadata) -> N
     if not pc.any(ran).as_py():
         return
     table = table.filter(ran)
-    _, first, images = np.unique(table["batch"].to_numpy(), return_index=True, return_counts=True)
+    numbers, first, images = np.unique(table["batch"].to_numpy(), return_index=True, return_counts=True)
     start = table["started_at"].cast(pa.int64()).to_numpy()[first] * 1000  # us -> ns
     time = np.rint(table["batch_seconds"].to_numpy()[first] * 1e9).astype(np.int64)
 
@@ -322,16 +332,25 @@ def _count_batches(counts: Counts, table: pa.Table, metadata: FileMetadata) -> N
     done = np.cumsum(time)
     start = np.maximum.accumulate(start - (done - time)) + done - time
 
-    full = time[images == metadata.batch_size]
+    # Of a batch that several files have a part of, each counts its images' share of the time, and the first one the batch.
+    begin, whole = np.zeros_like(images), images.copy()
+    for i in np.flatnonzero(np.isin(numbers, [int(number) for number in metadata.shared_batches])):
+        begin[i], whole[i] = metadata.shared_batches[str(numbers[i])]
+    full = time[(whole == metadata.batch_size) & (begin == 0)]
     counts.batch_times = Counter(np.searchsorted(BUCKET_EDGES, full, side="right").tolist())
     counts.full_batch_time = int(full.sum())
-    work = Work(int(images.sum()), len(images), int(time.sum()))
+    from_, to = time * begin // whole, time * (begin + images) // whole
+    start, time = start + from_, to - from_
+    work = Work(int(images.sum()), int(np.count_nonzero(begin == 0)), int(time.sum()))
     counts.spans = {(metadata.attempt, metadata.mesh): Span(int(start.min()), int((start + time).max()), work)}
-    counts.windows += _windows(start, np.maximum(time, 1), images, metadata)
+    counts.windows += _windows(start, np.maximum(time, 1), images, begin == 0, metadata)
 
 
-def _windows(start: np.ndarray, time: np.ndarray, images: np.ndarray, metadata: FileMetadata) -> Windows:
-    """Spread each batch evenly over its time on the device; the rounding leaves every image in exactly one window."""
+def _windows(start: np.ndarray, time: np.ndarray, images: np.ndarray, counted: np.ndarray, metadata: FileMetadata) -> Windows:
+    """Spread each batch evenly over its time on the device; the rounding leaves every image in exactly one window.
+
+    counted: whether a batch counts as one here, bool; int64 (batches,) as the others.
+    """
     length = next((i for i, window in enumerate(WINDOWS) if time.max() // window < MAX_WINDOWS), len(WINDOWS) - 1)
     window_time = WINDOWS[length]
     first, last = start // window_time, (start + time - 1) // window_time
@@ -342,7 +361,9 @@ def _windows(start: np.ndarray, time: np.ndarray, images: np.ndarray, metadata: 
     end = np.minimum((window + 1) * window_time - start[batch], time[batch])
     part = images[batch] * end // time[batch] - images[batch] * begin // time[batch]
     windows = Windows(length)
-    for key, *work in zip(window.tolist(), part.tolist(), (begin == 0).tolist(), (end - begin).tolist(), strict=True):
+    for key, *work in zip(
+        window.tolist(), part.tolist(), ((begin == 0) & counted[batch]).tolist(), (end - begin).tolist(), strict=True
+    ):
         meshes = windows.work.setdefault((metadata.attempt, key), {})
         meshes[metadata.mesh] = meshes.get(metadata.mesh, Work()) + Work(*work)
     return windows

@@ -147,6 +147,8 @@ def summary_table(summary: Summary) -> str:
         lines.append(
             ("job", f"{summary.job_seconds:,.1f} s, {summary.job_fps or 0:,.1f} images/s from start to reports ({parts})")
         )
+    if summary.cached:
+        lines.append(("cache", f"{summary.cached:,} of {summary.images:,} images were read from it, not decoded"))
     if faults := summary.faults:
         lines.append(("faults", faults))
     others = f" (and {len(summary.devices) - 1} other kinds)" if len(summary.devices) > 1 else ""
@@ -168,8 +170,7 @@ def _count_files(out: str) -> Iterator[Counts]:
         try:
             parquet = pq.ParquetFile(pa.BufferReader(data))
             footer = json.loads(parquet.metadata.metadata[b"loudbox-vit"])
-            footer.setdefault("start", {})  # which files of earlier versions lack
-            metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata)})
+            metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
             return count(parquet.read(COLUMNS, use_threads=False), metadata)
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
             raise UserError(f"{file}: damaged, or not a file of predictions; delete it and resume the run") from None

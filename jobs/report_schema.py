@@ -11,6 +11,14 @@ from jobs.columns import described
 
 MOST_FREQUENT_ERRORS = 50
 
+WAITS = {
+    "start": "from when it was ready to its first batch: for the first images to be decoded",
+    "stream": "between its first and last batch: images came too slowly",
+    "faults": "between its first and last batch: it was being replaced",
+    "tail": "after its last batch: for the last mesh of the attempt to finish",
+}
+"""What a mesh waits for."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -46,6 +54,7 @@ class Summary:
     retries: Annotated[int, "chunks that were read or classified once more for a process that died"]
     images_again: Annotated[int, "images of chunks that went to a device once more: at most what retries cost; each has one row"]
     given_up: Annotated[int, "images that took their device down each time and became errors"]
+    cached: Annotated[int, "images whose pixels were read from the cache of decoded images"]
     lost_hosts: Annotated[list[str], "hosts with a device that were lost; one that was lost twice is here twice"]
     meshes: Annotated[int, "devices that classified images, in the attempt that had most"]
     devices: Annotated[list[str], "the distinct descriptions of the devices"]
@@ -60,6 +69,10 @@ class Summary:
         "classified images / seconds their batches kept the devices: one mesh alone, as if it never waited; mean over busy time",
     ]
     device_busy: Annotated[float | None, "share of the time between its first and last batch that a mesh was busy, 0 to 1"]
+    wait_start_seconds: Annotated[float, "seconds of all meshes together, waiting for their first images"]
+    wait_stream_seconds: Annotated[float, "the same, waiting for images in mid-run"]
+    wait_faults_seconds: Annotated[float, "the same, while a mesh was being replaced"]
+    wait_tail_seconds: Annotated[float, "the same, waiting for the last mesh to finish"]
     batches: Annotated[int, "batches the devices ran"]
     full_batches: Annotated[int, "batches of batch_size images: what inference time is over"]
     batch_size: Annotated[int | None, "images in a full batch; null where devices differ"]
@@ -162,7 +175,7 @@ MESHES = described(
             "kernels that were compiled for want of a cached one: 0 in a warm start; null without chips",
         ),
         "busy_seconds": (pa.float64(), "seconds its batches kept it: upload, compute and read-back, which overlap"),
-        "idle_seconds": (pa.float64(), "seconds between its first and last batch in which it had none: it waited for images"),
+        **{f"wait_{reason}_seconds": (pa.float64(), f"seconds it waited: {meaning}") for reason, meaning in WAITS.items()},
         "decode_cpu_seconds": (pa.float64(), "CPU time of reading and decoding its images, meanwhile, on any host's cores"),
     }
 )

@@ -40,6 +40,7 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
     busy = sum(span.work.busy for span in counts.spans.values())
     present = sum(span.end - span.first for span in counts.spans.values())
     full = counts.batch_times.total()
+    waits = _waits(counts, manifest).values()
     median, slowest = quantile(counts.batch_times, 0.5), quantile(counts.batch_times, 0.99)
     return Summary(
         run_id=min(counts.run_ids),
@@ -66,6 +67,7 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
         retries=_told(manifest, "retries"),
         images_again=_told(manifest, "images_again"),
         given_up=_told(manifest, "given_up"),
+        cached=_told(manifest, "cached"),
         lost_hosts=[host for attempt in _told_attempts(manifest) for host in attempt.get("lost_hosts", [])],
         meshes=max(Counter(attempt for attempt, _ in counts.spans).values(), default=0),
         devices=sorted(counts.descriptions),
@@ -74,6 +76,10 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
         system_fps=classified / (active / 1e9) if active else None,
         device_fps=classified / (busy / 1e9) if busy else None,
         device_busy=busy / present if present else None,
+        wait_start_seconds=sum(wait["start"] for wait in waits),
+        wait_stream_seconds=sum(wait["stream"] for wait in waits),
+        wait_faults_seconds=sum(wait["faults"] for wait in waits),
+        wait_tail_seconds=sum(wait["tail"] for wait in waits),
         batches=sum(span.work.batches for span in counts.spans.values()),
         full_batches=full,
         batch_size=min(counts.batch_sizes) if len(counts.batch_sizes) == 1 else None,
@@ -100,7 +106,7 @@ def report_tables(counts: Counts, summary: Summary, manifest: Manifest | None) -
         "per_class": _per_class(counts, len(class_names), name),
         "confusion": _confusion(counts, name),
         "calibration": _calibration(counts),
-        "meshes": _meshes(counts),
+        "meshes": _meshes(counts, manifest),
         "throughput": _throughput(counts),
         "batch_times": _batch_times(counts),
         "errors": _errors(counts),
@@ -184,7 +190,23 @@ def _calibration(counts: Counts) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CALIBRATION)
 
 
-def _meshes(counts: Counts) -> pa.Table:
+def _waits(counts: Counts, manifest: Manifest | None) -> dict[tuple[int, str], dict[str, float]]:
+    """Seconds each mesh waited, by (attempt, mesh) and by what for (WAITS); together with its busy time all that it was there."""
+    ends = {attempt: end for attempt, (_, end) in _attempts(counts).items()}
+    starts = {attempt: start for attempt, (start, _) in _attempts(counts).items()}
+    down = {attempt["attempt"]: attempt.get("down_seconds", {}) for attempt in _told_attempts(manifest)}
+    waits = {}
+    for (attempt, mesh), span in counts.spans.items():
+        idle = (span.end - span.first - span.work.busy) / 1e9
+        faults = min(idle, down.get(attempt, {}).get(mesh, 0.0))
+        opened = counts.opened.get((attempt, mesh), starts[attempt])
+        start, tail = max(0, span.first - opened) / 1e9, (ends[attempt] - span.end) / 1e9
+        waits[attempt, mesh] = {"start": start, "stream": idle - faults, "faults": faults, "tail": tail}
+    return waits
+
+
+def _meshes(counts: Counts, manifest: Manifest | None) -> pa.Table:
+    waits = _waits(counts, manifest)
     rows = [
         {
             "attempt": attempt,
@@ -198,7 +220,7 @@ def _meshes(counts: Counts) -> pa.Table:
             },
             "kernels_built": None if (built := counts.starts.get((mesh, "kernels_built"))) is None else int(built),
             "busy_seconds": span.work.busy / 1e9,
-            "idle_seconds": (span.end - span.first - span.work.busy) / 1e9,
+            **{f"wait_{reason}_seconds": seconds for reason, seconds in waits[attempt, mesh].items()},
             "decode_cpu_seconds": counts.read_time[attempt, mesh] / 1e9,
         }
         for (attempt, mesh), span in sorted(counts.spans.items())

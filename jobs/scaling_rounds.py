@@ -25,6 +25,7 @@ from jobs.pipeline.stream import classify, read
 from jobs.placement import Placement
 from jobs.progress import Progress
 from jobs.report import write_reports
+from jobs.report_schema import WAITS
 from jobs.utilisation import Utilisation, Watch
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import Device
@@ -104,12 +105,15 @@ def through_pipeline(
         raise UserError(f"{out}: no image could be classified; look into its report for why")
     classified = summary.images - summary.errors
     cores = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]) - placement.actors * placement.cpus
+    waits = {reason: getattr(summary, f"wait_{reason}_seconds") for reason in WAITS}
+    mesh_seconds = sum(waits.values()) + classified / summary.device_fps
     busy = Utilisation(
         device=classified / summary.device_fps / (placement.actors * summary.active_seconds),
         decode_cores=_read_cpu_seconds(out) / (cores * summary.active_seconds),
         driver=driver,
         network=network,
         object_store=store,
+        waits={reason: seconds / mesh_seconds for reason, seconds in waits.items()},
     )
     return Round(classified, summary.active_seconds, busy, summary.devices[0])
 

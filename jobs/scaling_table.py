@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from jobs.columns import described
 from jobs.scaling_rounds import Round
+from jobs.utilisation import WAITING
 
 LEAST_SECONDS = 10.0
 """A round shorter than this says little: its ramps, some 0.1 s at each end, are more than 1% of it."""
@@ -27,7 +28,14 @@ SCALING = described(
         "driver": (pa.float64(), "CPU time of the job's own process / seconds"),
         "network": (pa.float64(), "share of its speed of the interface that carried most; null where not known"),
         "object_store": (pa.float64(), "largest share of the cluster's object store in use; null where not known"),
-        "bound": (pa.string(), "what of these bounds the FPS; unknown where none is busy enough"),
+        **{
+            f"wait_{why}": (pa.float64(), f"share of mesh time waiting {text}; null without data")
+            for why, text in WAITING.items()
+        },
+        "bound": (
+            pa.string(),
+            "what of these bounds the FPS: the part that is busy, else the longest wait; unknown without data",
+        ),
         "too_short": (pa.bool_(), f"whether the median round took less than {LEAST_SECONDS:g} s"),
         "data": (pa.string(), "what was classified: random images reach the devices without any pipeline"),
         "description": (pa.string(), "what ran; starts with 'simulated' where nothing did"),
@@ -54,7 +62,8 @@ def scaling_table(measured: dict[tuple[str, int], list[Round]], data: str) -> pa
                 "fps_high": ordered[-1].fps,
                 "rounds": len(ordered),
                 "efficiency": median.fps / (meshes * one[scaling]),
-                **vars(median.busy),
+                **{part: share for part, share in vars(median.busy).items() if part != "waits"},
+                **{f"wait_{reason}": median.busy.waits.get(reason) for reason in WAITING},
                 "bound": median.busy.bound(),
                 "too_short": median.seconds < LEAST_SECONDS,
                 "data": data,

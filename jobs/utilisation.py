@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import ray
@@ -14,6 +14,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 BOUND = 0.8
 """A part this busy is taken to bound the rest: work comes in bursts, so that a bound part shows less than 1."""
+
+WAITING = {
+    "start": "for the first images",
+    "stream": "for images in mid-run",
+    "faults": "to be replaced",
+    "tail": "for the last mesh",
+}
 
 SAMPLE_SECONDS = 0.5
 
@@ -25,7 +32,7 @@ class Utilisation:
     device: time its batches kept the meshes. host loop: CPU time of the busiest thread that drives a device.
     decode cores: CPU time of reading and decoding over the cores that Ray has for it. driver: CPU time of the job's own
     process over one core. network: bytes in or out of the busiest interface over its speed. object store: most of it
-    that was in use at once.
+    that was in use at once. waits: shares of the meshes' time that they waited, by what for (report_schema.WAITS).
     """
 
     device: float
@@ -34,16 +41,20 @@ class Utilisation:
     driver: float | None = None
     network: float | None = None
     object_store: float | None = None
+    waits: dict[str, float] = field(default_factory=dict)
 
     def shares(self) -> dict[str, float | None]:
-        return {each.name.replace("_", " "): getattr(self, each.name) for each in fields(self)}
+        return {each.name.replace("_", " "): getattr(self, each.name) for each in fields(self) if each.name != "waits"}
 
     def bound(self) -> str:
-        """The part that bounds the rest, or 'unknown' where none that was measured is busy enough to."""
+        """The part that bounds the rest; where none is busy enough, what the meshes waited for most, 'unknown' without data."""
         if self.device >= BOUND:
             return "device"  # whatever else is busy keeps up with it
         share, name = max((share, name) for name, share in self.shares().items() if share is not None)
-        return name if share >= BOUND else "unknown"
+        if share >= BOUND:
+            return name
+        wait, reason = max(((share, reason) for reason, share in self.waits.items()), default=(0.0, "unknown"))
+        return f"{reason} ({wait:.0%} of mesh time waiting {WAITING[reason]})" if wait else "unknown"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Pins one device: a single thread owns it, and concurrent calls hand it batches through a queue.
+"""Pins one device: a single thread owns it, and concurrent calls hand it images through a queue.
 
 Because the device sees one endless stream of batches, nothing drains between the calls that Ray makes: while one
-call waits for its last answers, the next call's first batches are already being uploaded.
+call waits for its last answers, the next call's first batches are already being uploaded. A batch may hold the end of
+one call and the beginning of the next, so that batches are full whatever the calls' sizes are.
 """
 
 from __future__ import annotations
@@ -13,18 +14,51 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from vit_actor.device import BatchResult, Device
 from vit_actor.errors import DeviceError
 
+LOOK_SECONDS = 0.05
+"""Between two questions whether more images are coming, while a batch that is not full waits for them."""
+
+MOST_HELD_SECONDS = 3.0
+"""An idle device takes a batch that is not full after so long, whatever is said to be coming."""
+
 
 @dataclass(frozen=True)
-class _Work:
+class Part:
+    """A call's own images of one batch: [first, last) of the batch's `images`, with their answers.
+
+    number: the batch's, counted from 0 since the device was opened.
+    classes, probabilities: as in BatchResult, of these images. started_at, seconds: of the whole batch.
+    """
+
+    number: int
+    first: int
+    last: int
+    images: int
+    classes: np.ndarray
+    probabilities: np.ndarray
+    started_at: float
+    seconds: float
+
+
+@dataclass
+class _Call:
+    """Images, how many of them were given to the device, and their answers so far."""
+
     images: np.ndarray
-    answer: Future[BatchResult]
+    taken: int = 0
+    answered: int = 0
+    parts: list[Part] = field(default_factory=list)
+    answer: Future[list[Part]] = field(default_factory=Future)
+
+
+_Batch = list[tuple[_Call, int]]
+"""Whose images a batch holds, in its order, and how many of each."""
 
 
 class DeviceThread:
@@ -32,17 +66,25 @@ class DeviceThread:
 
     open_device is called on that thread, so that one thread opens, drives and closes the device.
     limit_seconds: a device that completes no batch for that long while it has some is taken to hang.
+    more_coming: asked on that thread whether another call will come, when images are left that do not fill a batch; they
+        wait for it if so.
     busy_seconds: how long its answers so far kept the device (the sum of BatchResult.seconds).
     Raises whatever opening or compiling raised.
     """
 
-    def __init__(self, open_device: Callable[[], Device], *, limit_seconds: float = 120.0) -> None:
+    def __init__(
+        self, open_device: Callable[[], Device], *, limit_seconds: float = 120.0, more_coming: Callable[[], bool] = lambda: False
+    ) -> None:
         self._limit = limit_seconds
-        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._in_flight: deque[Future[BatchResult]] = deque()
+        self._more_coming = more_coming
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._untaken: deque[_Call] = deque()
+        self._in_flight: deque[_Batch] = deque()
         self._progress_at = time.monotonic()
         self._broken: BaseException | None = None
-        self._closing = False
+        self._asked = self._taken = 0
+        self._joined: np.ndarray | None = None
+        self._asking = threading.Lock()
         self.busy_seconds = 0.0
         ready: Future[tuple[str, int, float, dict[str, float]]] = Future()
         self._thread = threading.Thread(target=self._drive, args=(open_device, ready), name="device", daemon=True)
@@ -51,36 +93,34 @@ class DeviceThread:
 
     @property
     def waiting(self) -> int:
-        """Batches that were handed over and that the device has not taken yet."""
-        return self._work.qsize()
+        """Batches' worth of images that were handed over and that the device has not taken yet."""
+        return -(-(self._asked - self._taken) // self.batch_size)
 
-    def classify(self, images: np.ndarray) -> list[BatchResult]:
-        """Answer images uint8 (n, height, width, 3), n >= 0, as results of at most batch_size images each, in order.
+    def classify(self, images: np.ndarray) -> list[Part]:
+        """Answer images uint8 (n, height, width, 3), n >= 0: parts of batches that together are the images, in order.
 
         The images must stay unchanged until it returns. Raises DeviceError when the device failed or hangs; the
         device is then lost, and so is every later call.
         """
-        answers = []
-        for start in range(0, len(images), self.batch_size):
-            work = _Work(images[start : start + self.batch_size], Future())
-            self._work.put(work)
-            answers.append(work.answer)
-        return [self._wait(answer) for answer in answers]
-
-    def close(self) -> None:
-        """Answer what was asked, close the device and end the thread; safe to call twice."""
-        self._work.put(None)
-        self._thread.join(self._limit)
-
-    def _wait(self, answer: Future[BatchResult]) -> BatchResult:
+        if not len(images):
+            return []
+        call = _Call(images)
+        with self._asking:
+            self._asked += len(images)
+        self._calls.put(call)
         while True:
             try:
-                return answer.result(timeout=min(1.0, self._limit / 4))
+                return call.answer.result(timeout=min(1.0, self._limit / 4))
             except FutureTimeout:
                 if self._broken or not self._thread.is_alive():
                     raise DeviceError(f"the device is lost ({self._broken or 'its thread ended'})") from self._broken
                 if self._in_flight and time.monotonic() - self._progress_at > self._limit:
                     raise DeviceError(f"no answer for {self._limit:g} s: the device hangs") from None
+
+    def close(self) -> None:
+        """Answer what was asked, close the device and end the thread; safe to call twice."""
+        self._calls.put(None)
+        self._thread.join(self._limit)
 
     def _drive(self, open_device: Callable[[], Device], ready: Future[tuple[str, int, float, dict[str, float]]]) -> None:
         device: Device | None = None
@@ -88,33 +128,88 @@ class DeviceThread:
             device = open_device()
             seconds = device.compile()
             ready.set_result((device.description, device.batch_size, seconds, device.start))
-            for result in device.classify(self._batches()):
+            for number, result in enumerate(device.classify(self._batches(device.batch_size))):
                 self._progress_at = time.monotonic()
                 self.busy_seconds += result.seconds
-                self._in_flight.popleft().set_result(result)
+                _answer(number, self._in_flight.popleft(), result)
         except BaseException as error:
             self._broken = error
             if not ready.done():
                 ready.set_exception(error)
-            for answer in self._in_flight:
-                answer.set_exception(DeviceError(f"the device failed: {error}"))
+            lost = {id(call): call for batch in self._in_flight for call, _ in batch} | {id(call): call for call in self._untaken}
+            for call in lost.values():
+                call.answer.set_exception(DeviceError(f"the device failed: {error}"))
         finally:
             if device is not None:
                 device.close()
 
-    def _batches(self) -> Iterator[np.ndarray | None]:
-        while not self._closing:
+    def _batches(self, size: int) -> Iterator[np.ndarray | None]:
+        """Full batches as long as there are images for them; what is left waits for more images if some are coming."""
+        closing = False
+        while True:
+            closing = self._gather(wait=not (self._in_flight or self._untaken or closing)) or closing
+            left = sum(len(call.images) - call.taken for call in self._untaken)
+            if left >= size or (left and (closing or not self._holds())):
+                yield self._take(min(left, size))
+            elif self._in_flight:
+                yield None
+            elif closing:
+                return
+
+    def _gather(self, *, wait: bool) -> bool:
+        """Move the calls that came to those not taken yet; whether the device is to be closed. wait: for one, if none came."""
+        while True:
             try:
-                work = self._work.get_nowait()
+                call = self._calls.get() if wait else self._calls.get_nowait()
             except queue.Empty:
-                if self._in_flight:
-                    yield None
-                    continue
-                work = self._work.get()
-            if work is None:
-                self._closing = True
-                break
-            if not self._in_flight:
-                self._progress_at = time.monotonic()
-            self._in_flight.append(work.answer)
-            yield work.images
+                return False
+            if call is None:
+                return True
+            self._untaken.append(call)
+            wait = False
+
+    def _holds(self) -> bool:
+        """Whether to go on without the images that fill no batch. An idle device waits a while here for others to come."""
+        held_until = time.monotonic() + MOST_HELD_SECONDS
+        while time.monotonic() < held_until and self._more_coming():
+            if self._in_flight or not self._calls.empty():
+                return True
+            time.sleep(LOOK_SECONDS)
+        return not self._calls.empty()
+
+    def _take(self, count: int) -> np.ndarray:
+        """The next `count` images, uint8 (count, height, width, 3); copied only where they are of several calls."""
+        if not self._in_flight:
+            self._progress_at = time.monotonic()
+        batch: _Batch = []
+        pieces = []
+        left = count
+        while left:
+            call = self._untaken[0]
+            piece = call.images[call.taken : call.taken + left]
+            pieces.append(piece)
+            batch.append((call, len(piece)))
+            call.taken += len(piece)
+            left -= len(piece)
+            if call.taken == len(call.images):
+                self._untaken.popleft()
+        self._in_flight.append(batch)
+        self._taken += count
+        if len(pieces) == 1:
+            return pieces[0]
+        if self._joined is None:  # one is enough: a device has copied a batch when it asks for the next
+            self._joined = np.empty((self.batch_size, *pieces[0].shape[1:]), np.uint8)
+        return np.concatenate(pieces, out=self._joined[:count])
+
+
+def _answer(number: int, batch: _Batch, result: BatchResult) -> None:
+    """Give each call its part of a batch's answers, and return it once it has all of them."""
+    first, images = 0, len(result.classes)
+    for call, count in batch:
+        last = first + count
+        classes, probabilities = result.classes[first:last], result.probabilities[first:last]
+        call.parts.append(Part(number, first, last, images, classes, probabilities, result.started_at, result.seconds))
+        call.answered += count
+        if call.answered == len(call.images):
+            call.answer.set_result(call.parts)
+        first = last

@@ -30,6 +30,7 @@ class Chunk:
     image_ids, labels, errors: one entry an image; label None where unknown, error None where the image was decoded.
     pixels: uint8 (decoded images, height, width, 3), in order.
     host, cpu_seconds: where it was read and decoded, and the CPU time that took.
+    lasting: whether reading it again would give the same, as far as it is known: false where storage failed. Not in a table.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Chunk:
     pixels: np.ndarray
     host: str = ""
     cpu_seconds: float = 0.0
+    lasting: bool = True
 
     def to_table(self) -> pa.Table:
         """One row; the pixels are wrapped, not copied."""

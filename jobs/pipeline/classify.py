@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,8 +24,8 @@ from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import PREDICTIONS
-from vit_actor.actor import DeviceThread
-from vit_actor.device import BatchResult, Device
+from vit_actor.actor import DeviceThread, Part
+from vit_actor.device import Device
 from vit_actor.errors import DeviceError, UserError
 
 LET_GO_SECONDS = 5.0
@@ -43,6 +43,7 @@ class Classifier:
     identity: run_id, attempt and versions, repeated in every file's footer.
     ledger: handle of the run's ledger actor.
     limit_seconds: after which a silent device is taken to hang.
+    calls: how many calls run at once.
     """
 
     def __init__(
@@ -52,17 +53,18 @@ class Classifier:
         identity: dict[str, Any],
         ledger: Any,
         limit_seconds: float,
+        calls: int,
     ) -> None:
         # The device's thread must not wait 5 ms, half a batch, whenever another thread has the interpreter.
         sys.setswitchinterval(0.5e-3)
-        self._device_thread = partial(DeviceThread, open_device, limit_seconds=limit_seconds)
+        self._calls = _Calls(calls)
+        more_coming = partial(_more_coming, ledger, self._calls)  # not this object's method: its thread would keep it alive
+        self._device_thread = partial(DeviceThread, open_device, limit_seconds=limit_seconds, more_coming=more_coming)
         self._predictions = predictions
         self._ledger = ledger
         self._host = socket.gethostname()
         self._mesh = mesh_name(self._host)
         self._log = EventLog(run_id=identity["run_id"], mesh=self._mesh)
-        self._batches = itertools.count()
-        self._calls = _Calls()
         self._identity = {**identity, "mesh": self._mesh}
         self._opening = threading.Lock()
         self._losing = threading.Lock()
@@ -88,6 +90,7 @@ class Classifier:
                 "batch_size": self._device.batch_size,
                 "compile_seconds": self._device.compile_seconds,
                 "start": self._device.start,
+                "opened_at": time.time(),
             }
             self._metrics = MeshMetrics(self._device, run_id=self._identity["run_id"], mesh=self._mesh)
             again = ray.get_runtime_context().was_current_actor_reconstructed
@@ -109,17 +112,18 @@ class Classifier:
         """
         self._open()
         chunk = Chunk.from_table(table)
-        care = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
+        with self._calls.arriving():  # before the ledger hears of it: what it does not know of as coming is here
+            care = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
         if care == "stop":
             return pa.table({"chunk": [chunk.name], "images": [0], "errors": [0]})
         try:
             if care is None:
                 with self._calls.shared():
-                    results = self._device.classify(chunk.pixels)
+                    parts = self._device.classify(chunk.pixels)
             else:
                 self._log.warning("chunk tried in pieces", chunk=chunk.name, pieces=care.pieces)
                 with self._calls.alone():
-                    chunk, results = self._classify_carefully(chunk, care)
+                    chunk, parts = self._classify_carefully(chunk, care)
         except DeviceError as error:
             self._losing.acquire()  # never released: one call tells of the loss, the others end with the process
             self._log.warning("device lost", chunk=chunk.name, error=str(error))
@@ -127,9 +131,9 @@ class Classifier:
             with suppress(RayError):  # the driver may be gone
                 ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
             os._exit(1)
-        numbers = [next(self._batches) for _ in results]
-        rows = prediction_rows(chunk, results, numbers, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
+        rows = prediction_rows(chunk, parts, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
         footer = {**self._identity, "chunk": chunk.name, "read_host": chunk.host, "read_cpu_seconds": chunk.cpu_seconds}
+        footer["shared_batches"] = {part.number: [part.first, part.images] for part in parts if len(part.classes) < part.images}
         try:
             self._predictions.commit(chunk.name, rows, footer)
         except UserError as error:
@@ -137,26 +141,49 @@ class Classifier:
             raise
         self._ledger.done.remote(chunk.name)
         failed = rows.num_rows - rows["error"].null_count
-        self._metrics.committed(rows.num_rows, failed, [result.seconds for result in results])
+        self._metrics.committed(rows.num_rows, failed, [part.seconds for part in parts if part.first == 0])
         return pa.table({"chunk": [chunk.name], "images": [rows.num_rows], "errors": [failed]})
 
-    def _classify_carefully(self, chunk: Chunk, care: Care) -> tuple[Chunk, list[BatchResult]]:
+    def _classify_carefully(self, chunk: Chunk, care: Care) -> tuple[Chunk, list[Part]]:
         """Piece by piece, each announced first, so that the ledger knows which one an actor died of."""
-        results: list[BatchResult] = []
+        parts: list[Part] = []
         for start, end in care.pieces:
             ray.get(self._ledger.trying.remote(chunk.name, (start, end)))
-            results += self._device.classify(chunk.pixels[start:end])
+            parts += self._device.classify(chunk.pixels[start:end])
         ray.get(self._ledger.trying.remote(chunk.name, None))
-        return chunk.without(care.given_up, "the device fails on this image"), results
+        return chunk.without(care.given_up, "the device fails on this image"), parts
 
 
 class _Calls:
-    """Many ordinary calls at once, or one careful call alone: a crash must have one suspect."""
+    """Many ordinary calls at once, or one careful call alone: a crash must have one suspect.
 
-    def __init__(self) -> None:
+    most: how many Ray starts at once.
+    """
+
+    def __init__(self, most: int) -> None:
         self._changed = threading.Condition()
-        self._running = 0
+        self._most = most
+        self._arriving = self._running = 0
         self._alone = False
+
+    def closed(self) -> bool:
+        """Whether no other call can go to the device before one of those there has returned."""
+        return self._alone or self._running >= self._most
+
+    def any_arriving(self) -> bool:
+        """Whether a call is on its way to the device."""
+        return self._arriving > 0
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Around what a call does before it goes to the device."""
+        with self._changed:
+            self._arriving += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._arriving -= 1
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -184,6 +211,17 @@ class _Calls:
                 self._changed.notify_all()
 
 
+def _more_coming(ledger: Any, calls: _Calls) -> bool:
+    """Whether images that do not fill a batch may wait for others."""
+    if calls.closed():
+        return False
+    try:
+        coming: bool = ray.get(ledger.more_is_coming.remote())
+    except RayError:  # the driver may be gone
+        return False
+    return coming or calls.any_arriving()
+
+
 def mesh_name(host: str) -> str:
     """host/boards, such as loudbox-1/0-3, from the boards Ray gave this worker; without boards host/cpu-<process>."""
     boards = ray.get_runtime_context().get_accelerator_ids().get("TTNPU", [])
@@ -192,13 +230,11 @@ def mesh_name(host: str) -> str:
     return f"{host}/{boards[0]}-{boards[-1]}" if len(boards) > 1 else f"{host}/{boards[0]}"
 
 
-def prediction_rows(
-    chunk: Chunk, results: list[BatchResult], numbers: list[int], *, host: str, mesh: str, run_id: str
-) -> pa.Table:
+def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, run_id: str) -> pa.Table:
     """One row an image of the chunk (schema PREDICTIONS), in its order; images that have an error get no prediction."""
     n = len(chunk.image_ids)
     failed = np.array([error is not None for error in chunk.errors], bool)
-    sizes = [len(result.classes) for result in results]
+    sizes = [len(part.classes) for part in parts]
     # Where each image's answer is among the decoded ones; Arrow's take makes a null of a null index.
     answer = pa.array(np.cumsum(~failed) - 1, pa.int64(), mask=failed)
 
@@ -208,8 +244,8 @@ def prediction_rows(
     def per_batch(values: list[Any], kind: pa.DataType) -> pa.Array:
         return spread(pa.array(np.repeat(np.array(values), sizes) if values else [], kind))
 
-    classes = np.concatenate([r.classes for r in results]) if results else np.empty((0, 1), np.int32)
-    probabilities = np.concatenate([r.probabilities for r in results]) if results else np.empty((0, 1), np.float32)
+    classes = np.concatenate([part.classes for part in parts]) if parts else np.empty((0, 1), np.int32)
+    probabilities = np.concatenate([part.probabilities for part in parts]) if parts else np.empty((0, 1), np.float32)
     labels = pa.array(chunk.labels, pa.int32())
     prediction = spread(pa.array(classes[:, 0], pa.int32()))
     hit = np.array(prediction.fill_null(-1)) == np.array(labels.fill_null(-2))
@@ -224,9 +260,9 @@ def prediction_rows(
             pa.array(chunk.errors, pa.string()),
             pa.array([host] * n, pa.string()),
             pa.array([mesh] * n, pa.string()),
-            per_batch(numbers, pa.int64()),
-            per_batch([round(r.started_at * 1e6) for r in results], pa.int64()).cast(pa.timestamp("us", tz="UTC")),
-            per_batch([r.seconds for r in results], pa.float64()),
+            per_batch([part.number for part in parts], pa.int64()),
+            per_batch([round(part.started_at * 1e6) for part in parts], pa.int64()).cast(pa.timestamp("us", tz="UTC")),
+            per_batch([part.seconds for part in parts], pa.float64()),
             pa.array([run_id] * n, pa.string()),
         ],
         schema=PREDICTIONS,

@@ -18,7 +18,7 @@ from jobs.pipeline.sources.in_order import in_order
 
 
 def list_shards(roots: pa.Table, *, source: Source, predictions: Predictions, ledger: Any, resume: bool) -> Iterator[pa.Table]:
-    """Rows (root) -> rows (shard id, payload as JSON), one at a time, so that reading starts while listing goes on.
+    """Rows (root) -> rows (shard id, payload as JSON, images), one at a time, so that reading starts while listing goes on.
 
     On resume, shards that are committed whole are left out: a task for each would cost as much as its first one did. When the
     run is draining, no more are listed: a data set may have millions that nobody will read. Asked once a second, since an
@@ -26,6 +26,7 @@ def list_shards(roots: pa.Table, *, source: Source, predictions: Predictions, le
     """
     looked = time.monotonic()
     for root in roots["root"].to_pylist():
+        listed = 0
         for shard, committed in in_order(partial(_look_up, predictions=predictions, resume=resume), source.shards(root)):
             if time.monotonic() - looked > 1:
                 if ray.get(ledger.is_draining.remote()):
@@ -34,7 +35,10 @@ def list_shards(roots: pa.Table, *, source: Source, predictions: Predictions, le
             if committed:
                 ledger.passed_over.remote(shard.images)
                 continue
-            yield pa.table({"id": [shard.id], "payload": [json.dumps(shard.payload)]})
+            listed += 1
+            images = pa.array([shard.images], pa.int64())
+            yield pa.table({"id": [shard.id], "payload": [json.dumps(shard.payload)], "images": images})
+        ledger.listed.remote(root, listed)
 
 
 def _look_up(shard: Shard, *, predictions: Predictions, resume: bool) -> tuple[Shard, bool]:

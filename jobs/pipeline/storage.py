@@ -51,11 +51,14 @@ def open_storage(uri: str) -> tuple[FileSystem, str]:
     return filesystem, path.rstrip("/") or "/"
 
 
-def write_atomically(filesystem: FileSystem, path: str, data: bytes | memoryview | pa.Buffer) -> None:
+def write_atomically(filesystem: FileSystem, path: str, *data: bytes | memoryview | pa.Buffer, durable: bool = True) -> None:
     """Put a whole file at `path`, creating its directory: readers see all of it or the previous one, never a part.
 
     On a local (or mounted) filesystem a hidden `.part` beside it is flushed to disk and renamed; an object store
     publishes one upload when it closes. Raises OSError; see storage_errors.
+
+    data: the file's parts, in order. durable: whether to wait for the disk, which a file may do without that is checked when
+    it is read.
     """
     if isinstance(filesystem, LocalFileSystem):
         directory, name = os.path.split(path)
@@ -63,9 +66,10 @@ def write_atomically(filesystem: FileSystem, path: str, data: bytes | memoryview
         partial = os.path.join(directory, f".{name}.{uuid.uuid4().hex}.part")
         try:
             with open(partial, "wb") as file:
-                file.write(data)
+                file.writelines(data)
                 file.flush()
-                os.fsync(file.fileno())  # else a crash may leave the new name on an empty file
+                if durable:
+                    os.fsync(file.fileno())  # else a crash may leave the new name on an empty file
             os.replace(partial, path)
         except BaseException:
             with suppress(OSError):
@@ -75,7 +79,8 @@ def write_atomically(filesystem: FileSystem, path: str, data: bytes | memoryview
     if filesystem.type_name not in OBJECT_STORES:
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     with filesystem.open_output_stream(path) as stream:
-        stream.write(data)
+        for part in data:
+            stream.write(part)
 
 
 def parquet_files(filesystem: FileSystem, directory: str) -> Iterator[str]:

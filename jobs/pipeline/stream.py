@@ -12,8 +12,10 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from jobs.local_ray import spare_helper_actors
+from jobs.pipeline.cache import Cache
 from jobs.pipeline.classify import Classifier
 from jobs.pipeline.commit import Predictions
+from jobs.pipeline.hand_out import hand_out_evenly
 from jobs.pipeline.list import list_shards
 from jobs.pipeline.read import read_chunks
 from jobs.pipeline.sources import Source
@@ -37,6 +39,7 @@ def read(
     placement: Placement,
     ledger: Any,
     resume: bool,
+    cache: Cache | None = None,
 ) -> Dataset:
     """Every image of a source as rows of decoded chunks; on resume only chunks that are not committed."""
     spare_helper_actors()
@@ -55,10 +58,14 @@ def read(
     # one in five waits for such a mesh. None is given up for a lull: it would have to compile again.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.1
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
-    roots = ray.data.from_items([{"root": root} for root in source.roots()])
+    names = source.roots()
+    ledger.listing.remote(len(names))
+    roots = ray.data.from_items([{"root": root} for root in names])
     common = {"source": source, "predictions": predictions, "ledger": ledger, "resume": resume}
     shards = roots.map_batches(partial(list_shards, **common), **WHOLE, num_cpus=0, compute=LISTERS)
-    return shards.map_batches(partial(read_chunks, **common, preprocess=preprocess), **WHOLE, num_cpus=placement.decode_cpus)
+    return shards.map_batches(
+        partial(read_chunks, **common, preprocess=preprocess, cache=cache), **WHOLE, num_cpus=placement.decode_cpus
+    )
 
 
 def classify(
@@ -73,9 +80,10 @@ def classify(
 ) -> Iterator[pa.Table]:
     """Run the stream, with one actor a mesh (see Classifier for the arguments): yields rows (chunk, images, errors) as they
     are committed."""
+    hand_out_evenly()
     committed = chunks.map_batches(
         Classifier,
-        fn_constructor_args=(open_device, predictions, identity, ledger, limit_seconds),
+        fn_constructor_args=(open_device, predictions, identity, ledger, limit_seconds, placement.calls),
         **WHOLE,
         compute=ActorPoolStrategy(
             min_size=placement.actors,

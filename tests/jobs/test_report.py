@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -109,18 +110,37 @@ def test_calibration_is_the_gap_between_confidence_and_accuracy(tmp_path: Path) 
     assert len(read(tmp_path, "calibration")) == 15
 
 
-def test_each_meshs_time_is_compile_busy_and_idle_and_decoding_beside_it(tmp_path: Path) -> None:
+def test_each_meshs_time_is_compile_busy_and_waiting_and_decoding_beside_it(tmp_path: Path) -> None:
     for number, at in enumerate((0.0, 3.0)):
         write_file(tmp_path, f"{number}.parquet", [row(0, 0, batch=number, at=at, seconds=1.0)], metadata(read_cpu_seconds=0.5))
-    write_file(tmp_path, "b.parquet", [row(0, 0, seconds=2.0)], metadata("b/0", compile_seconds=9.0, read_cpu_seconds=0.75))
+    late = metadata("b/0", compile_seconds=9.0, read_cpu_seconds=0.75, opened_at=START.timestamp() + 0.5)
+    write_file(tmp_path, "b.parquet", [row(0, 0, at=1, seconds=2.0)], late)
     write_file(tmp_path, "c.parquet", [row(0, 0, at=60)], metadata("b/0", attempt=2, read_cpu_seconds=0.125))
-    write_reports(str(tmp_path))
-    names = ("attempt", "mesh", "images", "batches", "compile_seconds", "busy_seconds", "idle_seconds", "decode_cpu_seconds")
+    write_manifest(
+        tmp_path, attempts=[{"attempt": 1, "ended_at": "then", "state": "stopped", "down_seconds": {"host-a/0-3": 0.5}}]
+    )
+    summary = write_reports(str(tmp_path))
+    waits = tuple(f"wait_{reason}_seconds" for reason in ("start", "stream", "faults", "tail"))
+    names = ("attempt", "mesh", "images", "batches", "compile_seconds", "busy_seconds", *waits, "decode_cpu_seconds")
     assert [tuple(each[name] for name in names) for each in read(tmp_path, "meshes")] == [
-        (1, "b/0", 1, 1, 9.0, 2.0, 0.0, 0.75),
-        (1, "host-a/0-3", 2, 2, 1.5, 2.0, 2.0, 1.0),
-        (2, "b/0", 1, 1, 9.0, 0.1, 0.0, 0.125),
+        (1, "b/0", 1, 1, 9.0, 2.0, 0.5, 0.0, 0.0, 1.0, 0.75),
+        (1, "host-a/0-3", 2, 2, 1.5, 2.0, 0.0, 1.5, 0.5, 0.0, 1.0),
+        (2, "b/0", 1, 1, 9.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.125),
     ]
+    assert [getattr(summary, name) for name in waits] == [0.5, 1.5, 0.5, 1.0]
+
+
+def test_a_batch_that_two_files_share_is_one_batch_and_its_time_is_counted_once(tmp_path: Path) -> None:
+    whole = [row(0, 0, batch=number, at=0.5 * number, seconds=0.5) for number in (0, 1, 2) for _ in range(4)]
+    (tmp_path / "shared").mkdir()
+    write_file(tmp_path / "whole", "a.parquet", whole, metadata())
+    write_file(tmp_path / "shared", "a.parquet", whole[:5], metadata(shared_batches={"1": [0, 4]}))
+    write_file(tmp_path / "shared", "b.parquet", whole[5:7], metadata(shared_batches={"1": [1, 4]}))
+    write_file(tmp_path / "shared", "c.parquet", whole[7:], metadata(shared_batches={"1": [3, 4]}))
+    one, parts = write_reports(str(tmp_path / "whole")), write_reports(str(tmp_path / "shared"))
+    assert (parts.batches, parts.full_batches) == (3, 3)
+    assert replace(parts, wait_start_seconds=one.wait_start_seconds) == one
+    assert read(tmp_path / "shared", "throughput") == read(tmp_path / "whole", "throughput")
 
 
 def test_a_pause_before_a_resume_is_not_in_the_system_fps(tmp_path: Path) -> None:

@@ -157,12 +157,15 @@ def test_a_damaged_row_group_is_an_error_in_each_of_its_rows_and_no_other(tmp_pa
     assert "row group 1 cannot be read" in (found[5].error or "")
 
 
-def test_shards_are_whole_row_groups_of_enough_rows(tmp_path: Path) -> None:
-    plain_parquet(tmp_path / "small.parquet", IMAGES, row_group_size=2)
-    plain_parquet(tmp_path / "large.parquet", IMAGES, row_group_size=100)
+@pytest.mark.parametrize(("group", "shards"), [(1, [5, 5, 2]), (2, [4, 4, 4]), (5, [5, 5, 2]), (7, [7, 5]), (100, [12])])
+def test_shards_are_runs_of_row_groups_that_make_one_chunk_or_one_row_group_that_makes_more(
+    tmp_path: Path, group: int, shards: list[int]
+) -> None:
+    plain_parquet(tmp_path / "x.parquet", IMAGES, row_group_size=group)
     source = opened(tmp_path, images_per_shard=5)
-    shards = [shard for root in source.roots() for shard in source.shards(root)]
-    assert [sum(1 for _ in source.read(shard, lambda _: True)) for shard in shards] == [12, 6, 6]
+    found = [shard for root in source.roots() for shard in source.shards(root)]
+    assert [sum(1 for _ in source.read(shard, lambda _: True)) for shard in found] == shards
+    assert [shard.images for shard in found] == shards
 
 
 def test_row_groups_with_no_wanted_row_are_not_read(tmp_path: Path) -> None:

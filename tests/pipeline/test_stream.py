@@ -119,7 +119,7 @@ def test_an_actor_that_gets_boards_when_the_run_lets_go_of_them_opens_them_only_
             SignedImages(), preprocess=PIXELS, predictions=predictions, placement=placement, ledger=ledger, resume=False
         )
         list(classify(chunks, noted, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=60))
-        late = ray.remote(Classifier).remote(noted, predictions, identity, ledger, 60)
+        late = ray.remote(Classifier).remote(noted, predictions, identity, ledger, 60, 2)
         ray.get(late.__ray_ready__.remote())
         assert len(opened.read_text().split()) == 1
 

@@ -1,13 +1,15 @@
 """The device's thread: answers in order, to whom they belong, from concurrent calls, and one clear error when it fails."""
 
+import itertools
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from vit_actor.actor import DeviceThread
+from vit_actor.actor import DeviceThread, Part
 from vit_actor.errors import DeviceError
 from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
 
@@ -18,9 +20,9 @@ def images(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
-def device_thread(spec: str, limit_seconds: float = 30) -> DeviceThread:
+def device_thread(spec: str, limit_seconds: float = 30, more_coming: Callable[[], bool] = lambda: False) -> DeviceThread:
     timing = SimulatedTiming.from_spec(spec)
-    return DeviceThread(lambda: SimulatedVit(timing, classes=CLASSES), limit_seconds=limit_seconds)
+    return DeviceThread(lambda: SimulatedVit(timing, classes=CLASSES), limit_seconds=limit_seconds, more_coming=more_coming)
 
 
 def test_concurrent_calls_each_get_the_answers_to_their_own_images() -> None:
@@ -29,10 +31,57 @@ def test_concurrent_calls_each_get_the_answers_to_their_own_images() -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(device.classify, chunks))
     device.close()
-    for chunk, results in zip(chunks, answers, strict=True):
-        assert [len(r.classes) for r in results[:-1]] == [64] * (len(results) - 1)
-        got = np.concatenate([r.classes[:, 0] for r in results])
+    for chunk, parts in zip(chunks, answers, strict=True):
+        got = np.concatenate([part.classes[:, 0] for part in parts])
         np.testing.assert_array_equal(got, expected_class(chunk, CLASSES))
+
+
+def batches_of(answers: list[list[Part]]) -> dict[int, list[tuple[int, int, int]]]:
+    """Of each batch, by number: its parts (first, last, images), sorted."""
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    for part in itertools.chain(*answers):
+        found.setdefault(part.number, []).append((part.first, part.last, part.images))
+    return {number: sorted(parts) for number, parts in sorted(found.items())}
+
+
+@pytest.mark.parametrize("sizes", [[512, 88] * 4, [50] * 20, [1] * 70, [63, 65, 64, 1, 300], [64, 64], [5]])
+def test_batches_are_full_across_calls_while_more_is_coming(sizes: list[int]) -> None:
+    ended = threading.Event()
+    device = device_thread("compute=1ms", more_coming=lambda: not ended.is_set())
+    chunks = [images(count, seed) for seed, count in enumerate(sizes)]
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        calls = [pool.submit(device.classify, chunk) for chunk in chunks]
+        while device._asked < sum(sizes):
+            time.sleep(0.001)
+        ended.set()
+        answers = [call.result(timeout=20) for call in calls]
+    device.close()
+    for chunk, parts in zip(chunks, answers, strict=True):
+        got = np.concatenate([part.classes[:, 0] for part in parts])
+        np.testing.assert_array_equal(got, expected_class(chunk, CLASSES))
+    batches = batches_of(answers)
+    total = sum(sizes)
+    assert [parts[-1][2] for parts in batches.values()] == [64] * (total // 64) + [total % 64] * (total % 64 > 0)
+    for parts in batches.values():  # they tile the batch
+        assert [first for first, _, _ in parts] == [0, *(last for _, last, _ in parts[:-1])]
+        assert parts[-1][1] == parts[-1][2]
+
+
+def test_an_idle_device_does_not_wait_for_ever_for_what_is_said_to_be_coming() -> None:
+    device = device_thread("compute=1ms", more_coming=lambda: True)
+    [part] = device.classify(images(5, 0))
+    assert (part.first, part.last, part.images) == (0, 5, 5)
+    device.close()
+
+
+def test_close_answers_what_waits_for_more() -> None:
+    device = device_thread("compute=1ms", more_coming=lambda: True)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(device.classify, images(70, 0))
+        while not device._asked:
+            time.sleep(0.001)
+        device.close()
+        assert sum(len(part.classes) for part in call.result(timeout=10)) == 70
 
 
 def test_no_images_is_no_batches() -> None:

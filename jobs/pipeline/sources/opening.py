@@ -46,7 +46,7 @@ def open_source(
     labels: where labels are, if not where the layout has them: a file for a flat folder (see labels_file), a column
         for Parquet, whose integers are then taken as the checkpoint's indices. "none" ignores all labels.
     limit: the first so many images in listing order only.
-    images_per_shard: images a shard of a folder has, and the fewest a shard of Parquet rows has.
+    images_per_shard: the most a shard has; one of Parquet rows has more where a single row group has.
     Raises UserError if there is nothing there, nothing that is an image, or more than one kind of thing.
     """
     if limit is not None and limit < 1:

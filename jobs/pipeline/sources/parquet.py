@@ -53,7 +53,7 @@ class ParquetShards:
         if not images:
             raise UserError(f"{shown(self.files.folder)}: its Parquet files have no rows")
         labels = self.label_column if self.use_labels else False
-        settings = {"labels": labels, "limit": self.limit, "images_per_shard": self.images_per_shard}
+        settings = {"labels": labels, "limit": self.limit, "most_images_per_shard": self.images_per_shard}
         return Survey(images, labelled, fingerprint("parquet", contents, **settings))
 
     def roots(self) -> list[str]:
@@ -93,18 +93,20 @@ class ParquetShards:
             return name, size, file.metadata.num_rows, columns.labelled(file, self.space)
 
     def _file_shards(self, name: str) -> Iterator[Shard]:
-        """Runs of row groups of at least images_per_shard rows, but for the last."""
+        """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself."""
         with self._open(name)[0] as file:
             groups = _groups(file)
-        first_group = first_row = position = 0
-        for group in range(len(groups)):
-            rows = [count for count, _ in groups[first_group : group + 1]]
-            total = sum(rows)
-            if total >= self.images_per_shard or (total and group == len(groups) - 1):
-                payload = {"file": name, "first_group": first_group, "first_row": first_row, "rows": rows}
-                payload["bytes"] = [size for _, size in groups[first_group : group + 1]]
+        first = row = position = 0
+        while first < len(groups):
+            last, total = first, 0
+            while last < len(groups) and (last == first or total + groups[last][0] <= self.images_per_shard):
+                last, total = last + 1, total + groups[last][0]
+            if total:
+                payload = {"file": name, "first_group": first, "first_row": row}
+                payload |= {"rows": [count for count, _ in groups[first:last]], "bytes": [size for _, size in groups[first:last]]}
                 yield Shard(shard_id(name, position), payload, total)
-                first_group, first_row, position = group + 1, first_row + total, position + 1
+                position += 1
+            first, row = last, row + total
 
     def _read_group(self, file: pq.ParquetFile, columns: Columns, group: int, prefix: str, row: int) -> Iterator[EncodedImage]:
         """Every row of a row group; `row` is the number of its first. What cannot be read is an error in each row left."""

@@ -1,0 +1,91 @@
+"""Decoded chunks kept from one run to the next: one file each, found by what its pixels follow from.
+
+A file is an Arrow stream of one row (Chunk.to_table) and eight bytes of checksum. It is read by mapping it into memory.
+Whatever is missing, cut off or damaged is decoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+
+import numpy as np
+import pyarrow as pa
+from pyarrow.fs import FileSelector, LocalFileSystem
+
+from jobs.pipeline.chunk import Chunk
+from jobs.pipeline.sources.listing import open_place
+from jobs.pipeline.storage import storage_errors, write_atomically
+from vit_actor.preprocess import Preprocess
+
+FORMAT = 1
+"""Raised when files of earlier versions can no longer be read or hold other pixels."""
+
+DECODERS = ("simplejpeg", "pillow", "torch")
+"""Packages whose versions decide what the pixels are."""
+
+BLOCK = 512
+"""Words that are summed up by themselves, so that the checksum notices where a page is."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The decoded chunks of one data set under one preprocessing, below a directory or URI that others may share."""
+
+    uri: str
+    key: str
+
+    @classmethod
+    def of(cls, uri: str, data_fingerprint: str, preprocess: Preprocess) -> Cache:
+        """data_fingerprint: Survey.fingerprint, so that other names, sizes or labels are another data set."""
+        versions = {package: version(package) for package in DECODERS}
+        text = json.dumps([FORMAT, data_fingerprint, asdict(preprocess), versions], sort_keys=True)
+        return cls(uri, hashlib.sha256(text.encode()).hexdigest()[:32])
+
+    def load(self, chunk: str) -> Chunk | None:
+        """A chunk as it was kept; None where there is none, or none that is whole. Its pixels are the file's own memory."""
+        filesystem, path = open_place(self.uri)
+        path = f"{path}/{self.key}/{chunk}.arrow"
+        try:
+            if isinstance(filesystem, LocalFileSystem):
+                data = pa.memory_map(path).read_buffer()
+            else:
+                with filesystem.open_input_file(path) as file:
+                    data = file.read_buffer()
+            body = data.slice(0, data.size - 8)
+            if data.slice(data.size - 8).to_pybytes() != checksum(body):
+                return None
+            found = Chunk.from_table(pa.ipc.open_stream(body).read_all())
+        except (OSError, ValueError, pa.ArrowException):
+            return None
+        return found if found.name == chunk else None
+
+    def keep(self, chunk: Chunk) -> None:
+        """Write a chunk, whole or not at all. Raises UserError where storage fails."""
+        filesystem, path = open_place(self.uri)
+        stream = pa.BufferOutputStream()
+        table = replace(chunk, host="", cpu_seconds=0.0).to_table()
+        with pa.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table)
+        body = stream.getvalue()
+        with storage_errors(self.uri):
+            write_atomically(filesystem, f"{path}/{self.key}/{chunk.name}.arrow", body, checksum(body), durable=False)
+
+
+def stored_bytes(uri: str) -> int:
+    """Bytes of all that is kept below a directory or URI. Raises UserError where storage fails."""
+    filesystem, path = open_place(uri)
+    with storage_errors(uri):
+        return sum(file.size or 0 for file in filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True)))
+
+
+def checksum(data: pa.Buffer) -> bytes:
+    """Eight bytes that change with any bit and with the order of blocks: at the speed of memory, which CRCs do not reach."""
+    words = np.frombuffer(data, np.uint64, data.size // 8)
+    blocks = words[: len(words) // BLOCK * BLOCK].reshape(-1, BLOCK).sum(axis=1, dtype=np.uint64)
+    places = np.arange(len(blocks), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    rest = hashlib.blake2b(data.slice(len(blocks) * BLOCK * 8).to_pybytes(), digest_size=8).digest()
+    total = (blocks * places).sum(dtype=np.uint64) ^ np.frombuffer(rest, np.uint64)[0]
+    return int(total).to_bytes(8, "little")
