@@ -43,7 +43,8 @@ class EvenPool(_NodeAwareActorPool):
         idlest, fewest = in_flight.peekitem()
         if fewest >= self._enough():
             return None
-        return target if in_flight[target] - fewest <= LOCAL_LEAD and in_flight[target] < self._enough() else idlest
+        lead = LOCAL_LEAD if fewest else 0  # none has to wait for another to have its second chunk
+        return target if in_flight[target] - fewest <= lead and in_flight[target] < self._enough() else idlest
 
     def get_pool_util(self) -> float:
         """Above 1 where all have enough, as Ray Data's own does where all are full: it then asks for another actor."""

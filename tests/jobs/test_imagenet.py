@@ -152,6 +152,28 @@ def test_simulated_answers_belong_to_their_images_through_the_whole_pipeline(ray
         assert row["prediction"] == expected_class(pixels, 10)[0]
 
 
+def test_a_second_run_reads_decoded_images_from_the_cache_and_answers_the_same(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    def classified(name: str, *arguments: str) -> tuple[Finished, dict[str, list]]:
+        command = ["--data", str(SAMPLE), "--out", str(tmp_path / name), "--device", "simulated", "--cache", str(cache)]
+        done = imagenet(ray_cluster, *command, *arguments)
+        assert done.code == 0, done.output
+        table = pq.read_table(tmp_path / name / "predictions").sort_by("image_id")
+        return done, table.select(["image_id", "label", "prediction", "top5", "top5_probability", "error"]).to_pydict()
+
+    cache = tmp_path / "cache"
+    first, answers = classified("first")
+    assert "were read from it" not in first.stdout
+    second, again = classified("second")
+    assert "500 of 500 images were read from it" in second.stdout
+    assert again == answers
+    for file in cache.rglob("*.arrow"):
+        file.write_bytes(file.read_bytes()[:-100_000])
+    damaged, decoded = classified("damaged", "--cache-limit", "0.1MB")
+    assert decoded == answers
+    assert "were read from it" not in damaged.stdout
+    assert damaged.stderr.count("--cache-limit") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,5 +1,6 @@
 """Bounded retries: whichever images kill their device, they and only they are given up."""
 
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -118,3 +119,44 @@ def test_an_error_while_opening_is_told_and_is_no_death() -> None:
     ledger.did_not_open("host/0-3", "no Tenstorrent chip found")
     ledger.opening("host/0-3")
     assert [event["what"] for event in ledger.account()["events"]] == ["no Tenstorrent chip found"]
+
+
+def test_more_is_coming_until_all_is_listed_read_and_begun() -> None:
+    ledger = Ledger()
+    ledger.listing(2)
+    ledger.listed("a", 1)
+    assert ledger.more_is_coming()
+    ledger.begin_reading("x")
+    ledger.done_reading("x")
+    ledger.shard_read()
+    assert ledger.more_is_coming()  # the other part is not listed yet
+    ledger.listed("b", 0)
+    assert ledger.more_is_coming()  # a chunk is on its way
+    ledger.begin("x", 512, 64, "mesh")
+    assert not ledger.more_is_coming()
+
+
+def test_nothing_more_is_coming_when_the_run_drains() -> None:
+    ledger = Ledger()
+    ledger.listing(1)
+    ledger.drain()
+    assert not ledger.more_is_coming()
+
+
+def test_what_does_not_fit_into_the_cache_is_told_once() -> None:
+    ledger = Ledger()
+    ledger.cache_room(100)
+    assert [ledger.cache_takes(60), ledger.cache_takes(60), ledger.cache_takes(40)] == [True, False, False]
+    ledger.cache_off("the disk is full")
+    assert [event["what"] for event in ledger.account()["events"]] == [
+        "it has reached --cache-limit; what is left is decoded and not kept"
+    ]
+
+
+def test_a_mesh_is_down_from_its_loss_until_it_is_back() -> None:
+    ledger = Ledger()
+    ledger.arrive("mesh", "node")
+    ledger.note("device", "mesh", "lost")
+    time.sleep(0.02)
+    ledger.arrive("mesh", "node")
+    assert 0.02 <= ledger.account()["down_seconds"]["mesh"] < 10
