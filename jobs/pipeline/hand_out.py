@@ -1,4 +1,4 @@
-"""Which mesh gets the next chunk: one on the chunk's own host, as long as no other has clearly less to do.
+"""Which mesh gets the next chunk: one on the chunk's own host, as long as no other would get to it clearly sooner.
 
 Ray Data gives a chunk to the host that decoded it even where that mesh has six waiting and another none, and hands out a
 number of chunks ahead, not an amount of work: six chunks are a quarter of a second of a T3000 and half a minute of a slow
@@ -17,8 +17,8 @@ from ray.data._internal.execution.operators.actor_pool_map_operator import _Node
 AHEAD_SECONDS = 1.0
 """Work a mesh has waiting, beside the chunk it is at: what committing, handing out and moving the next one may take."""
 
-LOCAL_LEAD = 1
-"""Chunks that a mesh may have more than another and still be given one that lies on its own host."""
+LOCAL_SECONDS = 0.25
+"""How much later a mesh on the chunk's own host may get to it than another, at most by a chunk: what moving 77 MB may take."""
 
 
 def hand_out_evenly() -> None:
@@ -32,23 +32,39 @@ class EvenPool(_NodeAwareActorPool):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._chunk_seconds: float | None = None
-        self._last_done: dict[Any, float] = {}
+        self._since: dict[Any, float] = {}  # when an actor began the chunk that it is at
 
     def select_actors(self, bundle: Any = None, actor_locality_enabled: bool = False) -> Any:
         """The actor for a chunk, or None where all have enough."""
-        target = super().select_actors(bundle, actor_locality_enabled)
-        if target is None:
-            return None
         in_flight = self._alive_actors_to_in_flight_tasks_heap
-        idlest, fewest = in_flight.peekitem()
-        if fewest >= self._enough():
+        if not in_flight or in_flight.peekitem()[1] >= self._enough():
             return None
-        lead = LOCAL_LEAD if fewest else 0  # none has to wait for another to have its second chunk
-        return target if in_flight[target] - fewest <= lead and in_flight[target] < self._enough() else idlest
+        if bundle is None:
+            return in_flight.peekitem()[0]
+        local = super().select_actors(bundle, actor_locality_enabled)
+        soonest = min(in_flight, key=self._seconds_left)
+        lead = self._seconds_left(local) - self._seconds_left(soonest)
+        near = lead <= min(LOCAL_SECONDS, self._chunk_seconds or 1.0) and in_flight[local] < self._enough()
+        # None has to wait for another to have its second chunk.
+        return local if near and bool(in_flight[local]) <= bool(in_flight[soonest]) else soonest
 
     def get_pool_util(self) -> float:
         """Above 1 where all have enough, as Ray Data's own does where all are full: it then asks for another actor."""
         return super().get_pool_util() * self.max_tasks_in_flight_per_actor() / self._enough()
+
+    def on_task_submitted(self, actor: Any) -> None:
+        """Remember since when the actor is at work."""
+        super().on_task_submitted(actor)
+        self._since.setdefault(actor, time.monotonic())
+
+    def on_task_completed(self, actor: Any) -> None:
+        """Learn from each chunk how long one takes."""
+        super().on_task_completed(actor)
+        now = time.monotonic()
+        took = max(now - self._since.pop(actor, now), 1e-3)
+        self._chunk_seconds = took if self._chunk_seconds is None else 0.75 * self._chunk_seconds + 0.25 * took
+        if self._running_actors[actor].num_tasks_in_flight:
+            self._since[actor] = now
 
     def _enough(self) -> int:
         """Chunks for an actor: those it is configured for, or fewer where that is more than AHEAD_SECONDS of work."""
@@ -57,13 +73,9 @@ class EvenPool(_NodeAwareActorPool):
             return most
         return min(most, 1 + math.ceil(AHEAD_SECONDS / self._chunk_seconds))
 
-    def on_task_completed(self, actor: Any) -> None:
-        """Learn from each chunk how long one takes; an actor that had others waiting was busy since its last one."""
-        super().on_task_completed(actor)
-        now, last = time.monotonic(), self._last_done.get(actor)
-        if last is not None:
-            took = max(now - last, 1e-3)
-            self._chunk_seconds = took if self._chunk_seconds is None else 0.75 * self._chunk_seconds + 0.25 * took
-        self._last_done[actor] = now
-        if not self._running_actors[actor].num_tasks_in_flight:
-            del self._last_done[actor]
+    def _seconds_left(self, actor: Any) -> float:
+        """Of work that an actor has, as far as it is known; before the first chunk is done, a second for each."""
+        chunks = self._alive_actors_to_in_flight_tasks_heap[actor]
+        took = self._chunk_seconds or 1.0
+        at_work = time.monotonic() - self._since.get(actor, math.inf) if chunks and self._chunk_seconds else 0.0
+        return chunks * took - min(at_work, took)

@@ -56,28 +56,53 @@ def give(pool: EvenPool, host: str) -> Actor | None:
     return actor
 
 
-def test_a_chunk_goes_to_its_own_host_unless_another_mesh_has_nothing_or_clearly_less(pool: EvenPool) -> None:
-    a, b = join(pool, "a"), join(pool, "b")
-    assert [give(pool, "a") for _ in range(6)] == [a, b, a, a, b, a]
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(hand_out.time, "monotonic", lambda: now[0])
+    return now
 
 
-def test_all_get_as_many_whatever_host_the_chunks_lie_on(pool: EvenPool) -> None:
+def work(pool: EvenPool, clock: list[float], chunk_seconds: float, *meshes: Actor) -> None:
+    """Let each mesh have done a chunk, in the same time; then none has any."""
+    for mesh in meshes:
+        pool.on_task_submitted(mesh)
+    clock[0] += chunk_seconds
+    for mesh in meshes:
+        pool.on_task_completed(mesh)
+
+
+def test_before_anything_is_known_all_get_as_many_whatever_host_the_chunks_lie_on(pool: EvenPool) -> None:
     a, b = join(pool, "a"), join(pool, "b")
     given = [give(pool, "a") for _ in range(13)]
+    assert given[:2] == [a, b]
     assert (given.count(a), given.count(b), given.count(None)) == (6, 6, 1)
+
+
+def test_a_fast_mesh_keeps_the_chunks_of_its_own_host_up_to_one_more_than_another_has(pool: EvenPool, clock: list[float]) -> None:
+    a, b = join(pool, "a"), join(pool, "b")
+    work(pool, clock, 0.08, a, b)
+    assert [give(pool, host) for host in "aaaab"] == [a, b, a, a, b]
+
+
+def test_a_slow_mesh_gets_no_chunk_that_another_would_get_to_sooner(pool: EvenPool, clock: list[float]) -> None:
+    a, b = join(pool, "a"), join(pool, "b")
+    work(pool, clock, 3.2, a, b)
+    assert give(pool, "a") is a
+    clock[0] += 2.0
+    assert give(pool, "b") is b
+    assert give(pool, "b") is a  # in 1.2 s, where b takes 3.2 s
 
 
 @pytest.mark.parametrize(("seconds", "enough"), [(10.0, 2), (3.2, 2), (0.5, 3), (0.3, 5), (0.05, 6)])
 def test_a_slow_device_is_given_less_ahead_than_a_fast_one(
-    pool: EvenPool, monkeypatch: pytest.MonkeyPatch, seconds: float, enough: int
+    pool: EvenPool, clock: list[float], seconds: float, enough: int
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(hand_out.time, "monotonic", lambda: now[0])
     mesh = join(pool, "a")
     while give(pool, "a"):
         pass
     for _ in range(6):
-        now[0] += seconds
+        clock[0] += seconds
         pool.on_task_completed(mesh)
     while give(pool, "a"):
         pass
@@ -85,14 +110,11 @@ def test_a_slow_device_is_given_less_ahead_than_a_fast_one(
     assert pool.get_pool_util() > 1.1  # full: Ray Data asks for another actor
 
 
-def test_a_device_that_had_nothing_to_do_meanwhile_is_not_taken_for_slow(pool: EvenPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(hand_out.time, "monotonic", lambda: now[0])
+def test_time_without_work_is_not_taken_for_slowness(pool: EvenPool, clock: list[float]) -> None:
     mesh = join(pool, "a")
     for _ in range(5):
-        give(pool, "a")
-        now[0] += 30.0
-        pool.on_task_completed(mesh)
+        work(pool, clock, 0.05, mesh)
+        clock[0] += 30.0
     while give(pool, "a"):
         pass
     assert pool._running_actors[mesh].num_tasks_in_flight == 6
