@@ -13,11 +13,14 @@ from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
+import ray
 from pyarrow.fs import FileSelector, LocalFileSystem
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.sources.listing import open_place
-from jobs.pipeline.storage import storage_errors, write_atomically
+from jobs.pipeline.storage import shown, storage_errors, write_atomically
+from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
 FORMAT = 1
@@ -44,8 +47,11 @@ class Cache:
         text = json.dumps([FORMAT, data_fingerprint, asdict(preprocess), versions], sort_keys=True)
         return cls(uri, hashlib.sha256(text.encode()).hexdigest()[:32])
 
-    def load(self, chunk: str) -> Chunk | None:
-        """A chunk as it was kept; None where there is none, or none that is whole. Its pixels are the file's own memory."""
+    def load(self, chunk: str, *, check: bool = True) -> Chunk | None:
+        """A chunk as it was kept; None where there is none, or none that is whole. Its pixels are the file's own memory.
+
+        check: whether to compare the checksum, which looks at every byte.
+        """
         filesystem, path = open_place(self.uri)
         path = f"{path}/{self.key}/{chunk}.arrow"
         try:
@@ -55,12 +61,20 @@ class Cache:
                 with filesystem.open_input_file(path) as file:
                     data = file.read_buffer()
             body = data.slice(0, data.size - 8)
-            if data.slice(data.size - 8).to_pybytes() != checksum(body):
+            if check and data.slice(data.size - 8).to_pybytes() != checksum(body):
                 return None
             found = Chunk.from_table(pa.ipc.open_stream(body).read_all())
-        except (OSError, ValueError, pa.ArrowException):
+        except (OSError, KeyError, ValueError, pa.ArrowException):
             return None
         return found if found.name == chunk else None
+
+    def reference(self, chunk: Chunk) -> Chunk:
+        """A chunk that has just been loaded, without its pixels: `with_pixels` finds them, so that they need not be copied."""
+        filesystem, _ = open_place(self.uri)
+        if not isinstance(filesystem, LocalFileSystem):
+            return chunk
+        place = json.dumps([self.uri, self.key, ray.get_runtime_context().get_node_id()])
+        return replace(chunk, pixels=chunk.pixels[:0], kept=place)
 
     def keep(self, chunk: Chunk) -> None:
         """Write a chunk, whole or not at all. Raises UserError where storage fails."""
@@ -72,6 +86,28 @@ class Cache:
         body = stream.getvalue()
         with storage_errors(self.uri):
             write_atomically(filesystem, f"{path}/{self.key}/{chunk.name}.arrow", body, checksum(body), durable=False)
+
+
+def with_pixels(chunk: Chunk) -> Chunk:
+    """A chunk with the pixels that it only says the place of: from this host's disk, else from the host that found them.
+
+    Raises UserError where they are gone meanwhile.
+    """
+    if chunk.kept is None:
+        return chunk
+    uri, key, node = json.loads(chunk.kept)
+    cache = Cache(uri, key)
+    found = cache.load(chunk.name, check=node != ray.get_runtime_context().get_node_id())
+    if found is None:
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        found = ray.get(ray.remote(_load).options(num_cpus=0, scheduling_strategy=there).remote(cache, chunk.name))
+    if found is None:
+        raise UserError(f"{shown(uri)}: a chunk is gone or damaged that was there a moment ago; leave the cache alone in a run")
+    return replace(chunk, pixels=found.pixels)
+
+
+def _load(cache: Cache, chunk: str) -> Chunk | None:
+    return cache.load(chunk)
 
 
 def stored_bytes(uri: str) -> int:

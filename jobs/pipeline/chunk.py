@@ -30,6 +30,7 @@ class Chunk:
     image_ids, labels, errors: one entry an image; label None where unknown, error None where the image was decoded.
     pixels: uint8 (decoded images, height, width, 3), in order.
     host, cpu_seconds: where it was read and decoded, and the CPU time that took.
+    kept: where a mesh finds the pixels, if they are not here (Cache.reference).
     lasting: whether reading it again would give the same, as far as it is known: false where storage failed. Not in a table.
     """
 
@@ -40,6 +41,7 @@ class Chunk:
     pixels: np.ndarray
     host: str = ""
     cpu_seconds: float = 0.0
+    kept: str | None = None
     lasting: bool = True
 
     def to_table(self) -> pa.Table:
@@ -55,6 +57,7 @@ class Chunk:
                 "shape": pa.array([list(self.pixels.shape)], pa.list_(pa.int64())),
                 "host": pa.array([self.host]),
                 "cpu_seconds": pa.array([self.cpu_seconds]),
+                "kept": pa.array([self.kept], pa.string()),
                 "pixels": pixels,
             }
         )
@@ -77,6 +80,7 @@ class Chunk:
             pixels=pixels.reshape(shape),
             host=table["host"][0].as_py(),
             cpu_seconds=table["cpu_seconds"][0].as_py(),
+            kept=table["kept"][0].as_py(),
         )
 
     def without(self, lost: set[int], error: str) -> Chunk:

@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError
 
 from jobs.ledger import Care
+from jobs.pipeline.cache import with_pixels
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.drain import leave_when_drained
@@ -111,7 +112,7 @@ class Classifier:
         When the run is draining, chunks that are not on the device yet are left alone: decoded ones may be minutes of work.
         """
         self._open()
-        chunk = Chunk.from_table(table)
+        chunk = with_pixels(Chunk.from_table(table))
         with self._calls.arriving():  # before the ledger hears of it: what it does not know of as coming is here
             care = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
         if care == "stop":

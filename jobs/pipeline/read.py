@@ -47,7 +47,7 @@ def read_chunks(
     for row in shards.to_pylist():
         shard = Shard(row["id"], json.loads(row["payload"]), row["images"])
         wanted = _Wanted(shard, predictions.is_committed if resume else lambda chunk: False)
-        for chunk in _from_cache(cache, shard, wanted) if cache else ():
+        for chunk in _from_cache(cache, shard, wanted):
             if ray.get(ledger.begin_reading.remote(chunk.name)) is Reading.STOP:
                 return
             ledger.from_cache.remote(len(chunk.image_ids))
@@ -74,8 +74,10 @@ def read_chunks(
         ledger.shard_read.remote()
 
 
-def _from_cache(cache: Cache, shard: Shard, wanted: _Wanted) -> Iterator[Chunk]:
+def _from_cache(cache: Cache | None, shard: Shard, wanted: _Wanted) -> Iterator[Chunk]:
     """The chunks of a shard that are wanted and in the cache; where their number is not known, up to the first that is not."""
+    if cache is None:
+        return
     for k in count() if shard.images is None else range(-(-shard.images // CHUNK_IMAGES)):
         name, began = chunk_name(shard, k), time.process_time()
         if not wanted.chunk(name):
@@ -83,7 +85,8 @@ def _from_cache(cache: Cache, shard: Shard, wanted: _Wanted) -> Iterator[Chunk]:
         chunk = cache.load(name)
         if chunk is not None:
             wanted.not_any_more(name, last=shard.images is None and len(chunk.image_ids) < CHUNK_IMAGES)
-            yield replace(chunk, host=socket.gethostname(), cpu_seconds=time.process_time() - began)
+            chunk = replace(cache.reference(chunk), host=socket.gethostname())
+            yield replace(chunk, cpu_seconds=time.process_time() - began)
         elif shard.images is None:
             return
 
@@ -153,7 +156,7 @@ def decode_chunk(name: str, images: Iterable[EncodedImage], preprocess: Preproce
         ids.append(image.image_id)
         labels.append(image.label)
         errors.append(error)
-    return Chunk(name, ids, labels, errors, pixels[:decoded], socket.gethostname(), time.process_time() - began, lasting)
+    return Chunk(name, ids, labels, errors, pixels[:decoded], socket.gethostname(), time.process_time() - began, lasting=lasting)
 
 
 _last_room: list[np.ndarray] = []
