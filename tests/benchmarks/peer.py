@@ -1,82 +1,65 @@
-"""Against the plain way: Ray Data's read_images, then Hugging Face's processor and model in map_batches on an actor pool.
+"""Against what people would use instead, whole processes from outside, start included: Daft, a DataLoader, plain Ray Data.
 
-python -m tests.benchmarks.peer
+python -m tests.benchmarks.peer [images] [rounds] [size]        8192, 3, tiny by default; the size is tiny or base
+
+Daft is no requirement of this project: `pip install --no-deps --target DIR daft==0.7.26`, and DIR in PYTHONPATH.
 """
 
 from __future__ import annotations
 
-import os
+import importlib.util
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
-import numpy as np
-import ray
-import torch
-from ray.data import ActorPoolStrategy
-from transformers import ViTForImageClassification, ViTImageProcessor
+import pyarrow.dataset as ds
 
-from jobs.placement import place
-from jobs.session import ray_session
 from tests.benchmarks.bench import interleave, report
 from tests.benchmarks.corpora import photo_folder, random_checkpoint
-from tests.benchmarks.running import run_pipeline
-from vit_actor.checkpoint import load_checkpoint
 
-ROUNDS = 2
+OURS = "this project"
 
 
-class PlainClassifier:
-    """Processor and model as their documentation uses them."""
-
-    def __init__(self, model: str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._processor = ViTImageProcessor.from_pretrained(model)
-        self._model = ViTForImageClassification.from_pretrained(model).eval()
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        inputs = self._processor(images=list(batch["image"]), return_tensors="pt")
-        with torch.inference_mode():
-            return {"prediction": self._model(**inputs).logits.argmax(-1).numpy()}
-
-
-def plain(data: Path, model: Path, cores: int) -> int:
-    """One actor that reserves a core but computes on all, so that reading can run beside it."""
-    context = ray.data.DataContext.get_current()
-    context.target_max_block_size = 128 * 2**20  # Ray's default, which the pipeline changes
-    context.enable_progress_bars = False
-    with tempfile.TemporaryDirectory() as out:
-        images = ray.data.read_images(str(data), mode="RGB")
-        predicted = images.map_batches(
-            PlainClassifier,
-            fn_constructor_args=(str(model), cores),
-            batch_size=64,
-            compute=ActorPoolStrategy(size=1),
-            num_cpus=max(1, cores - 1),
-        )
-        predicted.write_parquet(out)
-        return ray.data.read_parquet(out).count()
+def commands(data: Path, model: Path) -> dict[str, Callable[[Path], list[str]]]:
+    """Each alternative's command line, given where its predictions go."""
+    found: dict[str, Callable[[Path], list[str]]] = {
+        "Daft": lambda out: ["tests.benchmarks.peer_daft", str(data), str(model), str(out)],
+        "DataLoader": lambda out: ["tests.benchmarks.peer_dataloader", str(data), str(model), str(out)],
+        "Ray Data as documented": lambda out: ["tests.benchmarks.peer_ray", str(data), str(model), str(out)],
+        OURS: lambda out: ["jobs.imagenet", "--data", str(data), "--model", str(model), "--out", str(out)],
+    }
+    if importlib.util.find_spec("daft") is None:
+        print("Daft is not installed and left out")
+        del found["Daft"]
+    return found
 
 
 def main() -> None:
-    cores = len(os.sched_getaffinity(0))
-    for size, images in (("tiny", 8192), ("base", 192)):
-        with tempfile.TemporaryDirectory() as scratch, ray_session(None):
-            data = photo_folder(Path(scratch) / "data", images)
-            model = random_checkpoint(Path(scratch) / "model", size)
-            flops = load_checkpoint(str(model)).flops
-            placement = place("cpu", boards=4, meshes=None, flops_per_image=flops, cpus_per_actor=None, wait_seconds=60)
-            runs = interleave(
-                {
-                    "read_images, HF processor and model": lambda data=data, model=model: plain(data, model, cores),
-                    "this pipeline": lambda data=data, model=model, placement=placement: run_pipeline(data, model, placement),
-                },
-                rounds=ROUNDS,
-            )
+    given = dict(enumerate(sys.argv[1:]))
+    images, rounds, size = int(given.get(0, 8192)), int(given.get(1, 3)), given.get(2, "tiny")
+    runs = count()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = photo_folder(Path(scratch) / "data", images)
+        model = random_checkpoint(Path(scratch) / "model", size)
+
+        def run(command: Callable[[Path], list[str]]) -> int:
+            out = Path(scratch) / f"out-{next(runs)}"
+            subprocess.run([sys.executable, "-m", *command(out)], check=True, capture_output=True)
+            predictions = out / "predictions" if (out / "predictions").exists() else out
+            rows = ds.dataset(predictions, format="parquet").count_rows()
+            if rows != images:
+                raise RuntimeError(f"{command(out)[0]}: {rows} rows of {images}")
+            return rows
+
+        alternatives = {name: lambda command=command: run(command) for name, command in commands(data, model).items()}
         report(
-            f"{images:,} photographs end to end, actors' start included, ViT of size '{size}' on {cores} cores",
-            runs,
-            "read_images, HF processor and model",
-            Path(f"out/benchmarks/peer-{size}.parquet"),
+            f"{images:,} photographs, whole processes, ViT of size '{size}'",
+            interleave(alternatives, rounds),
+            OURS,
+            Path(f"out/benchmarks/peer-{size}-{images}.parquet"),
         )
 
 
