@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from jobs.pipeline.storage import absolute, is_submitted
 from jobs.placement import Placement, place
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
 from vit_actor.opening import DeviceRequest
@@ -37,20 +37,25 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with one line for arguments that contradict each other; raises UserError for a timing that makes no sense.
 
-    Relative paths become absolute ones: the workers of a cluster run in other directories than the command. Not those of a
-    submitted job, which lie below the copy of the project that every worker has.
+    Relative paths become absolute ones, where that is right for the workers.
     """
+    for name, value in vars(args).items():
+        if isinstance(value, str) and not value.isprintable():
+            parser.error(f"--{name.replace('_', '-')} {value!a}: not printable text in UTF-8; rename it, or give a link to it")
     if args.simulate and args.device != "simulated":
         parser.error(f"--simulate goes with --device simulated, not {args.device}")
     SimulatedTiming.from_spec(args.simulate)
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    if submitted and "://" not in args.out and not Path(args.out).expanduser().is_absolute():
+    if is_submitted() and "://" not in args.out and not Path(args.out).expanduser().is_absolute():
         parser.error(f"--out {args.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI")
-    if not submitted:
-        for name in ("out", "data", "model", "cache"):
-            path = getattr(args, name, None)
-            if path and "://" not in path and (name != "model" or Path(path).is_dir()):  # else a hub's id
-                setattr(args, name, str(Path(path).expanduser().absolute()))
+    for name in ("out", "data", "model", "cache"):
+        path = getattr(args, name, None)
+        if path and (name != "model" or Path(path).is_dir()):  # else a hub's id
+            setattr(args, name, absolute(path))
+
+
+def model_directory(args: argparse.Namespace) -> str | None:
+    """Where --model is, if it is a directory and no hub's id."""
+    return args.model if Path(args.model).is_dir() else None
 
 
 def placement_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement:

@@ -6,8 +6,11 @@ import gc
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 
+from jobs.terminal import one_line
 from vit_actor.errors import UserError
 
 FAILED = 1
@@ -28,18 +31,34 @@ def run(main: Callable[[], int]) -> None:
     try:
         code = main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         code = USER_ERROR
     except JobFailed as error:
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 128 + signal.SIGINT
+    except Exception as error:  # nobody foresaw it: one line too, and what is needed to mend it in a file
+        if os.environ.get("LOUDBOX_TRACEBACK"):
+            raise
+        told = one_line(f"{type(error).__name__}: {error}")
+        print(f"error: {told}; this is a fault of the program: {_kept(error)}", file=sys.stderr)
+        code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
     sys.exit(code)
+
+
+def _kept(error: Exception) -> str:
+    """Where the traceback of an error now is, as part of a sentence."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="loudbox-traceback-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(error, file=file)
+            return f"please report it with {file.name}"
+    except OSError:
+        return "run it again with LOUDBOX_TRACEBACK=1 and report what it prints"
 
 
 def root_cause(error: BaseException) -> str:

@@ -14,11 +14,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from jobs.apart import check_apart
 from jobs.arguments import (
     add_device_arguments,
     add_out_arguments,
     check_arguments,
     device_request,
+    model_directory,
     placement_for,
     positive,
     seconds,
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     phases = Phases()
     args = parse(arguments)
     # What can be told without Ray is told before it starts, which takes seconds.
+    check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
     checkpoint = load_checkpoint(args.model)
     source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
     survey = source.survey()

@@ -14,6 +14,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from jobs.clearing import clear_run, refuse_foreign_page
 from jobs.pipeline.storage import open_storage, storage_errors, write_atomically
 from vit_actor.errors import UserError
 
@@ -64,7 +65,7 @@ class Manifest:
         overwrite: delete an earlier run's predictions, reports and comparisons first.
         """
         if overwrite:
-            _clear(out)
+            clear_run(out)
         self.attempts.append({"attempt": self.attempt + 1, "started_at": _now(), "ended_at": None, "state": "running"})
         self.save(out)
 
@@ -124,6 +125,7 @@ def check_free(out: str, *, overwrite: bool) -> None:
     """Raise UserError where a run would be lost: `out` holds one, and it is not to be overwritten."""
     if overwrite:
         return
+    refuse_foreign_page(out)
     existing = load_manifest(out)
     if existing is not None:
         raise UserError(
@@ -167,16 +169,6 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _clear(out: str) -> None:
-    filesystem, path = open_storage(out)
-    with storage_errors(out):
-        for part in ("predictions", "report", "compared"):
-            if filesystem.get_file_info(f"{path}/{part}").type == fs.FileType.Directory:
-                filesystem.delete_dir(f"{path}/{part}")
-        if filesystem.get_file_info(f"{path}/report.html").type == fs.FileType.File:
-            filesystem.delete_file(f"{path}/report.html")
 
 
 def _now() -> str:

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from jobs.terminal import one_line
+
 RECENT = 30.0
 """Seconds that the present rate, and with it the time left, is taken over."""
 
@@ -116,7 +118,7 @@ class Progress:
         account = self._account()
         events = account.get("events", [])
         for event in events[self._told :]:
-            tqdm.write(f"{event['where']}: {event['what']}", file=sys.stderr)
+            tqdm.write(one_line(f"{event['where']}: {event['what']}"), file=sys.stderr)
         self._told = max(self._told, len(events))
         with self._lock:
             self._pace.before = account.get("committed_before", self._pace.before)

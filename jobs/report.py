@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.clearing import refuse_foreign_page
 from jobs.command import run
 from jobs.manifest import Manifest, load_manifest
 from jobs.metrics import COLUMNS, Counts, FileMetadata, count
@@ -24,6 +25,7 @@ from jobs.phases import PHASES, Phases
 from jobs.pipeline.storage import open_storage, parquet_files, shown, storage_errors, write_atomically, write_table
 from jobs.report_schema import Summary
 from jobs.report_tables import report_tables, summarise, summary_row
+from jobs.terminal import one_line
 from vit_actor.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def write_reports(out: str, phases: Phases | None = None) -> Summary:
     phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
+    refuse_foreign_page(out)
     counts, manifest = count_run(out)
     from jobs.report_page.page import draw, page  # brings matplotlib, which a mistake needs not wait for
     from jobs.report_page.thumbnails import thumbnails
@@ -153,7 +156,7 @@ def summary_table(summary: Summary) -> str:
         lines.append(("faults", faults))
     others = f" (and {len(summary.devices) - 1} other kinds)" if len(summary.devices) > 1 else ""
     lines += [("device", device + others) for device in summary.devices[:1]]
-    return "\n".join(f"{name:<11}{text}" for name, text in lines)
+    return "\n".join(one_line(f"{name:<11}{text}") for name, text in lines)
 
 
 def _percent(share: float | None, low: float | None, high: float | None) -> str:

@@ -13,9 +13,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyarrow.fs import FileType
 
-from jobs.arguments import add_device_arguments, add_out_arguments, check_arguments, device_request, placement_for, positive
+from jobs.apart import check_apart
+from jobs.arguments import (
+    add_device_arguments,
+    add_out_arguments,
+    check_arguments,
+    device_request,
+    model_directory,
+    placement_for,
+    positive,
+)
 from jobs.command import run
 from jobs.manifest import Manifest, check_free, new_run_id, package_versions
 from jobs.pipeline.sources import Source, open_source
@@ -40,6 +48,7 @@ Measure = Callable[[int, int, int], "Round"]
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     checkpoint = load_checkpoint(args.model)
+    check_apart({"--data": args.data, "--out": args.out, "--model": model_directory(args)})
     images = survey(args, checkpoint) if args.data else 0
     check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
     with ray_session(args.address):
@@ -157,11 +166,6 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
     One that does not count comes first: in it Ray starts the processes that the others find running.
     """
     from jobs.scaling_rounds import through_pipeline
-
-    filesystem, path = open_storage(args.out)
-    if args.overwrite and filesystem.get_file_info(f"{path}/runs").type == FileType.Directory:
-        with storage_errors(args.out):
-            filesystem.delete_dir(f"{path}/runs")
 
     def run_as(name: str, n: int, images: int) -> Round:
         return through_pipeline(

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from jobs.columns import described
 from jobs.scaling_rounds import Round
+from jobs.terminal import one_line
 from jobs.utilisation import WAITING
 
 LEAST_SECONDS = 10.0
@@ -103,7 +104,7 @@ def terminal_table(table: pa.Table) -> str:
     lines.append(verdict(table))
     if short := shortcoming(table):
         lines.append(f"warning: {short}")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _percent(share: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,9 @@ from vit_actor.tensors import current_name, misfits
 DEFAULT_CHECKPOINT = "google/vit-base-patch16-224"
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-FLOATS = {"F64", "F32", "F16", "BF16"}
+EXPONENTS = {"F64": (8, 0x7FF << 52), "F32": (4, 0xFF << 23), "F16": (2, 0x1F << 10), "BF16": (2, 0xFF << 7)}
+"""Types of weights: bytes of a number, and the bits of its exponent."""
+FLOATS = set(EXPONENTS)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,9 @@ def _check_kind(checkpoint: Checkpoint) -> None:
         raise UserError(f"config.json is not JSON ({_line(error)}); fetch it again") from None
     if not isinstance(raw, dict):
         raise UserError("config.json is not a JSON object; fetch it again")
+    problem = raw.get("problem_type")
+    if problem not in (None, "single_label_classification"):
+        raise UserError(f"problem_type {problem!r}: its answers are no classes to choose one of; use a single-label classifier")
     if raw.get("model_type") != "vit" or "ViTForImageClassification" not in (raw.get("architectures") or []):
         found = ", ".join(raw.get("architectures") or []) or raw.get("model_type") or "nothing it names"
         raise UserError(f"not a ViT image classifier (found {found}); use a ViTForImageClassification")
@@ -118,6 +124,8 @@ def _check_configuration(checkpoint: Checkpoint) -> None:
         raise UserError(
             f"config.json is not a valid ViT configuration ({_line(error)}); restore the checkpoint's own file"
         ) from None
+    if config.num_labels < 2:
+        raise UserError("config.json names a single class, so that every answer would be it; use a checkpoint with several")
     try:
         preprocess = checkpoint.preprocess
     except ValueError as error:
@@ -144,6 +152,20 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         raise UserError(
             f"model.safetensors holds {', '.join(sorted(types - FLOATS))}; use weights of {', '.join(sorted(FLOATS))}"
         )
+    broken = [name for name, entry in _header(checkpoint.path / "model.safetensors").items() if not _is_finite(checkpoint, entry)]
+    if broken:
+        more = f" and {len(broken) - 1} other tensors" if len(broken) > 1 else ""
+        raise UserError(f"model.safetensors: {broken[0]}{more} holds numbers that are not finite; use a sound checkpoint")
+
+
+def _is_finite(checkpoint: Checkpoint, entry: dict[str, Any]) -> bool:
+    """Whether a tensor of the weights holds neither a NaN nor an infinity, whose exponents have all bits set."""
+    size, exponent = EXPONENTS[entry["dtype"]]
+    count = math.prod(entry["shape"])
+    if not count:
+        return True
+    bits = np.memmap(checkpoint.path / "model.safetensors", f"<u{size}", "r", entry["start"], (count,))
+    return not any(((part & exponent) == exponent).any() for part in np.array_split(bits, -(-count // 2**20)))
 
 
 def _header(path: Path) -> dict[str, Any]:

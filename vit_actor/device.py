@@ -10,13 +10,16 @@ import numpy as np
 
 TOP_K = 5
 
+NO_CLASS = -1
+"""In place of a class: the model's answer to an image is no number."""
+
 
 @dataclass(frozen=True)
 class BatchResult:
     """The answer to one batch of n images.
 
-    classes: int32 (n, k), best first, k = min(TOP_K, number of classes).
-    probabilities: float32 (n, k), softmax over all classes, beside `classes`.
+    classes: int32 (n, k), best first, k = min(TOP_K, number of classes); NO_CLASS for an image whose logits are not all finite.
+    probabilities: float32 (n, k), softmax over all classes, beside `classes`; 0 beside NO_CLASS.
     started_at: Unix time in seconds when the device took the batch.
     seconds: wall time this batch kept the device from the next: completion minus the later of
         its own start and the previous batch's completion. Summed over batches it is the device's
@@ -61,8 +64,15 @@ class Device(Protocol):
 
 
 def top_k(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n, classes) -> classes int32 (n, k) best first, ties to the lower class, and probabilities float32 (n, k)."""
+    """Logits (n, classes) -> classes int32 (n, k) best first, ties to the lower class, and probabilities float32 (n, k).
+
+    A row with a logit that is not finite is no answer: NO_CLASS, at a probability of 0.
+    """
     logits = logits.astype(np.float32, copy=False)
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        classes, probabilities = top_k(np.where(finite[:, None], logits, 0))
+        return np.where(finite[:, None], classes, np.int32(NO_CLASS)), np.where(finite[:, None], probabilities, np.float32(0))
     k = min(TOP_K, logits.shape[1])
     # One integer per class that sorts by logit, then by lower class: only k of them need sorting (10x faster than all).
     bits = (logits + 0.0).view(np.int32).astype(np.int64)  # + 0.0 makes -0.0 equal to 0.0

@@ -26,8 +26,11 @@ from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import PREDICTIONS
 from vit_actor.actor import DeviceThread, Part
-from vit_actor.device import Device
+from vit_actor.device import NO_CLASS, Device
 from vit_actor.errors import DeviceError, UserError
+
+NO_ANSWER = "the model's answer is not a finite number"
+NO_ANSWER_TO_ANY = f"{NO_ANSWER}, nor is any in its batch: suspect the device, or a model that overflows at its precision"
 
 LET_GO_SECONDS = 5.0
 """For the ledger to hear that an actor goes."""
@@ -234,10 +237,13 @@ def mesh_name(host: str) -> str:
 def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, run_id: str) -> pa.Table:
     """One row an image of the chunk (schema PREDICTIONS), in its order; images that have an error get no prediction."""
     n = len(chunk.image_ids)
-    failed = np.array([error is not None for error in chunk.errors], bool)
     sizes = [len(part.classes) for part in parts]
+    classes = np.concatenate([part.classes for part in parts]) if parts else np.empty((0, 1), np.int32)
+    probabilities = np.concatenate([part.probabilities for part in parts]) if parts else np.empty((0, 1), np.float32)
+    errors, failed = _with_unanswered(chunk, parts)
     # Where each image's answer is among the decoded ones; Arrow's take makes a null of a null index.
-    answer = pa.array(np.cumsum(~failed) - 1, pa.int64(), mask=failed)
+    decoded = np.array([error is None for error in chunk.errors], bool)
+    answer = pa.array(np.cumsum(decoded) - 1, pa.int64(), mask=failed)
 
     def spread(values: pa.Array) -> pa.Array:
         return values.take(answer)
@@ -245,8 +251,6 @@ def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, ru
     def per_batch(values: list[Any], kind: pa.DataType) -> pa.Array:
         return spread(pa.array(np.repeat(np.array(values), sizes) if values else [], kind))
 
-    classes = np.concatenate([part.classes for part in parts]) if parts else np.empty((0, 1), np.int32)
-    probabilities = np.concatenate([part.probabilities for part in parts]) if parts else np.empty((0, 1), np.float32)
     labels = pa.array(chunk.labels, pa.int32())
     prediction = spread(pa.array(classes[:, 0], pa.int32()))
     hit = np.array(prediction.fill_null(-1)) == np.array(labels.fill_null(-2))
@@ -258,7 +262,7 @@ def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, ru
             spread(_list_array(classes, pa.int32())),
             spread(_list_array(probabilities, pa.float32())),
             pa.array(hit, pa.bool_(), mask=np.array(labels.is_null())),
-            pa.array(chunk.errors, pa.string()),
+            pa.array(errors, pa.string()),
             pa.array([host] * n, pa.string()),
             pa.array([mesh] * n, pa.string()),
             per_batch([part.number for part in parts], pa.int64()),
@@ -268,6 +272,19 @@ def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, ru
         ],
         schema=PREDICTIONS,
     )
+
+
+def _with_unanswered(chunk: Chunk, parts: list[Part]) -> tuple[list[str | None], np.ndarray]:
+    """The chunk's errors and those of images whose answer is NO_CLASS; which images have one, bool (images,)."""
+    errors = list(chunk.errors)
+    places = iter([i for i, error in enumerate(errors) if error is None])
+    for part in parts:
+        unanswered = part.classes[:, 0] == NO_CLASS
+        error = NO_ANSWER_TO_ANY if len(unanswered) > 1 and unanswered.all() else NO_ANSWER
+        for lost in unanswered.tolist():
+            place = next(places)
+            errors[place] = error if lost else None
+    return errors, np.array([error is not None for error in errors], bool)
 
 
 def _list_array(values: np.ndarray, kind: pa.DataType) -> pa.ListArray:

@@ -51,6 +51,21 @@ def open_storage(uri: str) -> tuple[FileSystem, str]:
     return filesystem, path.rstrip("/") or "/"
 
 
+def absolute(path: str) -> str:
+    """A relative local path as an absolute one: the workers of a cluster run in other directories than the command.
+
+    Not in a submitted job, whose relative paths lie below the copy of the project that every worker has.
+    """
+    if "://" in path or is_submitted():
+        return path
+    return str(Path(path).expanduser().absolute())
+
+
+def is_submitted() -> bool:
+    """Whether this command is a submitted Ray job."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def write_atomically(filesystem: FileSystem, path: str, *data: bytes | memoryview | pa.Buffer, durable: bool = True) -> None:
     """Put a whole file at `path`, creating its directory: readers see all of it or the previous one, never a part.
 
@@ -121,10 +136,39 @@ def storage_errors(uri: str) -> Iterator[None]:
 
 
 def shown(uri: str) -> str:
-    """The URI as it may be printed: without the user and password or query, which can carry credentials."""
-    return re.sub(r"^(\w[\w+.-]*://)(?:[^@?]*:[^@?]*@|[^/@?]*@)?([^?]*)(\?.*)?$", r"\1\2", uri)
+    """The URI as it may be printed: without users, passwords, queries and fragments, which can carry credentials.
+
+    Also of chained URIs, such as simplecache::https://user:password@host/path.
+    """
+    return "::".join(_without_credentials(part) for part in uri.split("::"))
+
+
+def redacted(text: str) -> str:
+    """Somebody else's text as it may be printed: its URIs as `shown`, and no value of what is named as a secret."""
+    return _SECRET.sub(r"\1...", _URI.sub(lambda found: shown(found[0]), text))
+
+
+_URI = re.compile(r"\b\w[\w+.-]*://[^\s'\"<>]+")
+_SECRET = re.compile(
+    r"""(?i)(\b(?:\w*(?:token|secret|password|passwd|signature|credentials?)|sig|\w*(?:access|secret|api|account)_?key\w*|authorization)
+    ["']?\s*[=:]\s*["']?(?:bearer\s)?)[^\s&;,"']+""",
+    re.VERBOSE,
+)
+
+
+def _without_credentials(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    rest = re.split(r"[?#;]", rest, maxsplit=1)[0]
+    authority, slash, path = rest.partition("/")
+    _, at, host = authority.rpartition("@")
+    _, colon, port = authority.rpartition(":")
+    if not at and colon and not port.isdigit() and "@" in path:  # a password with a slash in it
+        host, slash, path = path.rpartition("@")[2].partition("/")
+    return f"{scheme}://{host}{slash}{path}"
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return redacted(text.strip().splitlines()[0]) if text.strip() else type(error).__name__

@@ -14,6 +14,9 @@ SCRIPT = Path(__file__).with_name("page.js").read_text()
 _ITS_OWN = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{_ITS_OWN}'"
 
+GENERATOR = '<meta name="generator" content="loudbox-vit">'
+"""How a page of this project is known."""
+
 
 def document(title: str, heading: str, facts: list[str], parts: list[str]) -> str:
     """The whole page. title: of the window. facts: lines below the heading. parts: HTML, the empty ones left out."""
@@ -21,6 +24,7 @@ def document(title: str, heading: str, facts: list[str], parts: list[str]) -> st
         [
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+            GENERATOR,
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>",
             f"<h1>{text(heading)}</h1>",

@@ -212,3 +212,11 @@ def test_a_file_that_changes_after_it_was_listed_is_told_and_not_read(tmp_path: 
     path.unlink()
     plain_parquet(path, IMAGES)
     assert [image.data for _, image in source.read(shard, lambda _: True)] == BYTES
+
+
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    columns = [pa.array([b"x"]), pa.array([1]), pa.array([b"y"] if name == "image" else [2])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["image", "label", name]), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=f"two columns are named '{name}'"):
+        opened(tmp_path).survey()

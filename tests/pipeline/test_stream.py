@@ -14,7 +14,7 @@ import ray
 
 from jobs.ledger import open_ledger
 from jobs.pipeline.chunk import Chunk
-from jobs.pipeline.classify import Classifier
+from jobs.pipeline.classify import NO_ANSWER, NO_ANSWER_TO_ANY, Classifier, prediction_rows
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import EncodedImage, Shard, Survey
 from jobs.pipeline.stream import classify, read
@@ -22,6 +22,8 @@ from jobs.placement import Placement
 from jobs.session import ray_session
 from tests.conftest import RayCluster
 from tests.pipeline.corpus import jpeg
+from vit_actor.actor import Part
+from vit_actor.device import NO_CLASS
 from vit_actor.preprocess import Preprocess
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
@@ -126,3 +128,18 @@ def test_an_actor_that_gets_boards_when_the_run_lets_go_of_them_opens_them_only_
         chunk = Chunk("late", ["late.jpg"], [None], [None], np.zeros((1, 32, 32, 3), np.uint8))
         assert ray.get(late.__call__.remote(chunk.to_table()))["images"].to_pylist() == [1]
         assert len(opened.read_text().split()) == 2
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_one_of_a_whole_batch_points_at_the_device() -> None:
+    def part(number: int, *classes: int) -> Part:
+        answers = np.array([[c, c] for c in classes], np.int32)
+        return Part(number, 0, len(classes), len(classes), answers, np.full(answers.shape, 0.5, np.float32), 1.0, 0.25)
+
+    pixels = np.zeros((5, 32, 32, 3), np.uint8)
+    chunk = Chunk("c", list("abcdef"), [0, 1, 2, 3, 4, 5], [None, "damaged", None, None, None, None], pixels)
+    rows = prediction_rows(chunk, [part(0, 7, NO_CLASS, 9), part(1, NO_CLASS, NO_CLASS)], host="h", mesh="m", run_id="r")
+    found = rows.select(["image_id", "prediction", "error", "batch", "correct"]).to_pylist()
+    assert [row["prediction"] for row in found] == [7, None, None, 9, None, None]
+    assert [row["batch"] for row in found] == [0, None, None, 0, None, None]
+    assert [row["error"] for row in found] == [None, "damaged", NO_ANSWER, None, NO_ANSWER_TO_ANY, NO_ANSWER_TO_ANY]
+    assert not any(row["correct"] for row in found)

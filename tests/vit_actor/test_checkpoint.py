@@ -123,6 +123,43 @@ def test_tensors_of_another_shape_are_named_with_both_shapes(model: Path) -> Non
     assert "classifier.weight is (7, 64) and should be (10, 64)" in _refusal(model)
 
 
+@pytest.mark.parametrize("harm", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_weight_that_is_no_number_is_refused_by_its_tensors_name(model: Path, kind: torch.dtype, harm: float) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for name in tensors:
+            tensors[name] = tensors[name].to(kind)
+        tensors["classifier.weight"][3, 5] = harm
+
+    assert load_checkpoint(str(model))
+    _rewrite(model, change)
+    assert "classifier.weight holds numbers that are not finite" in _refusal(model)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_the_largest_and_smallest_numbers_are_finite(model: Path, kind: torch.dtype) -> None:
+    limits = torch.finfo(kind)
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for name in tensors:
+            tensors[name] = tensors[name].to(kind)
+        tensors["classifier.bias"][:4] = torch.tensor([limits.max, limits.min, limits.tiny, 0.0], dtype=kind)
+
+    _rewrite(model, change)
+    assert load_checkpoint(str(model))
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression", 5])
+def test_another_problem_than_one_class_an_image_is_refused_by_name(model: Path, problem: object) -> None:
+    _configure(model, "config.json", problem_type=problem)
+    assert f"problem_type {problem!r}" in _refusal(model)
+
+
+def test_single_label_classification_is_what_is_run(model: Path) -> None:
+    _configure(model, "config.json", problem_type="single_label_classification")
+    assert load_checkpoint(str(model))
+
+
 def test_quantised_weights_are_refused(model: Path) -> None:
     _rewrite(model, lambda tensors: tensors.update({"classifier.weight": torch.zeros(10, 64, dtype=torch.int8)}))
     assert "holds I8" in _refusal(model)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vit_actor.device import top_k
+from vit_actor.device import NO_CLASS, top_k
 
 
 def test_the_best_five_with_their_softmax_probabilities() -> None:
@@ -30,3 +30,20 @@ def test_a_model_of_three_classes_has_three_best() -> None:
     classes, probabilities = top_k(np.array([[1.0, 3.0, 2.0]], np.float32))
     assert classes.tolist() == [[1, 2, 0]]
     assert probabilities.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("harm", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("lost", [[3], [0, 7], list(range(8))], ids=["one", "two", "all"])
+def test_an_image_with_a_logit_that_is_no_number_gets_no_class_and_the_others_theirs(harm: float, lost: list[int]) -> None:
+    sound = np.random.default_rng(0).normal(size=(8, 10)).astype(np.float32)
+    expected = top_k(sound)
+    logits = sound.copy()
+    logits[lost, 4] = harm
+    classes, probabilities = top_k(logits)
+    for image in range(8):
+        if image in lost:
+            assert set(classes[image]) == {NO_CLASS}
+            assert not probabilities[image].any()
+        else:
+            np.testing.assert_array_equal(classes[image], expected[0][image])
+            np.testing.assert_array_equal(probabilities[image], expected[1][image])

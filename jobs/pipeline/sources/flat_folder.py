@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +11,7 @@ from itertools import islice
 from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import cut_shards, read_files
-from jobs.pipeline.sources.labels_file import read_labels
+from jobs.pipeline.sources.labels_file import digest_of, read_labels
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, has_extension, open_place, place_errors, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
 from jobs.pipeline.storage import shown
@@ -25,6 +26,7 @@ class FlatFolder:
     """folder/ILSVRC2012_val_00000001.JPEG and so on, in the order of their names.
 
     labels: URI of a labels file, see read_labels; None for those in names such as `..._n01440764.JPEG`.
+    labels_digest: of that file, as it was where the job was started.
     only: one file's name, None for all.
     """
 
@@ -32,6 +34,7 @@ class FlatFolder:
     space: LabelSpace
     use_labels: bool
     labels: str | None
+    labels_digest: str | None
     limit: int | None
     images_per_shard: int
     only: str | None
@@ -71,6 +74,9 @@ class FlatFolder:
     def _labelled(self, names: list[str]) -> Iterator[tuple[str, int | None]]:
         if self.labels is None:
             return ((name, self._suffix(name)) for name in names)
+        if digest_of(self.labels) != self.labels_digest:
+            where = f"on {socket.gethostname()} it is another file than where the job was started"
+            raise UserError(f"{shown(self.labels)}: {where}, or it has changed; put it where all hosts see it")
         lines = list(read_labels(self.labels, self.space))
         if lines and lines[0].name is None:
             return ((name, line.label) for name, line in zip(names, lines, strict=True))

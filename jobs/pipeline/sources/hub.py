@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jobs.pipeline.storage import redacted, shown
 from vit_actor.errors import UserError
 
 TOKENS = "https://huggingface.co/settings/tokens"
@@ -30,7 +31,7 @@ def locate(uri: str) -> str:
     """
     found = _URI.fullmatch(uri)
     if not found:
-        raise UserError(f"{uri}: expected hf://datasets/<owner>/<name>[@revision][/path] or ...?split=<name>")
+        raise UserError(f"{shown(uri)}: expected hf://datasets/<owner>/<name>[@revision][/path] or ...?split=<name>")
     repo = f"datasets/{found['repo']}{found['revision'] or ''}"
     split = found["split"] or "validation"
     with hub_errors(uri):
@@ -46,7 +47,7 @@ def locate(uri: str) -> str:
             for pattern in (f"{split}-*.parquet", f"{split}.parquet", *(["*.parquet"] if folder.endswith(f"/{split}") else [])):
                 if fnmatch.filter(names, pattern):
                     return f"hf://{folder}/{pattern}"
-    raise UserError(f"{uri}: no Parquet files of split {split!r}; name the split with ?split= or the files with a path")
+    raise UserError(f"{shown(uri)}: no Parquet files of split {split!r}; name the split with ?split= or the files with a path")
 
 
 def _list(hub: Any, folder: str) -> list[dict[str, Any]]:
@@ -65,7 +66,7 @@ def hub_errors(uri: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # the client's errors share no base class; this is where they end
-        raise UserError(f"{uri}: {_explain(error, uri)}") from None
+        raise UserError(f"{shown(uri)}: {_explain(error, uri)}") from None
 
 
 def _explain(error: Exception, uri: str) -> str:
@@ -98,7 +99,7 @@ def _explain(error: Exception, uri: str) -> str:
         return f"no such file or folder; see {page}"
     if isinstance(cause, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set; unset it, or give a local copy of the data set"
-    reason = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__
+    reason = redacted((str(cause).strip().splitlines() or [""])[0]) or type(cause).__name__
     return (
         f"huggingface.co cannot be reached or did not answer ({reason}); check the network, or give a local copy of the data set"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -21,6 +22,13 @@ class Line(NamedTuple):
 
     name: str | None
     label: int
+
+
+def digest_of(uri: str) -> str:
+    """SHA-256 of a labels file. Raises UserError where it cannot be read."""
+    filesystem, path = open_place(uri)
+    with storage_errors(uri), filesystem.open_input_file(path) as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
 def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.class_folders import ClassFolders
 from jobs.pipeline.sources.flat_folder import FlatFolder
 from jobs.pipeline.sources.hub import is_hub, locate
+from jobs.pipeline.sources.labels_file import digest_of
 from jobs.pipeline.sources.listing import (
     IMAGE_EXTENSIONS,
     PARQUET_EXTENSIONS,
@@ -23,7 +24,7 @@ from jobs.pipeline.sources.listing import (
 from jobs.pipeline.sources.parquet import ParquetShards
 from jobs.pipeline.sources.source import Source
 from jobs.pipeline.sources.webdataset import TarShards
-from jobs.pipeline.storage import shown
+from jobs.pipeline.storage import absolute, shown
 from vit_actor.errors import UserError
 
 KINDS = {"images": IMAGE_EXTENSIONS, "Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS}
@@ -65,7 +66,9 @@ def open_source(
         _refuse(labels, "tar shards have labels in .cls or .json members")
         return TarShards(FileSet(folder, TAR_EXTENSIONS, names), space, use_labels, limit)
     if kind == "images":
-        return FlatFolder(folder, space, use_labels, labels, limit, images_per_shard, only=names)
+        labels = None if labels is None else absolute(labels)
+        digest = None if labels is None else digest_of(labels)
+        return FlatFolder(folder, space, use_labels, labels, digest, limit, images_per_shard, only=names)
     _refuse(labels, "class folders are their own labels")
     return ClassFolders(folder, space, use_labels, limit, images_per_shard)
 

@@ -16,7 +16,7 @@ from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
-from jobs.pipeline.storage import shown
+from jobs.pipeline.storage import redacted, shown
 from vit_actor.errors import UserError
 
 READ_BYTES = 8 * 2**20
@@ -122,7 +122,7 @@ class ParquetShards:
                     yield self._image(f"{prefix}{row}", image, stored, columns)
                     row += 1
         except (pa.ArrowException, OSError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = redacted((str(error).splitlines() or [type(error).__name__])[0])
             for lost in range(row, end):
                 yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {reason}")
 

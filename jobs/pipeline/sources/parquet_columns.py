@@ -39,8 +39,12 @@ class Columns:
         Raises UserError for no image column or several, a label column that is not there or has no usable type, and
         class names that do not fit the checkpoint.
         """
+        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
         image, leaf = _image_column(schema)
         label = label_column or next((name for name in LABEL_NAMES if name in schema.names), None)
+        for name in (image, label):
+            if name in twice:
+                raise UserError(f"two columns are named {name!r}; rename one")
         if not use_labels or label is None:
             return cls(image, leaf, None, None)
         if label not in schema.names:
