@@ -33,8 +33,10 @@ from jobs.output_lock import hold_output
 from jobs.phases import Phases
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import Source, Survey, open_source
+from jobs.pipeline.sources.listing import HIDDEN
 from jobs.pipeline.storage import shown
 from jobs.session import ray_session
+from jobs.terminal import one_line
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError, ended_while_opening
 
@@ -47,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     checkpoint = load_checkpoint(args.model)
     source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
     survey = source.survey()
+    if survey.left_out:
+        print(left_out(survey), file=sys.stderr)
     hold_output(args.out)
     manifest = claim(args.out, describe(args, args.device, checkpoint, survey), resume=args.resume, overwrite=args.overwrite)
     if manifest.finished:
@@ -109,6 +113,19 @@ def classify_all(
     return manifest, stopped
 
 
+def left_out(survey: Survey) -> str:
+    """What lies beside the data and is none: 'left out: 15 files of other types (.txt 9, .xml 6), 2 hidden names'."""
+    others = {kind: files for kind, files in survey.left_out.items() if kind != HIDDEN}
+    told = []
+    if others:
+        most = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
+        kinds = ", ".join(f"{kind} {files:,}" for kind, files in most[:5]) + (", ..." if len(most) > 5 else "")
+        told.append(f"{sum(others.values()):,} files of other types ({kinds})")
+    if hidden := survey.left_out.get(HIDDEN):
+        told.append(f"{hidden:,} hidden names (. or _ in front)")
+    return one_line(f"left out: {', '.join(told)}")
+
+
 def open_cache(args: argparse.Namespace, survey: Survey, checkpoint: Checkpoint, ledger: Any) -> Any:
     """The cache of decoded images that was asked for, or None."""
     if args.cache is None:
@@ -167,6 +184,8 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
         images=survey.images,
         settings=settings,
         versions=package_versions(),
+        labels_from=survey.labels_from,
+        left_out=survey.left_out,
     )
 
 

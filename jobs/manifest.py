@@ -31,7 +31,10 @@ TOLD = {"data_fingerprint": "the data set's files, sizes or rows changed", "mode
 
 @dataclass
 class Manifest:
-    """settings: everything that decides a prediction or which images there are; a resume must bring the same."""
+    """settings: everything that decides a prediction or which images there are; a resume must bring the same.
+
+    labels_from, left_out: as the data set's Survey has them.
+    """
 
     run_id: str
     job: str
@@ -43,6 +46,8 @@ class Manifest:
     settings: dict[str, Any]
     versions: dict[str, str]
     attempts: list[dict[str, Any]] = field(default_factory=list)
+    labels_from: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def attempt(self) -> int:

@@ -128,6 +128,9 @@ def summary_table(summary: Summary) -> str:
     """The summary for a terminal: at most ten aligned lines."""
     planned = f" of {summary.planned:,}" if summary.planned is not None else ""
     lines = [("images", f"{summary.images:,}{planned}, {summary.errors:,} with an error")]
+    if summary.labels_from:
+        found = f"{summary.labelled:,} of {summary.images:,}, from " if summary.labelled else ""
+        lines.append(("labels", f"{found}{summary.labels_from}"))
     if summary.top1 is not None:
         lines.append(("top-1", _percent(summary.top1, summary.top1_low, summary.top1_high)))
         lines.append(("top-5", _percent(summary.top5, summary.top5_low, summary.top5_high)))

@@ -33,6 +33,8 @@ class Summary:
     images: Annotated[int, "prediction rows: one per input image, errors included"]
     errors: Annotated[int, "images that could not be classified"]
     labelled: Annotated[int, "images with a label, errors included: what accuracy is over"]
+    labels_from: Annotated[str | None, "where labels were found, or where they were looked for in vain; null if not asked for"]
+    left_out: Annotated[int, "files beside the data that are none: of other types, or with hidden names"]
     correct: Annotated[int, "labelled images whose best class is the label"]
     top5_correct: Annotated[int, "labelled images whose label is among the five best classes"]
     top1: Annotated[float | None, "correct / labelled: an image with an error counts as wrong; null if unlabelled"]

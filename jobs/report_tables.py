@@ -52,6 +52,8 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
         images=counts.images,
         errors=counts.errors,
         labelled=labelled,
+        labels_from=(manifest.labels_from if manifest else None) or None,
+        left_out=sum(manifest.left_out.values()) if manifest else 0,
         correct=correct,
         top5_correct=counts.top5.total(),
         top1=top1[0],

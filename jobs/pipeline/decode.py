@@ -14,6 +14,7 @@ that libjpeg as much as warns about, takes Pillow's path, whose verdict on damag
 from __future__ import annotations
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -29,7 +30,36 @@ MAX_PIXELS = 89_478_485
 MAX_SCANNED_PIXELS = 30_000_000_000
 """Pixels times scans a JPEG may have: about 3 s of empty scans, of which a few hundred kilobytes can hold thousands."""
 
+MAX_TILES = 100_000
+"""Strips or tiles an image may have that Pillow handles one by one."""
+
+MAX_PLAIN_BYTES = 8 * 2**20
+"""Of a PPM in text, which Pillow reads a few characters at a time."""
+
+REFUSED = {
+    "EPS": "a program, which Pillow would have Ghostscript run",
+    "BUFR": "no decoder",
+    "GRIB": "no decoder",
+    "HDF5": "no decoder",
+    "WMF": "no decoder",
+    "MPEG": "no decoder",
+    "IPTC": "a wrapper around another image",
+    "PDF": "no decoder",
+    "PALM": "no decoder",
+}
+"""Formats of Pillow's that are not read, and why."""
+
+# fmt: off
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "JPEG2000", "PPM", "QOI", "PSD", "PCX", "DCX", "DDS",
+    "ICO", "CUR", "ICNS", "SGI", "SUN", "IM", "MSP", "BLP", "FITS", "FLI", "FTEX", "GBR", "PCD", "PIXAR", "XBM", "XPM",
+    "TGA",
+)
+# fmt: on
+"""Formats that are tried, in this order. A TGA has no signature, so that it comes last."""
+
 _JPEG = b"\xff\xd8"
+_HEADER_BYTES = 64 * 2**10
 _START_OF_SCAN = b"\xff\xda"
 
 # Pillow warns about damage that it gets over, once per image: over millions of images that is no news.
@@ -86,10 +116,13 @@ def _pillow(data: memoryview, white_background: bool) -> Image.Image:
     if not data:
         raise DecodeError("empty file")
     try:
-        image = Image.open(io.BytesIO(data))
+        if data[:4] == b"%!PS":
+            raise DecodeError(f"EPS is refused: it is {REFUSED['EPS']}")
+        _check_text(data)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_cost(image.height, image.width, data)
-        if image.format == "EPS":
-            raise DecodeError("EPS is refused: it is a program, which Pillow would have Ghostscript run")
+        if len(getattr(image, "tile", ())) > MAX_TILES:
+            raise DecodeError(f"more than {MAX_TILES:,} strips or tiles")
         if white_background and ("A" in image.getbands() or image.info.get("transparency") is not None):
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -104,6 +137,17 @@ def _pillow(data: memoryview, white_background: bool) -> Image.Image:
     except Exception as error:  # its plugins raise every kind on damaged data: struct.error, KeyError, zlib.error, ...
         reason = " ".join(str(error).split())[:200]
         raise DecodeError(f"{type(error).__name__}: {reason}" if reason else type(error).__name__) from None
+
+
+def _check_text(data: memoryview) -> None:
+    """Bound what Pillow parses by the character: text of a PPM, in its header or as its pixels."""
+    magic = bytes(data[:2])
+    if magic in (b"P1", b"P2", b"P3") and len(data) > MAX_PLAIN_BYTES:
+        raise DecodeError(f"a PPM in text of more than {MAX_PLAIN_BYTES >> 20} MiB")
+    if magic in (b"P4", b"P5", b"P6") and data[2:3] in (b"#", *(bytes([c]) for c in b" \t\n\r")):
+        header = re.sub(rb"#[^\n\r]*", b"", bytes(data[:_HEADER_BYTES]))
+        if len(header.split(None, 3)) < 3 and len(data) > _HEADER_BYTES:
+            raise DecodeError(f"a PPM whose header is longer than {_HEADER_BYTES >> 10} KiB")
 
 
 def _check_cost(height: int, width: int, data: memoryview) -> None:

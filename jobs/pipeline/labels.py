@@ -12,6 +12,8 @@ from pathlib import Path
 from vit_actor.errors import UserError
 
 WNID = re.compile(r"n[0-9]{8}")
+WNID_SUFFIX = re.compile(r".*_(n[0-9]{8})\.[^.]+")
+"""How the hub's copy of ImageNet names its files: ILSVRC2012_val_00000001_n01751748.JPEG."""
 _INDEX = re.compile(r"[0-9]{1,9}")
 
 
@@ -36,7 +38,7 @@ class LabelSpace:
         if len(found) == 1:
             return found[0]
         if found:
-            raise UserError(f"label {label!r} fits classes {', '.join(map(str, found))}; use an index or a WordNet id")
+            raise UserError(f"label {quoted(label)} fits classes {', '.join(map(str, found))}; use an index or a WordNet id")
         if WNID.fullmatch(label):
             if len(self.class_names) != 1000:
                 raise UserError(
@@ -45,7 +47,9 @@ class LabelSpace:
             raise UserError(f"WordNet id {label} is not one of ImageNet-1k's 1000 classes")
         if _INDEX.fullmatch(label):
             raise UserError(f"label {label} is outside the checkpoint's classes {self.range}")
-        raise UserError(f"label {label!r} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids")
+        raise UserError(
+            f"label {quoted(label)} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids"
+        )
 
     def matches(self, label: str) -> list[int]:
         """Every class the label can mean, in order; empty if none."""
@@ -76,12 +80,17 @@ class LabelSpace:
         beyond = [i for i in unknown if i >= len(self.class_names)]
         if elsewhere or beyond or 2 * len(unknown) > len(names):
             i = (elsewhere or beyond or unknown)[0]
-            raise UserError(f"the data set's class {i}, {names[i]!r}, does not fit the checkpoint's classes {self.range}")
+            raise UserError(f"the data set's class {i}, {quoted(names[i])}, does not fit the checkpoint's classes {self.range}")
         return tuple(range(len(names)))
 
     @property
     def range(self) -> str:
         return f"0-{len(self.class_names) - 1}"
+
+
+def quoted(text: str) -> str:
+    """The text in quotes, cut to what a line has room for."""
+    return repr(text) if len(text) <= 80 else f"{text[:60]!r}... ({len(text):,} characters)"
 
 
 def _plain(name: str) -> str:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
-from jobs.pipeline.decode import DecodeError, decode
+from jobs.pipeline.decode import FORMATS, REFUSED, DecodeError, decode
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS
 from tests.photographs import encoded, photograph
 from tests.pipeline.fuzz_corpus import KINDS, corpus, scan_bomb
 from vit_actor.preprocess import Preprocess
@@ -24,6 +25,7 @@ from vit_actor.preprocess import Preprocess
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # of damage, from the reference
 
 ROOT = Path(__file__).parents[2]
+PIXELS = Preprocess(32, 32, 2, scale=(1 / 127.5,) * 3, shift=(-1.0,) * 3)
 CONFIGS = {
     "bilinear-224": {},
     "bicubic-384": {"resample": 3, "size": 384},
@@ -280,3 +282,25 @@ def test_memory_stays_below_24_bytes_a_pixel(kind: str, tmp_path: Path) -> None:
         large=encoded(photograph(19).resize((4000, 4000)), kind, **options),
     )
     assert 16 * 3 <= measured["after"] - measured["before"] <= 16 * 24
+
+
+def test_every_format_of_pillows_is_read_or_refused_on_purpose() -> None:
+    Image.init()
+    extensions = {extension for extension, kind in Image.registered_extensions().items() if kind not in REFUSED}
+    assert set(IMAGE_EXTENSIONS) == extensions
+    without_name = {"IMT", "MCIDAS", "SPIDER", "XVTHUMB"}  # scientific or obsolete, and no file extension tells them
+    assert set(FORMATS) == set(Image.OPEN) - set(REFUSED) - without_name
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"P6\n" + b"# comment\n" * 4_000_000 + b"1 1 255\nabc", "header"),
+        (b"P3\n1 1 255\n" + b"# comment\n" * 4_000_000 + b"1 2 3", "text"),
+        (b"P2 " + b" " * 40_000_000, "text"),
+    ],
+    ids=["header", "plain", "blank"],
+)
+def test_text_that_would_be_read_by_the_character_is_bounded(data: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        decode(data, PIXELS, np.empty(PIXELS.shape, np.uint8))

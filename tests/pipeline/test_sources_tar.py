@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_names_with_dots_folders_and_repeats_keep_every_image_apart(tmp_path: Pa
     assert [(image.image_id, image.label) for image in images] == list(zip(ids, [1, 2, 3, 4], strict=True))
 
 
-def test_hostile_members_write_nothing_and_links_are_no_images(tmp_path: Path) -> None:
+def test_hostile_members_write_nothing_and_links_out_of_the_tar_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with tarfile.open(tmp_path / "data" / "x.tar", "w") as file:
         for name in ("../escaped.jpg", f"{tmp_path}/absolute.jpg"):
@@ -74,7 +75,10 @@ def test_hostile_members_write_nothing_and_links_are_no_images(tmp_path: Path) -
             link.type, link.linkname = kind, "/etc/passwd"
             file.addfile(link)
     images = read_all(opened(tmp_path / "data"))
-    assert [image.image_id for image in images] == ["x.tar/../escaped.jpg", f"x.tar/{tmp_path}/absolute.jpg"]
+    ids = ["x.tar/../escaped.jpg", f"x.tar/{tmp_path}/absolute.jpg", "x.tar/link.jpg", "x.tar/link.jpg#2"]
+    assert [image.image_id for image in images] == ids
+    lost = "a link to /etc/passwd, which is not before it in the tar"
+    assert [image.error for image in images] == [None, None, lost, lost]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "data" / "x.tar"]
 
 
@@ -188,3 +192,110 @@ def test_a_tar_that_is_gone_after_it_was_listed_is_told(tmp_path: Path) -> None:
     next(tmp_path.iterdir()).unlink()
     with pytest.raises(UserError, match=r"shard-000\.tar: no such file"):
         list(source.read(shard, lambda _: True))
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_links_to_earlier_files_of_the_tar_are_followed(tmp_path: Path, suffix: str) -> None:
+    with tarfile.open(tmp_path / f"x{suffix}", "w:gz" if suffix.endswith("gz") else "w") as file:
+        for i in range(3):
+            info = tarfile.TarInfo(f"a/{i}.jpg")
+            info.size = len(IMAGES[i].data)
+            file.addfile(info, io.BytesIO(IMAGES[i].data))
+        for name, kind, target in (
+            ("b/hard.jpg", tarfile.LNKTYPE, "a/1.jpg"),
+            ("b/soft.jpg", tarfile.SYMTYPE, "../a/2.jpg"),
+            ("b/chain.jpg", tarfile.SYMTYPE, "soft.jpg"),
+            ("b/forward.jpg", tarfile.SYMTYPE, "later.jpg"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            file.addfile(link)
+        last = tarfile.TarInfo("c.jpg")
+        last.size = len(IMAGES[3].data)
+        file.addfile(last, io.BytesIO(IMAGES[3].data))
+    images = read_all(opened(tmp_path))
+    data = [IMAGES[0].data, IMAGES[1].data, IMAGES[2].data, IMAGES[1].data, IMAGES[2].data, IMAGES[2].data, b"", IMAGES[3].data]
+    assert [bytes(image.data) for image in images] == data
+    assert [image.error is None for image in images] == [True] * 6 + [False, True]
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ([("s0.jpg", 0), ("s0.seg.png", 1), ("s0.cls", b"2")], [("s0.jpg", 2)]),
+        ([("s0.depth.png", 1), ("s0.jpg", 0), ("s0.cls", b"2")], [("s0.jpg", 2)]),
+        ([("s0.input.jpg", 0), ("s0.cls", b"2")], [("s0.input.jpg", 2)]),
+        ([("s0.jpg", 0), ("s0.txt", b"3")], [("s0.jpg", 3)]),
+        ([("s0.jpg", 0), ("s0.txt", b"a photo of a dog")], [("s0.jpg", None)]),
+        ([("s0.jpg", 0), ("s0.json", b'{"class_id": 4}')], [("s0.jpg", 4)]),
+        ([("s0.jpg", 0), ("s0.cls", b"-1")], [("s0.jpg", None)]),
+        ([("s0.jpg", 0), ("s0.json", b'{"label": -1}')], [("s0.jpg", None)]),
+        ([(f"d/x_{WNIDS[5]}.JPEG", 0)], [(f"d/x_{WNIDS[5]}.JPEG", 5)]),
+        ([("__MACOSX/._s0.jpg", 1), ("s0.jpg", 0), ("_tmp/s1.jpg", 1)], [("s0.jpg", None)]),
+        ([("v1.2.jpg", 0), ("v1.3.jpg", 1)], [("v1.2.jpg", None), ("v1.3.jpg", None)]),
+    ],
+)
+def test_a_samples_image_and_its_label_are_told_by_what_follows_the_first_dot(
+    tmp_path: Path, members: list[tuple[str, int | bytes]], expected: list[tuple[str, int | None]]
+) -> None:
+    contents = [(name, IMAGES[what].data if isinstance(what, int) else what) for name, what in members]
+    images = read_all(opened(tar(tmp_path / "x.tar", contents)))
+    assert [(image.image_id.removeprefix("x.tar/"), image.label) for image in images] == expected
+    assert all(image.error is None for image in images)
+
+
+def test_many_images_whose_names_have_dots_are_not_held_as_one_sample(tmp_path: Path) -> None:
+    members = [pair for i in range(50) for pair in ((f"f.{i}.jpg", IMAGES[i % 6].data), (f"f.{i}.cls", b"%d" % (i % 7)))]
+    source = opened(tar(tmp_path / "x.tar", members))
+    images = read_all(source, lambda ordinal: ordinal % 3 == 0)
+    assert [(image.label, bytes(image.data)) for image in images] == [
+        (i % 7, IMAGES[i % 6].data) for i in range(50) if i % 3 == 0
+    ]
+
+
+def test_labels_in_a_file_beside_the_tars(tmp_path: Path) -> None:
+    tar(tmp_path / "data" / "x.tar", [(image.name, image.data) for image in IMAGES])
+    (tmp_path / "labels.txt").write_text("".join(f"{image.name} {image.label}\n" for image in IMAGES[1:]))
+    source = open_source(str(tmp_path / "data"), checkpoint_classes=CLASS_NAMES, labels=str(tmp_path / "labels.txt"))
+    assert source.survey().labelled
+    assert labels(read_all(source)) == [None, *(image.label for image in IMAGES[1:])]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        lambda: long_name(300 * 2**20),
+        lambda: long_name(2**40),
+        lambda: b"".join(long_name(100, b"x" * 100) for _ in range(20_000)),
+    ],
+    ids=["300 MB", "1 TB", "20,000 in a chain"],
+)
+def test_headers_that_claim_much_or_never_end_are_damage(tmp_path: Path, header: Callable[[], bytes]) -> None:
+    path = tar(tmp_path / "x.tar", [("a.jpg", IMAGES[0].data)])
+    whole = 512 + -(-len(IMAGES[0].data) // 512) * 512
+    path.write_bytes(path.read_bytes()[:whole] + header())
+    images = read_all(opened(path))
+    assert bytes(images[0].data) == IMAGES[0].data
+    assert "damaged" in (images[1].error or "")
+
+
+def long_name(size: int, data: bytes = b"") -> bytes:
+    """A GNU header that says that a name of so many bytes follows."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, size
+    return info.tobuf(format=tarfile.GNU_FORMAT) + data.ljust(-(-len(data) // 512) * 512, b"\0")
+
+
+def test_a_sparse_file_is_not_blown_up(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    info = tarfile.TarInfo("vast.jpg")
+    header = bytearray(info.tobuf(format=tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[483:495] = b"00000000000\0"[:12]
+    header[124:136] = b"00000000000\0"
+    header[483:495] = f"{200 * 2**20:011o}\0".encode()
+    header[148:156] = b"        "
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    path.write_bytes(bytes(header) + bytes(1024))
+    [image] = read_all(opened(path))
+    assert "sparse" in (image.error or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,7 @@ from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import cut_shards, read_files
 from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, open_place, place_errors, walk
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, extension, open_place, place_errors, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, root_count
 from jobs.pipeline.storage import shown
 from vit_actor.errors import UserError
@@ -31,15 +32,17 @@ class ClassFolders:
     images_per_shard: int
 
     def survey(self) -> Survey:
-        contents = SetHash()
+        contents, left_out = SetHash(), Counter[str]()
         with place_errors(self.folder):
-            for part in in_order(self._survey_folder, self._folders()):
+            for part, others in in_order(self._survey_folder, self._folders(left_out)):
                 contents.merge(part)
+                left_out += others
                 if self.limit is not None and contents.count >= self.limit:
                     break
         settings = {"labels": self.use_labels, "limit": self.limit, "images_per_shard": self.images_per_shard}
         images = contents.count if self.limit is None else min(contents.count, self.limit)
-        return Survey(images, self.use_labels, fingerprint("class folders", contents, **settings))
+        labels_from = "folder names" if self.use_labels else ""
+        return Survey(images, self.use_labels, fingerprint("class folders", contents, **settings), labels_from, dict(left_out))
 
     def roots(self) -> list[str]:
         """Runs of class folders, as JSON lists; one of all folders under a limit, which counts across them."""
@@ -55,22 +58,27 @@ class ClassFolders:
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
 
-    def _folders(self) -> list[str]:
+    def _folders(self, left_out: Counter[str] | None = None) -> list[str]:
         filesystem, base = open_place(self.folder)
         with place_errors(self.folder):
-            return sorted(entry.name for entry in entries(filesystem, base) if entry.is_folder)
+            found = list(entries(filesystem, base, left_out))
+        if left_out is not None:
+            left_out.update(extension(entry.name) for entry in found if not entry.is_folder)
+        return sorted(entry.name for entry in found if entry.is_folder)
 
-    def _survey_folder(self, folder: str) -> SetHash:
-        contents = SetHash()
-        for path, _, size in self._images(folder, ordered=False):
+    def _survey_folder(self, folder: str) -> tuple[SetHash, Counter[str]]:
+        contents, left_out = SetHash(), Counter[str]()
+        for path, _, size in self._images(folder, ordered=False, left_out=left_out):
             contents.add(path, size)
-        return contents
+        return contents, left_out
 
-    def _images(self, folder: str, *, ordered: bool) -> Iterator[tuple[str, int | None, int]]:
+    def _images(
+        self, folder: str, *, ordered: bool, left_out: Counter[str] | None = None
+    ) -> Iterator[tuple[str, int | None, int]]:
         """(path, label, size) of the images under one of the class folders."""
         filesystem, base = open_place(self.folder)
         parent, label = None, None
-        for path, size in walk(filesystem, base, folder, IMAGE_EXTENSIONS, ordered=ordered):
+        for path, size in walk(filesystem, base, folder, IMAGE_EXTENSIONS, ordered=ordered, left_out=left_out):
             if parent != (parent := path.rpartition("/")[0]):
                 label = self._label(parent)
             yield path, label, size

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import cut_shards, read_files
-from jobs.pipeline.sources.labels_file import digest_of, read_labels
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, has_extension, open_place, place_errors, walk
+from jobs.pipeline.sources.labels_file import check_digest, read_labels
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, extension, has_extension, open_place, place_errors, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
 from jobs.pipeline.storage import shown
 from vit_actor.errors import UserError
-
-# How the hub's copy of ImageNet names its files: ILSVRC2012_val_00000001_n01751748.JPEG.
-_SUFFIX = re.compile(r".*_(n[0-9]{8})\.[^.]+")
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,18 @@ class FlatFolder:
     only: str | None
 
     def survey(self) -> Survey:
-        contents, names, labelled = SetHash(), SetHash(), self.labels is not None
-        for name, size in self._files():
+        contents, names, labelled, left_out = SetHash(), SetHash(), self.labels is not None, Counter[str]()
+        for name, size in self._files(left_out):
             contents.add(name, size)
             names.add(name)
             labelled |= self._suffix(name) is not None
         source = self._survey_labels(names) if self.labels is not None else self.use_labels
         settings = {"labels": source, "limit": self.limit, "images_per_shard": self.images_per_shard, "only": self.only}
         images = contents.count if self.limit is None else min(contents.count, self.limit)
-        return Survey(images, labelled, fingerprint("flat folder", contents, **settings))
+        looked = "none found (looked for a class in names such as x_n01440764.jpg; --labels FILE names one)"
+        labels_from = (self.labels and shown(self.labels)) or ("file names" if labelled else looked)
+        told = labels_from if self.use_labels else ""
+        return Survey(images, labelled, fingerprint("flat folder", contents, **settings), told, dict(left_out))
 
     def roots(self) -> list[str]:
         return [""]
@@ -60,23 +59,23 @@ class FlatFolder:
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
 
-    def _files(self) -> Iterator[tuple[str, int]]:
+    def _files(self, left_out: Counter[str] | None = None) -> Iterator[tuple[str, int]]:
         filesystem, base = open_place(self.folder)
         with place_errors(self.folder):
-            for entry in entries(filesystem, base):
+            for entry in entries(filesystem, base, left_out):
                 if entry.is_folder:
                     if self.only is None and any(walk(filesystem, base, entry.name, IMAGE_EXTENSIONS, ordered=False)):
                         where = f"{shown(self.folder)}: holds images and also folder {printable(entry.name)!r} with images"
                         raise UserError(f"{where}; give one of them")
                 elif entry.name == self.only or (self.only is None and has_extension(entry.name, IMAGE_EXTENSIONS)):
                     yield entry.name, entry.size
+                elif self.only is None and left_out is not None:
+                    left_out[extension(entry.name)] += 1
 
     def _labelled(self, names: list[str]) -> Iterator[tuple[str, int | None]]:
         if self.labels is None:
             return ((name, self._suffix(name)) for name in names)
-        if digest_of(self.labels) != self.labels_digest:
-            where = f"on {socket.gethostname()} it is another file than where the job was started"
-            raise UserError(f"{shown(self.labels)}: {where}, or it has changed; put it where all hosts see it")
+        check_digest(self.labels, self.labels_digest)
         lines = list(read_labels(self.labels, self.space))
         if lines and lines[0].name is None:
             return ((name, line.label) for name, line in zip(names, lines, strict=True))
@@ -84,7 +83,7 @@ class FlatFolder:
         return ((name, by_name.get(name)) for name in names)
 
     def _suffix(self, name: str) -> int | None:
-        found = _SUFFIX.fullmatch(name) if self.use_labels else None
+        found = WNID_SUFFIX.fullmatch(name) if self.use_labels else None
         if not found:
             return None
         try:

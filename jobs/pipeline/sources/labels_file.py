@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import re
+import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -29,6 +30,13 @@ def digest_of(uri: str) -> str:
     filesystem, path = open_place(uri)
     with storage_errors(uri), filesystem.open_input_file(path) as raw:
         return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
+def check_digest(uri: str, digest: str | None) -> None:
+    """Raise UserError where a labels file is not the one that the job was started with."""
+    if digest_of(uri) != digest:
+        where = f"on {socket.gethostname()} it is another file than where the job was started"
+        raise UserError(f"{shown(uri)}: {where}, or it has changed; put it where all hosts see it")
 
 
 def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:

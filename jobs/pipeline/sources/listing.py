@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,10 +19,21 @@ from jobs.pipeline.sources.source import root_count
 from jobs.pipeline.storage import open_storage, shown, storage_errors
 from vit_actor.errors import UserError
 
-# What Pillow decodes and data sets contain.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+# fmt: off
+IMAGE_EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".dib", ".gif",
+    ".tif", ".tiff", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi",
+    ".tga", ".icb", ".vda", ".vst", ".psd", ".pcx", ".dcx", ".dds", ".ico", ".cur", ".icns", ".sgi", ".rgb", ".rgba",
+    ".bw", ".ras", ".im", ".msp", ".blp", ".fit", ".fits", ".fli", ".flc", ".ftc", ".ftu", ".gbr", ".pcd", ".pxr",
+    ".xbm", ".xpm",
+)
+# fmt: on
+"""What Pillow decodes, but for jobs.pipeline.decode.REFUSED."""
 PARQUET_EXTENSIONS = (".parquet", ".parq", ".pq")
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+RUBBISH = ("@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+"""Folders that file servers and disks keep for themselves, thumbnails among them."""
 
 MAX_DEPTH = 32
 """Folders inside folders; deeper is a symbolic link that leads back to its own parent."""
@@ -54,12 +66,32 @@ def has_extension(name: str, extensions: tuple[str, ...]) -> bool:
     return name.lower().endswith(extensions)
 
 
-def entries(filesystem: FileSystem, folder: str) -> Iterator[Entry]:
-    """A folder's own entries, in no order. Pipes, sockets and devices are no data and left out."""
+def is_hidden(name: str) -> bool:
+    """Whether a name says that this is no data: a dot or an underscore in front, as Spark, Hive and Arrow have it, or RUBBISH."""
+    return name.startswith((".", "_")) or name in RUBBISH
+
+
+HIDDEN = "hidden"
+"""What hidden names are counted as."""
+
+
+def extension(name: str) -> str:
+    """What a file that is left out is counted as: its extension, in lower case."""
+    stem, dot, last = name.rpartition(".")
+    return f".{last.lower()}" if stem and dot and len(last) < 12 else "without"
+
+
+def entries(filesystem: FileSystem, folder: str, left_out: Counter[str] | None = None) -> Iterator[Entry]:
+    """A folder's own entries, in no order. Hidden names, pipes, sockets and devices are no data and left out.
+
+    left_out: counts the hidden ones.
+    """
     if isinstance(filesystem, LocalFileSystem):
         with os.scandir(folder) as found:  # as a stream, where pyarrow would build the whole list
             for item in found:
-                if item.name.startswith("."):
+                if is_hidden(item.name):
+                    if left_out is not None:
+                        left_out[HIDDEN] += 1
                     continue
                 try:
                     info = item.stat()
@@ -72,28 +104,42 @@ def entries(filesystem: FileSystem, folder: str) -> Iterator[Entry]:
                     yield Entry(item.name, info.st_size, False)
         return
     for info in filesystem.get_file_info(FileSelector(folder)):
-        if info.type != FileType.Unknown and not info.base_name.startswith("."):
+        if is_hidden(info.base_name):
+            if left_out is not None:
+                left_out[HIDDEN] += 1
+        elif info.type != FileType.Unknown:
             yield Entry(info.base_name, info.size or 0, info.type == FileType.Directory)
 
 
 def walk(
-    filesystem: FileSystem, base: str, folder: str, extensions: tuple[str, ...], *, ordered: bool, depth: int = 0
+    filesystem: FileSystem,
+    base: str,
+    folder: str,
+    extensions: tuple[str, ...],
+    *,
+    ordered: bool,
+    left_out: Counter[str] | None = None,
+    depth: int = 0,
 ) -> Iterator[tuple[str, int]]:
     """(path below base, size) of the files under a folder: its own by name, then those of its folders by name.
 
     ordered: False leaves a folder's own files in no order, but holds none of them in memory.
+    left_out: counts the files of other extensions, by extension, and hidden names.
     """
     if depth > MAX_DEPTH:
         raise UserError(f"{folder}: nested deeper than {MAX_DEPTH} folders; remove the symbolic link that leads back")
-    found = entries(filesystem, join(base, folder))
+    found = entries(filesystem, join(base, folder), left_out)
     folders = []
     for entry in sorted(found) if ordered else found:
         if entry.is_folder:
             folders.append(entry.name)
         elif has_extension(entry.name, extensions):
             yield join(folder, entry.name), entry.size
+        elif left_out is not None:
+            left_out[extension(entry.name)] += 1
     for name in sorted(folders):
-        yield from walk(filesystem, base, join(folder, name), extensions, ordered=ordered, depth=depth + 1)
+        below = join(folder, name)
+        yield from walk(filesystem, base, below, extensions, ordered=ordered, left_out=left_out, depth=depth + 1)
 
 
 @dataclass(frozen=True)
@@ -108,12 +154,12 @@ class FileSet:
     extensions: tuple[str, ...]
     names: str | None = None
 
-    def files(self) -> list[tuple[str, int]]:
+    def files(self, left_out: Counter[str] | None = None) -> list[tuple[str, int]]:
         """(path below the folder, size), sorted. Raises UserError for a name that is not there, or if nothing matches."""
         filesystem, base = open_place(self.folder)
         with place_errors(self.folder):
             if self.names is None:
-                found = sorted(walk(filesystem, base, "", self.extensions, ordered=False))
+                found = sorted(walk(filesystem, base, "", self.extensions, ordered=False, left_out=left_out))
             else:
                 found = self._matching(sorted(e[:2] for e in entries(filesystem, base) if not e.is_folder))
         if not found:

@@ -44,7 +44,7 @@ def open_source(
     uri: * and ? and {000..010} may stand in the last part of a path to Parquet or tar files.
         hf://datasets/<owner>/<name> is its validation split; see hub.locate.
     checkpoint_classes: class names by index, which labels are mapped to.
-    labels: where labels are, if not where the layout has them: a file for a flat folder (see labels_file), a column
+    labels: where labels are, if not where the layout has them: a file for a flat folder or tars (see labels_file), a column
         for Parquet, whose integers are then taken as the checkpoint's indices. "none" ignores all labels.
     limit: the first so many images in listing order only.
     images_per_shard: the most a shard has; one of Parquet rows has more where a single row group has.
@@ -63,14 +63,18 @@ def open_source(
         files = FileSet(folder, PARQUET_EXTENSIONS, names)
         return ParquetShards(files, space, use_labels, labels, limit, images_per_shard)
     if kind == "tar":
-        _refuse(labels, "tar shards have labels in .cls or .json members")
-        return TarShards(FileSet(folder, TAR_EXTENSIONS, names), space, use_labels, limit)
+        labels, digest = _labels_file(labels)
+        return TarShards(FileSet(folder, TAR_EXTENSIONS, names), space, use_labels, labels, digest, limit)
     if kind == "images":
-        labels = None if labels is None else absolute(labels)
-        digest = None if labels is None else digest_of(labels)
+        labels, digest = _labels_file(labels)
         return FlatFolder(folder, space, use_labels, labels, digest, limit, images_per_shard, only=names)
     _refuse(labels, "class folders are their own labels")
     return ClassFolders(folder, space, use_labels, limit, images_per_shard)
+
+
+def _labels_file(labels: str | None) -> tuple[str, str] | tuple[None, None]:
+    """(where workers find a labels file, its digest)."""
+    return (None, None) if labels is None else (absolute(labels), digest_of(labels))
 
 
 def _locate(uri: str) -> tuple[str, str | None]:

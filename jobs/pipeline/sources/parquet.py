@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
-from jobs.pipeline.sources.parquet_columns import Columns
+from jobs.pipeline.sources.parquet_columns import LABEL_NAMES, Columns
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.pipeline.storage import redacted, shown
 from vit_actor.errors import UserError
@@ -42,9 +43,10 @@ class ParquetShards:
     images_per_shard: int
 
     def survey(self) -> Survey:
-        contents, images, labelled = SetHash(), 0, False
+        contents, images, labelled, left_out = SetHash(), 0, False, Counter[str]()
         with place_errors(self.files.folder):
-            for name, size, rows, has_labels in in_order(self._survey_file, self.files.files()):
+            files = self.files.files(left_out)
+            for name, size, rows, has_labels in in_order(self._survey_file, files):
                 contents.add(name, size, rows)
                 images, labelled = images + rows, labelled or has_labels
                 if self.limit is not None and images >= self.limit:
@@ -54,7 +56,8 @@ class ParquetShards:
             raise UserError(f"{shown(self.files.folder)}: its Parquet files have no rows")
         labels = self.label_column if self.use_labels else False
         settings = {"labels": labels, "limit": self.limit, "most_images_per_shard": self.images_per_shard}
-        return Survey(images, labelled, fingerprint("parquet", contents, **settings))
+        told = self._labels_from(files[0][0]) if self.use_labels else ""
+        return Survey(images, labelled, fingerprint("parquet", contents, **settings), told, dict(left_out))
 
     def roots(self) -> list[str]:
         return self.files.roots(whole=self.limit is not None)
@@ -85,6 +88,11 @@ class ParquetShards:
                     images = self._read_group(file, columns, group, f"{printable(name)}#", row)
                     yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
                 ordinal, row = ordinal + rows, row + rows
+
+    def _labels_from(self, name: str) -> str:
+        file, columns = self._open(name)
+        with file:
+            return f"column {columns.label!r}" if columns.label else f"none found (looked for columns {', '.join(LABEL_NAMES)})"
 
     def _survey_file(self, listed: tuple[str, int]) -> tuple[str, int, int, bool]:
         name, size = listed

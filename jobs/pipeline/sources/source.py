@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -42,11 +42,15 @@ class Survey:
     images: how many, after the limit; None where counting would mean reading everything (tar).
     labelled: whether any image has a label.
     fingerprint: SHA-256 over names, sizes, label source and how shards are cut; a run resumes only under the same.
+    labels_from: where labels come from, or where they were looked for if none was found, for people.
+    left_out: files that are no data, by their extension; `hidden` for names that say so. Only what a listing sees.
     """
 
     images: int | None
     labelled: bool
     fingerprint: str
+    labels_from: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 class Source(Protocol):

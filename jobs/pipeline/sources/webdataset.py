@@ -1,24 +1,33 @@
-"""WebDataset tar shards: neighbouring members of one base name are one sample, an image and its label."""
+"""WebDataset tar shards: neighbouring members whose names agree up to the first dot are one sample, an image and its label."""
 
 from __future__ import annotations
 
 import json
-import os.path
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 
-from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import MAX_FILE_BYTES
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, FileSet, has_extension, join, open_place, place_errors
+from jobs.pipeline.sources.labels_file import check_digest, read_labels
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, FileSet, has_extension, is_hidden, join, open_place, place_errors
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.pipeline.sources.tar_members import DamagedTar, Member, tar_members
 from jobs.pipeline.storage import shown
 from vit_actor.errors import UserError
 
-LABEL_EXTENSIONS = (".cls", ".json")
+LABELS = ("cls", "class_id", "label", "json", "txt")
+"""What follows the first dot of a member that is a label; the first one counts. A .txt may as well be a caption."""
+KEYS = ("label", "cls", "class_id", "class")
+"""Of a JSON member, the entry that is the label."""
 MAX_LABEL_BYTES = 2**20
+MOST_IMAGES = 16
+"""Of one sample: more of them are images of their own, whose names have dots in them."""
+MAX_SAMPLE_BYTES = 256 * 2**20
+"""Of one sample's images together, which are in memory at once."""
 
 SURVEYED = 64
 """Samples of the first tar whose labels are checked before work starts; all would mean reading the whole data set."""
@@ -26,9 +35,12 @@ SURVEYED = 64
 
 @dataclass(frozen=True)
 class _Sample:
-    """An image of a tar. data: empty if not wanted. misfit: the label is readable but no class of the checkpoint."""
+    """An image of a tar. member: its name there. alone: whether only a type follows the name's first dot. data: empty if not
+    wanted. misfit: the label is readable but no class of the checkpoint."""
 
     image_id: str
+    member: str = ""
+    alone: bool = False
     data: bytes = b""
     label: int | None = None
     error: str | None = None
@@ -39,23 +51,33 @@ class _Sample:
 class TarShards:
     """Tar files in the order of their names, each one shard. An image's id is `shard.tar/member`.
 
-    A sample's label is its .cls member (a name, index or WordNet id), or the "label" or "cls" of its .json member.
+    A sample's image is the member with nothing but a type behind the first dot (x.jpg, not the x.seg.png beside it), or those
+    that there are where there is none such. Its label is the member that LABELS has first, else the one that a labels file has
+    for the image's name, else a WordNet id in the name, such as `x_n01440764.JPEG`.
+
+    labels, labels_digest: of a labels file, as in FlatFolder.
     """
 
     files: FileSet
     space: LabelSpace
     use_labels: bool
+    labels: str | None
+    labels_digest: str | None
     limit: int | None
 
     def survey(self) -> Survey:
-        contents, labelled = SetHash(), None
+        contents, labelled, left_out = SetHash(), None, Counter[str]()
         with place_errors(self.files.folder):
-            for name, size in self.files.files():
+            for name, size in self.files.files(left_out):
                 contents.add(name, size)
                 labelled = self._peek(name) if labelled is None else labelled
         if labelled is None:
             raise UserError(f"{shown(self.files.folder)}: its tar files hold no images")
-        return Survey(None, labelled, fingerprint("tar", contents, labels=self.use_labels, limit=self.limit))
+        members = ", ".join(f".{name}" for name in LABELS)
+        looked = f"none found in the first {SURVEYED} samples (looked for members {members})"
+        told = (shown(self.labels) if self.labels else f"members {members} or names") if labelled else looked
+        digest = fingerprint("tar", contents, labels=self.labels_digest or self.use_labels, limit=self.limit, samples="first dot")
+        return Survey(None, labelled, digest, told if self.use_labels else "", dict(left_out))
 
     def roots(self) -> list[str]:
         return self.files.roots(whole=self.limit is not None)
@@ -99,53 +121,93 @@ class TarShards:
         The second image of one name gets an id that ends in #2, and so on.
         """
         filesystem, base = open_place(self.files.folder)
-        stem, images, labels = "", list[_Sample](), dict[str, bytes]()
+        key, images, labels, held = "", list[_Sample](), dict[str, dict[str, bytes]](), 0
         ordinal, seen = 0, dict[str, int]()
         try:
             for member in tar_members(filesystem, join(base, name)):
-                if os.path.basename(member.name).startswith("."):
+                if any(is_hidden(part) for part in member.name.split("/") if part not in (".", "..")):
                     continue
-                if stem != (stem := os.path.splitext(member.name)[0]):
-                    yield from self._labelled(images, labels)
-                    images, labels = [], {}
+                stem, alone = _key(member.name)
+                full_stem, _, kind = member.name.rpartition(".")
+                if key != (key := stem):
+                    yield from self._labelled(images, key, labels)
+                    ordinal += len(images)
+                    images, labels, held = [], {}, 0
                 if has_extension(member.name, IMAGE_EXTENSIONS):
+                    if images and not alone and any(image.alone for image in images):
+                        continue  # a mask or the like, beside the image itself
+                    if alone and not any(image.alone for image in images):
+                        images, held = [], 0  # what came before was beside it
+                    if len(images) == MOST_IMAGES:  # names with dots in them, and no sample
+                        yield from self._labelled(images[:-1], key, labels)
+                        ordinal += len(images) - 1
+                        images, held = images[-1:], len(images[-1].data)
                     seen[member.name] = seen.get(member.name, 0) + 1
                     repeat = f"#{seen[member.name]}" if seen[member.name] > 1 else ""
-                    images.append(_Sample(printable(f"{name}/{member.name}{repeat}"), error="the tar ends inside this image"))
-                    images[-1] = _read(images[-1], member, wanted(ordinal))
-                    ordinal += 1
-                elif has_extension(member.name, LABEL_EXTENSIONS) and member.size <= MAX_LABEL_BYTES:
-                    labels[os.path.splitext(member.name)[1].lower()] = member.read()
+                    image_id = printable(f"{name}/{member.name}{repeat}")
+                    images.append(_Sample(image_id, member.name, alone, error="the tar ends inside this image"))
+                    held += member.size
+                    images[-1] = _read(images[-1], member, wanted(ordinal + len(images) - 1), held)
+                elif kind.lower() in LABELS and member.size <= MAX_LABEL_BYTES and not member.lost:
+                    labels.setdefault(full_stem, {})[kind.lower()] = member.read()
         except DamagedTar as damage:
-            images.append(_Sample(printable(name), error=f"{damage}; {ordinal} images before that"))
-        yield from self._labelled(images, labels)
+            found = ordinal + len(images)
+            images.append(_Sample(printable(name), error=f"{damage}; {found} images before that"))
+        yield from self._labelled(images, key, labels)
 
-    def _labelled(self, images: list[_Sample], labels: dict[str, bytes]) -> Iterator[_Sample]:
-        """The images of one sample, given its label members' bytes by extension."""
-        if not self.use_labels or not labels or not images:
-            yield from images
-            return
-        try:
-            label, problem, misfit = self._label(labels), None, False
-        except UserError as error:
-            label, problem, misfit = None, str(error), True
-        except (ValueError, RecursionError):
-            label, problem, misfit = None, "its label cannot be read", False
+    def _labelled(self, images: list[_Sample], key: str, labels: dict[str, dict[str, bytes]]) -> Iterator[_Sample]:
+        """The images of one sample, given its label members' bytes by name up to the last dot and by what follows it."""
         for image in images:
+            label, problem, misfit = None, None, False
+            own = labels.get(image.member.rpartition(".")[0]) or labels.get(key, {})
+            try:
+                label = self._label(image, own) if self.use_labels and image.member else None
+            except UserError as error:
+                problem, misfit = str(error), True
+            except (ValueError, RecursionError):
+                problem = "its label cannot be read"
             failed = image.error or problem
             yield replace(image, label=label, error=failed, misfit=misfit, data=b"" if failed else image.data)
 
-    def _label(self, labels: dict[str, bytes]) -> int | None:
+    def _label(self, image: _Sample, labels: dict[str, bytes]) -> int | None:
         """Raises UserError for a label that is no class, ValueError for one that is no text or JSON."""
-        if ".cls" in labels:
-            return self.space.index(labels[".cls"].decode())
-        found = json.loads(labels[".json"])
-        if isinstance(found, dict):
-            found = found.get("label", found.get("cls"))
-        return None if found is None else self.space.index(str(found))
+        if self.labels is not None:
+            return _from_file(self.labels, self.labels_digest, self.space).get(image.member.rpartition("/")[2])
+        kind = next((kind for kind in LABELS if kind in labels), None)
+        if kind is None:
+            suffix = WNID_SUFFIX.fullmatch(image.member)
+            return self.space.index(suffix[1]) if suffix else None
+        text = labels[kind].decode().strip()
+        if kind == "txt":
+            found = self.space.matches(text)
+            return found[0] if len(found) == 1 else None
+        if kind == "json":
+            parsed = json.loads(text)
+            if isinstance(parsed, dict):
+                parsed = next((parsed[name] for name in KEYS if parsed.get(name) is not None), None)
+            text = "" if parsed is None else str(parsed)
+        return None if text in ("", "-1") else self.space.index(text)
 
 
-def _read(image: _Sample, member: Member, wanted: bool) -> _Sample:
+@lru_cache(maxsize=2)
+def _from_file(uri: str, digest: str | None, space: LabelSpace) -> dict[str | None, int]:
+    check_digest(uri, digest)
+    return dict(read_labels(uri, space))
+
+
+def _key(name: str) -> tuple[str, bool]:
+    """What the members of a sample have in common, and whether only a type follows it: a/x.seg.png -> ("a/x", False)."""
+    folder, slash, last = name.rpartition("/")
+    stem, _, field = last.partition(".")
+    return folder + slash + stem, "." not in field
+
+
+def _read(image: _Sample, member: Member, wanted: bool, held: int) -> _Sample:
+    """held: bytes of the sample's images so far, this one included."""
+    if member.lost:
+        return replace(image, error=member.lost)
     if member.size > MAX_FILE_BYTES:
         return replace(image, error=f"larger than {MAX_FILE_BYTES >> 20} MiB")
+    if held > MAX_SAMPLE_BYTES:
+        return replace(image, error=f"the sample's images together are larger than {MAX_SAMPLE_BYTES >> 20} MiB")
     return replace(image, data=member.read() if wanted else b"", error=None)
