@@ -120,7 +120,7 @@ def left_out(survey: Survey) -> str:
     if others:
         most = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
         kinds = ", ".join(f"{kind} {files:,}" for kind, files in most[:5]) + (", ..." if len(most) > 5 else "")
-        told.append(f"{sum(others.values()):,} files of other types ({kinds})")
+        told.append(f"{sum(others.values()):,} files of other types or splits ({kinds})")
     if hidden := survey.left_out.get(HIDDEN):
         told.append(f"{hidden:,} hidden names (. or _ in front)")
     return one_line(f"left out: {', '.join(told)}")

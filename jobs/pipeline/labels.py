@@ -29,8 +29,8 @@ class LabelSpace:
     def index(self, label: str) -> int:
         """The class index of a name, a WordNet id or a decimal index, tried in that order.
 
-        A name matches whole, else regardless of case and underscores, else as one of a class's comma-separated
-        synonyms. WordNet ids are in ImageNet-1k's order, which is theirs sorted.
+        A name matches whole, else regardless of case and of what is neither letter nor digit, else as one of a class's
+        comma-separated synonyms. WordNet ids are in ImageNet-1k's order, which is theirs sorted.
         Raises UserError for what is none of these, fits several classes, or lies outside the checkpoint's classes.
         """
         label = label.strip()
@@ -63,6 +63,14 @@ class LabelSpace:
             return [int(label)]
         return []
 
+    def how_sure(self, label: str) -> int:
+        """2 if the label is one class by a name or a WordNet id, 1 if only by a number, 0 if it is none or several."""
+        if len(self.matches(label)) != 1:
+            return 0
+        exact, plain, synonyms = _names(self.class_names)
+        named = label in exact or _plain(label) in plain or _plain(label) in synonyms
+        return 2 if named or WNID.fullmatch(label) else 1
+
     def translate(self, names: Sequence[str]) -> tuple[int, ...]:
         """Class indices for a data set's own class names (a Hugging Face ClassLabel), in its order.
 
@@ -94,7 +102,7 @@ def quoted(text: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", " ").strip().casefold()
+    return re.sub(r"[\W_]+", " ", name).strip().casefold()
 
 
 @lru_cache(maxsize=4)

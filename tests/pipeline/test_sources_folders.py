@@ -116,13 +116,47 @@ def test_hidden_and_other_files_are_no_images_and_pipes_are_not_waited_for(tmp_p
     assert source.survey().images == len(IMAGES) == len(read_all(source))
 
 
-def test_the_nearest_folder_that_names_a_class_is_the_label(tmp_path: Path) -> None:
-    class_folders(tmp_path / "val" / WNIDS[5] / "by photographer", [Picture("x.jpg", 0, jpeg(0))], name=lambda _: "anna")
-    class_folders(tmp_path / "val" / WNIDS[5], [Picture("y.jpg", 6, jpeg(1))])
-    assert {image_id.rpartition("/")[2]: image.label for image_id, image in by_id(opened(tmp_path)).items()} == {
-        "x.jpg": 5,
-        "y.jpg": 6,
-    }
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        ([WNIDS[5], WNIDS[6]], [5, 6]),
+        ([f"val/{WNIDS[5]}", f"val/{WNIDS[6]}"], [5, 6]),
+        ([f"{WNIDS[5]}/by photographer", WNIDS[6]], [5, 6]),
+        ([f"{WNIDS[5]}/1", f"{WNIDS[6]}/2"], [5, 6]),
+        ([f"gaussian_noise/3/{WNIDS[5]}", f"fog/1/{WNIDS[6]}"], [5, 6]),
+        (["5", "6"], [5, 6]),
+        (["5/a", "6/b"], [5, 6]),
+    ],
+)
+def test_one_level_of_folders_names_the_classes_and_names_go_before_numbers(
+    tmp_path: Path, folders: list[str], expected: list[int]
+) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.jpg").write_bytes(jpeg(0))
+    found = by_id(opened(tmp_path))
+    assert [found[f"{folder}/x.jpg"].label for folder in folders] == expected
+
+
+def test_folders_that_are_splits_are_not_mixed(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        class_folders(tmp_path / split, IMAGES)
+    with pytest.raises(UserError, match=r"its folders are splits \(train, val\); give one of them"):
+        opened(tmp_path)
+    assert opened(tmp_path / "val").survey().images == len(IMAGES)
+
+
+def test_what_is_no_data_is_left_out_and_counted(tmp_path: Path) -> None:
+    class_folders(tmp_path, IMAGES)
+    for name in ("_temporary/0/x.jpg", "@eaDir/x.jpg", ".hidden/x.jpg", "lost+found/x.jpg", "__MACOSX/x.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(jpeg(0))
+    folder = next(path for path in tmp_path.iterdir() if path.name.startswith("n"))
+    for name in ("notes.txt", "more.TXT", "x.jpg.part", "Thumbs.db", "README"):
+        (folder / name).write_text("no image")
+    survey = opened(tmp_path).survey()
+    assert survey.images == len(IMAGES)
+    assert survey.left_out == {"hidden": 5, ".txt": 2, ".part": 1, ".db": 1, "without": 1}
 
 
 @pytest.mark.parametrize(

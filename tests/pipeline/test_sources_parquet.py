@@ -23,6 +23,7 @@ def opened(uri: Path | str, classes: list[str] = CLASS_NAMES, **options: Any) ->
 
 
 def written(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path, **options)
     return path
 
@@ -74,9 +75,10 @@ def test_labels_are_integers_or_text_and_may_be_missing(
         (pa.array([0, 1000]), "label 1000 is outside the classes 0-999"),
         (pa.array([-2, 5]), "label -2 is outside"),
         (pa.array(["0", "walrus"]), "'walrus' is no class"),
-        (pa.array([0.0, 1.0]), "is double; it must be integers or text"),
+        (pa.array([0.0, 1.5]), "label 1.5 is no whole number"),
+        (pa.array([True, False]), "is bool; it must be whole numbers or text"),
     ],
-    ids=["high", "low", "word", "floats"],
+    ids=["high", "low", "word", "part", "bool"],
 )
 @pytest.mark.parametrize("statistics", [True, False])
 def test_a_label_outside_the_classes_ends_before_any_work(tmp_path: Path, stored: pa.Array, says: str, statistics: bool) -> None:
@@ -220,3 +222,63 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     pq.write_table(pa.Table.from_arrays(columns, names=["image", "label", name]), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=f"two columns are named '{name}'"):
         opened(tmp_path).survey()
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pa.array([3.0, None, float("nan"), 0.0]), [3, None, None, 0]),
+        (pa.array(["3", None, "-1", "0"], pa.string_view()), [3, None, None, 0]),
+        (pa.array(["3", None, "-1", "0"], pa.large_string()), [3, None, None, 0]),
+        (pa.array([3, -1, None, 0], pa.int8()), [3, None, None, 0]),
+        (pa.array([3, -1, None, 0], pa.int64()), [3, None, None, 0]),
+        (pa.array(["3", None, "-1", "0"]).dictionary_encode(), [3, None, None, 0]),
+    ],
+    ids=["float", "string view", "large string", "int8", "int64", "dictionary"],
+)
+@pytest.mark.parametrize("binary", [pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_labels_and_images_of_every_type_that_holds_them(
+    tmp_path: Path, labels: pa.Array, expected: list[int | None], binary: pa.DataType
+) -> None:
+    pq.write_table(pa.table({"image": pa.array(BYTES[:4], binary), "label": labels}), tmp_path / "x.parquet")
+    source = opened(tmp_path)
+    assert source.survey().labelled
+    images = read_all(source)
+    assert [(bytes(image.data), image.label) for image in images] == list(zip(BYTES[:4], expected, strict=True))
+
+
+def test_a_label_that_is_no_whole_number_is_an_error_row(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": BYTES[:2], "label": [1.5, 2.0]}), tmp_path / "x.parquet", write_statistics=False)
+    images = read_all(opened(tmp_path))
+    assert images[0].error == "label 1.5 is no whole number"
+    assert images[1].label == 2
+
+
+def test_a_label_that_is_a_hive_partition(tmp_path: Path) -> None:
+    for label in ("7", "__HIVE_DEFAULT_PARTITION__"):
+        written(tmp_path / f"label={label}" / "x.parquet", {"image": BYTES[:2]})
+    source = opened(tmp_path)
+    assert source.survey().labelled
+    found = {image.image_id: image.label for image in read_all(source)}
+    assert [found[f"label=7/x.parquet#{i}"] for i in range(2)] == [7, 7]
+    assert [found[f"label=__HIVE_DEFAULT_PARTITION__/x.parquet#{i}"] for i in range(2)] == [None, None]
+
+
+def splits(folder: Path) -> Path:
+    for split, rows in (("train", 3), ("validation", 2), ("test", 1)):
+        written(folder / "data" / f"{split}-00000-of-00001.parquet", {"image": BYTES[:rows]})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"), [("", 2), ("?split=validation", 2), ("?split=val", 2), ("?split=train", 3), ("?split=test", 1)]
+)
+def test_of_a_local_copy_with_several_splits_one_is_taken(tmp_path: Path, query: str, rows: int) -> None:
+    survey = opened(f"{splits(tmp_path)}{query}").survey()
+    assert survey.images == rows
+    assert sum(files for kind, files in survey.left_out.items() if kind.startswith("split ")) == 2
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no split 'other'; it has test, train, validation"):
+        opened(f"{splits(tmp_path)}?split=other")

@@ -1,4 +1,4 @@
-"""A tree of class folders: each image's label is the name of the folder it is in."""
+"""A tree of class folders: each image's label is the name of a folder it is in."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import cut_shards, read_files
 from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, extension, open_place, place_errors, walk
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, SPLITS, entries, extension, open_place, place_errors, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, root_count
 from jobs.pipeline.storage import shown
 from vit_actor.errors import UserError
 
+SAMPLED = 20
+"""Folders that are looked into to tell which level names the classes."""
+
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """folder/<class>/image.jpg, at any depth: the nearest enclosing folder that names a class is the label.
+    """folder/<class>/image.jpg, maybe with folders above or below: one level names the classes throughout, see label_level.
 
     Listing order: folders by name, in each its own files by name and then its folders.
     """
@@ -28,6 +31,7 @@ class ClassFolders:
     folder: str
     space: LabelSpace
     use_labels: bool
+    level: int
     limit: int | None
     images_per_shard: int
 
@@ -86,12 +90,30 @@ class ClassFolders:
     def _label(self, folder: str) -> int | None:
         if not self.use_labels:
             return None
-        for name in reversed(folder.split("/")):
-            matches = self.space.matches(name)
-            if len(matches) == 1:
-                return matches[0]
+        names = folder.split("/")
         try:
-            return self.space.index(folder.rpartition("/")[2])
+            return self.space.index(names[min(self.level, len(names) - 1)])
         except UserError as error:
             where = f"{shown(self.folder)}: folder {printable(folder)!r}"
-            raise UserError(f"{where}: {error}; or pass labels 'none' to predict only") from None
+            raise UserError(f"{where}: {error}; or pass --labels none to predict only") from None
+
+
+def label_level(folder: str, space: LabelSpace) -> int:
+    """At which level below a data set's folder its folders name the classes, from 0: by the first image of a few of them.
+
+    That at which all of these name a class, by name or WordNet id rather than by a number, else the deepest; the last one where
+    there is none. Raises UserError where the folders are splits.
+    """
+    filesystem, base = open_place(folder)
+    with place_errors(folder):
+        names = sorted(entry.name for entry in entries(filesystem, base) if entry.is_folder)
+        if len(names) > 1 and all(name.lower() in SPLITS for name in names):
+            raise UserError(f"{shown(folder)}: its folders are splits ({', '.join(names)}); give one of them")
+        paths = []
+        for name in names[:: max(1, len(names) // SAMPLED)]:
+            first = next(walk(filesystem, base, name, IMAGE_EXTENSIONS, ordered=True), None)
+            if first is not None:
+                paths.append(first[0].split("/")[:-1])
+    levels = range(min(map(len, paths), default=1))
+    sure = {level: min((space.how_sure(path[level]) for path in paths), default=0) for level in levels}
+    return max(levels, key=lambda level: (sure[level], level))

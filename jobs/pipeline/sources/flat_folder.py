@@ -89,7 +89,7 @@ class FlatFolder:
         try:
             return self.space.index(found[1])
         except UserError as error:
-            raise UserError(f"{shown(self.folder)}: {printable(name)}: {error}; or pass labels 'none' to predict only") from None
+            raise UserError(f"{shown(self.folder)}: {printable(name)}: {error}; or pass --labels none to predict only") from None
 
     def _survey_labels(self, images: SetHash) -> str:
         """Check that the labels file has a label for every image, without holding its lines; its own fingerprint.

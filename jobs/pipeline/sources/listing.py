@@ -142,17 +142,41 @@ def walk(
         yield from walk(filesystem, base, below, extensions, ordered=ordered, left_out=left_out, depth=depth + 1)
 
 
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""What data sets call their splits, and which is meant."""
+
+
+def split_of(path: str) -> str | None:
+    """The split a file is of, by its name (validation-00000-of-00014.parquet) or a folder's; None without."""
+    *folders, name = path.lower().split("/")
+    for part in (re.split(r"[-._]", name)[0], *reversed(folders)):
+        if part in SPLITS:
+            return SPLITS[part]
+    return None
+
+
 @dataclass(frozen=True)
 class FileSet:
     """The data files below a folder, or those of its own files that match a pattern.
 
     folder: URI that image ids are relative to.
     names: None for all, else names with * and ? and {a,b} and {000..010} in them.
+    split: only the files of this one, see split_of; None for all.
     """
 
     folder: str
     extensions: tuple[str, ...]
     names: str | None = None
+    split: str | None = None
 
     def files(self, left_out: Counter[str] | None = None) -> list[tuple[str, int]]:
         """(path below the folder, size), sorted. Raises UserError for a name that is not there, or if nothing matches."""
@@ -162,6 +186,11 @@ class FileSet:
                 found = sorted(walk(filesystem, base, "", self.extensions, ordered=False, left_out=left_out))
             else:
                 found = self._matching(sorted(e[:2] for e in entries(filesystem, base) if not e.is_folder))
+        if self.split is not None:
+            if left_out is not None:
+                others = (split_of(name) for name, _ in found)
+                left_out.update(f"split {other or 'without a name'}" for other in others if other != self.split)
+            found = [file for file in found if split_of(file[0]) == self.split]
         if not found:
             raise UserError(f"{shown(join(self.folder, self.names or ''))}: nothing here matches")
         return found

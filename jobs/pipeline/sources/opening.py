@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from pyarrow.fs import FileType
 
 from jobs.pipeline.labels import LabelSpace
-from jobs.pipeline.sources.class_folders import ClassFolders
+from jobs.pipeline.sources.class_folders import ClassFolders, label_level
 from jobs.pipeline.sources.flat_folder import FlatFolder
 from jobs.pipeline.sources.hub import is_hub, locate
 from jobs.pipeline.sources.labels_file import digest_of
 from jobs.pipeline.sources.listing import (
     IMAGE_EXTENSIONS,
     PARQUET_EXTENSIONS,
+    SPLITS,
     TAR_EXTENSIONS,
     FileSet,
     entries,
@@ -19,6 +23,7 @@ from jobs.pipeline.sources.listing import (
     join,
     open_place,
     place_errors,
+    split_of,
     split_uri,
 )
 from jobs.pipeline.sources.parquet import ParquetShards
@@ -41,7 +46,8 @@ def open_source(
 ) -> Source:
     """The data set at a local path or URI: a folder of class folders, a flat folder, Parquet or tar shards, or one file.
 
-    uri: * and ? and {000..010} may stand in the last part of a path to Parquet or tar files.
+    uri: where there are several splits, validation is taken, or the one that ?split=<name> says.
+        * and ? and {000..010} may stand in the last part of a path to Parquet or tar files.
         hf://datasets/<owner>/<name> is its validation split; see hub.locate.
     checkpoint_classes: class names by index, which labels are mapped to.
     labels: where labels are, if not where the layout has them: a file for a flat folder or tars (see labels_file), a column
@@ -55,21 +61,40 @@ def open_source(
     space = LabelSpace(tuple(checkpoint_classes))
     use_labels = labels != NO_LABELS
     labels = labels if use_labels else None
+    split = None
     if is_hub(uri):
         uri = locate(uri)
+    elif found := re.fullmatch(r"(.+)\?split=([\w.-]+)", uri):
+        uri, split = found[1], found[2]
     folder, names = _locate(uri)
     kind = _kind_of_name(names) if names else _kind_of_folder(folder)
     if kind == "Parquet":
-        files = FileSet(folder, PARQUET_EXTENSIONS, names)
+        files = _one_split(FileSet(folder, PARQUET_EXTENSIONS, names), split)
         return ParquetShards(files, space, use_labels, labels, limit, images_per_shard)
     if kind == "tar":
         labels, digest = _labels_file(labels)
-        return TarShards(FileSet(folder, TAR_EXTENSIONS, names), space, use_labels, labels, digest, limit)
+        return TarShards(_one_split(FileSet(folder, TAR_EXTENSIONS, names), split), space, use_labels, labels, digest, limit)
+    if split is not None:
+        raise UserError(f"{shown(uri)}: ?split= is for Parquet and tar files; give the folder of the split")
     if kind == "images":
         labels, digest = _labels_file(labels)
         return FlatFolder(folder, space, use_labels, labels, digest, limit, images_per_shard, only=names)
     _refuse(labels, "class folders are their own labels")
-    return ClassFolders(folder, space, use_labels, limit, images_per_shard)
+    return ClassFolders(folder, space, use_labels, label_level(folder, space), limit, images_per_shard)
+
+
+def _one_split(files: FileSet, split: str | None) -> FileSet:
+    """The files of one split: the one that is asked for, else validation where there are several, as on the hub."""
+    there = sorted({split_of(name) for name, _ in files.files()} - {None}, key=str)
+    if split is None and (len(there) < 2 or files.names is not None):
+        return files
+    wanted = SPLITS.get(split or "validation", split)
+    if wanted not in there:
+        found = f"it has {', '.join(map(str, there))}" if there else "its files' names tell no splits"
+        raise UserError(
+            f"{shown(files.folder)}: no split {split or 'validation'!r}; {found}: add ?split=<name>, or give the files"
+        )
+    return replace(files, split=wanted)
 
 
 def _labels_file(labels: str | None) -> tuple[str, str] | tuple[None, None]:
@@ -127,4 +152,4 @@ def _kind_of_folder(uri: str) -> str:
 
 def _refuse(labels: str | None, reason: str) -> None:
     if labels is not None:
-        raise UserError(f"labels {labels}: {reason}; leave it out, or pass {NO_LABELS!r} to ignore labels")
+        raise UserError(f"labels {labels}: {reason}; leave it out, or pass --labels {NO_LABELS} to ignore labels")

@@ -15,7 +15,7 @@ from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
-from jobs.pipeline.sources.parquet_columns import LABEL_NAMES, Columns
+from jobs.pipeline.sources.parquet_columns import LABEL_NAMES, Columns, partition_label
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.pipeline.storage import redacted, shown
 from vit_actor.errors import UserError
@@ -85,19 +85,25 @@ class ParquetShards:
                 span = range(ordinal, min(ordinal + rows, take))
                 selected = {i for i in span if wanted(i)}
                 if selected:
-                    images = self._read_group(file, columns, group, f"{printable(name)}#", row)
+                    images = self._read_group(file, columns, group, name, row)
                     yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
                 ordinal, row = ordinal + rows, row + rows
 
     def _labels_from(self, name: str) -> str:
         file, columns = self._open(name)
         with file:
+            if columns.label is None and self._partition(name) is not None:
+                return "the folders' names"
             return f"column {columns.label!r}" if columns.label else f"none found (looked for columns {', '.join(LABEL_NAMES)})"
 
     def _survey_file(self, listed: tuple[str, int]) -> tuple[str, int, int, bool]:
         name, size = listed
         file, columns = self._open(name)
         with file, self._errors(name):
+            partition = self._partition(name)
+            if columns.label is None and partition is not None:
+                self.space.index(partition)
+                return name, size, file.metadata.num_rows, True
             return name, size, file.metadata.num_rows, columns.labelled(file, self.space)
 
     def _file_shards(self, name: str) -> Iterator[Shard]:
@@ -116,8 +122,9 @@ class ParquetShards:
                 position += 1
             first, row = last, row + total
 
-    def _read_group(self, file: pq.ParquetFile, columns: Columns, group: int, prefix: str, row: int) -> Iterator[EncodedImage]:
+    def _read_group(self, file: pq.ParquetFile, columns: Columns, group: int, name: str, row: int) -> Iterator[EncodedImage]:
         """Every row of a row group; `row` is the number of its first. What cannot be read is an error in each row left."""
+        prefix, partition = f"{printable(name)}#", self._partition(name)
         end = row + file.metadata.row_group(group).num_rows
         selection = [columns.leaf] if columns.label is None else [columns.leaf, columns.label]
         try:
@@ -125,7 +132,7 @@ class ParquetShards:
                 images = batch.column(columns.image)
                 if pa.types.is_struct(images.type):
                     images = pc.struct_field(images, "bytes")
-                labels = batch.column(columns.label).to_pylist() if columns.label else [None] * len(images)
+                labels = batch.column(columns.label).to_pylist() if columns.label else [partition] * len(images)
                 for image, stored in zip(images, labels, strict=True):
                     yield self._image(f"{prefix}{row}", image, stored, columns)
                     row += 1
@@ -134,7 +141,7 @@ class ParquetShards:
             for lost in range(row, end):
                 yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {reason}")
 
-    def _image(self, image_id: str, image: pa.Scalar, stored: int | str | None, columns: Columns) -> EncodedImage:
+    def _image(self, image_id: str, image: pa.Scalar, stored: float | str | None, columns: Columns) -> EncodedImage:
         try:
             label = columns.index(stored, self.space)
         except UserError as error:
@@ -148,7 +155,10 @@ class ParquetShards:
         filesystem, base = open_place(self.files.folder)
         with self._errors(name):
             file = pq.ParquetFile(join(base, name), filesystem=filesystem, buffer_size=READ_BYTES)
-            return file, Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column)
+            return file, Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, self._partition(name))
+
+    def _partition(self, name: str) -> str | None:
+        return partition_label(name, self.label_column) if self.use_labels else None
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:
@@ -156,7 +166,7 @@ class ParquetShards:
         try:
             yield
         except UserError as error:
-            raise UserError(f"{where}: {error}; or pass labels 'none' to predict only") from None
+            raise UserError(f"{where}: {error}; or pass --labels none to predict only") from None
         except pa.ArrowInvalid as error:
             raise UserError(f"{where}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
 

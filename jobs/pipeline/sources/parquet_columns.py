@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,12 @@ from vit_actor.errors import UserError
 
 IMAGE_NAMES = ("image", "img", "jpeg", "jpg", "png", "webp", "bytes", "image_bytes", "content")
 LABEL_NAMES = ("label", "labels", "cls", "class")
+
+BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+
+NONE = ("", str(-1))
+"""Texts that are no label."""
 
 UNKNOWN = -1
 """How Hugging Face writes "no label", in a ClassLabel column of a test split."""
@@ -33,8 +40,10 @@ class Columns:
     indices: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, schema: pa.Schema, space: LabelSpace, use_labels: bool, label_column: str | None) -> Columns:
-        """From a file's schema. label_column: as the user named it, None to look for one.
+    def of(
+        cls, schema: pa.Schema, space: LabelSpace, use_labels: bool, label_column: str | None, partition: str | None = None
+    ) -> Columns:
+        """From a file's schema. label_column: as the user named it, None to look for one. partition: a label in the file's path.
 
         Raises UserError for no image column or several, a label column that is not there or has no usable type, and
         class names that do not fit the checkpoint.
@@ -42,6 +51,8 @@ class Columns:
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
         image, leaf = _image_column(schema)
         label = label_column or next((name for name in LABEL_NAMES if name in schema.names), None)
+        if partition is not None and label not in schema.names:
+            label = None
         for name in (image, label):
             if name in twice:
                 raise UserError(f"two columns are named {name!r}; rename one")
@@ -50,8 +61,8 @@ class Columns:
         if label not in schema.names:
             raise UserError(f"no label column {label!r}; columns are {', '.join(schema.names)}")
         kind = _label_type(schema, label)
-        if not (pa.types.is_integer(kind) or _is_text(kind)):
-            raise UserError(f"label column {label!r} is {kind}; it must be integers or text")
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_text(kind)):
+            raise UserError(f"label column {label!r} is {kind}; it must be whole numbers or text")
         names = _class_names(schema, label) if label_column is None and pa.types.is_integer(kind) else None
         return cls(image, leaf, label, space.translate(names) if names else None)
 
@@ -65,22 +76,28 @@ class Columns:
         if _is_text(_label_type(file.schema_arrow, self.label)):
             known: set[str] = set()
             for labels in self._stream(file, range(file.num_row_groups)):
-                known.update(text for text in pc.unique(labels).to_pylist() if text is not None and text not in known)
+                known.update(text for text in set(labels.to_pylist()) if text is not None and text not in (*known, *NONE))
                 for text in known:
                     space.index(text)
             return bool(known)
         classes = len(space.class_names) if self.indices is None else len(self.indices)
         labelled = False
         for low, high in self._ranges(file):
+            if part := next((value for value in (low, high) if value != int(value)), None):
+                raise UserError(f"label {part:g} is no whole number")
             if low < UNKNOWN or high >= classes:
-                raise UserError(f"label {low if low < UNKNOWN else high} is outside the classes 0-{classes - 1}")
+                raise UserError(f"label {low if low < UNKNOWN else high:g} is outside the classes 0-{classes - 1}")
             labelled |= high > UNKNOWN
         return labelled
 
-    def index(self, stored: int | str | None, space: LabelSpace) -> int | None:
+    def index(self, stored: float | str | None, space: LabelSpace) -> int | None:
         """The class index of one stored label. Raises UserError if it is outside the classes."""
-        if stored is None or stored == UNKNOWN:
+        if stored is None or stored in (UNKNOWN, *NONE) or stored != stored:  # a NaN is how pandas writes that there is none
             return None
+        if isinstance(stored, float):  # how pandas writes whole numbers among which some are missing
+            if not stored.is_integer():
+                raise UserError(f"label {stored:g} is no whole number")
+            stored = int(stored)
         if isinstance(stored, str):
             return space.index(stored)
         classes = range(len(space.class_names)) if self.indices is None else self.indices
@@ -105,6 +122,15 @@ class Columns:
         for batch in file.iter_batches(row_groups=list(groups), columns=[self.label], use_threads=False):
             column = batch.column(0)
             yield column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def partition_label(path: str, label_column: str | None) -> str | None:
+    """The label in a file's path, as Hive keeps a column that all rows of a file have alike: label=7/part-0.parquet."""
+    for part in path.split("/")[:-1]:
+        name, equals, value = part.partition("=")
+        if equals and name in ((label_column,) if label_column else LABEL_NAMES) and value != "__HIVE_DEFAULT_PARTITION__":
+            return unquote(value)
+    return None
 
 
 def _image_column(schema: pa.Schema) -> tuple[str, str]:
@@ -139,8 +165,8 @@ def _label_type(schema: pa.Schema, label: str) -> pa.DataType:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return any(is_kind(kind) for is_kind in BINARY)
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return any(is_kind(kind) for is_kind in TEXT)

@@ -110,7 +110,7 @@ class TarShards:
         for sample in samples:
             if sample.misfit:
                 where = f"{shown(self.files.folder)}: {sample.image_id}"
-                raise UserError(f"{where}: {sample.error}; or pass labels 'none' to predict only")
+                raise UserError(f"{where}: {sample.error}; or pass --labels none to predict only")
         if samples and samples[0].image_id == printable(name):
             raise UserError(f"{shown(join(self.files.folder, name))}: not a readable tar ({samples[0].error})")
         return any(sample.label is not None for sample in samples) if samples else None
