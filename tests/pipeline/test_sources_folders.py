@@ -258,3 +258,77 @@ def test_many_class_folders_are_listed_in_a_bounded_number_of_parts(tmp_path: Pa
     source = opened(class_folders(tmp_path, images))
     assert len(source.roots()) <= 16
     assert [image.label for image in read_all(source)] == list(range(400))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.csv", "ImageId,Class\n{0},{w0}\n{1},{w1}\n"),
+        ("LOC_val_solution.csv", "ImageId,PredictionString\n{0},{w0} 85 1 499 272\n{1},{w1} 1 2 3 4 {w1} 5 6 7 8\n"),
+        ("metadata.csv", ",file_name,label,width\n0,{0}.jpg,{i0},500\n1,{1}.jpg,{i1},375\n"),
+        ("metadata.csv", "label,image path,file_name\n{i0},x,a/{0}.jpg\n{i1},x,a/{1}.jpg\n"),
+        ("plain.csv", "{0}.jpg,{w0}\n{1}.jpg,{w1}\n"),
+        ("one.csv", "label\n{i0}\n{i1}\n"),
+        ("val_annotations.txt", "{0}.jpg\t{w0}\t0\t32\t44\t62\n{1}.jpg\t{w1}\t1\t2\t3\t4\n"),
+        ("val.txt", "{0}.jpg {i0}\n{1}.jpg {i1}\n"),
+    ],
+)
+def test_labels_files_as_data_sets_have_them(tmp_path: Path, file: str, text: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    stems = ["ILSVRC2012_val_00000001", "ILSVRC2012_val_00000002"]
+    for stem in stems:
+        (data / f"{stem}.jpg").write_bytes(jpeg(0))
+    filled = text.format(*stems, w0=WNIDS[7], w1=WNIDS[9], i0=7, i1=9)
+    (tmp_path / file).write_text(filled)
+    source = opened(data, labels=tmp_path / file)
+    survey = source.survey()
+    assert (survey.labelled, survey.labels_from) == (True, str(tmp_path / file))
+    assert [image.label for image in read_all(source)] == [7, 9]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("a.csv", "file_name,width\nx.jpg,500\n", "name the one of the labels 'label'"),
+        ("a.csv", "file_name,width,label\nx.jpg,500\n", "too few"),
+        ("a.txt", "x.jpg " + "9" * 2_000_000, "longer than"),
+        ("a.csv", "x.jpg," + "word" * 20_000, "characters"),
+        ("a.csv", "x.jpg," + "9" * 2_000_000, "longer than"),
+    ],
+)
+def test_a_labels_file_that_cannot_be_used_is_one_short_line(tmp_path: Path, file: str, text: str, says: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "x.jpg").write_bytes(jpeg(0))
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=says) as refused:
+        opened(data, labels=tmp_path / file).survey()
+    assert len(str(refused.value)) < 500
+
+
+def test_a_labels_file_that_is_another_one_where_it_is_read_is_refused(tmp_path: Path) -> None:
+    flat_folder(tmp_path / "data", IMAGES)
+    (tmp_path / "labels.txt").write_text("".join(f"{image.name} {image.label}\n" for image in IMAGES))
+    source = opened(tmp_path / "data", labels=tmp_path / "labels.txt")
+    source.survey()
+    (tmp_path / "labels.txt").write_text("".join(f"{image.name} 0\n" for image in IMAGES))
+    with pytest.raises(UserError, match="it is another file than where the job was started"):
+        read_all(source)
+
+
+def test_a_relative_labels_file_is_found_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flat_folder(tmp_path / "data", IMAGES)
+    (tmp_path / "labels.txt").write_text("".join(f"{image.name} {image.label}\n" for image in IMAGES))
+    monkeypatch.chdir(tmp_path)
+    source = opened(tmp_path / "data", labels="labels.txt")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [image.label for image in read_all(source)] == [image.label for image in IMAGES]
+
+
+def test_where_labels_were_looked_for_in_vain_is_told(tmp_path: Path) -> None:
+    flat_folder(tmp_path, IMAGES)
+    survey = opened(tmp_path).survey()
+    assert not survey.labelled
+    assert survey.labels_from.startswith("none found (looked for")

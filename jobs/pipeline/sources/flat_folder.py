@@ -10,7 +10,7 @@ from itertools import islice
 from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import cut_shards, read_files
-from jobs.pipeline.sources.labels_file import check_digest, read_labels
+from jobs.pipeline.sources.labels_file import check_digest, label_of, read_labels
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, extension, has_extension, open_place, place_errors, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
 from jobs.pipeline.storage import shown
@@ -80,7 +80,7 @@ class FlatFolder:
         if lines and lines[0].name is None:
             return ((name, line.label) for name, line in zip(names, lines, strict=True))
         by_name = {line.name: line.label for line in lines}
-        return ((name, by_name.get(name)) for name in names)
+        return ((name, label_of(name, by_name)) for name in names)
 
     def _suffix(self, name: str) -> int | None:
         found = WNID_SUFFIX.fullmatch(name) if self.use_labels else None
@@ -114,6 +114,6 @@ class FlatFolder:
         for name, label in read_labels(self.labels, self.space):
             if labels.setdefault(name, label) != label:
                 raise UserError(f"{shown(self.labels)}: two different labels for {name}")
-        missing = min((name for name, _ in self._files() if name not in labels), default=None)
+        missing = min((name for name, _ in self._files() if label_of(name, labels) is None), default=None)
         if missing is not None:
             raise UserError(f"{shown(self.labels)}: no label for image {printable(missing)}")

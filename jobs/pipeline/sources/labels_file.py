@@ -7,15 +7,23 @@ import hashlib
 import io
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from jobs.pipeline.labels import LabelSpace
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, has_extension, open_place
+from jobs.pipeline.labels import WNID, LabelSpace
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, open_place
 from jobs.pipeline.storage import shown, storage_errors
 from vit_actor.errors import UserError
 
 _NAME_AND_LABEL = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, IMAGE_EXTENSIONS))}))[ \t,;]+(.+)", re.IGNORECASE)
+_WNID_AND_BOXES = re.compile(rf"({WNID.pattern})\s.*")
+
+NAME_HEADERS = ("filename", "imageid", "image", "imagename", "path", "file", "name", "id", "key")
+LABEL_HEADERS = ("label", "labels", "class", "cls", "classid", "wnid", "synset", "predictionstring", "target", "category")
+"""Of CSV columns, in small letters and without what is none; the first that is there counts."""
+
+MAX_LINE = 2**20
+"""Characters a line may have."""
 
 
 class Line(NamedTuple):
@@ -42,9 +50,10 @@ def check_digest(uri: str, digest: str | None) -> None:
 def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:
     """The lines of a labels file, as a stream: all `name label` or all just `label`.
 
-    A .csv file has the columns name, label (quoted as usual, a header is skipped), or label alone; any other
-    file has the name, white space, and the label. Labels are class names, indices or WordNet ids. A name may be given
-    with folders in front, which are ignored. Lines with a label alone are in the order of the images' sorted names.
+    A .csv file has columns told by a header (NAME_HEADERS, LABEL_HEADERS), else name and label, or label alone; any other file
+    has the name, white space, and the label. What follows a WordNet id or a tab, such as boxes, is ignored. Labels are class
+    names, indices or WordNet ids. A name may be given with folders in front, which are ignored, and without its extension: see
+    label_of. Lines with a label alone are in the order of the images' sorted names.
     Raises UserError for an unreadable file, a label that is no class of the checkpoint, and for the ILSVRC devkit's
     ILSVRC2012_validation_ground_truth.txt, whose numbers count the classes in an order of their own.
     """
@@ -72,18 +81,49 @@ def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:
             raise UserError(f"{shown(uri)}: {error}") from None
 
 
+def label_of(image: str, labels: Mapping[str | None, int]) -> int | None:
+    """The label of an image's file name, which a labels file may give without the extension."""
+    found = labels.get(image)
+    return labels.get(image.rpartition(".")[0]) if found is None else found
+
+
 def _csv(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
-    for number, row in enumerate(row for row in csv.reader(text) if any(cell.strip() for cell in row)):
-        if len(row) == 1:
-            yield None, row[0]
-        elif number or has_extension(row[0].strip(), IMAGE_EXTENSIONS):
-            yield row[0].strip(), row[1]
+    name_column, label_column = 0, 1
+    for number, row in enumerate(row for row in csv.reader(_lines(text)) if any(cell.strip() for cell in row)):
+        if number == 0:
+            headers = [re.sub(r"[^a-z]", "", cell.lower()) for cell in row]
+            names = [headers.index(header) for header in NAME_HEADERS if header in headers]
+            labels = [headers.index(header) for header in LABEL_HEADERS if header in headers]
+            if labels:
+                name_column, label_column = (names or [-1])[0], labels[0]
+                continue
+            if names:
+                raise UserError(f"its columns are {', '.join(row)}; name the one of the labels 'label'")
+            if len(row) == 1:
+                name_column, label_column = -1, 0
+        if label_column >= len(row):
+            raise UserError(f"row {number + 1} has {len(row)} columns, too few for a label")
+        label = row[label_column].strip()
+        yield None if name_column < 0 else row[name_column].strip(), _without_boxes(label)
 
 
 def _plain(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
-    for line in text:
+    for line in _lines(text):
         found = _NAME_AND_LABEL.fullmatch(line.strip())
         if found:
-            yield found[1], found[2]
+            yield found[1], _without_boxes(found[2])
         elif line.strip():
             yield None, line.strip()
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise UserError(f"a line is longer than {MAX_LINE:,} characters")
+        yield line
+
+
+def _without_boxes(label: str) -> str:
+    """A label without what data sets for localisation put behind it."""
+    found = _WNID_AND_BOXES.fullmatch(label)
+    return found[1] if found else label.partition("\t")[0]

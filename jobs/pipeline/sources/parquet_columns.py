@@ -83,6 +83,8 @@ class Columns:
         classes = len(space.class_names) if self.indices is None else len(self.indices)
         labelled = False
         for low, high in self._ranges(file):
+            if low != low:  # not a number
+                continue
             if part := next((value for value in (low, high) if value != int(value)), None):
                 raise UserError(f"label {part:g} is no whole number")
             if low < UNKNOWN or high >= classes:

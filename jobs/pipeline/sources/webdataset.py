@@ -12,7 +12,7 @@ from itertools import islice
 from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import MAX_FILE_BYTES
-from jobs.pipeline.sources.labels_file import check_digest, read_labels
+from jobs.pipeline.sources.labels_file import check_digest, label_of, read_labels
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, FileSet, has_extension, is_hidden, join, open_place, place_errors
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.pipeline.sources.tar_members import DamagedTar, Member, tar_members
@@ -172,7 +172,7 @@ class TarShards:
     def _label(self, image: _Sample, labels: dict[str, bytes]) -> int | None:
         """Raises UserError for a label that is no class, ValueError for one that is no text or JSON."""
         if self.labels is not None:
-            return _from_file(self.labels, self.labels_digest, self.space).get(image.member.rpartition("/")[2])
+            return label_of(image.member.rpartition("/")[2], _from_file(self.labels, self.labels_digest, self.space))
         kind = next((kind for kind in LABELS if kind in labels), None)
         if kind is None:
             suffix = WNID_SUFFIX.fullmatch(image.member)
