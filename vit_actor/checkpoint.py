@@ -20,7 +20,13 @@ from vit_actor.preprocess import Preprocess
 from vit_actor.tensors import current_name, misfits
 
 DEFAULT_CHECKPOINT = "google/vit-base-patch16-224"
-FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Where the image processor is described: the first that there is. In the second it is the entry `image_processor`."""
+INDEX = "model.safetensors.index.json"
+"""Of weights in several files: which tensor is in which."""
+FILES = (CONFIG, PROCESSORS[0], WEIGHTS)
+FETCHED = (CONFIG, *PROCESSORS, INDEX, "model*.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 EXPONENTS = {"F64": (8, 0x7FF << 52), "F32": (4, 0xFF << 23), "F16": (2, 0x1F << 10), "BF16": (2, 0xFF << 7)}
 """Types of weights: bytes of a number, and the bits of its exponent."""
@@ -36,11 +42,28 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> VitConfig:
-        return VitConfig.from_json(json.loads((self.path / "config.json").read_text()))
+        return VitConfig.from_json(json.loads((self.path / CONFIG).read_text()))
+
+    @cached_property
+    def processor_file(self) -> str:
+        """The name of the file that describes the image processor."""
+        return next((name for name in PROCESSORS if (self.path / name).is_file()), PROCESSORS[0])
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        return Preprocess.from_config(json.loads((self.path / "preprocessor_config.json").read_text()))
+        found = json.loads((self.path / self.processor_file).read_text())
+        return Preprocess.from_config(found.get("image_processor", found) if isinstance(found, dict) else found)
+
+    @cached_property
+    def weights(self) -> tuple[Path, ...]:
+        """The files of the weights, by name. Raises ValueError for an index that is none."""
+        if (self.path / WEIGHTS).is_file() or not (self.path / INDEX).is_file():
+            return (self.path / WEIGHTS,)
+        index = json.loads((self.path / INDEX).read_text())
+        names = set(index["weight_map"].values()) if isinstance(index, dict) and isinstance(index.get("weight_map"), dict) else ()
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ValueError("it does not say which tensor is in which file")
+        return tuple(self.path / name for name in sorted(names))
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -51,8 +74,8 @@ class Checkpoint:
     def digest(self) -> str:
         """SHA-256 over the files that decide a prediction; two checkpoints with one digest give the same answers."""
         total = hashlib.sha256()
-        for name in FILES:
-            with (self.path / name).open("rb") as file:
+        for path in (self.path / CONFIG, self.path / self.processor_file, *self.weights):
+            with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
 
@@ -67,14 +90,16 @@ class Checkpoint:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The weights in float32, by the names transformers 5 gives them, whichever version wrote the file."""
-        path = self.path / "model.safetensors"
-        with safe_open(path, framework="np") as file:
-            # NumPy has no bfloat16: such a tensor is read as the upper halves of float32.
-            stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
-            found = {name: file.get_tensor(name) for name, kind in stored.items() if kind != "BF16"}
-        if len(found) < len(stored):
-            found |= {name: _widened(path, entry) for name, entry in _header(path).items() if stored.get(name) == "BF16"}
-        return {current_name(name): tensor.astype(np.float32, copy=False) for name, tensor in found.items()}
+        tensors: dict[str, np.ndarray] = {}
+        for path in self.weights:
+            with safe_open(path, framework="np") as file:
+                # NumPy has no bfloat16: such a tensor is read as the upper halves of float32.
+                stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
+                found = {name: file.get_tensor(name) for name, kind in stored.items() if kind != "BF16"}
+            if len(found) < len(stored):
+                found |= {name: _widened(path, entry) for name, entry in _header(path).items() if stored.get(name) == "BF16"}
+            tensors |= {current_name(name): tensor.astype(np.float32, copy=False) for name, tensor in found.items()}
+        return tensors
 
 
 def load_checkpoint(name: str) -> Checkpoint:
@@ -85,8 +110,9 @@ def load_checkpoint(name: str) -> Checkpoint:
     """
     checkpoint = Checkpoint(name, _locate(name))
     try:
+        if (checkpoint.path / CONFIG).is_file():
+            _check_kind(checkpoint)  # what is another kind of model lacks other files too
         _check_files(checkpoint)
-        _check_kind(checkpoint)
         _check_configuration(checkpoint)
         _check_weights(checkpoint)
     except UserError as error:
@@ -95,8 +121,12 @@ def load_checkpoint(name: str) -> Checkpoint:
 
 
 def _check_files(checkpoint: Checkpoint) -> None:
-    missing = [file for file in FILES if not (checkpoint.path / file).is_file()]
-    if "model.safetensors" in missing and any(any(checkpoint.path.glob(pattern)) for pattern in PICKLES):
+    try:
+        needed = (checkpoint.path / CONFIG, checkpoint.path / checkpoint.processor_file, *checkpoint.weights)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{INDEX} cannot be used ({_line(error)}); fetch it again") from None
+    missing = [path.name for path in needed if not path.is_file()]
+    if WEIGHTS in missing and any(any(checkpoint.path.glob(pattern)) for pattern in PICKLES):
         raise UserError("only pickled weights found; convert them to model.safetensors (pickles run code)")
     if missing:
         raise UserError(f"{', '.join(missing)} missing in {checkpoint.path}")
@@ -104,23 +134,30 @@ def _check_files(checkpoint: Checkpoint) -> None:
 
 def _check_kind(checkpoint: Checkpoint) -> None:
     try:
-        raw = json.loads((checkpoint.path / "config.json").read_text())
-    except ValueError as error:
+        raw = json.loads((checkpoint.path / CONFIG).read_text())
+    except (ValueError, RecursionError) as error:
         raise UserError(f"config.json is not JSON ({_line(error)}); fetch it again") from None
     if not isinstance(raw, dict):
         raise UserError("config.json is not a JSON object; fetch it again")
     problem = raw.get("problem_type")
     if problem not in (None, "single_label_classification"):
         raise UserError(f"problem_type {problem!r}: its answers are no classes to choose one of; use a single-label classifier")
-    if raw.get("model_type") != "vit" or "ViTForImageClassification" not in (raw.get("architectures") or []):
-        found = ", ".join(raw.get("architectures") or []) or raw.get("model_type") or "nothing it names"
+    if "architecture" in raw and "model_type" not in raw:
+        raise UserError(f"a timm checkpoint ({raw['architecture']}); use a ViTForImageClassification that transformers wrote")
+    kinds = raw.get("architectures")
+    kinds = [str(kind) for kind in kinds] if isinstance(kinds, list) else []
+    if raw.get("model_type") == "deit" or any(kind.startswith("DeiT") for kind in kinds):
+        found = f"a DeiT, {', '.join(kinds) or 'deit'}, which has a second token"
+        raise UserError(f"not a ViT image classifier ({found}); use a ViTForImageClassification")
+    if raw.get("model_type") != "vit" or "ViTForImageClassification" not in kinds:
+        found = ", ".join(kinds) or raw.get("model_type") or "nothing it names"
         raise UserError(f"not a ViT image classifier (found {found}); use a ViTForImageClassification")
 
 
 def _check_configuration(checkpoint: Checkpoint) -> None:
     try:
         config = checkpoint.config
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"config.json is not a valid ViT configuration ({_line(error)}); restore the checkpoint's own file"
         ) from None
@@ -128,8 +165,8 @@ def _check_configuration(checkpoint: Checkpoint) -> None:
         raise UserError("config.json names a single class, so that every answer would be it; use a checkpoint with several")
     try:
         preprocess = checkpoint.preprocess
-    except ValueError as error:
-        raise UserError(f"preprocessor_config.json is not JSON ({_line(error)}); fetch it again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{checkpoint.processor_file} is not JSON ({_line(error)}); fetch it again") from None
     shape = (*config.image_size, config.num_channels)
     if preprocess.shape != shape:
         given, wanted = "x".join(map(str, preprocess.shape)), "x".join(map(str, shape))
@@ -137,13 +174,15 @@ def _check_configuration(checkpoint: Checkpoint) -> None:
 
 
 def _check_weights(checkpoint: Checkpoint) -> None:
-    try:
-        with safe_open(checkpoint.path / "model.safetensors", framework="np") as file:
-            stored = {current_name(key): file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-            shapes = {key: tuple(tensor.get_shape()) for key, tensor in stored.items()}
-            types = {tensor.get_dtype() for tensor in stored.values()}
-    except SafetensorError as error:
-        raise UserError(f"model.safetensors is damaged ({_line(error)}); fetch it again") from None
+    shapes, types = dict[str, tuple[int, ...]](), set[str]()
+    for path in checkpoint.weights:
+        try:
+            with safe_open(path, framework="np") as file:
+                stored = {current_name(key): file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+                shapes |= {key: tuple(tensor.get_shape()) for key, tensor in stored.items()}
+                types |= {tensor.get_dtype() for tensor in stored.values()}
+        except SafetensorError as error:
+            raise UserError(f"{path.name} is damaged ({_line(error)}); fetch it again") from None
     faults = misfits(shapes, checkpoint.config)
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -152,19 +191,19 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         raise UserError(
             f"model.safetensors holds {', '.join(sorted(types - FLOATS))}; use weights of {', '.join(sorted(FLOATS))}"
         )
-    broken = [name for name, entry in _header(checkpoint.path / "model.safetensors").items() if not _is_finite(checkpoint, entry)]
+    broken = [name for path in checkpoint.weights for name, entry in _header(path).items() if not _is_finite(path, entry)]
     if broken:
         more = f" and {len(broken) - 1} other tensors" if len(broken) > 1 else ""
         raise UserError(f"model.safetensors: {broken[0]}{more} holds numbers that are not finite; use a sound checkpoint")
 
 
-def _is_finite(checkpoint: Checkpoint, entry: dict[str, Any]) -> bool:
+def _is_finite(path: Path, entry: dict[str, Any]) -> bool:
     """Whether a tensor of the weights holds neither a NaN nor an infinity, whose exponents have all bits set."""
     size, exponent = EXPONENTS[entry["dtype"]]
     count = math.prod(entry["shape"])
     if not count:
         return True
-    bits = np.memmap(checkpoint.path / "model.safetensors", f"<u{size}", "r", entry["start"], (count,))
+    bits = np.memmap(path, f"<u{size}", "r", entry["start"], (count,))
     return not any(((part & exponent) == exponent).any() for part in np.array_split(bits, -(-count // 2**20)))
 
 
@@ -203,7 +242,7 @@ def _locate(name: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES), token=os.environ.get("HF_TOKEN")))
+        return Path(snapshot_download(name, allow_patterns=list(FETCHED), token=os.environ.get("HF_TOKEN")))
     except GatedRepoError:
         raise UserError(f"checkpoint {name}: gated; accept its terms on huggingface.co and set HF_TOKEN") from None
     except (RepositoryNotFoundError, HFValidationError):

@@ -38,6 +38,7 @@ class Preprocess:
     """Resize to (height, width) with a Pillow resampling filter number, then pixel * scale + shift per channel.
 
     crop_from: resize to this (height, width) instead and cut the given one out of its centre; None where nothing is cut.
+    shortest_edge: resize so that the shorter side is this long instead, keeping the proportions, and cut; None for other ways.
     white_background: lay transparent pixels on white, as `do_convert_rgb` asks; without it transparency is dropped.
     """
 
@@ -48,6 +49,15 @@ class Preprocess:
     shift: tuple[float, float, float]
     crop_from: tuple[int, int] | None = None
     white_background: bool = False
+    shortest_edge: int | None = None
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that an image of this size is resized to, before anything is cut off."""
+        if self.shortest_edge is None:
+            return self.crop_from or (self.height, self.width)
+        shorter, longer = sorted((height, width))
+        other = int(self.shortest_edge * longer / shorter)
+        return (self.shortest_edge, other) if height <= width else (other, self.shortest_edge)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -70,7 +80,10 @@ class Preprocess:
 
         if not given["do_resize"] or given["do_pad"]:
             raise _refuse("images would differ in size", "only do_resize true and do_pad false are supported")
-        resized = _size("size", given["size"], given.get("default_to_square", True))
+        edge = given["size"].get("shortest_edge") if isinstance(given["size"], dict) and given["do_center_crop"] else None
+        if edge is not None and (set(given["size"]) != {"shortest_edge"} or not isinstance(edge, int) or edge < 1):
+            raise _refuse(f"size {given['size']!r} is not supported", "shortest_edge must be alone and a positive whole number")
+        resized = (edge, edge) if edge else _size("size", given["size"], given.get("default_to_square", True))
         height, width = _size("crop_size", given.get("crop_size")) if given["do_center_crop"] else resized
         if height > resized[0] or width > resized[1]:
             raise _refuse(f"crop_size {height}x{width} exceeds size {resized[0]}x{resized[1]}", "a crop must fit")
@@ -91,7 +104,8 @@ class Preprocess:
             resample=int(given["resample"]),
             scale=(factor / std[0], factor / std[1], factor / std[2]),
             shift=(-mean[0] / std[0], -mean[1] / std[1], -mean[2] / std[2]),
-            crop_from=resized if (height, width) != resized else None,
+            crop_from=resized if (height, width) != resized and not edge else None,
+            shortest_edge=edge,
             white_background=bool(given["do_convert_rgb"]),
         )
 

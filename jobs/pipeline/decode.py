@@ -82,19 +82,27 @@ def decode(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) ->
     data = memoryview(data).cast("B")  # Arrow's views are of signed bytes, which simplejpeg does not take
     if out.shape != preprocess.shape or out.dtype != np.uint8:
         raise ValueError(f"out must be uint8 {preprocess.shape}, not {out.dtype} {out.shape}")
-    size = preprocess.crop_from or (preprocess.height, preprocess.width)
     pixels = _libjpeg(data) if preprocess.resample in KERNELS else None
-    if pixels is not None and preprocess.crop_from is None:
-        resize(pixels, preprocess.resample, out)
-        return
     if pixels is not None:
+        size = _resized(preprocess, *pixels.shape[:2])
+        if size == out.shape[:2]:
+            resize(pixels, preprocess.resample, out)
+            return
         resized = np.empty((*size, 3), np.uint8)
         resize(pixels, preprocess.resample, resized)
     else:
         image = _pillow(data, preprocess.white_background)
+        size = _resized(preprocess, image.height, image.width)
         resized = np.asarray(image.resize(size[::-1], Image.Resampling(preprocess.resample)))
     top, left = (size[0] - preprocess.height) // 2, (size[1] - preprocess.width) // 2
     out[:] = resized[top : top + preprocess.height, left : left + preprocess.width]
+
+
+def _resized(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
+    size = preprocess.resized(height, width)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DecodeError(f"resized to {size[1]} x {size[0]} it is more than {MAX_PIXELS:,} pixels")
+    return size
 
 
 def _libjpeg(data: memoryview) -> np.ndarray | None:

@@ -31,6 +31,7 @@ CONFIGS = {
     "bicubic-384": {"resample": 3, "size": 384},
     "oblong": {"size": {"height": 96, "width": 160}},
     "cropped": {"resample": 3, "size": 256, "do_center_crop": True, "crop_size": {"height": 223, "width": 224}},
+    "shortest edge": {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}},
     "lanczos": {"resample": 1},
     "nearest": {"resample": 0},
 }

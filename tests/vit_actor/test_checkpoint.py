@@ -149,6 +149,73 @@ def test_the_largest_and_smallest_numbers_are_finite(model: Path, kind: torch.dt
     assert load_checkpoint(str(model))
 
 
+def _split_weights(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    names = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: tensors[name] for name in part}, model / file, {"format": "pt"})
+    weight_map = {name: file for file, part in parts.items() for name in part}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (model / "model.safetensors").unlink()
+
+
+def test_weights_in_several_files_are_the_same_weights(tmp_path: Path, model: Path) -> None:
+    expected = load_checkpoint(str(model)).tensors()
+    _split_weights(model)
+    checkpoint = load_checkpoint(str(model))
+    found = checkpoint.tensors()
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    digest = checkpoint.digest
+    second = model / "model-00002-of-00002.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(second).items()}, second, {"format": "pt"})
+    assert load_checkpoint(str(model)).digest != digest
+    second.unlink()
+    assert "model-00002-of-00002.safetensors missing" in _refusal(model)
+
+
+@pytest.mark.parametrize(
+    "index", ["[]", "{", '{"weight_map": {}}', '{"weight_map": {"a": "../x.safetensors"}}', '{"weight_map": 5}', "[" * 200_000]
+)
+def test_an_index_of_weights_that_is_none_is_refused(model: Path, index: str) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors.index.json").write_text(index)
+    assert "model.safetensors.index.json cannot be used" in _refusal(model)
+
+
+def test_a_processor_described_in_processor_config_is_read(model: Path) -> None:
+    found = json.loads((model / "preprocessor_config.json").read_text())
+    expected = load_checkpoint(str(model)).preprocess
+    (model / "preprocessor_config.json").unlink()
+    (model / "processor_config.json").write_text(json.dumps({"image_processor": found, "processor_class": "X"}))
+    assert load_checkpoint(str(model)).preprocess == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"architecture": "vit_base_patch16_224", "num_classes": 1000}, "a timm checkpoint"),
+        ({"model_type": "deit", "architectures": ["DeiTForImageClassification"]}, "a DeiT"),
+        ({"model_type": "deit", "architectures": ["DeiTForImageClassificationWithTeacher"]}, "a DeiT"),
+        ({"model_type": "swin", "architectures": ["SwinForImageClassification"]}, "found SwinForImageClassification"),
+        ({"model_type": "vit", "architectures": 5}, "not a ViT image classifier"),
+        ({"model_type": "vit", "architectures": [5]}, "not a ViT image classifier"),
+    ],
+)
+def test_another_kind_of_model_is_refused_for_its_kind_and_not_for_a_missing_file(
+    tmp_path: Path, config: dict[str, object], says: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert says in _refusal(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+def test_json_that_is_nested_without_end_is_refused(model: Path, file: str) -> None:
+    (model / file).write_text("[" * 200_000)
+    assert file in _refusal(model)
+
+
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression", 5])
 def test_another_problem_than_one_class_an_image_is_refused_by_name(model: Path, problem: object) -> None:
     _configure(model, "config.json", problem_type=problem)
