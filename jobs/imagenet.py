@@ -27,11 +27,11 @@ from jobs.arguments import (
     share_or_count,
     size,
 )
-from jobs.command import STOPPED, TOO_MANY_ERRORS, JobFailed, root_cause, run
+from jobs.command import TOO_MANY_ERRORS, JobFailed, root_cause, run
 from jobs.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
 from jobs.output_lock import hold_output
 from jobs.phases import Phases
-from jobs.pipeline.commit import Predictions
+from jobs.pipeline.commit import Predictions, committed_files
 from jobs.pipeline.sources import Source, Survey, open_source
 from jobs.pipeline.sources.listing import HIDDEN
 from jobs.pipeline.storage import shown
@@ -54,22 +54,28 @@ def main(arguments: list[str] | None = None) -> int:
     hold_output(args.out)
     manifest = claim(args.out, describe(args, args.device, checkpoint, survey), resume=args.resume, overwrite=args.overwrite)
     if manifest.finished:
-        print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
-        return 0
+        if manifest.files in ([], committed_files(args.out)):
+            print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
+            return 0
+        print(
+            f"run {manifest.run_id} in {args.out} was finished, but predictions are gone or others: going on with it",
+            file=sys.stderr,
+        )
     with ray_session(args.address, meanwhile=("pandas", "jobs.report_page.page")):
         manifest, stopped = classify_all(args, checkpoint, source, survey, phases)
     phases.end("end")
-    if stopped:
+    if stopped is not None:
         print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
-        return STOPPED
+        return stopped
     return report(args, manifest, source, survey, phases)
 
 
 def classify_all(
     args: argparse.Namespace, checkpoint: Checkpoint, source: Source, survey: Survey, phases: Phases
-) -> tuple[Manifest, bool]:
-    """List, read, decode, classify and commit what has no row yet; the run's manifest, and whether it was stopped on the way."""
-    from jobs.ledger import drain_on_sigterm, open_ledger, settle
+) -> tuple[Manifest, int | None]:
+    """List, read, decode, classify and commit what has no row yet; the run's manifest, and the exit code if it was stopped."""
+    from jobs.ledger import drain_on_signals, open_ledger, settle
+    from jobs.lifeline import watch_ray
     from jobs.pipeline.stream import classify, read
     from jobs.progress import Progress
 
@@ -85,7 +91,7 @@ def classify_all(
     device = device_request(args, checkpoint, placement)
     written = classify(decoded, device, identity=manifest.identity, limit_seconds=args.device_limit, **common)
 
-    stopping = drain_on_sigterm(ledger)
+    stopping = drain_on_signals(ledger)
     phases.end("start")
 
     def note_troubles() -> dict[str, Any]:
@@ -95,10 +101,20 @@ def classify_all(
             manifest.note(args.out, account)
         return account
 
+    def ray_is_gone(what: str) -> None:
+        with suppress(UserError):
+            manifest.end_attempt(args.out, "failed")
+        told = f"error: Ray's {what} on this machine or its head has ended; what is committed stays: add --resume to go on"
+        print(told, file=sys.stderr, flush=True)
+
     try:
-        with Progress(survey.images, note_troubles) as progress:
+        with Progress(survey.images, note_troubles) as progress, watch_ray(ray_is_gone):
             for chunk in written:
                 progress.add(chunk)
+    except KeyboardInterrupt:
+        with suppress(UserError):
+            manifest.end_attempt(args.out, "stopped")
+        return manifest, stopping.code
     except Exception as error:
         account = settle(ledger)
         with suppress(UserError):  # where the output is what failed, the manifest cannot say so
@@ -106,11 +122,11 @@ def classify_all(
         unopened = ", ".join(account.get("not_open", []))
         cause = f"{unopened}: {ended_while_opening(placement.device)}" if unopened else root_cause(error)
         raise JobFailed(f"{cause}; what is committed stays: add --resume to go on") from error
-    stopped, account = stopping.is_set(), settle(ledger)
+    stopped, account = stopping.signal is not None, settle(ledger)
     phases.end("open", at=account.get("opened_at") or time.time())
     phases.end("stream")
     manifest.end_attempt(args.out, "stopped" if stopped else "classified", account | {"seconds": phases.seconds})
-    return manifest, stopped
+    return manifest, stopping.code if stopped else None
 
 
 def left_out(survey: Survey) -> str:
@@ -193,7 +209,10 @@ def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey:
     """Reports from what is committed, then the verdict as an exit code."""
     from jobs.report import summary_table, write_reports
 
-    summary = write_reports(args.out, phases)
+    try:
+        summary = write_reports(args.out, phases)
+    except UserError as error:  # the images are classified: what failed is no mistake of the command's
+        raise JobFailed(f"{error}; predictions are complete: `python -m jobs.report --out {args.out}` makes the report") from None
     manifest.attempts[-1]["seconds"] = phases.seconds
     if _changed(source, survey):
         manifest.end_attempt(args.out, CHANGED)
@@ -201,6 +220,7 @@ def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey:
     if survey.images is not None and summary.images != survey.images:
         manifest.end_attempt(args.out, "incomplete")
         raise JobFailed(f"{summary.images} of {survey.images} images have a row in {args.out}; add --resume to go on")
+    manifest.files = committed_files(args.out)
     manifest.end_attempt(args.out, "finished")
     print(summary_table(summary))
     print(f"report: {os.path.join(args.out, 'report.html')}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,6 +27,8 @@ CONVICT_AFTER = 2
 """Deaths with one image alone on the device before it is recorded as an error."""
 MOST_ATTEMPTS = 40
 """Attempts at a chunk before what is still suspect is given up: enough to corner several bad images of 512."""
+SHARD_ATTEMPTS = 4
+"""Times a shard may be opened without a chunk of it being decoded: what ends the process then is the shard."""
 NAME_SECONDS = 10.0
 """How long a ledger's name may be taken by a driver that was killed a moment ago; Ray notices within a second or two."""
 ACCOUNT_SECONDS = 20.0
@@ -100,6 +101,7 @@ class Ledger:
         self._roots = 0
         self._listed: dict[str, int] = {}
         self._shards_read = 0
+        self._shards: dict[str, int] = {}
         self._decoded: set[str] = set()
         self._opening: set[str] = set()
         self._opened_at: float | None = None
@@ -145,14 +147,25 @@ class Ledger:
         """A part of the data set has been listed: so many shards of it are to be read."""
         self._listed[root] = shards
 
-    def shard_read(self) -> None:
+    def shard_read(self, shard: str) -> None:
         """All chunks of a shard have been decoded."""
         self._shards_read += 1
+        self._shards.pop(shard, None)
 
     def more_is_coming(self) -> bool:
         """Whether chunks are still to come to the devices, as far as it is known: what was repeated may count twice."""
         reading = len(self._listed) < self._roots or self._shards_read < sum(self._listed.values())
         return not self._draining and (reading or bool(self._decoded))
+
+    def begin_shard(self, shard: str) -> int | None:
+        """A shard is about to be opened: which attempt that is since the last of its chunks was decoded; None when draining."""
+        if self._draining:
+            return None
+        attempts = self._shards[shard] = self._shards.get(shard, 0) + 1
+        if attempts > 1:
+            self._counts["retries"] += 1
+            self.note("retry", "decode", f"attempt {attempts} at reading shard {shard}")
+        return attempts
 
     def begin_reading(self, chunk: str) -> Reading:
         """A chunk is about to be decoded."""
@@ -168,6 +181,7 @@ class Ledger:
         """A chunk has been decoded."""
         self._reading.pop(chunk, None)
         self._decoded.add(chunk)
+        self._shards.pop(chunk.rpartition(".")[0], None)
 
     def cache_room(self, room: float) -> None:
         """There is a cache, which may take so many bytes more."""
@@ -289,17 +303,32 @@ def settle(ledger: Any) -> dict[str, Any]:
     return account
 
 
-def drain_on_sigterm(ledger: Any) -> threading.Event:
-    """From now on SIGTERM lets what is in flight finish and hands out nothing more; the event says that it came.
+class Stopping:
+    """Whether the run was asked to stop, and by which signal."""
 
-    Installed after ray.init, which sets a handler of its own.
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @property
+    def code(self) -> int:
+        """The exit code of a command that a signal has ended."""
+        return 128 + (self.signal or 0)
+
+
+def drain_on_signals(ledger: Any) -> Stopping:
+    """From now on SIGTERM and SIGINT (Ctrl-C) let what is in flight finish and hand out nothing more; a second one ends at once.
+
+    Installed after ray.init, which sets a handler of its own. The second raises KeyboardInterrupt.
     """
-    stopping = threading.Event()
+    stopping = Stopping()
 
     def handler(signum: int, frame: object) -> None:
-        stopping.set()
+        if stopping.signal is not None:
+            raise KeyboardInterrupt
+        stopping.signal = signum
         ledger.drain.remote()
-        print("stopping: finishing what is in flight", file=sys.stderr, flush=True)
+        print("stopping: finishing what is in flight; once more to stop at once", file=sys.stderr, flush=True)
 
-    signal.signal(signal.SIGTERM, handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
     return stopping

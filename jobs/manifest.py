@@ -34,6 +34,7 @@ class Manifest:
     """settings: everything that decides a prediction or which images there are; a resume must bring the same.
 
     labels_from, left_out: as the data set's Survey has them.
+    files: of a finished run, what `committed_files` said then; empty in runs of earlier versions.
     """
 
     run_id: str
@@ -48,6 +49,7 @@ class Manifest:
     attempts: list[dict[str, Any]] = field(default_factory=list)
     labels_from: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
+    files: list[int] = field(default_factory=list)
 
     @property
     def attempt(self) -> int:
@@ -121,9 +123,26 @@ def load_manifest(out: str) -> Manifest | None:
         with filesystem.open_input_stream(f"{path}/manifest.json") as stream:
             text = stream.readall()
     try:
-        return Manifest(**json.loads(text))
-    except (ValueError, TypeError):
+        manifest = Manifest(**json.loads(text))
+        _check_types(manifest)
+        return manifest
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{out}/manifest.json: damaged; pass --overwrite to start again") from None
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise TypeError for values that no run writes."""
+    texts = (manifest.run_id, manifest.job, manifest.data, manifest.model, manifest.model_digest, manifest.labels_from)
+    attempts = manifest.attempts if isinstance(manifest.attempts, list) else [None]
+    sound = (
+        all(isinstance(text, str) for text in (*texts, *manifest.class_names))
+        and isinstance(manifest.images, int | None)
+        and all(isinstance(each, dict) for each in (manifest.settings, manifest.versions, manifest.left_out))
+        and isinstance(manifest.files, list)
+        and all(isinstance(attempt, dict) and isinstance(attempt.get("state"), str) for attempt in attempts)
+    )
+    if not sound:
+        raise TypeError
 
 
 def check_free(out: str, *, overwrite: bool) -> None:

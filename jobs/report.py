@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.clearing import refuse_foreign_page
-from jobs.command import run
+from jobs.command import JobFailed, run
 from jobs.manifest import Manifest, load_manifest
 from jobs.metrics import COLUMNS, Counts, FileMetadata, count
 from jobs.phases import PHASES, Phases
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jobs.comparison.compare import Run
 
 READERS = 8  # files in flight: hides an object store's latency
+NAMED = 20  # damaged files that are named
 PICTURED = 12  # most confused pairs with a picture
 
 
@@ -40,8 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     if args.compare:
         run_a, run_b = args.compare
         return compare_runs(run_a, run_b, args.out)
-    print(summary_table(write_reports(args.out)))
+    summary = write_reports(args.out)
+    print(summary_table(summary))
     print(f"report: {shown(args.out).rstrip('/')}/report.html")
+    if summary.planned is not None and summary.images < summary.planned:
+        raise JobFailed(f"{summary.images:,} of {summary.planned:,} images have a row; run the job again with --resume")
     return 0
 
 
@@ -170,7 +174,7 @@ def _count_files(out: str) -> Iterator[Counts]:
     """The counts of each predictions file below `out`, a few files at a time."""
     filesystem, path = open_storage(out)
 
-    def counted(file: str) -> Counts:
+    def counted(file: str) -> Counts | str:
         with storage_errors(file), filesystem.open_input_stream(file) as stream:
             data = stream.readall()
         try:
@@ -179,11 +183,19 @@ def _count_files(out: str) -> Iterator[Counts]:
             metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
             return count(parquet.read(COLUMNS, use_threads=False), metadata)
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-            raise UserError(f"{file}: damaged, or not a file of predictions; delete it and resume the run") from None
+            return file
 
+    damaged = []
     with storage_errors(out), ThreadPoolExecutor(READERS) as readers:
         for files in batched(parquet_files(filesystem, f"{path}/predictions"), 32 * READERS):
-            yield from readers.map(counted, files)
+            for found in readers.map(counted, files):
+                if isinstance(found, Counts):
+                    yield found
+                else:
+                    damaged.append(found.removeprefix(f"{path}/"))
+    if damaged:
+        names = ", ".join(damaged[:NAMED]) + (f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else "")
+        raise UserError(f"{shown(out)}: damaged, or no files of predictions: {names}; delete them and add --resume to the job")
 
 
 if __name__ == "__main__":

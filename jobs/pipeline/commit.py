@@ -50,3 +50,12 @@ class Predictions:
 
     def _path(self, chunk: str) -> str:
         return f"{self._storage[1]}/{chunk}.parquet"
+
+
+def committed_files(out: str) -> list[int]:
+    """[files, bytes] of the predictions in an output: what a listing tells of whether all are there."""
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        entries = filesystem.get_file_info(fs.FileSelector(f"{path}/predictions", recursive=True, allow_not_found=True))
+        sizes = [entry.size or 0 for entry in entries if entry.type == fs.FileType.File and entry.path.endswith(".parquet")]
+    return [len(sizes), sum(sizes)]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from jobs.ledger import Reading
+from jobs.ledger import SHARD_ATTEMPTS, Reading
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk, chunk_name
 from jobs.pipeline.commit import Predictions
@@ -46,6 +46,14 @@ def read_chunks(
     """
     for row in shards.to_pylist():
         shard = Shard(row["id"], json.loads(row["payload"]), row["images"])
+        attempt = ray.get(ledger.begin_shard.remote(shard.id))
+        if attempt is None:
+            return
+        if attempt > SHARD_ATTEMPTS:
+            where = shard.payload.get("file", shard.id)
+            raise UserError(
+                f"{where}: reading it has ended its process {SHARD_ATTEMPTS} times, for want of memory perhaps; remove it"
+            )
         wanted = _Wanted(shard, predictions.is_committed if resume else lambda chunk: False)
         for chunk in _from_cache(cache, shard, wanted):
             if ray.get(ledger.begin_reading.remote(chunk.name)) is Reading.STOP:
@@ -54,7 +62,7 @@ def read_chunks(
             ledger.done_reading.remote(chunk.name)
             yield chunk.to_table()
         if wanted.whole:
-            ledger.shard_read.remote()
+            ledger.shard_read.remote(shard.id)
             continue
         for k, numbered in groupby(source.read(shard, wanted), key=lambda pair: pair[0] // CHUNK_IMAGES):
             name = chunk_name(shard, k)
@@ -71,7 +79,7 @@ def read_chunks(
             del decoded  # Ray has its copy, and the memory is free for the next chunk
         if wanted.passed_over:
             ledger.passed_over.remote(len(wanted.passed_over))
-        ledger.shard_read.remote()
+        ledger.shard_read.remote(shard.id)
 
 
 def _from_cache(cache: Cache | None, shard: Shard, wanted: _Wanted) -> Iterator[Chunk]:

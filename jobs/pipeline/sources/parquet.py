@@ -24,6 +24,13 @@ READ_BYTES = 8 * 2**20
 """Bytes a read asks of storage: large enough for a distant store. A page must fit in memory (by pyarrow's writers at most
 1,024 rows), a row group need not."""
 
+MAX_DICTIONARY_BYTES = 16 * 2**20
+"""Of a column's distinct values, each of which may be in every row that is read at once; writers stop at 1 MiB."""
+MAX_BLOWN_UP_BYTES = 256 * 2**20
+"""Of a column in a row group that is mostly made up by its compression."""
+MAX_LABEL_BYTES = 64 * 2**20
+"""Of the labels in a row group, and 1 KiB a row."""
+
 READ_ROWS = 64
 """Rows decoded at a time: about 7 MB of ImageNet."""
 
@@ -100,6 +107,8 @@ class ParquetShards:
         name, size = listed
         file, columns = self._open(name)
         with file, self._errors(name):
+            for group in range(file.num_row_groups):
+                _check_label_size(file, columns, group)
             partition = self._partition(name)
             if columns.label is None and partition is not None:
                 self.space.index(partition)
@@ -128,6 +137,7 @@ class ParquetShards:
         end = row + file.metadata.row_group(group).num_rows
         selection = [columns.leaf] if columns.label is None else [columns.leaf, columns.label]
         try:
+            _check_size(file, columns, group)
             for batch in file.iter_batches(READ_ROWS, [group], selection, use_threads=False):
                 images = batch.column(columns.image)
                 if pa.types.is_struct(images.type):
@@ -136,7 +146,7 @@ class ParquetShards:
                 for image, stored in zip(images, labels, strict=True):
                     yield self._image(f"{prefix}{row}", image, stored, columns)
                     row += 1
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, MemoryError, UserError) as error:
             reason = redacted((str(error).splitlines() or [type(error).__name__])[0])
             for lost in range(row, end):
                 yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {reason}")
@@ -175,3 +185,29 @@ def _groups(file: pq.ParquetFile) -> list[tuple[int, int]]:
     """(rows, bytes) of each row group, by the file's footer."""
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
     return [(group.num_rows, group.total_byte_size) for group in groups]
+
+
+def _check_size(file: pq.ParquetFile, columns: Columns, group: int) -> None:
+    """Raise UserError for a row group that would take far more memory than it holds: by its footer, before anything is read."""
+    _check_label_size(file, columns, group)
+    for column in _of(file, columns.leaf, group):
+        size, stored = column.total_uncompressed_size, max(column.total_compressed_size, 1)
+        if size > MAX_BLOWN_UP_BYTES and size > 100 * stored:
+            raise UserError(f"{stored:,} bytes that claim to be {size:,}")
+        if column.has_dictionary_page:
+            dictionary = min((column.data_page_offset - column.dictionary_page_offset) * size // stored, size)
+            if dictionary > MAX_DICTIONARY_BYTES:
+                raise UserError(f"a dictionary of about {dictionary:,} bytes; write the file without dictionaries")
+
+
+def _check_label_size(file: pq.ParquetFile, columns: Columns, group: int) -> None:
+    rows = file.metadata.row_group(group).num_rows
+    for column in _of(file, columns.label, group) if columns.label else ():
+        if column.total_uncompressed_size > MAX_LABEL_BYTES + 1024 * rows:
+            raise UserError(f"{column.total_uncompressed_size:,} bytes of labels in {rows:,} rows; these are no labels")
+
+
+def _of(file: pq.ParquetFile, path: str, group: int) -> Iterator[pq.ColumnChunkMetaData]:
+    """A column's chunk of a row group."""
+    found = file.metadata.row_group(group)
+    return (found.column(i) for i in range(found.num_columns) if found.column(i).path_in_schema == path)

@@ -1,0 +1,127 @@
+"""Data that claims more than it holds: memory and time follow what a file really has. Each is read in a process with a limit."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import ROOT
+from tests.pipeline.corpus import jpeg
+
+MOST_BYTES = 700 * 2**20
+"""Peak memory of the process that reads; importing Arrow and Pillow takes a third of it."""
+MOST_SECONDS = 60
+
+READ = """
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+from jobs.pipeline.sources import open_source
+from vit_actor.errors import UserError
+found = {"images": 0, "errors": [], "refused": None}
+try:
+    source = open_source(sys.argv[1], checkpoint_classes=[str(i) for i in range(10)], labels=sys.argv[2] or None)
+    if sys.argv[3] == "survey":
+        source.survey()
+    for root in source.roots():
+        for shard in source.shards(root):
+            for _, image in source.read(shard, lambda ordinal: True):
+                found["images"] += 1
+                if image.error and len(found["errors"]) < 3:
+                    found["errors"].append(image.error)
+except UserError as error:
+    found["refused"] = str(error)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # of this program, not of what forked it
+found["peak"] = int(peak.split()[1]) * 1024
+print(json.dumps(found))
+"""
+
+
+def read(data: Path, labels: Path | str = "", *, survey: bool) -> dict:
+    command = [sys.executable, "-c", READ, str(data), str(labels), "survey" if survey else "read"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=MOST_SECONDS)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def one_dictionary_value(path: Path) -> None:
+    value = pa.array([bytes(64 * 2**20)], pa.binary())
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * 512, pa.int32()), value)
+    pq.write_table(pa.table({"image": images}), path, compression="zstd", dictionary_pagesize_limit=2**30, store_schema=False)
+
+
+def one_page(path: Path) -> None:
+    table = pa.table({"image": pa.array([bytes(300 * 2**20), b"x"], pa.binary())})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+
+
+def one_label(path: Path) -> None:
+    table = pa.table({"image": [jpeg(0)], "label": ["x" * (300 * 2**20)]})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+
+
+def sparse_members(path: Path) -> None:
+    with tarfile.open(path, "w") as tar:
+        for i in range(200):
+            info = tarfile.TarInfo(f"one.{i}.jpg")
+            info.size = 10 * 2**20
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "says"),
+    [
+        (one_dictionary_value, "x.parquet", "a dictionary of about"),
+        (one_page, "x.parquet", "that claim to be"),
+        (one_label, "x.parquet", "bytes of labels in 1 rows"),
+    ],
+)
+@pytest.mark.parametrize("survey", [True, False], ids=["survey", "read"])
+def test_parquet_that_claims_much_is_told_by_its_footer(
+    tmp_path: Path, make: Callable[[Path], None], name: str, says: str, survey: bool
+) -> None:
+    make(tmp_path / name)
+    found = read(tmp_path, survey=survey)
+    assert found["peak"] < MOST_BYTES
+    told = [found["refused"]] if found["refused"] else found["errors"]
+    assert says in told[0]
+
+
+def test_many_large_members_of_one_stem_are_not_held_together(tmp_path: Path) -> None:
+    sparse_members(tmp_path / "x.tar")
+    found = read(tmp_path, survey=True)
+    assert found["images"] == 200
+    assert found["peak"] < MOST_BYTES
+
+
+def test_a_labels_file_of_one_line_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "x.jpg").write_bytes(jpeg(0))
+    with (tmp_path / "labels.csv").open("wb") as file:
+        file.truncate(400 * 2**20)
+    found = read(data, tmp_path / "labels.csv", survey=True)
+    assert "longer than" in found["refused"]
+    assert found["peak"] < MOST_BYTES
+
+
+def test_metadata_that_is_nested_without_end_is_no_fault(tmp_path: Path) -> None:
+    table = pa.table({"image": [jpeg(0)], "label": [3]}).replace_schema_metadata({"huggingface": "[" * 200_000})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert read(tmp_path, survey=True) | {"peak": 0} == {"images": 1, "errors": [], "refused": None, "peak": 0}
+
+
+@pytest.mark.parametrize("names", [5, None, {"a": 1}, "abc"])
+def test_class_names_that_are_none_are_not_used(tmp_path: Path, names: object) -> None:
+    about = json.dumps({"info": {"features": {"label": {"names": names}}}})
+    table = pa.table({"image": [jpeg(0)], "label": [3]}).replace_schema_metadata({"huggingface": about})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert read(tmp_path, survey=True)["images"] == 1
