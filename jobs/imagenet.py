@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from jobs.apart import check_apart
@@ -39,6 +39,7 @@ from jobs.session import ray_session
 from jobs.terminal import one_line
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError, ended_while_opening
+from vit_actor.preprocess import Preprocess
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,7 +88,7 @@ def classify_all(
 
     common = {"predictions": Predictions(args.out), "placement": placement, "ledger": ledger}
     cache = open_cache(args, survey, checkpoint, ledger)
-    decoded = read(source, preprocess=checkpoint.preprocess, resume=args.resume, cache=cache, **common)
+    decoded = read(source, preprocess=preprocess_for(args, checkpoint), resume=args.resume, cache=cache, **common)
     device = device_request(args, checkpoint, placement)
     written = classify(decoded, device, identity=manifest.identity, limit_seconds=args.device_limit, **common)
 
@@ -142,6 +143,11 @@ def left_out(survey: Survey) -> str:
     return one_line(f"left out: {', '.join(told)}")
 
 
+def preprocess_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Preprocess:
+    """The checkpoint's preprocessing, with images turned upright first if that was asked for."""
+    return replace(checkpoint.preprocess, upright=args.exif == "upright")
+
+
 def open_cache(args: argparse.Namespace, survey: Survey, checkpoint: Checkpoint, ledger: Any) -> Any:
     """The cache of decoded images that was asked for, or None."""
     if args.cache is None:
@@ -149,7 +155,7 @@ def open_cache(args: argparse.Namespace, survey: Survey, checkpoint: Checkpoint,
     from jobs.pipeline.cache import Cache, stored_bytes
 
     ledger.cache_room.remote(args.cache_limit - stored_bytes(args.cache) if args.cache_limit else math.inf)
-    return Cache.of(args.cache, survey.fingerprint, checkpoint.preprocess)
+    return Cache.of(args.cache, survey.fingerprint, preprocess_for(args, checkpoint))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -186,7 +192,7 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
         "labels": args.labels and shown(args.labels),
         "limit": args.limit,
         "model_digest": checkpoint.digest,
-        "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(checkpoint.preprocess).items()},
+        "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(preprocess_for(args, checkpoint)).items()},
         "device": device,
         "precision": args.precision,
     }

@@ -39,6 +39,7 @@ class Preprocess:
 
     crop_from: resize to this (height, width) instead and cut the given one out of its centre; None where nothing is cut.
     shortest_edge: resize so that the shorter side is this long instead, keeping the proportions, and cut; None for other ways.
+    upright: turn images as their EXIF orientation says, which the checkpoint's processor does not.
     white_background: lay transparent pixels on white, as `do_convert_rgb` asks; without it transparency is dropped.
     """
 
@@ -50,6 +51,7 @@ class Preprocess:
     crop_from: tuple[int, int] | None = None
     white_background: bool = False
     shortest_edge: int | None = None
+    upright: bool = False
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that an image of this size is resized to, before anything is cut off."""

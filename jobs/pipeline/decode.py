@@ -4,7 +4,7 @@ The reference is transformers' ViTImageProcessorPil fed with `PIL.Image.open(...
 the image is not RGB, the image is converted with `convert("RGB")` first, as transformers' pipelines do: greyscale spreads to
 three channels, palettes are looked up, alpha is dropped (or laid on white where the checkpoint asks), CMYK becomes RGB
 without its profile, 16-bit greyscale is clipped at 255, an animation gives its first frame. EXIF orientation and embedded
-profiles are ignored, as the processor ignores them.
+profiles are ignored, as the processor ignores them, unless images are to be upright.
 
 JPEG in grey or colour takes the fast path: a full libjpeg-turbo decode, then PyTorch's antialiased resize of uint8
 (resize.py). Both run on the calling thread alone, so a task needs one core and no setting. Everything else, and every JPEG
@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jobs.pipeline.resize import KERNELS, resize
 from vit_actor.preprocess import Preprocess
@@ -59,6 +61,8 @@ FORMATS = (
 """Formats that are tried, in this order. A TGA has no signature, so that it comes last."""
 
 _JPEG = b"\xff\xd8"
+_EXIF = b"Exif\0\0"
+_ORIENTATION = 0x0112
 _HEADER_BYTES = 64 * 2**10
 _START_OF_SCAN = b"\xff\xda"
 
@@ -82,7 +86,8 @@ def decode(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) ->
     data = memoryview(data).cast("B")  # Arrow's views are of signed bytes, which simplejpeg does not take
     if out.shape != preprocess.shape or out.dtype != np.uint8:
         raise ValueError(f"out must be uint8 {preprocess.shape}, not {out.dtype} {out.shape}")
-    pixels = _libjpeg(data) if preprocess.resample in KERNELS else None
+    turned = preprocess.upright and _is_turned(data)
+    pixels = _libjpeg(data) if preprocess.resample in KERNELS and not turned else None
     if pixels is not None:
         size = _resized(preprocess, *pixels.shape[:2])
         if size == out.shape[:2]:
@@ -91,7 +96,7 @@ def decode(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) ->
         resized = np.empty((*size, 3), np.uint8)
         resize(pixels, preprocess.resample, resized)
     else:
-        image = _pillow(data, preprocess.white_background)
+        image = _pillow(data, preprocess.white_background, upright=preprocess.upright)
         size = _resized(preprocess, image.height, image.width)
         resized = np.asarray(image.resize(size[::-1], Image.Resampling(preprocess.resample)))
     top, left = (size[0] - preprocess.height) // 2, (size[1] - preprocess.width) // 2
@@ -119,8 +124,18 @@ def _libjpeg(data: memoryview) -> np.ndarray | None:
         return None
 
 
-def _pillow(data: memoryview, white_background: bool) -> Image.Image:
-    """The image in mode RGB, as Pillow decodes it."""
+def _is_turned(data: memoryview) -> bool:
+    """Whether a JPEG has an EXIF orientation; of other formats nothing is known before they are decoded."""
+    if data[:2] != _JPEG or _EXIF not in bytes(data[:_HEADER_BYTES]):
+        return False
+    try:
+        return Image.open(io.BytesIO(data), formats=("JPEG",)).getexif().get(_ORIENTATION, 1) != 1
+    except Exception:  # whatever is wrong with it, decoding tells
+        return False
+
+
+def _pillow(data: memoryview, white_background: bool, *, upright: bool) -> Image.Image:
+    """The image in mode RGB, as Pillow decodes it, turned as its EXIF orientation says if it is to be upright."""
     if not data:
         raise DecodeError("empty file")
     try:
@@ -131,6 +146,9 @@ def _pillow(data: memoryview, white_background: bool) -> Image.Image:
         _check_cost(image.height, image.width, data)
         if len(getattr(image, "tile", ())) > MAX_TILES:
             raise DecodeError(f"more than {MAX_TILES:,} strips or tiles")
+        if upright:
+            with suppress(SyntaxError, ValueError, TypeError, KeyError, struct.error):  # a broken EXIF turns nothing
+                image = ImageOps.exif_transpose(image)
         if white_background and ("A" in image.getbands() or image.info.get("transparency") is not None):
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RayCluster, free_port, ray_head
+from jobs.command import JobFailed
+from jobs.report import main as report
+from tests.conftest import ROOT, RayCluster, free_port, ray_head
 from tests.faults.running import LIMIT, Answers, Job, answers, command, committed, kill_one, run, summary
 
 
@@ -51,9 +54,20 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
     assert (again.code, "nothing to do" in again.stdout) == (0, True)
     assert states(tmp_path) == ["running", "finished"]
 
+    next((tmp_path / "predictions").glob("[!.]*.parquet")).unlink()
+    with pytest.raises(JobFailed, match="images have a row; run the job again with --resume"):
+        report(["--out", str(tmp_path)])
+    mended = run(meshes, data, tmp_path, "compute=1ms", "--resume")
+    assert mended.code == 0, mended.output
+    assert "predictions are gone or changed" in mended.stderr
+    assert answers(tmp_path) == undisturbed
 
-def test_a_second_job_on_a_running_output_is_refused_and_sigterm_ends_the_first_resumable(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_second_job_on_a_running_output_is_refused_and_a_signal_ends_the_first_resumable(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, how: signal.Signals, code: int
 ) -> None:
     job = Job.start(meshes, data, tmp_path, "compute=2s")
     job.wait_until((tmp_path / "manifest.json").exists)
@@ -62,9 +76,9 @@ def test_a_second_job_on_a_running_output_is_refused_and_sigterm_ends_the_first_
     assert "another job is writing there now" in second.stderr
 
     job.wait_for_commits(1)
-    stopped = job.end(signal.SIGTERM)
+    stopped = job.end(how)
 
-    assert stopped.code == 143, stopped.output
+    assert stopped.code == code, stopped.output
     assert "--resume" in stopped.stderr
     assert states(tmp_path) == ["stopped"]
     before = committed(tmp_path)
@@ -126,3 +140,29 @@ def test_a_submitted_job_that_is_stopped_is_completed_by_a_resume(data: Path, un
     assert "succeeded" in said
     assert answers(out) == undisturbed
     assert {name: committed(out)[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    "process", ["raylet/raylet", pytest.param("gcs/gcs_server", marks=pytest.mark.slow)], ids=["scheduler", "control service"]
+)
+def test_a_ray_that_dies_under_the_job_is_told_in_a_line_and_what_is_committed_stays(
+    data: Path, undisturbed: Answers, tmp_path: Path, process: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    line = [sys.executable, *command(data, tmp_path, "compute=2s")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    job = Job(subprocess.Popen(line, cwd=ROOT, env=environment, text=True, **pipes), tmp_path)  # type: ignore[call-overload]
+    job.wait_for_commits(1)
+    [pid] = [
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if process.encode() in (entry / "cmdline").read_bytes().split(b"\0")[0]
+        and f"\nPPid:\t{job.process.pid}\n" in (entry / "status").read_text()
+    ]
+    os.kill(pid, signal.SIGKILL)
+    died = job.end()
+    assert died.code == 1, died.output
+    assert "what is committed stays: add --resume to go on" in died.stderr
+    assert died.seconds < LIMIT
+    assert states(tmp_path) == ["failed"]
+    assert committed(tmp_path)

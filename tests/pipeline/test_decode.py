@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import ViTImageProcessorPil
 
 from jobs.pipeline.decode import FORMATS, REFUSED, DecodeError, decode
@@ -305,3 +306,28 @@ def test_every_format_of_pillows_is_read_or_refused_on_purpose() -> None:
 def test_text_that_would_be_read_by_the_character_is_bounded(data: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
         decode(data, PIXELS, np.empty(PIXELS.shape, np.uint8))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_images_are_turned_upright_only_where_that_is_asked_for(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photograph(3, 300, 200), kind, exif=exif)
+    plain = Image.open(io.BytesIO(data)).convert("RGB")
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    for turned, expected in ((False, plain), (True, upright)):
+        out = np.empty(PIXELS.shape, np.uint8)
+        decode(data, replace(PIXELS, upright=turned), out)
+        difference = np.abs(out.astype(int) - np.asarray(expected.resize((32, 32), Image.Resampling.BILINEAR)))
+        assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("harm", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*" + b"\xff" * 60])
+def test_a_broken_exif_turns_nothing(harm: bytes) -> None:
+    data = encoded(photograph(0))
+    broken = data[:2] + b"\xff\xe1" + (len(harm) + 2).to_bytes(2, "big") + harm + data[2:]
+    out, expected = (np.empty(PIXELS.shape, np.uint8) for _ in range(2))
+    decode(broken, replace(PIXELS, upright=True), out)
+    decode(data, PIXELS, expected)
+    assert np.abs(out.astype(int) - expected).max() <= 1
