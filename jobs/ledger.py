@@ -185,7 +185,7 @@ class Ledger:
 
     def cache_room(self, room: float) -> None:
         """There is a cache, which may take so many bytes more."""
-        self._cache_room = room
+        self._cache_room = max(0.0, room)
 
     def cache_takes(self, size: int) -> bool:
         """Whether so many bytes more may be written to the cache; the first time they may not is told."""

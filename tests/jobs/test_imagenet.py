@@ -178,8 +178,8 @@ def test_a_second_run_reads_decoded_images_from_the_cache_and_answers_the_same(r
     ("arguments", "message"),
     [
         (["--data", "{tmp}/none"], "none: no such file or directory"),
-        (["--data", "{tmp}"], "no images"),
-        (["--data", "{sample}", "--model", "{tmp}"], "missing"),
+        (["--data", "{empty}"], "no images"),
+        (["--data", "{sample}", "--model", "{empty}"], "missing"),
         (["--data", "{sample}", "--model", "no/such-model"], "checkpoint no/such-model"),
         (["--data", "{sample}", "--address", "127.0.0.1:1"], "no Ray cluster answers"),
         (["--data", "{sample}", "--device", "t3000"], "Tenstorrent boards"),
@@ -194,5 +194,6 @@ def test_a_second_run_reads_decoded_images_from_the_cache_and_answers_the_same(r
 def test_a_mistake_costs_one_line_and_exit_code_2(
     ray_cluster: RayCluster, tmp_path: Path, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    filled = [argument.format(tmp=tmp_path, sample=SAMPLE) for argument in arguments]
+    (tmp_path / "empty").mkdir()
+    filled = [argument.format(tmp=tmp_path, sample=SAMPLE, empty=tmp_path / "empty") for argument in arguments]
     assert message in mistake(main, ray_cluster, tmp_path / "out", filled, capfd)

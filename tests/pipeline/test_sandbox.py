@@ -36,14 +36,14 @@ def test_alone_in_a_process_a_deadly_and_an_endless_image_are_errors_and_the_oth
 ) -> None:
     monkeypatch.setattr(sandbox, "_decoded", with_holes)
     # The first image in each new process also waits for the import of this module, pytest and all.
-    monkeypatch.setattr(sandbox, "LIMIT_SECONDS", 5.0)
+    monkeypatch.setattr(sandbox, "LIMIT_SECONDS", 12.0)
     sound = encoded(photograph(0, 64, 64))
     images = [EncodedImage(str(n), None, data) for n, data in enumerate([sound, b"deadly", b"endless", b"", sound])]
 
     with Sandbox() as alone:
         chunk = decode_chunk("chunk", images, PREPROCESS, alone.decode)
 
-    killed, endless = "decoding it kills the process", "decoding it takes longer than 5 s"
+    killed, endless = "decoding it kills the process", "decoding it takes longer than 12 s"
     assert chunk.errors == [None, killed, endless, "empty file", None]
     np.testing.assert_array_equal(chunk.pixels, np.stack([decoded(sound, PREPROCESS)] * 2))
 

@@ -158,7 +158,7 @@ SPLITS = {
 def split_of(path: str) -> str | None:
     """The split a file is of, by its name (validation-00000-of-00014.parquet) or a folder's; None without."""
     *folders, name = path.lower().split("/")
-    for part in (re.split(r"[-._]", name)[0], *reversed(folders)):
+    for part in (*re.split(r"[-._]", name), *reversed(folders)):  # validation-00000, or imagenet-1k-validation-00000
         if part in SPLITS:
             return SPLITS[part]
     return None

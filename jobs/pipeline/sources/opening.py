@@ -8,6 +8,7 @@ from dataclasses import replace
 from pyarrow.fs import FileType
 
 from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.sources.arrow_files import ArrowFiles
 from jobs.pipeline.sources.class_folders import ClassFolders, label_level
 from jobs.pipeline.sources.flat_folder import FlatFolder
 from jobs.pipeline.sources.hub import is_hub, locate
@@ -32,7 +33,7 @@ from jobs.pipeline.sources.webdataset import TarShards
 from jobs.pipeline.storage import absolute, shown
 from vit_actor.errors import UserError
 
-KINDS = {"images": IMAGE_EXTENSIONS, "Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS}
+KINDS = {"images": IMAGE_EXTENSIONS, "Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS, "Arrow": (".arrow",)}
 NO_LABELS = "none"
 
 
@@ -71,6 +72,9 @@ def open_source(
     if kind == "Parquet":
         files = _one_split(FileSet(folder, PARQUET_EXTENSIONS, names), split)
         return ParquetShards(files, space, use_labels, labels, limit, images_per_shard)
+    if kind == "Arrow":
+        arrow = _one_split(FileSet(folder, KINDS["Arrow"], names), split)
+        return ArrowFiles(arrow, space, use_labels, labels, limit, images_per_shard)
     if kind == "tar":
         labels, digest = _labels_file(labels)
         return TarShards(_one_split(FileSet(folder, TAR_EXTENSIONS, names), split), space, use_labels, labels, digest, limit)

@@ -1,0 +1,80 @@
+"""Data sets as the datasets library keeps them: the same rows and labels as their Parquet form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+
+from jobs.pipeline.sources import open_source
+from tests.pipeline.corpus import CLASS_NAMES, pictures, read_all
+from vit_actor.errors import UserError
+
+IMAGES = pictures(9)
+
+
+def dataset(count: int = 9, names: list[str] | None = None) -> Dataset:
+    features = Features({"image": Image(decode=False), "label": ClassLabel(names=names or CLASS_NAMES)})
+    rows = {"image": [{"bytes": image.data, "path": None} for image in IMAGES[:count]], "label": [i % 4 for i in range(count)]}
+    return Dataset.from_dict(rows, features=features)
+
+
+def opened(folder: Path | str, **options: object):  # type: ignore[no-untyped-def]
+    return open_source(str(folder), checkpoint_classes=CLASS_NAMES, images_per_shard=4, **options)
+
+
+def test_a_saved_data_set_has_the_images_labels_and_order_of_its_parquet_form(tmp_path: Path) -> None:
+    dataset().save_to_disk(tmp_path / "saved", num_shards=2)
+    (tmp_path / "parquet").mkdir()
+    dataset().to_parquet(tmp_path / "parquet" / "x.parquet")
+    saved, parquet = opened(tmp_path / "saved"), opened(tmp_path / "parquet")
+    one, other = (read_all(source) for source in (saved, parquet))
+    assert [(bytes(image.data), image.label) for image in one] == [(bytes(image.data), image.label) for image in other]
+    assert one[0].image_id == "data-00000-of-00002.arrow#0"
+    assert (saved.survey().images, saved.survey().labelled) == (9, True)
+
+
+def test_of_a_saved_dictionary_validation_is_taken(tmp_path: Path) -> None:
+    DatasetDict({"train": dataset(9), "validation": dataset(5), "test": dataset(2)}).save_to_disk(tmp_path)
+    assert opened(tmp_path).survey().images == 5
+    assert opened(f"{tmp_path}?split=train").survey().images == 9
+    assert {image.image_id.split("/")[0] for image in read_all(opened(tmp_path))} == {"validation"}
+
+
+def test_what_load_dataset_left_in_its_cache_is_read(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    (tmp_path / "data").mkdir()
+    dataset(6).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
+    load_dataset("parquet", data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
+    [file] = (tmp_path / "cache").rglob("*.arrow")
+    images = read_all(opened(file.parent))
+    assert [image.label for image in images] == [i % 4 for i in range(6)]
+
+
+def test_a_limit_and_wanted_ordinals_are_kept(tmp_path: Path) -> None:
+    dataset().save_to_disk(tmp_path, num_shards=2)
+    source = opened(tmp_path, limit=7)
+    assert source.survey().images == 7
+    assert sum(shard.images for root in source.roots() for shard in source.shards(root)) == 7
+    assert len(read_all(source, lambda ordinal: ordinal == 0)) == len(list(source.shards(source.roots()[0])))
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 1000])
+def test_a_file_that_is_damaged_is_named(tmp_path: Path, harm) -> None:  # type: ignore[no-untyped-def]
+    dataset().save_to_disk(tmp_path)
+    [file] = tmp_path.glob("*.arrow")
+    file.write_bytes(harm(file.read_bytes()))
+    with pytest.raises(UserError, match=file.name):
+        read_all(opened(tmp_path))
+
+
+def test_labels_that_do_not_fit_end_before_any_work(tmp_path: Path) -> None:
+    with_value = Dataset.from_dict(
+        {"image": [{"bytes": IMAGES[0].data, "path": None}], "label": [5000]},
+        features=Features({"image": Image(decode=False), "label": Value("int64")}),
+    )
+    with_value.save_to_disk(tmp_path)
+    with pytest.raises(UserError, match=r"label 5000 is outside the classes 0-999"):
+        opened(tmp_path).survey()
