@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"run {manifest.run_id} in {args.out} is finished; nothing to do")
             return 0
         print(
-            f"run {manifest.run_id} in {args.out} was finished, but predictions are gone or others: going on with it",
+            f"run {manifest.run_id} in {args.out} was finished, but predictions are gone or changed: going on with it",
             file=sys.stderr,
         )
     with ray_session(args.address, meanwhile=("pandas", "jobs.report_page.page")):
@@ -165,6 +165,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_out_arguments(parser)
     add("--labels", help="file of labels for a flat folder, or the label column of Parquet shards")
     add("--limit", type=positive, metavar="N", help="only the first N images")
+    add("--exif", choices=("ignore", "upright"), default="ignore", help="turn images as their EXIF says (default: %(default)s)")
     add(
         "--cache",
         metavar="URI",

@@ -128,7 +128,7 @@ def test_more_is_coming_until_all_is_listed_read_and_begun() -> None:
     assert ledger.more_is_coming()
     ledger.begin_reading("x")
     ledger.done_reading("x")
-    ledger.shard_read()
+    ledger.shard_read("shard")
     assert ledger.more_is_coming()  # the other part is not listed yet
     ledger.listed("b", 0)
     assert ledger.more_is_coming()  # a chunk is on its way
@@ -160,3 +160,14 @@ def test_a_mesh_is_down_from_its_loss_until_it_is_back() -> None:
     time.sleep(0.02)
     ledger.arrive("mesh", "node")
     assert 0.02 <= ledger.account()["down_seconds"]["mesh"] < 10
+
+
+def test_a_shard_that_is_opened_again_and_again_is_counted_until_a_chunk_of_it_comes_through() -> None:
+    ledger = Ledger()
+    assert [ledger.begin_shard("a-0") for _ in range(3)] == [1, 2, 3]
+    ledger.begin_reading("a-0.00000")
+    ledger.done_reading("a-0.00000")
+    assert ledger.begin_shard("a-0") == 1
+    assert ledger.account()["retries"] == 2
+    ledger.drain()
+    assert ledger.begin_shard("a-0") is None
