@@ -29,7 +29,9 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
     meanwhile: modules to import while this process would wait for Ray's; none that imports Ray.
     Raises UserError when nothing answers at the address; a dead one would otherwise hold the driver for minutes.
     """
+    said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS")
+    _pass_by_proxies(address)
     # An unreachable usage server or name server must not delay the start.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes. Ray Data renews a live one's
@@ -42,7 +44,7 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
     warnings.filterwarnings("ignore", module=r"ray\.data")
     settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     if address and address != "auto":
-        _check_reachable(address)
+        _check_reachable(address, said)
     import ray  # after the variables above, which it reads, and after every mistake that can be told without it
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -64,12 +66,10 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
                     session.enter_context(local_ray(**settings))
         except ray.exceptions.AuthenticationError:
             fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
-            raise UserError(f"--address {address}: the cluster refuses this token; {fix}") from None
+            raise UserError(f"{said}: the cluster refuses this token; {fix}") from None
         except ConnectionError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"--address {address}: no Ray cluster answers there ({reason}); start one or leave --address out"
-            ) from None
+            raise UserError(f"{said}: no Ray cluster answers there ({reason}); start one, or leave it out") from None
         yield
 
 
@@ -87,13 +87,19 @@ def _without_native_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def _check_reachable(address: str) -> None:
+def _pass_by_proxies(address: str | None) -> None:
+    """Keep an HTTP proxy of the environment out of the way to Ray, whose gRPC would ask it even for this machine's own ports."""
+    hosts = ["127.0.0.1", "localhost", *([address.removeprefix("ray://").rpartition(":")[0]] if address else [])]
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join([*known, *(host for host in hosts if host and host not in known)])
+
+
+def _check_reachable(address: str, said: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        raise UserError(f"--address {address}: expected host:port, such as 10.0.0.1:6379")
+        raise UserError(f"{said}: expected host:port, such as 10.0.0.1:6379")
     try:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except OSError as error:
-        raise UserError(
-            f"--address {address}: no Ray cluster answers there ({error.strerror or error}); start one or leave --address out"
-        ) from None
+        raise UserError(f"{said}: no Ray cluster answers there ({error.strerror or error}); start one, or leave it out") from None

@@ -66,8 +66,8 @@ class DeviceThread:
 
     open_device is called on that thread, so that one thread opens, drives and closes the device.
     limit_seconds: a device that completes no batch for that long while it has some is taken to hang.
-    more_coming: asked on that thread whether another call will come, when images are left that do not fill a batch; they
-        wait for it if so.
+    more_coming: asked on that thread whether another call will come, when the device is idle and images are left that do not
+        fill a batch; they wait for it if so.
     busy_seconds: how long its answers so far kept the device (the sum of BatchResult.seconds).
     Raises whatever opening or compiling raised.
     """
@@ -169,13 +169,15 @@ class DeviceThread:
             wait = False
 
     def _holds(self) -> bool:
-        """Whether to go on without the images that fill no batch. An idle device waits a while here for others to come."""
+        """Whether to go on without the images that fill no batch: while batches are in flight, and while others are coming."""
+        if self._in_flight:
+            return True
         held_until = time.monotonic() + MOST_HELD_SECONDS
-        while time.monotonic() < held_until and self._more_coming():
-            if self._in_flight or not self._calls.empty():
-                return True
+        while self._calls.empty():
+            if time.monotonic() > held_until or not self._more_coming():
+                return not self._calls.empty()
             time.sleep(LOOK_SECONDS)
-        return not self._calls.empty()
+        return True
 
     def _take(self, count: int) -> np.ndarray:
         """The next `count` images, uint8 (count, height, width, 3); copied only where they are of several calls."""

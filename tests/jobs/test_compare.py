@@ -181,7 +181,7 @@ def test_runs_on_a_remote_filesystem_compare_as_local_ones_do(tmp_path: Path) ->
         ("nowhere", "no predictions there"),
         ("strangers", "have no image in common"),
         ("classes", "answer with other classes"),
-        ("damaged", "damaged, or not a file of predictions"),
+        ("damaged", "damaged, or no files of predictions"),
     ],
 )
 def test_what_cannot_be_compared_costs_one_line(

@@ -264,12 +264,14 @@ def test_the_command_prints_the_summary_and_where_the_page_is(tmp_path: Path, ca
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data.replace(b"attempt", b"attermp")]
 )
-def test_a_damaged_file_is_named(tmp_path: Path, damage) -> None:
+def test_all_damaged_files_are_named_at_once(tmp_path: Path, damage) -> None:
     a_run(tmp_path, files=3)
-    bad = sorted((tmp_path / "predictions").rglob("*.parquet"))[1]
-    bad.write_bytes(damage(bad.read_bytes()))
-    with pytest.raises(UserError, match=re.escape(str(bad))):
+    bad = sorted((tmp_path / "predictions").rglob("*.parquet"))[1:]
+    for file in bad:
+        file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))) as refused:
         write_reports(str(tmp_path))
+    assert all(str(file.relative_to(tmp_path)) in str(refused.value) for file in bad)
 
 
 def test_predictions_of_two_runs_are_refused(tmp_path: Path) -> None:
