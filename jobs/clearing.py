@@ -19,6 +19,8 @@ PARTS = ("predictions", "report", "compared", "runs")
 """Folders of an output that a run writes to."""
 
 READERS = 16
+_CHUNK = re.compile(r".*-[0-9]{6}-[0-9a-f]{16}\.[0-9]{5}\.parquet")
+"""A file of predictions, by its name alone: it may be damaged."""
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}\.part")
 
 
@@ -54,8 +56,8 @@ def refuse_foreign_page(out: str) -> None:
 
 
 def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
-    """By what the file itself says: the footer of Parquet, the head of a page or a drawing, or the name of a broken-off write."""
-    if _UNFINISHED.fullmatch(file.base_name):
+    """By the footer of Parquet, the head of a page or a drawing, or the name of a chunk or of a broken-off write."""
+    if _UNFINISHED.fullmatch(file.base_name) or _CHUNK.fullmatch(file.base_name):
         return True
     with filesystem.open_input_file(file.path) as stream:
         if file.extension == "parquet":

@@ -155,7 +155,7 @@ def open_cache(args: argparse.Namespace, survey: Survey, checkpoint: Checkpoint,
     from jobs.pipeline.cache import Cache, stored_bytes
 
     ledger.cache_room.remote(args.cache_limit - stored_bytes(args.cache) if args.cache_limit else math.inf)
-    return Cache.of(args.cache, survey.fingerprint, preprocess_for(args, checkpoint))
+    return Cache.of(args.cache, survey.fingerprint, preprocess_for(args, checkpoint), checkpoint.class_names)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -162,7 +162,8 @@ class Ledger:
         if self._draining:
             return None
         attempts = self._shards[shard] = self._shards.get(shard, 0) + 1
-        if attempts > 1:
+        # Where a chunk of it was begun, that one is counted as tried again.
+        if attempts > 1 and not any(chunk.rpartition(".")[0] == shard for chunk in self._reading):
             self._counts["retries"] += 1
             self.note("retry", "decode", f"attempt {attempts} at reading shard {shard}")
         return attempts
@@ -265,8 +266,8 @@ class Ledger:
             "committed_before": self._committed_before,
             "cached": self._cached,
             "meshes": sorted(self._meshes),
+            "down_seconds": dict(self._down),
         }
-        found |= {"meshes": sorted(self._meshes), "down_seconds": dict(self._down)}
         found |= {"opened_at": self._opened_at, "not_open": sorted(self._opening)}
         return {**self._counts, "lost_hosts": lost, **found, "events": self._events}
 

@@ -14,8 +14,8 @@ from ray._private import worker
 from jobs.command import FAILED
 
 LOOK_SECONDS = 2.0
-FAILURES = 3
-"""Looks in a row at which nothing answers, so that a full queue is not taken for an end."""
+FAILURES = {"scheduler (raylet)": 3, "control service (GCS)": 8}
+"""Looks in a row at which one does not answer. A head may be behind a network that fails for some seconds."""
 
 
 @contextmanager
@@ -35,26 +35,27 @@ def watch_ray(lost: Callable[[str], None]) -> Iterator[None]:
 def _watch(ended: threading.Event, lost: Callable[[str], None]) -> None:
     node = worker._global_node
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    looks: dict[str, Callable[[], bool]] = {
-        "scheduler (raylet)": lambda: _answers(socket.AF_UNIX, node.raylet_socket_name),
-        "control service (GCS)": lambda: _answers(socket.AF_INET, (host, int(port))),
+    looks: dict[str, Callable[[], None]] = {
+        "scheduler (raylet)": lambda: _connect_locally(node.raylet_socket_name),
+        "control service (GCS)": lambda: socket.create_connection((host.strip("[]"), int(port)), LOOK_SECONDS).close(),
     }
     failures = dict.fromkeys(looks, 0)
     while not ended.wait(LOOK_SECONDS):
-        for name, answers in looks.items():
-            failures[name] = 0 if answers() else failures[name] + 1
-            if failures[name] == FAILURES and not ended.is_set():
+        for name, look in looks.items():
+            try:
+                look()
+                failures[name] = 0
+            except OSError:
+                failures[name] += 1
+            if failures[name] == FAILURES[name] and not ended.is_set():
                 lost(name)
                 with suppress(Exception):
                     node.kill_all_processes(check_alive=False, allow_graceful=False)
                 os._exit(FAILED)
 
 
-def _answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
-    with socket.socket(family) as connection:
+def _connect_locally(path: str) -> None:
+    """Raises OSError where nothing listens."""
+    with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(LOOK_SECONDS)
-        try:
-            connection.connect(address)
-        except OSError:
-            return False
-    return True
+        connection.connect(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
@@ -41,10 +42,13 @@ class Cache:
     key: str
 
     @classmethod
-    def of(cls, uri: str, data_fingerprint: str, preprocess: Preprocess) -> Cache:
-        """data_fingerprint: Survey.fingerprint, so that other names, sizes or labels are another data set."""
+    def of(cls, uri: str, data_fingerprint: str, preprocess: Preprocess, class_names: Sequence[str]) -> Cache:
+        """data_fingerprint: Survey.fingerprint, so that other names, sizes or labels are another data set.
+
+        class_names: the checkpoint's, since the labels that are kept are indices of them.
+        """
         versions = {package: version(package) for package in DECODERS}
-        text = json.dumps([FORMAT, data_fingerprint, asdict(preprocess), versions], sort_keys=True)
+        text = json.dumps([FORMAT, data_fingerprint, asdict(preprocess), list(class_names), versions], sort_keys=True)
         return cls(uri, hashlib.sha256(text.encode()).hexdigest()[:32])
 
     def load(self, chunk: str, *, check: bool = True) -> Chunk | None:

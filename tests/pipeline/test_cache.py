@@ -32,7 +32,7 @@ def same(one: Chunk, other: Chunk) -> bool:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    return Cache.of(str(tmp_path / "cache"), "fingerprint", PIXELS)
+    return Cache.of(str(tmp_path / "cache"), "fingerprint", PIXELS, ("a", "b"))
 
 
 @pytest.mark.parametrize("chunk", [decoded(), decode_chunk("none decoded", [EncodedImage("x", None, b"")], PIXELS)])
@@ -77,13 +77,14 @@ def test_a_file_of_another_chunk_under_this_name_is_not_used(cache: Cache) -> No
 @pytest.mark.parametrize(
     "other",
     [
-        lambda uri: Cache.of(uri, "another fingerprint", PIXELS),
-        lambda uri: Cache.of(uri, "fingerprint", replace(PIXELS, resample=3)),
-        lambda uri: Cache.of(uri, "fingerprint", replace(PIXELS, height=48)),
+        lambda uri: Cache.of(uri, "another fingerprint", PIXELS, ("a", "b")),
+        lambda uri: Cache.of(uri, "fingerprint", replace(PIXELS, resample=3), ("a", "b")),
+        lambda uri: Cache.of(uri, "fingerprint", replace(PIXELS, height=48), ("a", "b")),
+        lambda uri: Cache.of(uri, "fingerprint", PIXELS, ("b", "a")),
     ],
-    ids=["data", "resampling", "size"],
+    ids=["data", "resampling", "size", "classes"],
 )
-def test_other_data_or_preprocessing_finds_nothing(cache: Cache, other: Callable[[str], Cache]) -> None:
+def test_other_data_preprocessing_or_classes_find_nothing(cache: Cache, other: Callable[[str], Cache]) -> None:
     cache.keep(decoded())
     assert other(cache.uri).load("shard.00000") is None
 
@@ -91,7 +92,7 @@ def test_other_data_or_preprocessing_finds_nothing(cache: Cache, other: Callable
 def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UserError, match="cache"):
-        Cache.of(str(tmp_path / "cache"), "fingerprint", PIXELS).keep(decoded())
+        Cache.of(str(tmp_path / "cache"), "fingerprint", PIXELS, ("a", "b")).keep(decoded())
 
 
 def test_what_storage_failed_to_give_is_not_lasting() -> None:

@@ -15,9 +15,9 @@ from pyarrow.fs import LocalFileSystem
 from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
-from jobs.pipeline.sources.parquet_columns import LABEL_NAMES, UNKNOWN, Columns
+from jobs.pipeline.sources.parquet_columns import Columns
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
-from jobs.pipeline.storage import redacted, shown
+from jobs.pipeline.storage import shown
 from vit_actor.errors import UserError
 
 READ_ROWS = 64
@@ -46,7 +46,7 @@ class ArrowFiles:
             table, columns = self._open(name)
             contents.add(name, size, table.num_rows)
             labelled = self._check_labels(name, table, columns) or labelled
-            told = f"column {columns.label!r}" if columns.label else f"none found (looked for columns {', '.join(LABEL_NAMES)})"
+            told = columns.labels_from
             images += table.num_rows
             if self.limit is not None and images >= self.limit:
                 images = self.limit
@@ -107,7 +107,7 @@ class ArrowFiles:
             found = [columns.index(value, self.space) for value in pc.unique(table.column(columns.label)).to_pylist()]
         except UserError as error:
             raise UserError(f"{shown(join(self.files.folder, name))}: {error}; or pass --labels none to predict only") from None
-        return any(index is not None and index != UNKNOWN for index in found)
+        return any(index is not None for index in found)
 
     def _open(self, name: str) -> tuple[pa.Table, Columns]:
         """A mapped file and its columns. Raises UserError naming it where it cannot be read."""
@@ -122,7 +122,7 @@ class ArrowFiles:
         try:
             return table, Columns.of(table.schema, self.space, self.use_labels, self.label_column)
         except UserError as error:
-            raise UserError(f"{where}: {redacted(str(error))}; or pass --labels none to predict only") from None
+            raise UserError(f"{where}: {error}; or pass --labels none to predict only") from None
 
 
 @lru_cache(maxsize=64)

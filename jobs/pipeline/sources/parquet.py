@@ -15,7 +15,7 @@ from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
-from jobs.pipeline.sources.parquet_columns import LABEL_NAMES, Columns, partition_label
+from jobs.pipeline.sources.parquet_columns import Columns, partition_label
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.pipeline.storage import redacted, shown
 from vit_actor.errors import UserError
@@ -101,7 +101,7 @@ class ParquetShards:
         with file:
             if columns.label is None and self._partition(name) is not None:
                 return "the folders' names"
-            return f"column {columns.label!r}" if columns.label else f"none found (looked for columns {', '.join(LABEL_NAMES)})"
+            return columns.labels_from
 
     def _survey_file(self, listed: tuple[str, int]) -> tuple[str, int, int, bool]:
         name, size = listed

@@ -66,6 +66,11 @@ class Columns:
         names = _class_names(schema, label) if label_column is None and pa.types.is_integer(kind) else None
         return cls(image, leaf, label, space.translate(names) if names else None)
 
+    @property
+    def labels_from(self) -> str:
+        """Where labels come from, for people."""
+        return f"column {self.label!r}" if self.label else f"none found (looked for columns {', '.join(LABEL_NAMES)})"
+
     def labelled(self, file: pq.ParquetFile, space: LabelSpace) -> bool:
         """Whether any row has a label; reads only statistics where they suffice, else only the label column.
 
