@@ -126,13 +126,13 @@ def storage_errors(uri: str) -> Iterator[None]:
     except PermissionError:
         raise UserError(f"{shown(uri)}: permission denied; check who may access it, or the store's credentials") from None
     except ImportError as error:
-        raise UserError(f"{shown(uri)}: no driver for it is installed ({_first_line(error)})") from None
+        raise UserError(f"{shown(uri)}: no driver for it is installed ({first_line(error)})") from None
     except pa.ArrowInvalid:  # its message repeats the whole URI, credentials and all
         raise UserError(f"{shown(uri)}: not a valid URI; check it, and write spaces as %20") from None
     except OSError as error:
         if error.errno in _FULL_OR_READ_ONLY:
-            raise UserError(f"{shown(uri)}: {_first_line(error)}; {_FULL_OR_READ_ONLY[error.errno]}") from None
-        raise UserError(f"{shown(uri)}: storage failed ({_first_line(error)}); check the address and credentials") from None
+            raise UserError(f"{shown(uri)}: {first_line(error)}; {_FULL_OR_READ_ONLY[error.errno]}") from None
+        raise UserError(f"{shown(uri)}: storage failed ({first_line(error)}); check the address and credentials") from None
 
 
 def shown(uri: str) -> str:
@@ -169,6 +169,7 @@ def _without_credentials(uri: str) -> str:
     return f"{scheme}://{host}{slash}{path}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what somebody else's error says, as it may be printed; its kind where it says nothing."""
     text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
     return redacted(text.strip().splitlines()[0]) if text.strip() else type(error).__name__

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jobs.pipeline.storage import redacted, shown
+from jobs.pipeline.storage import first_line, shown
 from vit_actor.errors import UserError
 
 TOKENS = "https://huggingface.co/settings/tokens"
@@ -99,7 +99,7 @@ def _explain(error: Exception, uri: str) -> str:
         return f"no such file or folder; see {page}"
     if isinstance(cause, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set; unset it, or give a local copy of the data set"
-    reason = redacted((str(cause).strip().splitlines() or [""])[0]) or type(cause).__name__
+    reason = first_line(cause)
     return (
         f"huggingface.co cannot be reached or did not answer ({reason}); check the network, or give a local copy of the data set"
     )

@@ -8,7 +8,7 @@ from itertools import batched
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import join, open_place
 from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id, view
-from jobs.pipeline.storage import redacted
+from jobs.pipeline.storage import first_line
 
 MAX_FILE_BYTES = 256 * 2**20
 """A larger file is no photograph, and one is enough to fill a worker's memory."""
@@ -42,11 +42,7 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
         except UnicodeEncodeError:
             return EncodedImage(image_id, label, b"", "cannot be read: its name is not valid UTF-8")
         except OSError as error:
-            reason = (
-                "the file is gone"
-                if isinstance(error, FileNotFoundError)
-                else redacted((str(error).splitlines() or [type(error).__name__])[0])
-            )
+            reason = "the file is gone" if isinstance(error, FileNotFoundError) else first_line(error)
             return EncodedImage(image_id, label, b"", f"cannot be read: {reason}")
 
     for part in in_order(read, batched((i for i in range(len(paths)) if wanted(i)), READ_AHEAD)):

@@ -17,7 +17,7 @@ from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns, partition_label
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
-from jobs.pipeline.storage import redacted, shown
+from jobs.pipeline.storage import first_line, shown
 from vit_actor.errors import UserError
 
 READ_BYTES = 8 * 2**20
@@ -147,7 +147,7 @@ class ParquetShards:
                     yield self._image(f"{prefix}{row}", image, stored, columns)
                     row += 1
         except (pa.ArrowException, OSError, MemoryError, UserError) as error:
-            reason = redacted((str(error).splitlines() or [type(error).__name__])[0])
+            reason = first_line(error)
             for lost in range(row, end):
                 yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {reason}")
 
