@@ -9,6 +9,7 @@ from typing import Literal
 
 from cluster.hardware import Hardware, Snapshot
 from jobs.placement import DECODE_SECONDS
+from vit_actor.device_time import N300_CHIP_IMAGES_PER_SECOND
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -28,9 +29,6 @@ OLD_FIRMWARE = 80
 
 HUGE_PAGES_PER_BOARD = 4
 """What Tenstorrent's hugepages-setup reserves for a Wormhole board, 1 GiB each; one is the least."""
-
-CHIP_IMAGES_PER_SECOND = 1370
-"""ViT-Base on one Wormhole chip, as published."""
 
 CHUNK_BYTES = 512 * 224 * 224 * 3
 """Decoded images travel in chunks of 512."""
@@ -247,7 +245,7 @@ def decoding(hosts: Sequence[Host], boards_per_mesh: int) -> Check:
     cores, count = sum(host.cores for host in hosts), _meshes(hosts, boards_per_mesh)
     if not count:
         return Check("decoding", "pass", f"{cores} cores, no mesh to feed")
-    rate = CHIP_IMAGES_PER_SECOND * CHIPS_PER_BOARD["n300"] * boards_per_mesh * count
+    rate = N300_CHIP_IMAGES_PER_SECOND * CHIPS_PER_BOARD["n300"] * boards_per_mesh * count
     wanted = math.ceil(rate * DECODE_SECONDS) + count
     found = f"{cores} cores of {wanted} for {rate:,} images/s"
     if cores >= wanted:

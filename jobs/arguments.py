@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs.pipeline.storage import absolute, is_submitted
 from jobs.placement import Placement, place
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
-from vit_actor.opening import DeviceRequest
+from vit_actor.opening import DeviceRequest, check_precision
 from vit_actor.simulated import SimulatedTiming
 
 
@@ -24,7 +24,12 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint directory or hub id (default: %(default)s)")
     add("--device", choices=("auto", "t3000", "cpu", "simulated"), default="auto", help="default: t3000 if present, else cpu")
-    add("--precision", choices=("auto", "fp32"), default="auto", help="on CPU: the fastest sound path, or the fp32 reference")
+    add(
+        "--precision",
+        choices=("auto", "fp32", "fast", "accurate"),
+        default="auto",
+        help="on boards fast or accurate, on CPU auto or fp32 (default: %(default)s, the best that costs no accuracy)",
+    )
     add("--batch-size", type=positive, default=64, metavar="N", help="images per batch on CPU (a T3000 takes 8 per chip)")
     add("--simulate", default="", metavar="SPEC", help="timing of --device simulated, such as compute=10ms,upload=5ms")
     add("--address", help="Ray cluster, host:port (default: RAY_ADDRESS, else Ray on this machine)")
@@ -45,6 +50,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if args.simulate and args.device != "simulated":
         parser.error(f"--simulate goes with --device simulated, not {args.device}")
     SimulatedTiming.from_spec(args.simulate)
+    if args.device != "auto":
+        check_precision(args.device, args.precision)  # before Ray, which takes seconds to start
     if is_submitted() and "://" not in args.out and not Path(args.out).expanduser().is_absolute():
         parser.error(f"--out {args.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI")
     for name in ("out", "data", "model", "cache"):
@@ -59,8 +66,8 @@ def model_directory(args: argparse.Namespace) -> str | None:
 
 
 def placement_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement:
-    """Where the job runs in the cluster that is connected; raises UserError as `place` does."""
-    return place(
+    """Where the job runs in the cluster that is connected; raises UserError as `place` and `check_precision` do."""
+    placement = place(
         args.device,
         boards=args.boards_per_mesh,
         meshes=args.meshes,
@@ -68,6 +75,8 @@ def placement_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement
         cpus_per_actor=args.cpus_per_actor,
         wait_seconds=args.wait,
     )
+    check_precision(placement.device, args.precision)
+    return placement
 
 
 def device_request(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> DeviceRequest:

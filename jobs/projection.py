@@ -16,6 +16,7 @@ from typing import Annotated, get_args, get_type_hints
 from jobs.command import run
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.placement import MESH_CALLS, decode_tasks
+from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.errors import UserError
 
 TABLE = (1, 4, 16, 64, 1000)
@@ -38,7 +39,7 @@ class System:
     cores: Annotated[int, "cores of a LoudBox"] = 32
     actor_cores: Annotated[float, "cores of a LoudBox that its mesh's actor reserves"] = 1.0
     network: Annotated[float, "Gbit/s of a LoudBox's link, each way"] = 25.0
-    mesh_fps: Annotated[float, "images/s of a mesh: published, 8 chips at 1,370"] = 10_960.0
+    mesh_fps: Annotated[float, "images/s of a mesh: eight times an n300 chip's published 1,323"] = float(T3000_IMAGES_PER_SECOND)
     batch_images: Annotated[int, "images a batch"] = 64
     decode_fps: Annotated[float, "images/s a core reads and decodes: measured on 500x375 JPEGs, one core"] = 900.0
     encoded_bytes: Annotated[float, "bytes of an encoded image: ImageNet-1k's average"] = 110_000.0
@@ -46,7 +47,7 @@ class System:
     local: Annotated[float, "share of what a LoudBox decodes that its own mesh classifies: 0 is the worst case"] = 0.0
     driver_seconds: Annotated[float, "CPU time a chunk costs the job's own process: measured, two busy cores"] = 0.01
     commit_seconds: Annotated[float, "writing a chunk's predictions: a round trip to an object store, assumed"] = 0.05
-    report_seconds: Annotated[float, "reading a predictions file for the reports: measured, one core, local disk"] = 0.01
+    report_seconds: Annotated[float, "reading a predictions file for the reports: measured, one core, local disk"] = 0.0016
     images: Annotated[int, "images to classify"] = 10**9
     shard_images: Annotated[int, "images of a shard: one task reads it from end to end"] = 10_000
 

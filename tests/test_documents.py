@@ -27,7 +27,7 @@ DOCUMENTS = {
 }
 README, MANUAL = DOCUMENTS["README.md"], DOCUMENTS["cluster/README.md"]
 
-TAKES = {"silicon", "cluster", "network", "minutes", "root"}
+TAKES = {"silicon", "simulator", "cluster", "network", "minutes", "root"}
 """What a block of commands may take that a test does not have; said after its language."""
 
 PARSERS = {
@@ -37,7 +37,15 @@ PARSERS = {
     "jobs.report": report.parse,
     "cluster.preflight": preflight.parse,
 }
-COMMANDS_WITH_OPTIONS = [*PARSERS, "jobs.projection", "cluster.submit", "jobs.sample.train", "tests.rig.__main__", "tests.soak"]
+COMMANDS_WITH_OPTIONS = [
+    *PARSERS,
+    "jobs.projection",
+    "cluster.submit",
+    "jobs.sample.train",
+    "tests.rig.__main__",
+    "tests.silicon.tune",
+    "tests.soak",
+]
 
 OF_OTHER_PROGRAMS = {"--shm-size", "--now", "--web.listen-address", "--config.file"}
 

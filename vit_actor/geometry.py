@@ -12,6 +12,9 @@ TILE = 32
 GRID = 8
 """Rows and columns of cores that every Wormhole board has free for compute, n150 and n300 alike."""
 
+MOST_SCORE_TILES = 256
+"""Tiles of attention scores that a core holds beside the rest, 1,088 bytes each. ViT-Base at 224 has 98, at 384 722."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -67,6 +70,11 @@ class Geometry:
     @property
     def heads_per_column(self) -> int:
         return self.heads // self.attention_columns
+
+    @property
+    def fused_attention(self) -> bool:
+        """Whether attention is one op that never holds all scores, because a core's memory does not."""
+        return self.heads_per_column * self.tokens_t**2 > MOST_SCORE_TILES
 
     @property
     def padded_classes(self) -> int:

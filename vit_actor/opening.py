@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from vit_actor.device import Device
-from vit_actor.errors import DeviceError
+from vit_actor.errors import DeviceError, UserError
+
+PRECISIONS = {"t3000": ("auto", "fast", "accurate"), "cpu": ("auto", "fp32"), "simulated": ("auto",)}
+"""What `--precision` may be, by device."""
+
+
+def check_precision(device: str, precision: str) -> None:
+    """Raises UserError when the device does not compute at that precision."""
+    if precision not in PRECISIONS[device]:
+        raise UserError(f"--precision {precision}: device {device} takes {' or '.join(PRECISIONS[device])}")
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,7 @@ class DeviceRequest:
 
     name, path, digest, classes: of the checkpoint, as the driver saw it; path is tried first, then name.
     batch_size: images per batch on CPU and simulation; a T3000 takes 8 per chip. threads: CPU threads to compute with.
+    precision: auto and fp32 on CPU, auto, fast and accurate on boards (`check_precision`).
     simulate: the timing of a simulated device (SimulatedTiming.from_spec).
     """
 
@@ -26,7 +36,7 @@ class DeviceRequest:
     classes: int
     batch_size: int
     threads: int
-    precision: Literal["auto", "fp32"]
+    precision: Literal["auto", "fp32", "fast", "accurate"]
     simulate: str
 
     def __call__(self) -> Device:
@@ -43,9 +53,11 @@ class DeviceRequest:
         if checkpoint.digest != self.digest:
             raise DeviceError(f"checkpoint {self.name} differs between this host and the driver's; copy the same files to both")
         if self.device == "t3000":
-            from vit_actor.t3000 import T3000Vit
+            from vit_actor.t3000 import AUTO, T3000Vit
 
-            return T3000Vit(checkpoint)
+            return T3000Vit(checkpoint, precision=self.precision if self.precision in ("fast", "accurate") else AUTO)
         from vit_actor.cpu_vit import CpuVit
 
-        return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=self.precision)
+        return CpuVit(
+            checkpoint, batch_size=self.batch_size, threads=self.threads, precision="fp32" if self.precision == "fp32" else "auto"
+        )

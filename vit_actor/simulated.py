@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from vit_actor.device import TOP_K, BatchResult
+from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.errors import DeviceError, UserError
 
 IN_FLIGHT = 3
@@ -27,7 +28,7 @@ _COUNTS = ("seed", "fail_after", "hang_after")
 class SimulatedTiming:
     """What a simulated T3000 takes per batch, in seconds, and when it breaks.
 
-    compute: 64 images at eight chips' published 1,370 images/s each.
+    compute: 64 images at eight times the published rate of an n300's chip (device_time.py).
     upload: 11.0 MB, 64 images of 224 tokens (196 patches and padding) of 768 uint8, at an assumed 10 GB/s over the four
         boards' PCIe links together: 1.1 ms.
     readback: assumed; the answers, 64 x 1024 bfloat16, are 131 KB, so latency rather than PCIe bandwidth decides.
@@ -37,7 +38,7 @@ class SimulatedTiming:
     Raises UserError for a value that makes no sense.
     """
 
-    compute: float = 64 / (8 * 1370)
+    compute: float = 64 / T3000_IMAGES_PER_SECOND
     upload: float = 64 * 224 * 768 / 10e9
     readback: float = 0.1e-3
     compile: float = 0.1

@@ -19,7 +19,7 @@ from vit_actor.device import BatchResult, top_k
 from vit_actor.errors import NOT_UP, DeviceError, UserError
 from vit_actor.geometry import geometry
 from vit_actor.watchdog import killed_after
-from vit_actor.weights import arrange
+from vit_actor.weights import arrange, steep
 
 # Read by ttnn when it is imported: no log of what it raises too, and an error instead of a wait without end when a chip hangs.
 os.environ.setdefault("LOGURU_LEVEL", "WARNING")
@@ -33,10 +33,13 @@ IMPORT_SECONDS = time.monotonic() - _began
 
 from vit_actor.staging import Staging  # noqa: E402
 from vit_actor.traced import Answer, TracedForward  # noqa: E402
-from vit_actor.ttnn_vit import place, plan, vit  # noqa: E402
+from vit_actor.ttnn_vit import Precision, place, plan, vit  # noqa: E402
 
 TTNN = "0.81"
 """The release line that the graph was validated with; ops change their demands between releases."""
+AUTO: Precision = "accurate"
+"""What `--precision auto` is on boards; vit_actor/README.md says why."""
+MATHS: dict[Precision, str] = {"fast": "LoFi", "accurate": "HiFi2"}
 IN_FLIGHT = 2
 """Batches on the device while the host waits for the next one: one is computed, one is uploaded."""
 TRACE_REGION = 32 << 20
@@ -68,10 +71,10 @@ class T3000Vit:
     Boards are chosen by TT_VISIBLE_DEVICES, which Ray sets for an actor that asked for TTNPU.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, images_per_chip: int = 8) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, precision: Precision = AUTO, images_per_chip: int = 8) -> None:
         """Check the checkpoint, then open the mesh.
 
-        images_per_chip: 1 to 8; fewer lower the latency and the throughput.
+        precision: of the encoder's linear layers. images_per_chip: 1 to 8; fewer lower the latency and the throughput.
         Raises UserError when the model does not fit the chips' grid or its tensors do not fit its configuration;
         DeviceError when the chips are absent, held by another process, or do not come up.
         """
@@ -83,19 +86,19 @@ class T3000Vit:
                 f"but the model takes {self._size.image_size}x{self._size.image_size}"
             )
         self._weights = arrange(checkpoint.tensors(), checkpoint.config, preprocess, self._size)
+        self._precision = precision
         self._compile_seconds: float | None = None
         self._forward: TracedForward | None = None
         self._staging: list[Staging] = []
-        self._batches = 0  # started so far; decides the slot
+        self._batches = 0  # started so far; decides the staging buffer
         self._completed = 0.0  # when the latest batch did, on the monotonic clock
-        self._fastest = 0.0  # shortest time between two completions of a busy device, seconds
         self.start: dict[str, float] = {"import": IMPORT_SECONDS}
         self._kernels = cached_kernels()
         with _timed(self.start, "open"):
             self._mesh: ttnn.MeshDevice | None = open_mesh()
         chips = self._mesh.get_num_devices()
         self.batch_size = chips * images_per_chip
-        self.description = _describe(chips)
+        self.description = _describe(chips, precision)
 
     def compile(self) -> float:
         """Copy the weights, compile every program, capture the trace; seconds. Later calls return the same number."""
@@ -103,12 +106,12 @@ class T3000Vit:
             start = time.monotonic()
             mesh = self._open_mesh()
             try:
-                program, slots = plan(self._size), IN_FLIGHT + 1
+                program = plan(self._size, self._precision, stable_softmax=steep(self._weights, self._size))
                 with _timed(self.start, "weights"):
-                    forward = partial(vit, weights=place(self._weights, mesh), plan=program)
-                    self._staging = [Staging(self._size, mesh) for _ in range(slots)]
+                    forward = partial(vit, weights=place(self._weights, mesh, program), plan=program)
+                    self._staging = [Staging(self._size, mesh) for _ in range(IN_FLIGHT + 1)]
                 with _timed(self.start, "programs"):
-                    self._forward = TracedForward(mesh, forward, self._staging[0].host, program.pixels_memory, slots)
+                    self._forward = TracedForward(mesh, forward, self._staging[0].host)
                 self.start["kernels_built"] = cached_kernels() - self._kernels
                 with _timed(self.start, "trace"):
                     self._forward.capture()
@@ -161,20 +164,16 @@ class T3000Vit:
         if not 1 <= len(images) <= self.batch_size or images.dtype != np.uint8:
             raise ValueError(f"a batch is uint8 (1 to {self.batch_size}, ...), not {images.dtype} {images.shape}")
         started_at, started = time.time(), time.monotonic()
-        slot = self._batches % len(self._staging)
+        staging = self._staging[self._batches % len(self._staging)]
         self._batches += 1
-        self._staging[slot].put(images)
-        return _Flight(len(images), started_at, started, self._forward.start(self._staging[slot].host, slot))
+        staging.put(images)
+        return _Flight(len(images), started_at, started, self._forward.start(staging.host))
 
     def _finish(self, flight: _Flight) -> BatchResult:
         began = max(flight.started, self._completed)
-        # ttnn waits with Python's lock held. Sleep first, through most of what the fastest batch took, so that
-        # other threads can fetch the next images and hand out answers.
-        time.sleep(max(0.0, began + 0.8 * self._fastest - time.monotonic()))
-        rows = flight.answer.wait()
+        rows = flight.answer.wait()  # without Python's lock: other threads fetch the next images meanwhile
         self._completed = time.monotonic()
         seconds = self._completed - began
-        self._fastest = min(self._fastest or seconds, seconds)
         logits = ttnn.to_torch(rows, mesh_composer=ttnn.ConcatMeshToTensor(self._open_mesh(), dim=0))
         classes, probabilities = top_k(logits[: flight.images, 0, : self._size.classes].float().numpy())
         return BatchResult(classes, probabilities, flight.started_at, seconds)
@@ -254,17 +253,23 @@ def _device_error(error: RuntimeError) -> DeviceError:
     for sign, meaning in _EXPLANATIONS:
         if sign.lower() in text.lower():
             return DeviceError(meaning)
-    lines = [line.strip() for line in text.split("backtrace:")[0].splitlines() if line.strip()]
+    message = text.split("backtrace:")[0].split("Location:")[0]  # then ttnn's stack follows, or the driver's
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     details = [line for line in lines if not line.startswith(("TT_FATAL @", "TT_THROW @", "info:", "Traceback", "File "))]
     return DeviceError(f"ttnn failed: {(details or lines or ['no reason given'])[-1]}")
 
 
-def _describe(chips: int) -> str:
+def _describe(chips: int, precision: Precision) -> str:
     name = {1: "n150", 2: "n300", 8: "T3000"}.get(chips, "Wormhole")
     boards = ",".join(_visible_boards()) or "all"
     firmware = ", ".join(sorted(set(firmware_versions().values()))) or "unknown"
-    mock = "simulated by ttnn's mock, answers are noise: " if "TT_METAL_MOCK_CLUSTER_DESC_PATH" in os.environ else ""
+    stand_ins = {
+        "TT_METAL_MOCK_CLUSTER_DESC_PATH": "simulated by ttnn's mock, answers are noise: ",
+        "TT_METAL_SIMULATOR": "simulated by ttsim, answers are real and times are not: ",
+    }
+    banner = next((text for variable, text in stand_ins.items() if variable in os.environ), "")
     return (
-        f"{mock}{name}, mesh 1x{chips} of Wormhole chips (boards {boards}, firmware {firmware}): "
-        f"ttnn {version('ttnn')}, bfloat8_b with bfloat16 residuals, one trace, two command queues"
+        f"{banner}{name}, mesh 1x{chips} of Wormhole chips (boards {boards}, firmware {firmware}): "
+        f"ttnn {version('ttnn')}, {precision}: bfloat8_b at {MATHS[precision]} with bfloat16 residuals, "
+        "two traces, two command queues"
     )

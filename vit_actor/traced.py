@@ -1,4 +1,4 @@
-"""One captured trace replayed batch after batch: one queue moves data, the other computes, events order the two."""
+"""Two captured traces replayed in turn: one queue moves data, the other computes, events order the two."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from vit_actor.errors import DeviceError
 
 COMPUTE, TRANSFER = 0, 1
 """Command queues. Commands within one run in order."""
+TRACES = 2
+"""One batch is computed while the next arrives."""
 
 
 class Answer:
@@ -36,69 +38,69 @@ class Answer:
 
 
 class TracedForward:
-    """A forward pass captured on `mesh`, with everything it reads and writes at fixed addresses.
+    """A forward pass captured on `mesh` twice, each with an input and an answer of its own at fixed addresses in DRAM.
 
-    An upload lands in DRAM, so that the next batch can arrive while this one, copied to the cores' own
-    memory, is computed. Answers leave through `slots` buffers in DRAM, taken in turn.
+    Whatever a batch needs on the chips is in its trace, so a batch costs the host two enqueued commands and four events.
     """
 
-    def __init__(
-        self,
-        mesh: ttnn.MeshDevice,
-        forward: Callable[[ttnn.Tensor], ttnn.Tensor],
-        example: ttnn.Tensor,
-        input_memory: ttnn.MemoryConfig,
-        slots: int,
-    ) -> None:
+    def __init__(self, mesh: ttnn.MeshDevice, forward: Callable[[ttnn.Tensor], ttnn.Tensor], example: ttnn.Tensor) -> None:
         """Compile `forward`; `capture` comes next.
 
-        example: a host tensor like those to come. input_memory: where forward wants it.
+        forward: takes an upload in DRAM, which must stay as it is, and returns the answer. example: a host tensor like those
+        to come.
         """
         self._mesh = mesh
-        self._forward = forward  # holds the weights: the trace reads them where they are
-        self._arrivals = ttnn.allocate_tensor_on_device(example.spec, mesh)
-        ttnn.copy_host_to_device_tensor(example, self._arrivals)
-        self._input = ttnn.to_memory_config(self._arrivals, input_memory)
-        compiled = forward(self._input)
-        self._departures = [ttnn.to_memory_config(compiled, ttnn.DRAM_MEMORY_CONFIG) for _ in range(slots)]
-        # What every later batch does outside the trace, compiled before the capture: a capture tolerates no new programs.
-        ttnn.to_memory_config(self._arrivals, input_memory, output_tensor=self._input)
-        ttnn.to_memory_config(compiled, ttnn.DRAM_MEMORY_CONFIG, output_tensor=self._departures[0])
-        del compiled  # or the capture would place its tensors around it
+        self._forward = forward  # holds the weights: the traces read them where they are
+        self._arrivals = [ttnn.allocate_tensor_on_device(example.spec, mesh) for _ in range(TRACES)]
+        for arrivals in self._arrivals:
+            ttnn.copy_host_to_device_tensor(example, arrivals)
+        # Inputs and answers lie outside of both captures: a trace must not keep temporary tensors where the other's answer is.
+        self._departures = [ttnn.to_memory_config(forward(arrivals), ttnn.DRAM_MEMORY_CONFIG) for arrivals in self._arrivals]
+        for slot in range(TRACES):  # as the capture will record it: a capture tolerates no new programs
+            self._pass(slot)
         ttnn.synchronize_device(mesh)
         self._latest: Answer | None = None
+        self._started = 0
 
     def capture(self) -> None:
-        """Record the trace that `start` replays."""
-        self._captured_address = self._input.buffer_address()
-        self._trace = ttnn.begin_trace_capture(self._mesh, cq_id=COMPUTE)
-        try:
-            self._output = self._forward(self._input)
-        finally:
-            ttnn.end_trace_capture(self._mesh, self._trace, cq_id=COMPUTE)
+        """Record the traces that `start` replays."""
+        self._captured_addresses = [arrivals.buffer_address() for arrivals in self._arrivals]
+        self._traces = []
+        for slot in range(TRACES):
+            trace = ttnn.begin_trace_capture(self._mesh, cq_id=COMPUTE)
+            try:
+                self._pass(slot)
+            finally:
+                ttnn.end_trace_capture(self._mesh, trace, cq_id=COMPUTE)
+            self._traces.append(trace)
         ttnn.synchronize_device(self._mesh)
-        self._taken = ttnn.record_event(self._mesh, COMPUTE)
+        self._computed = [ttnn.record_event(self._mesh, COMPUTE) for _ in range(TRACES)]
 
-    def start(self, host: ttnn.Tensor, slot: int) -> Answer:
+    def _pass(self, slot: int) -> None:
+        answer = self._forward(self._arrivals[slot])
+        ttnn.to_memory_config(answer, ttnn.DRAM_MEMORY_CONFIG, output_tensor=self._departures[slot])
+
+    def start(self, host: ttnn.Tensor) -> Answer:
         """Enqueue one batch and return at once.
 
-        Neither `host` nor `slot` may be used again before the answer has arrived. Raises DeviceError when
-        the input is no longer where the trace reads it.
+        `host` may not be used again before the answer has arrived. Raises DeviceError when an input is no longer where its
+        trace reads it.
         """
-        if self._input.buffer_address() != self._captured_address:
+        slot = self._started % TRACES
+        self._started += 1
+        if self._arrivals[slot].buffer_address() != self._captured_addresses[slot]:
             raise DeviceError("the trace's input has moved since it was captured: its answers would be another batch's")
-        ttnn.wait_for_event(TRANSFER, self._taken)
-        ttnn.copy_host_to_device_tensor(host, self._arrivals, cq_id=TRANSFER)
+        ttnn.wait_for_event(TRANSFER, self._computed[slot])
+        ttnn.copy_host_to_device_tensor(host, self._arrivals[slot], cq_id=TRANSFER)
         arrived = ttnn.record_event(self._mesh, TRANSFER)
 
         ttnn.wait_for_event(COMPUTE, arrived)
-        ttnn.to_memory_config(self._arrivals, self._input.memory_config(), output_tensor=self._input)
-        self._taken = ttnn.record_event(self._mesh, COMPUTE)
-        ttnn.execute_trace(self._mesh, self._trace, cq_id=COMPUTE, blocking=False)
-        ttnn.to_memory_config(self._output, ttnn.DRAM_MEMORY_CONFIG, output_tensor=self._departures[slot])
-        answer = Answer(self._mesh, self._departures[slot], ttnn.record_event(self._mesh, COMPUTE))
+        ttnn.execute_trace(self._mesh, self._traces[slot], cq_id=COMPUTE, blocking=False)
+        self._computed[slot] = ttnn.record_event(self._mesh, COMPUTE)
+        answer = Answer(self._mesh, self._departures[slot], self._computed[slot])
 
         # Only now read the batch before: ahead of this upload, its read-back would keep the upload waiting for its compute.
+        # And no later: the next batch but one writes its answer over it, once its own upload, behind this on the queue, is there.
         if self._latest:
             self._latest.read()
         self._latest = answer
@@ -110,6 +112,7 @@ class TracedForward:
         ttnn.synchronize_device(self._mesh)
 
     def release(self) -> None:
-        """Give the trace's memory back."""
+        """Give the traces' memory back."""
         self.drain()
-        ttnn.release_trace(self._mesh, self._trace)
+        for trace in self._traces:
+            ttnn.release_trace(self._mesh, trace)

@@ -16,6 +16,8 @@ from vit_actor.tensors import current_name, misfits
 
 CENTRE = 128
 """Subtracted from every uint8 pixel on the device: the result is exact in bfloat16 and nearly zero-mean."""
+LARGEST_SCORE = 88.0
+"""exp(88.7) is the largest float32, and bfloat16 has the same exponents."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Norm[T]:
 
 @dataclass(frozen=True)
 class Layer[T]:
-    """One encoder block. `qkv` has outputs (heads, [query, key, value], head size), head after head."""
+    """One encoder block. `qkv` has outputs (heads, [query, key, value], head size), head after head; for fused attention
+    ([query, key, value], heads, head size)."""
 
     norm_before: Norm[T]
     qkv: Linear[T]
@@ -54,7 +57,7 @@ class Weights[T]:
     tokens: (padded tokens, hidden), added to every image's embeddings. Row 0 is the class token, the
         following hold the patch bias and what normalisation adds; all hold their position. Pad rows are 0.
     mask: (images, 1, 32, padded tokens), added to attention scores: 0 on tokens, -1e9 on padding. The softmax
-        kernel wants it per image and a tile high.
+        kernel wants it per image and a tile high; fused attention wants (1, 1, padded tokens, padded tokens).
     classifier: padded with zeros to a number of classes that divides over the grid.
     """
 
@@ -79,7 +82,7 @@ def arrange(
     tokens = named["vit.embeddings.position_embeddings"][0].clone()
     tokens[0] += named["vit.embeddings.cls_token"][0, 0]
     tokens[1:] += named["vit.embeddings.patch_embeddings.projection.bias"] + shift
-    mask = torch.zeros(size.images, 1, TILE, size.padded_tokens)
+    mask = torch.zeros(*((1, 1, size.padded_tokens) if size.fused_attention else (size.images, 1, TILE)), size.padded_tokens)
     mask[..., size.tokens :] = -1e9
     classifier = _linear(named, "classifier")
     pad_classes = size.padded_classes - size.classes
@@ -91,6 +94,34 @@ def arrange(
         norm=_norm(named, "vit.layernorm"),
         classifier=Linear(*(torch.nn.functional.pad(part, (0, pad_classes)) for part in (classifier.weight, classifier.bias))),
     )
+
+
+def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    """float32 rounded to the nearest with `bits` significant bits, of which the matrix unit then cuts off nothing."""
+    fraction, exponent = torch.frexp(weight)
+    return torch.ldexp(torch.round(fraction * 2**bits) / 2**bits, exponent)
+
+
+def steep(weights: Weights[torch.Tensor], size: Geometry) -> bool:
+    """Whether attention scores may exceed 88, where exp overflows float32 and the softmax must subtract the largest first.
+
+    Two tokens as LayerNorm leaves them, x and y, score (x A + a) . (y B + b) / sqrt(head size) in a head with query (A, a) and
+    key (B, b). For x and y of independent unit features that has the mean a . b and the variance |A B'|^2 + |A b|^2 + |B a|^2.
+    Trained heads find the tail of it: 88 must be nine deviations away. A model that overflows all the same answers no number,
+    which is an error and no prediction.
+    """
+    for layer in weights.layers:
+        joined = layer.norm_before.weight.T * layer.qkv.weight, layer.norm_before.bias @ layer.qkv.weight + layer.qkv.bias
+        shape = (3, size.heads, size.head_size) if size.fused_attention else (size.heads, 3, size.head_size)
+        weight, bias = (part.double().unflatten(1, shape) for part in joined)
+        if not size.fused_attention:
+            weight, bias = weight.transpose(1, 2), bias.transpose(1, 2)
+        for head in range(size.heads):
+            query, key, a, b = weight[:, 0, head], weight[:, 1, head], bias[0, 0, head], bias[0, 1, head]
+            variance = ((query.T @ query) * (key.T @ key)).sum() + (query @ b).square().sum() + (key @ a).square().sum()
+            if (abs(a @ b) + 9 * variance.sqrt()) * size.head_size**-0.5 > LARGEST_SCORE:
+                return True
+    return False
 
 
 def _fold_normalisation(projection: torch.Tensor, preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,7 +139,9 @@ def _fold_normalisation(projection: torch.Tensor, preprocess: Preprocess) -> tup
 def _layer(named: dict[str, torch.Tensor], prefix: str, size: Geometry) -> Layer[torch.Tensor]:
     return Layer(
         norm_before=_norm(named, prefix + "layernorm_before"),
-        qkv=_group_heads([_linear(named, f"{prefix}attention.{part}_proj") for part in "qkv"], size.heads),
+        qkv=_joined(
+            [_linear(named, f"{prefix}attention.{part}_proj") for part in "qkv"], 1 if size.fused_attention else size.heads
+        ),
         projection=_linear(named, prefix + "attention.o_proj"),
         norm_after=_norm(named, prefix + "layernorm_after"),
         mlp_up=_linear(named, prefix + "mlp.fc1"),
@@ -116,11 +149,14 @@ def _layer(named: dict[str, torch.Tensor], prefix: str, size: Geometry) -> Layer
     )
 
 
-def _group_heads(query_key_value: list[Linear[torch.Tensor]], heads: int) -> Linear[torch.Tensor]:
-    """Three linears -> one whose outputs run q k v of head 0, q k v of head 1, ...: each core then splits its own heads."""
+def _joined(query_key_value: list[Linear[torch.Tensor]], groups: int) -> Linear[torch.Tensor]:
+    """Three linears -> one whose outputs run q k v of group 0, q k v of group 1, ...
+
+    With a group for every head each core splits its own heads; the op that splits them out of DRAM wants a single group.
+    """
 
     def group(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([part.unflatten(1, (heads, -1)) for part in parts], dim=2).flatten(1)
+        return torch.stack([part.unflatten(1, (groups, -1)) for part in parts], dim=2).flatten(1)
 
     return Linear(group([part.weight for part in query_key_value]), group([part.bias for part in query_key_value]))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.imagenet import parse
+from vit_actor.errors import UserError
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -37,3 +38,16 @@ def test_a_submitted_jobs_paths_are_below_its_copy_but_for_where_results_go(
     with pytest.raises(SystemExit):
         parse(["--data", "jobs/sample/images", "--out", "run"])
     assert "relative to a submitted job's copy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "complaint"),
+    [
+        ("t3000", "fp32", "--precision fp32: device t3000 takes auto or fast or accurate"),
+        ("cpu", "fast", "--precision fast: device cpu takes auto or fp32"),
+        ("simulated", "accurate", "--precision accurate: device simulated takes auto"),
+    ],
+)
+def test_a_precision_that_the_device_does_not_have_is_refused_before_ray(device: str, precision: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        parse(["--data", "d", "--out", "/o", "--device", device, "--precision", precision])

@@ -97,10 +97,10 @@ def test_it_agrees_with_measured_runs_on_1_2_and_4_meshes_to_a_tenth(mesh_cluste
         ({"cores": 9, "helper_cores": 2, "shard_images": 1000}, "decode cores", 10 * 900),
         ({"network": 8.0, "shard_images": 512}, "network", 1e9 / (110_000 + 150_528)),
         ({"network": 8.0, "shard_images": 512, "local": 1.0}, "network", 1e9 / 110_000),
-        ({"shard_images": 512}, "device", 10_960),
+        ({"shard_images": 512}, "device", 10_584),
         ({"shard_images": 1}, "commits", 3 / 0.05),
         ({"shard_images": 512, "driver_seconds": 0.1, "commit_seconds": 0.0}, "driver", 5120),
-        ({"shard_images": 96, "batch_images": 64, "commit_seconds": 0.0, "driver_seconds": 0.0}, "device", 10_960 * 96 / 128),
+        ({"shard_images": 96, "batch_images": 64, "commit_seconds": 0.0, "driver_seconds": 0.0}, "device", 10_584 * 96 / 128),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -39,6 +39,28 @@ FREE = frozenset({"ttnn.deallocate", "ttnn.get_device_tensors", "ttnn.allocate_t
 """Ops that touch no values."""
 
 
+PRODUCTS = frozenset({"ttnn.linear", "ttnn.matmul"})
+"""Ops whose factors the matrix unit may shorten."""
+
+
+def shortened(activations: torch.Tensor, weights: torch.Tensor, config: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors of a product as the matrix unit multiplies them at the fidelity of `config` (LoFi where an op is given none).
+
+    LoFi takes 5 significant bits of the second factor and 7 of the first, HiFi2 10 and 7; the rest is cut off, not rounded. HiFi3
+    and HiFi4 miss less than float32 sums of bfloat16 show. Source: tenstorrent/tt-isa-documentation, Wormhole's MVMUL and ELWMUL;
+    the second factor is the one in SrcA.
+    """
+    fidelity = config.math_fidelity if config is not None else ttnn.MathFidelity.LoFi
+    if fidelity not in (ttnn.MathFidelity.LoFi, ttnn.MathFidelity.HiFi2):
+        return activations, weights
+    return _cut(activations, 7), _cut(weights, 5 if fidelity == ttnn.MathFidelity.LoFi else 10)
+
+
+def _cut(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """float32 with its first `bits` significant bits."""
+    return (values.contiguous().view(torch.int32) & (-1 << (24 - bits))).view(torch.float32)
+
+
 def split_heads_sharded(qkv: torch.Tensor, *, num_heads: int, **_: object) -> tuple[torch.Tensor, ...]:
     """What the sharded kernel does: it wants query, key and value of each head side by side, unlike the golden."""
     query, key, value = qkv.unflatten(-1, (num_heads, 3, -1)).permute(3, 0, 2, 1, 4)
@@ -72,8 +94,8 @@ class Goldens:
     """Context in which ttnn computes true numbers.
 
     rounding: round every op's result to the precision it is stored in (bfloat8_b shares an exponent among 16
-        values), as the device does; without, everything is float32. Neither models the rounding inside an op,
-        nor the device's approximate GELU and exponential.
+        values) and cut a product's factors to the bits that its fidelity multiplies, as the device does; without,
+        everything is float32. Neither models the device's approximate GELU and exponential.
     ops: every op that ran, by name; ops of a replayed trace count once, when captured.
     """
 
@@ -180,6 +202,8 @@ class Goldens:
             per_chip = []
             for chip in range(chips):
                 chip_args, chip_kwargs = _map(partial(self._chip, chip), inputs, Place)
+                if self.rounding and name in PRODUCTS:
+                    chip_args = (*shortened(*chip_args[:2], kwargs.get("compute_kernel_config")), *chip_args[2:])
                 answer = golden(*chip_args, **chip_kwargs)
                 per_chip.append(answer if isinstance(answer, list | tuple) else [answer])
             for index, place in enumerate(outputs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ def mock_logits(
     mesh: Any,
     *,
     rounding: bool,
+    precision: Literal["fast", "accurate"] = "accurate",
     change: Callable[[Any, Any], Any] = lambda weights, staging: weights,
 ) -> tuple[torch.Tensor, Goldens]:
     """Logits (n, classes) of n images, and what ran for the last batch.
@@ -64,7 +65,7 @@ def mock_logits(
 
     size, chips = geometry(as_read(model.config), images_per_chip=8), mesh.get_num_devices()
     preprocess = plain_preprocess(size.image_size)
-    weights, program = arrange(model.state_dict(), as_read(model.config), preprocess, size), plan(size)
+    weights, program = arrange(model.state_dict(), as_read(model.config), preprocess, size), plan(size, precision)
     staging = Staging(size, mesh)
     alike = len(images) <= size.images
     logits = []
@@ -75,11 +76,10 @@ def mock_logits(
             padded = np.resize(batch, (size.images if alike else size.images * chips, *images.shape[1:]))
             staging.put(np.tile(padded, (chips if alike else 1, 1, 1, 1)))
             if start == 0:
-                placed = place(change(weights, staging), mesh)
+                placed = place(change(weights, staging), mesh, program)
             ttnn.copy_host_to_device_tensor(staging.host, arrivals)
-            pixels = ttnn.to_memory_config(arrivals, program.pixels_memory)
             goldens.ops.clear()
-            answer = ttnn.to_torch(vit(pixels, placed, program), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
+            answer = ttnn.to_torch(vit(arrivals, placed, program), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
             logits.append(answer[: len(batch), 0, : size.classes])
     return torch.cat(logits), goldens
 

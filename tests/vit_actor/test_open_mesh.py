@@ -113,3 +113,18 @@ def test_a_closed_device_says_so_and_closes_again(environ: pytest.MonkeyPatch, s
     device.close()
     with pytest.raises(DeviceError, match="the mesh is closed"):
         device.compile()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("TT_FATAL @ /a/b.cpp:1: x > 0\ninfo:\nThe grid is too small\nbacktrace:\n --- a\n --- b", "The grid is too small"),
+        ("Failed to pin host memory\nLocation: /umd/device/pcie.cpp:12\n 0# stack\n 1# main", "Failed to pin host memory"),
+        ("", "no reason given"),
+    ],
+    ids=["ttnn's", "the driver's", "none"],
+)
+def test_what_failed_is_told_without_its_stack(mock_environment: dict[str, str], text: str, line: str) -> None:
+    from vit_actor.t3000 import _device_error
+
+    assert str(_device_error(RuntimeError(text))) == f"ttnn failed: {line}"

@@ -213,7 +213,7 @@ def test_jitter_varies_times_within_its_bounds_and_is_repeated_by_its_seed(clock
 
 
 def test_the_default_is_the_published_rate_of_eight_chips() -> None:
-    assert 64 / SimulatedTiming().compute == pytest.approx(8 * 1370)
+    assert 64 / SimulatedTiming().compute == pytest.approx(8 * 1323)
     assert SimulatedTiming.from_spec("") == SimulatedTiming()
 
 

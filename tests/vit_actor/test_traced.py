@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from tests.mock_t3000.golden import Goldens
 from tests.mock_t3000.queues import Queues
 from vit_actor.errors import DeviceError
 
-SHAPE, SLOTS = (64, 32, 64), 3
+SHAPE, FLIGHTS = (64, 32, 64), 3
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def traced(mesh: Any, goldens: Goldens) -> Iterator[Any]:
     def double(values: Any) -> Any:
         return ttnn.to_layout(ttnn.multiply(ttnn.tilize(values), 2.0), ttnn.ROW_MAJOR_LAYOUT)
 
-    forward = TracedForward(mesh, double, host_batch(mesh, 0)[1], ttnn.L1_MEMORY_CONFIG, SLOTS)
+    forward = TracedForward(mesh, double, host_batch(mesh, 0)[1])
     forward.capture()
     yield forward
     forward.release()
@@ -59,8 +62,8 @@ def read(mesh: Any, answer: Any) -> torch.Tensor:
 def test_three_batches_in_flight_each_get_their_own_answer_in_order(mesh: Any, traced: Any) -> None:
     batches = [host_batch(mesh, 100.0 * index) for index in range(12)]
     answers = []
-    for start in range(0, 12, SLOTS):
-        flights = [traced.start(batches[start + slot][1], slot) for slot in range(SLOTS)]
+    for start in range(0, 12, FLIGHTS):
+        flights = [traced.start(batches[start + flight][1]) for flight in range(FLIGHTS)]
         answers += [read(mesh, flight) for flight in flights]
     for (memory, _), answer in zip(batches, answers, strict=True):
         assert torch.equal(answer, 2 * memory.float())
@@ -69,7 +72,7 @@ def test_three_batches_in_flight_each_get_their_own_answer_in_order(mesh: Any, t
 def test_an_answer_is_not_there_before_it_has_arrived(mesh: Any, traced: Any) -> None:
     import ttnn
 
-    answer = traced.start(host_batch(mesh, 1.0)[1], 0)
+    answer = traced.start(host_batch(mesh, 1.0)[1])
     with pytest.raises(AssertionError, match="before the copy from the device was waited for"):
         ttnn.to_torch(answer.read()[0])
     traced.drain()
@@ -78,17 +81,63 @@ def test_an_answer_is_not_there_before_it_has_arrived(mesh: Any, traced: Any) ->
 def test_a_buffer_refilled_in_flight_shows_in_the_answer(mesh: Any, traced: Any) -> None:
     memory, host = host_batch(mesh, 1.0)
     expected = 2 * memory.float()
-    flight = traced.start(host, 0)
+    flight = traced.start(host)
     memory.fill_(7.0)
     assert not torch.equal(read(mesh, flight), expected)
 
 
-def test_a_slot_used_again_before_its_answer_was_read_shows_in_the_answer(mesh: Any, traced: Any) -> None:
+@pytest.mark.parametrize("goldens", [None, 0, 1], indirect=True, ids=["all late", "compute early", "transfers early"])
+def test_more_batches_than_traces_may_be_started_before_any_answer_is_taken(mesh: Any, traced: Any) -> None:
+    batches = [host_batch(mesh, 100.0 * index) for index in range(5)]
+    flights = [traced.start(host) for _, host in batches]
+    for (memory, _), flight in zip(batches, flights, strict=True):
+        assert torch.equal(read(mesh, flight), 2 * memory.float())
+
+
+def test_an_answer_read_after_its_trace_ran_again_would_be_the_later_batchs(mesh: Any, traced: Any) -> None:
     memory, first = host_batch(mesh, 1.0)
-    flight = traced.start(first, 0)
-    traced.start(host_batch(mesh, 500.0)[1], 0)
+    flight = traced.start(first)
+    for fill in (500.0, 600.0):
+        traced._latest = None  # so that nothing reads the batch before
+        traced.start(host_batch(mesh, fill)[1])
     traced.drain()
     assert not torch.equal(read(mesh, flight), 2 * memory.float())
+
+
+def test_no_program_is_compiled_after_the_capture(mesh: Any, traced: Any) -> None:
+    programs = mesh.num_program_cache_entries()
+    flights = [traced.start(host_batch(mesh, 10.0 * index)[1]) for index in range(4)]
+    assert [read(mesh, flight)[0, 0, 0].item() for flight in flights] == [0.0, 20.0, 40.0, 60.0]
+    assert mesh.num_program_cache_entries() == programs
+
+
+def test_other_threads_run_while_an_event_is_waited_for(mesh: Any) -> None:
+    """Outside of the goldens, with ttnn's own functions."""
+    import ttnn
+
+    turns, done = 0, threading.Event()
+
+    def take_turns() -> None:
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            time.sleep(0)
+
+    def lets_others_run(call: Callable[[], object], calls: int) -> bool:
+        before = turns
+        return any(call() is not None or turns > before for _ in range(calls))
+
+    event, interval = ttnn.record_event(mesh, 0), sys.getswitchinterval()
+    other = threading.Thread(target=take_turns)
+    sys.setswitchinterval(1000)  # now a thread gives Python's lock away only where it says so
+    try:
+        other.start()
+        assert not lets_others_run(lambda: None, 10_000)
+        assert lets_others_run(lambda: ttnn.event_synchronize(event), 10_000_000)
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        other.join()
 
 
 def test_the_next_upload_waits_for_no_computation(mesh: Any, traced: Any, goldens: Goldens) -> None:
@@ -96,8 +145,8 @@ def test_the_next_upload_waits_for_no_computation(mesh: Any, traced: Any, golden
 
     from vit_actor.traced import COMPUTE, TRANSFER
 
-    traced.start(host_batch(mesh, 1.0)[1], 0)
-    traced.start(host_batch(mesh, 2.0)[1], 1)
+    traced.start(host_batch(mesh, 1.0)[1])
+    traced.start(host_batch(mesh, 2.0)[1])
     ttnn.event_synchronize(ttnn.record_event(mesh, TRANSFER))
     assert goldens.queues.pending[COMPUTE], "the second batch was computed before the transfers behind it were done"
     traced.drain()
@@ -106,11 +155,11 @@ def test_the_next_upload_waits_for_no_computation(mesh: Any, traced: Any, golden
 def test_an_input_that_moved_since_the_capture_is_refused(mesh: Any, traced: Any) -> None:
     import ttnn
 
-    stayed = traced._input
-    traced._input = ttnn.to_memory_config(traced._arrivals, ttnn.L1_MEMORY_CONFIG)
+    stayed = traced._arrivals[0]
+    traced._arrivals[0] = ttnn.clone(stayed)
     with pytest.raises(DeviceError, match="input has moved"):
-        traced.start(host_batch(mesh, 1.0)[1], 0)
-    traced._input = stayed
+        traced.start(host_batch(mesh, 1.0)[1])
+    traced._arrivals[0] = stayed
 
 
 def test_a_replay_reads_the_address_it_was_captured_with(mesh: Any, goldens: Goldens) -> None:

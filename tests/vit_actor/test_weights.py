@@ -13,7 +13,7 @@ from tests.vit_actor.agreement import as_read
 from vit_actor.errors import UserError
 from vit_actor.geometry import Geometry, geometry
 from vit_actor.preprocess import Preprocess
-from vit_actor.weights import CENTRE, Weights, arrange
+from vit_actor.weights import CENTRE, Weights, arrange, rounded, steep
 
 TINY = {
     "hidden_size": 64,
@@ -123,3 +123,30 @@ def _flat(weights: Weights[torch.Tensor]) -> torch.Tensor:
 
     collect(weights)
     return torch.cat(parts)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["per head", "in one op"])
+def test_only_a_model_whose_scores_could_overflow_is_steep(random_vit: Build, fused: bool) -> None:
+    sizes = TINY | {"image_size": 384, "patch_size": 16, "num_hidden_layers": 1} if fused else TINY
+    model = random_vit(**sizes)
+    weights, size = arranged(model)
+    assert size.fused_attention == fused
+    assert not steep(weights, size)
+    with torch.no_grad():
+        for layer in model.vit.layers:
+            layer.attention.q_proj.weight *= 300
+            layer.attention.k_proj.weight *= 10
+    assert steep(*arranged(model))
+    with torch.no_grad():
+        for layer in model.vit.layers:
+            layer.attention.q_proj.weight /= 300
+            layer.attention.q_proj.bias.fill_(30)
+            layer.attention.k_proj.bias.fill_(30)
+    assert steep(*arranged(model))
+
+
+def test_a_rounded_weight_is_the_nearest_that_keeps_so_many_bits() -> None:
+    weight = torch.tensor([1.0, 1.03, 1.04, 1.97, -0.7, 3e-8, 0.0])
+    assert rounded(weight, 5).tolist() == pytest.approx([1.0, 1.0, 1.0625, 2.0, -0.6875, 0.5 * 2**-24 * 1.0, 0.0], abs=1e-9)
+    cut = rounded(torch.randn(1000), 5)
+    assert torch.equal(cut, (cut.view(torch.int32) & (-1 << 19)).view(torch.float32))

@@ -1,0 +1,28 @@
+"""What the tests on chips need: a chip, real or simulated, and models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.silicon.models import random_base
+
+SIMULATED = "TT_METAL_SIMULATOR" in os.environ
+
+
+@pytest.fixture(autouse=True)
+def _chips(request: pytest.FixtureRequest) -> None:
+    """Skip for want of a chip: of silicon, or where a test takes either, of silicon and of its simulator."""
+    markers = {marker.name for marker in request.node.iter_markers()}
+    if SIMULATED and "simulator" not in markers:
+        pytest.skip("measures rates, which a simulator has none of")
+    if not SIMULATED and not Path("/dev/tenstorrent").exists():
+        pytest.skip("no /dev/tenstorrent, and TT_METAL_SIMULATOR is not set")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ViT-Base with random weights: as fast as a trained one, and needs no download. Two layers on a simulator."""
+    return random_base(tmp_path_factory.mktemp("base"), layers=2 if SIMULATED else 12)
