@@ -31,7 +31,7 @@ from jobs.command import TOO_MANY_ERRORS, JobFailed, root_cause, run
 from jobs.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
 from jobs.output_lock import hold_output
 from jobs.phases import Phases
-from jobs.pipeline.commit import Predictions, committed_files
+from jobs.pipeline.commit import committed_files
 from jobs.pipeline.sources import Source, Survey, open_source
 from jobs.pipeline.sources.listing import HIDDEN
 from jobs.pipeline.storage import shown
@@ -75,10 +75,10 @@ def classify_all(
     args: argparse.Namespace, checkpoint: Checkpoint, source: Source, survey: Survey, phases: Phases
 ) -> tuple[Manifest, int | None]:
     """List, read, decode, classify and commit what has no row yet; the run's manifest, and the exit code if it was stopped."""
-    from jobs.ledger import drain_on_signals, open_ledger, settle
+    from jobs.ledger import drain_on_signals, more_ledgers, open_ledger, settle
     from jobs.lifeline import watch_ray
-    from jobs.pipeline.stream import classify, read
     from jobs.progress import Progress
+    from jobs.streams import Stream, enough_streams, run_together, shares
 
     ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
     placement = placement_for(args, checkpoint)
@@ -86,18 +86,28 @@ def classify_all(
     manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
     manifest.begin_attempt(args.out, overwrite=args.overwrite)
 
-    common = {"predictions": Predictions(args.out), "placement": placement, "ledger": ledger}
-    cache = open_cache(args, survey, checkpoint, ledger)
-    decoded = read(source, preprocess=preprocess_for(args, checkpoint), resume=args.resume, cache=cache, **common)
-    device = device_request(args, checkpoint, placement)
-    written = classify(decoded, device, identity=manifest.identity, limit_seconds=args.device_limit, **common)
+    streams = min(args.streams or enough_streams(placement), placement.actors)
+    ledgers = [ledger, *more_ledgers(streams - 1)]
+    stream = Stream(
+        source,
+        placement,
+        ledger,
+        args.out,
+        preprocess_for(args, checkpoint),
+        open_cache(args, survey, checkpoint, ledgers),
+        device_request(args, checkpoint, placement),
+        manifest.identity,
+        args.device_limit,
+        args.resume,
+    )
+    written = stream.rows() if streams == 1 else run_together(shares(stream, ledgers))
 
-    stopping = drain_on_signals(ledger)
+    stopping = drain_on_signals(*ledgers)
     phases.end("start")
 
     def note_troubles() -> dict[str, Any]:
         """The ledger's account, also written down when it has changed: a driver that is killed leaves what it had counted."""
-        account = settle(ledger)
+        account = settle(*ledgers)
         with suppress(UserError):  # where the output fails, the next commit says so
             manifest.note(args.out, account)
         return account
@@ -117,13 +127,13 @@ def classify_all(
             manifest.end_attempt(args.out, "stopped")
         return manifest, stopping.code
     except Exception as error:
-        account = settle(ledger)
+        account = settle(*ledgers)
         with suppress(UserError):  # where the output is what failed, the manifest cannot say so
             manifest.end_attempt(args.out, "failed", account)
         unopened = ", ".join(account.get("not_open", []))
         cause = f"{unopened}: {ended_while_opening(placement.device)}" if unopened else root_cause(error)
         raise JobFailed(f"{cause}; what is committed stays: add --resume to go on") from error
-    stopped, account = stopping.signal is not None, settle(ledger)
+    stopped, account = stopping.signal is not None, settle(*ledgers)
     phases.end("open", at=account.get("opened_at") or time.time())
     phases.end("stream")
     manifest.end_attempt(args.out, "stopped" if stopped else "classified", account | {"seconds": phases.seconds})
@@ -148,13 +158,15 @@ def preprocess_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Preproce
     return replace(checkpoint.preprocess, upright=args.exif == "upright")
 
 
-def open_cache(args: argparse.Namespace, survey: Survey, checkpoint: Checkpoint, ledger: Any) -> Any:
+def open_cache(args: argparse.Namespace, survey: Survey, checkpoint: Checkpoint, ledgers: list[Any]) -> Any:
     """The cache of decoded images that was asked for, or None."""
     if args.cache is None:
         return None
     from jobs.pipeline.cache import Cache, stored_bytes
 
-    ledger.cache_room.remote(args.cache_limit - stored_bytes(args.cache) if args.cache_limit else math.inf)
+    room = args.cache_limit - stored_bytes(args.cache) if args.cache_limit else math.inf
+    for ledger in ledgers:
+        ledger.cache_room.remote(room / len(ledgers))
     return Cache.of(args.cache, survey.fingerprint, preprocess_for(args, checkpoint), checkpoint.class_names)
 
 
@@ -173,6 +185,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--cache-limit", type=size, metavar="SIZE", help="bytes the cache may hold, such as 50GB (default: all the disk has)")
     add_device_arguments(parser)
+    add("--streams", type=positive, metavar="N", help="processes that hand out work, at most one a mesh (default: by rate)")
     add("--device-limit", type=seconds, default=120, metavar="S", help="seconds after which a silent device is taken to hang")
     add("--max-errors", type=share_or_count, default="1%", metavar="N|N%", help="unreadable images allowed (default: 1%%)")
     add("--resume", action="store_true", help="continue the run in --out")
@@ -217,7 +230,7 @@ def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey:
     from jobs.report import summary_table, write_reports
 
     try:
-        summary = write_reports(args.out, phases)
+        summary = write_reports(args.out, phases, address=args.address, compact=manifest.run_id)
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
         raise JobFailed(f"{error}; predictions are complete: `python -m jobs.report --out {args.out}` makes the report") from None
     manifest.attempts[-1]["seconds"] = phases.seconds

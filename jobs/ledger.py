@@ -281,26 +281,46 @@ def open_ledger(out: str) -> Any:
     hold_output(out)
     filesystem, path = open_storage(out)
     name = "run-" + hashlib.sha256(f"{filesystem.type_name}:{path}".encode()).hexdigest()[:32]
-    # On the driver's own host: the loss of any other must not take the ledger with it.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    ledger = ray.remote(Ledger).options(name=name, namespace=NAMESPACE, num_cpus=0, scheduling_strategy=here)
     limit = time.monotonic() + NAME_SECONDS
     while True:
         try:
-            return ledger.remote()
+            return _start(name=name, namespace=NAMESPACE)
         except ValueError:
             if time.monotonic() > limit:
                 raise busy(out) from None
         time.sleep(0.2)
 
 
-def settle(ledger: Any) -> dict[str, Any]:
-    """The ledger's account, for the manifest; empty where the cluster is gone, and the ledger with it."""
+def more_ledgers(count: int) -> list[Any]:
+    """Ledgers of the same run's further streams."""
+    return [_start() for _ in range(count)]
+
+
+def _start(**options: Any) -> Any:
+    # On the driver's own host: the loss of any other must not take the ledger with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, **options).remote()
+
+
+def settle(*ledgers: Any) -> dict[str, Any]:
+    """The ledgers' account, for the manifest; empty where the cluster is gone, and the ledgers with it."""
     try:
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        account: dict[str, Any] = ray.get(ledger.account.remote(alive), timeout=ACCOUNT_SECONDS)
+        first, *others = ray.get([ledger.account.remote(alive) for ledger in ledgers], timeout=ACCOUNT_SECONDS)
     except (ray.exceptions.RayError, ConnectionError):
         return {}
+    account: dict[str, Any] = first
+    for other in others:
+        for key, value in other.items():
+            if key == "opened_at":
+                account[key] = min(filter(None, (account[key], value)), default=None)
+            elif isinstance(value, dict):
+                account[key] |= value
+            else:
+                account[key] += value
+    for each in ("lost_hosts", "meshes", "not_open"):
+        account[each] = sorted(set(account[each]))
+    account["events"].sort(key=lambda event: event["at"])
     return account
 
 
@@ -316,7 +336,7 @@ class Stopping:
         return 128 + (self.signal or 0)
 
 
-def drain_on_signals(ledger: Any) -> Stopping:
+def drain_on_signals(*ledgers: Any) -> Stopping:
     """From now on SIGTERM and SIGINT (Ctrl-C) let what is in flight finish and hand out nothing more; a second one ends at once.
 
     Installed after ray.init, which sets a handler of its own. The second raises KeyboardInterrupt.
@@ -327,7 +347,8 @@ def drain_on_signals(ledger: Any) -> Stopping:
         if stopping.signal is not None:
             raise KeyboardInterrupt
         stopping.signal = signum
-        ledger.drain.remote()
+        for ledger in ledgers:
+            ledger.drain.remote()
         print("stopping: finishing what is in flight; once more to stop at once", file=sys.stderr, flush=True)
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -34,7 +34,7 @@ class System:
     """What is projected; figures of time are of one core or one call."""
 
     loudboxes: int = 1
-    jobs: Annotated[int, "jobs side by side, each with a share of the LoudBoxes and of the shards"] = 1
+    streams: Annotated[int, "of the job, each with a share of the LoudBoxes and of the shards"] = 1
     helper_cores: Annotated[int, "cores of hosts without a mesh that decode too, in all"] = 0
     cores: Annotated[int, "cores of a LoudBox"] = 32
     actor_cores: Annotated[float, "cores of a LoudBox that its mesh's actor reserves"] = 1.0
@@ -45,7 +45,7 @@ class System:
     encoded_bytes: Annotated[float, "bytes of an encoded image: ImageNet-1k's average"] = 110_000.0
     pixel_bytes: Annotated[float, "bytes of a decoded image: 224 x 224 x 3"] = 150_528.0
     local: Annotated[float, "share of what a LoudBox decodes that its own mesh classifies: 0 is the worst case"] = 0.0
-    driver_seconds: Annotated[float, "CPU time a chunk costs the job's own process: measured, two busy cores"] = 0.01
+    driver_seconds: Annotated[float, "CPU time a chunk costs its stream's process: measured, two busy cores"] = 0.01
     commit_seconds: Annotated[float, "writing a chunk's predictions: a round trip to an object store, assumed"] = 0.05
     report_seconds: Annotated[float, "reading a predictions file for the reports: measured, one core, local disk"] = 0.0016
     images: Annotated[int, "images to classify"] = 10**9
@@ -56,8 +56,8 @@ class System:
 class Projection:
     """seconds: from first to last batch, start-up excluded. bound: the part that takes that long.
 
-    helper_cores: to add until decoding no longer bounds. files: of predictions. object_store: bytes a LoudBox's must
-    hold at most. report_seconds: of python -m jobs.report, on one host.
+    helper_cores: to add until decoding no longer bounds. files: of predictions, before they are put into files of a million
+    rows. object_store: bytes a LoudBox's must hold at most. report_seconds: of counting, on all cores of the LoudBoxes.
     """
 
     seconds: float
@@ -73,8 +73,8 @@ def project(system: System) -> Projection:
     """Raises UserError for a system without LoudBoxes, cores or images."""
     s = system
     decode_slots = s.loudboxes * math.floor(s.cores - s.actor_cores) + s.helper_cores
-    if min(s.loudboxes, s.jobs, s.images, s.shard_images, s.batch_images, decode_slots) < 1 or s.jobs > s.loudboxes:
-        raise UserError("a projection needs LoudBoxes, cores for decoding, images, and no more jobs than LoudBoxes")
+    if min(s.loudboxes, s.streams, s.images, s.shard_images, s.batch_images, decode_slots) < 1 or s.streams > s.loudboxes:
+        raise UserError("a projection needs LoudBoxes, cores for decoding, images, and no more streams than LoudBoxes")
     if not (min(s.network, s.mesh_fps, s.decode_fps, s.encoded_bytes, s.pixel_bytes) > 0 and 0 <= s.local <= 1):
         raise UserError("a projection needs rates and sizes above 0, and a local share from 0 to 1")
     shards = math.ceil(s.images / s.shard_images)
@@ -88,7 +88,7 @@ def project(system: System) -> Projection:
         "device": math.ceil(files / s.loudboxes) / files * shards * batches * s.batch_images / s.mesh_fps,
         "decode cores": math.ceil(shards / decode_slots) * per_shard / s.decode_fps,
         "network": s.images / _network_fps(s),
-        "driver": files * s.driver_seconds / s.jobs,
+        "driver": files * s.driver_seconds / s.streams,
         "commits": files * s.commit_seconds / (COMMITS * s.loudboxes),
     }
     bound = max(needs, key=lambda part: needs[part])
@@ -102,19 +102,19 @@ def project(system: System) -> Projection:
         helper_cores=max(0, math.ceil(shards / shards_a_core) - decode_slots),
         files=files,
         object_store=(MESH_CALLS + 1 + BLOCKS_PER_TASK * decode_tasks(s.cores - s.actor_cores)) * CHUNK_IMAGES * s.pixel_bytes,
-        report_seconds=files * s.report_seconds,
+        report_seconds=files * s.report_seconds / (s.loudboxes * s.cores),
     )
 
 
-def enough_jobs(system: System) -> System:
-    """The same with as few jobs side by side as keep the driver and the commits from being what bounds it.
+def enough_streams(system: System) -> System:
+    """The same with as few streams as keep the driver and the commits from being what bounds it.
 
     Decoding is left out: what it lacks, helper cores can give.
     """
-    fed = replace(system, jobs=1, helper_cores=system.helper_cores + system.images)
-    while fed.jobs < fed.loudboxes and project(fed).bound in ("driver", "commits"):
-        fed = replace(fed, jobs=fed.jobs + 1)
-    return replace(system, jobs=fed.jobs)
+    fed = replace(system, streams=1, helper_cores=system.helper_cores + system.images)
+    while fed.streams < fed.loudboxes and project(fed).bound in ("driver", "commits"):
+        fed = replace(fed, streams=fed.streams + 1)
+    return replace(system, streams=fed.streams)
 
 
 def _network_fps(s: System) -> float:
@@ -133,30 +133,32 @@ def markdown(system: System) -> str:
         f"**A projection, not a measurement**, of {system.images:,} images in shards of {system.shard_images:,} "
         f"on LoudBoxes of {system.cores} cores and {system.network:g} Gbit/s.",
         "",
-        "| LoudBoxes | one job: FPS | bound by | jobs side by side | FPS | bound by | helper cores to add | time "
+        "| LoudBoxes | one stream: FPS | bound by | streams | FPS | bound by | helper cores to add | time "
         "| prediction files | object store a host | report |",
         "|--:|--:|---|--:|--:|---|--:|--:|--:|--:|--:|",
     ]
     for loudboxes in TABLE:
         one = replace(system, loudboxes=loudboxes)
-        many = enough_jobs(one)
+        many = enough_streams(one)
         alone, p = project(one), project(many)
         lines.append(
-            f"| {loudboxes:,} | {alone.fps:,.0f} | {alone.bound} | {many.jobs:,} | {p.fps:,.0f} | {p.bound} | {p.helper_cores:,} "
+            f"| {loudboxes:,} | {alone.fps:,.0f} | {alone.bound} | {many.streams:,} | {p.fps:,.0f} | {p.bound} | {p.helper_cores:,} "
             f"| {_duration(p.seconds)} | {p.files:,} | {p.object_store / 1e9:.1f} GB | {_duration(p.report_seconds)} |"
         )
     return "\n".join(lines)
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs.projection", description=__doc__.split("\n\n")[0])
     hints = get_type_hints(System, include_extras=True)
     for each in fields(System):
-        if each.name not in ("loudboxes", "jobs"):
+        if each.name not in ("loudboxes", "streams"):
             kind, meaning = get_args(hints[each.name])
             flag = f"--{each.name.replace('_', '-')}"
             parser.add_argument(flag, type=kind, default=each.default, metavar="N", help=f"{meaning} (default: %(default)s)")

@@ -7,22 +7,15 @@ python -m jobs.report --compare s3://bucket/run-1 s3://bucket/run-2
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
-from itertools import batched
 from typing import TYPE_CHECKING
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs.clearing import refuse_foreign_page
 from jobs.command import JobFailed, run
 from jobs.manifest import Manifest, load_manifest
-from jobs.metrics import COLUMNS, Counts, FileMetadata, count
+from jobs.metrics import Counts
 from jobs.phases import PHASES, Phases
-from jobs.pipeline.storage import open_storage, parquet_files, shown, storage_errors, write_atomically, write_table
+from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically, write_table
+from jobs.reduction import reduce_predictions
 from jobs.report_schema import Summary
 from jobs.report_tables import report_tables, summarise, summary_row
 from jobs.terminal import one_line
@@ -31,8 +24,6 @@ from vit_actor.errors import UserError
 if TYPE_CHECKING:
     from jobs.comparison.compare import Run
 
-READERS = 8  # files in flight: hides an object store's latency
-NAMED = 20  # damaged files that are named
 PICTURED = 12  # most confused pairs with a picture
 
 
@@ -40,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     if args.compare:
         run_a, run_b = args.compare
-        return compare_runs(run_a, run_b, args.out)
-    summary = write_reports(args.out)
+        return compare_runs(run_a, run_b, args.out, args.address)
+    summary = write_reports(args.out, address=args.address)
     print(summary_table(summary))
     print(f"report: {shown(args.out).rstrip('/')}/report.html")
     if summary.planned is not None and summary.images < summary.planned:
@@ -58,41 +49,43 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar=("RUN_A", "RUN_B"),
         help="instead: how run B differs from run A; into --out (default: RUN_B/compared/<run id of A>)",
     )
+    parser.add_argument("--address", help="Ray cluster to count a large run on (default: RAY_ADDRESS, else this machine)")
     args = parser.parse_args(arguments)
     if not (args.out or args.compare):
         parser.error("give --out RUN to report on a run, or --compare RUN_A RUN_B")
     return args
 
 
-def compare_runs(run_a: str, run_b: str, out: str | None) -> int:
+def compare_runs(run_a: str, run_b: str, out: str | None, address: str | None = None) -> int:
     """Compare two runs, and print how they differ."""
     from jobs.comparison.compare import compare, comparison_table
 
-    a, b = read_run(run_a), read_run(run_b)
+    a, b = read_run(run_a, address), read_run(run_b, address)
     out = out or f"{run_b.rstrip('/')}/compared/{a.summary.run_id}"
     print(comparison_table(compare(a, b, out)))
     print(f"report: {shown(out).rstrip('/')}/comparison.html")
     return 0
 
 
-def read_run(out: str) -> Run:
+def read_run(out: str, address: str | None = None) -> Run:
     """One run of a comparison; raises UserError as write_reports does."""
     from jobs.comparison.compare import Run
 
-    counts, manifest = count_run(out)
+    counts, manifest = count_run(out, address=address)
     return Run(out, summarise(counts, manifest), manifest)
 
 
-def write_reports(out: str, phases: Phases | None = None) -> Summary:
+def write_reports(out: str, phases: Phases | None = None, *, address: str | None = None, compact: str | None = None) -> Summary:
     """Write `<out>/report/`, each table as Parquet, and `<out>/report.html`; returns the summary.
 
     Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order; the page
     also shows a few images where the data set can be read.
     phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
+    address, compact: as `reduce_predictions` takes them.
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     refuse_foreign_page(out)
-    counts, manifest = count_run(out)
+    counts, manifest = count_run(out, address=address, compact=compact)
     from jobs.report_page.page import draw, page  # brings matplotlib, which a mistake needs not wait for
     from jobs.report_page.thumbnails import thumbnails
 
@@ -114,12 +107,10 @@ def write_reports(out: str, phases: Phases | None = None) -> Summary:
     return summary
 
 
-def count_run(out: str) -> tuple[Counts, Manifest | None]:
+def count_run(out: str, *, address: str | None = None, compact: str | None = None) -> tuple[Counts, Manifest | None]:
     """What a run's predictions add up to, and its manifest where it has one; raises UserError as write_reports does."""
     manifest = load_manifest(out)
-    counts = Counts()
-    for part in _count_files(out):
-        counts += part
+    counts = reduce_predictions(out, address=address, compact=compact)
     runs = sorted(counts.run_ids | ({manifest.run_id} if manifest else set()))
     if not counts.images:
         raise UserError(f"{shown(out)}: no predictions there; check the path, or run a job with this --out first")
@@ -168,34 +159,6 @@ def summary_table(summary: Summary) -> str:
 
 def _percent(share: float | None, low: float | None, high: float | None) -> str:
     return f"{share:.2%}  (95% interval {low:.2%} to {high:.2%})"
-
-
-def _count_files(out: str) -> Iterator[Counts]:
-    """The counts of each predictions file below `out`, a few files at a time."""
-    filesystem, path = open_storage(out)
-
-    def counted(file: str) -> Counts | str:
-        with storage_errors(file), filesystem.open_input_stream(file) as stream:
-            data = stream.readall()
-        try:
-            parquet = pq.ParquetFile(pa.BufferReader(data))
-            footer = json.loads(parquet.metadata.metadata[b"loudbox-vit"])
-            metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
-            return count(parquet.read(COLUMNS, use_threads=False), metadata)
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-            return file
-
-    damaged = []
-    with storage_errors(out), ThreadPoolExecutor(READERS) as readers:
-        for files in batched(parquet_files(filesystem, f"{path}/predictions"), 32 * READERS):
-            for found in readers.map(counted, files):
-                if isinstance(found, Counts):
-                    yield found
-                else:
-                    damaged.append(found.removeprefix(f"{path}/"))
-    if damaged:
-        names = ", ".join(damaged[:NAMED]) + (f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else "")
-        raise UserError(f"{shown(out)}: damaged, or no files of predictions: {names}; delete them and add --resume to the job")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import batched
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.pipeline.storage import open_storage, parquet_files, storage_errors
+from jobs.pipeline.storage import open_storage, storage_errors
+from jobs.reduction import list_predictions
 from vit_actor.errors import UserError
 
 READERS = 8
@@ -44,7 +46,7 @@ def paired(a: str, b: str) -> Iterator[Sides]:
     """Tables (schema SIDE) of equal length whose rows are the same image in run `a` and in run `b`, or, at the end, one
     table of images that the other run does not have beside an empty one.
 
-    Chunks have the same name in both runs where the data set is the same, so files of one name are joined as they come.
+    Files have the same name in both runs where the data set is the same, so row groups of one name are joined as they come.
     Images that find no partner there wait on disk until all files are read, and are joined with each other, part by part.
     """
     names_a, names_b = _files(a), _files(b)
@@ -52,17 +54,17 @@ def paired(a: str, b: str) -> Iterator[Sides]:
     with TemporaryDirectory() as directory, ThreadPoolExecutor(READERS) as readers:
         waiting_a, waiting_b = _Waiting(f"{directory}/a"), _Waiting(f"{directory}/b")
 
-        def join_files(name: str) -> tuple[Sides, Sides]:
-            return _join(_read(a, names_a[name]), _read(b, names_b[name]))
+        def join_groups(name: tuple[str, int]) -> tuple[Sides, Sides]:
+            return _join(_read(a, names_a[name], name[1]), _read(b, names_b[name], name[1]))
 
         for some in batched(shared, 32 * READERS):
-            for both, (only_a, only_b) in readers.map(join_files, some):
+            for both, (only_a, only_b) in readers.map(join_groups, some):
                 yield both
                 waiting_a.add(only_a)
                 waiting_b.add(only_b)
         for out, names, other, waiting in ((a, names_a, names_b, waiting_a), (b, names_b, names_a, waiting_b)):
             for some in batched(sorted(names.keys() - other.keys()), 32 * READERS):
-                for rows in readers.map(lambda name, out=out, names=names: _read(out, names[name]), some):
+                for rows in readers.map(lambda name, out=out, names=names: _read(out, names[name], name[1]), some):
                     waiting.add(rows)
             waiting.spill()
         for part in range(PARTS):
@@ -121,22 +123,31 @@ class _Waiting:
         return f"{self._directory}/{number}.arrows"
 
 
-def _files(out: str) -> dict[str, str]:
-    """The prediction files of a run by their path below its predictions."""
+def _files(out: str) -> dict[tuple[str, int], str]:
+    """The row groups of a run's prediction files, by the file's path below its predictions and their number in it."""
     filesystem, path = open_storage(out)
     folder = f"{path}/predictions"
     with storage_errors(out):
-        return {file[len(folder) :]: file for file in parquet_files(filesystem, folder)}
+        parts, chunks, _ = list_predictions(filesystem, path)
+        groups = {(file[len(folder) :], 0): file for file in chunks}
+        for file in parts:
+            with filesystem.open_input_file(file) as stream, _damage(file):
+                groups |= {(file[len(folder) :], group): file for group in range(pq.read_metadata(stream).num_row_groups)}
+    return groups
 
 
-def _read(out: str, file: str) -> pa.Table:
-    """One file of predictions (schema SIDE); raises UserError for a damaged one."""
+def _read(out: str, file: str, group: int) -> pa.Table:
+    """One row group of a file of predictions (schema SIDE); raises UserError for a damaged one."""
     filesystem, _ = open_storage(out)
     columns = ["image_id", "label", "prediction", "top5_probability", "error"]
-    with storage_errors(file), filesystem.open_input_stream(file) as stream:
-        data = stream.readall()
-    try:
-        rows = pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
+    with storage_errors(file), filesystem.open_input_file(file) as stream, _damage(file):
+        rows = pq.ParquetFile(stream).read_row_group(group, columns, use_threads=False)
         return rows.set_column(3, "probability", pc.list_element(rows["top5_probability"], 0)).cast(SIDE)
-    except (pa.ArrowException, OSError, KeyError, ValueError):
+
+
+@contextmanager
+def _damage(file: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, KeyError, ValueError):
         raise UserError(f"{file}: damaged, or not a file of predictions; delete it and resume the run") from None

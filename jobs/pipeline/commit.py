@@ -8,11 +8,14 @@ has left to do.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS
@@ -21,12 +24,21 @@ from jobs.pipeline.storage import open_storage, storage_errors, write_table
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
 
+PART = re.compile(r"part-[0-9]{6}\.parquet")
+"""Name of a file that holds the rows of many chunks: of a run that was complete."""
+_OF_A_CHUNK = ("chunk", "rows", "read_cpu_seconds", "shared_batches")
+"""What differs from chunk to chunk in a footer; the rest is a few meshes' and attempts'."""
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """The directory `<out>/predictions` of a run."""
+    """The directory `<out>/predictions` of a run.
+
+    in_parts: chunks that are in files of many; see `chunks_in_parts`.
+    """
 
     out: str
+    in_parts: frozenset[str] = frozenset()
 
     @cached_property
     def _storage(self) -> tuple[fs.FileSystem, str]:
@@ -34,10 +46,12 @@ class Predictions:
         return filesystem, f"{path}/predictions"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"out": self.out}
+        return {"out": self.out, "in_parts": self.in_parts}
 
     def is_committed(self, chunk: str) -> bool:
-        """Whether a chunk's file is there; it is whole then."""
+        """Whether a chunk's rows are there; they are whole then."""
+        if chunk in self.in_parts:
+            return True
         filesystem, _ = self._storage
         return filesystem.get_file_info(self._path(chunk)).type == fs.FileType.File
 
@@ -50,6 +64,45 @@ class Predictions:
 
     def _path(self, chunk: str) -> str:
         return f"{self._storage[1]}/{chunk}.parquet"
+
+
+def chunks_in_parts(out: str) -> frozenset[str]:
+    """The chunks whose rows are in files of many, as those say themselves. Raises UserError where storage fails."""
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        entries = filesystem.get_file_info(fs.FileSelector(f"{path}/predictions", allow_not_found=True))
+        parts = [entry.path for entry in entries if PART.fullmatch(entry.base_name)]
+        return frozenset(footer["chunk"] for part in parts for footer in read_footers(filesystem, part))
+
+
+def read_footers(filesystem: fs.FileSystem, file: str) -> list[dict[str, Any]]:
+    """`footers_of` a file of predictions; none of a damaged one."""
+    with filesystem.open_input_file(file) as stream:
+        try:
+            return footers_of(pq.read_metadata(stream))
+        except (pa.ArrowException, KeyError, TypeError, ValueError):
+            return []
+
+
+def footers_of(metadata: pq.FileMetaData) -> list[dict[str, Any]]:
+    """A footer for each chunk whose rows a file holds, in the rows' order, with their number as `rows`.
+
+    Raises KeyError, TypeError or ValueError for what no run wrote.
+    """
+    footer = json.loads(metadata.metadata[FOOTER])
+    if "chunks" not in footer:
+        return [footer | {"rows": metadata.num_rows}]
+    return [footer["origins"][origin] | dict(zip(_OF_A_CHUNK, own, strict=True)) for origin, *own in footer["chunks"]]
+
+
+def part_footer(footers: Sequence[dict[str, Any]]) -> bytes:
+    """The footer of a file that holds these chunks' rows, one after the other."""
+    origins: dict[str, int] = {}
+    chunks = []
+    for footer in footers:
+        origin = json.dumps({key: value for key, value in footer.items() if key not in _OF_A_CHUNK}, sort_keys=True)
+        chunks.append([origins.setdefault(origin, len(origins)), *(footer.get(key) for key in _OF_A_CHUNK)])
+    return json.dumps({"origins": [json.loads(origin) for origin in origins], "chunks": chunks}).encode()
 
 
 def committed_files(out: str) -> list[int]:

@@ -21,6 +21,9 @@ NATIVE_SCHEMES = {"file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", 
 # Stores without directories, whose objects appear whole or not at all.
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 
+ROW_GROUP = 128 * 1024
+"""Rows that a reader of a long table can skip together by their statistics."""
+
 _FULL_OR_READ_ONLY = {
     errno.ENOSPC: "free some, or write elsewhere",
     errno.EDQUOT: "free some, or have the quota raised",
@@ -110,7 +113,7 @@ def parquet_files(filesystem: FileSystem, directory: str) -> Iterator[str]:
 def write_table(filesystem: FileSystem, path: str, table: pa.Table) -> None:
     """A table as one Parquet file, whole or not at all; see write_atomically."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
     write_atomically(filesystem, path, buffer.getvalue())
 
 

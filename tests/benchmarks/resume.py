@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.benchmarks.corpora import random_checkpoint
+from tests.faults.running import lose_chunks
 from tests.pipeline.corpus import jpeg
 
 IMAGES, CHUNK, LEFT = 100_000, 500, 2
@@ -48,8 +49,7 @@ def main() -> None:
         )
         command = ["--data", data, "--model", model, "--out", out, "--device", "simulated"]
         seconds = {"full run": timed(*command)}
-        for file in sorted((out / "predictions").glob("*.parquet"))[:LEFT]:
-            file.unlink()
+        lose_chunks(out, LEFT)
         manifest = json.loads((out / "manifest.json").read_text())
         manifest["attempts"][-1]["state"] = "stopped"
         (out / "manifest.json").write_text(json.dumps(manifest))

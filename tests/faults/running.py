@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.pipeline.commit import Predictions, footers_of
 from tests.conftest import ROOT, Finished, RayCluster
 from tests.pipeline.corpus import jpeg
 
@@ -85,9 +86,37 @@ def run(cluster: RayCluster, data: Path, out: Path, timing: str = "compute=1ms",
     return Job.start(cluster, data, out, timing, *arguments).end()
 
 
-def committed(out: Path) -> dict[str, float]:
-    """The committed files and when each was written."""
-    return {file.name: file.stat().st_mtime for file in (out / "predictions").glob("[!.]*.parquet")}
+def committed(out: Path) -> dict[str, str]:
+    """The committed chunks, and when and on which mesh each was classified; in files of their own or of many."""
+    found = {}
+    for file in prediction_files(out):
+        try:
+            parquet = pq.ParquetFile(file)
+        except FileNotFoundError:  # its rows are in a file of many now
+            continue
+        rows, start = parquet.read(["started_at", "mesh"]), 0
+        for footer in footers_of(parquet.metadata):
+            found[footer["chunk"]] = str(rows.slice(start, footer["rows"]).to_pydict())
+            start += footer["rows"]
+    return found
+
+
+def prediction_files(out: Path) -> list[Path]:
+    return sorted((out / "predictions").glob("[!.]*.parquet"))
+
+
+def lose_chunks(out: Path, count: int = 1) -> None:
+    """Put a complete run's predictions back into a file for each chunk, as they were committed, but for the first ones'."""
+    for file in prediction_files(out):
+        parquet, start = pq.ParquetFile(file), 0
+        rows = parquet.read()
+        for footer in footers_of(parquet.metadata):
+            Predictions(str(out)).commit(footer["chunk"], rows.slice(start, footer["rows"]), footer)
+            start += footer["rows"]
+        if len(footers_of(parquet.metadata)) > 1:
+            file.unlink()
+    for file in prediction_files(out)[:count]:
+        file.unlink()
 
 
 @dataclass(frozen=True)
@@ -101,7 +130,7 @@ class Answers:
 def answers(out: Path) -> Answers:
     """Raises AssertionError if an image has two rows."""
     columns = ["label", "prediction", "top5", "correct", "error"]
-    files = [pq.ParquetFile(file).read(["image_id", *columns]) for file in sorted((out / "predictions").glob("[!.]*.parquet"))]
+    files = [pq.ParquetFile(file).read(["image_id", *columns]) for file in prediction_files(out)]
     rows = pa.concat_tables(files).to_pylist()
     found = {row["image_id"]: tuple(str(row[column]) for column in columns) for row in rows}
     assert len(found) == len(rows), "an image has two rows"

@@ -13,7 +13,7 @@ import pytest
 from jobs.pipeline.decode import DecodeError, decode
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS
 from tests.conftest import RayCluster
-from tests.faults.running import MODEL, committed, run, workers
+from tests.faults.running import MODEL, prediction_files, run, workers
 from tests.pipeline.fuzz_corpus import corpus, scan_bomb
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.preprocess import Preprocess
@@ -78,7 +78,7 @@ def test_every_odd_and_damaged_file_is_a_row_and_costs_no_more_memory_than_a_sou
         done = run(meshes, tmp_path / "data", tmp_path / "out", "compute=1ms", "--max-errors=100%")
 
     assert done.code == 0, done.output
-    parts = [pq.ParquetFile(tmp_path / "out" / "predictions" / name).read() for name in committed(tmp_path / "out")]
+    parts = [pq.ParquetFile(file).read() for file in prediction_files(tmp_path / "out")]
     rows = [row for part in parts for row in part.select(["image_id", "prediction", "error"]).to_pylist()]
     assert len(rows) == count
     preprocess = load_checkpoint(str(MODEL)).preprocess

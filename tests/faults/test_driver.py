@@ -16,7 +16,7 @@ import pytest
 from jobs.command import JobFailed
 from jobs.report import main as report
 from tests.conftest import ROOT, RayCluster, free_port, ray_head
-from tests.faults.running import LIMIT, Answers, Job, answers, command, committed, kill_one, run, summary
+from tests.faults.running import LIMIT, Answers, Job, answers, command, committed, kill_one, lose_chunks, run, summary
 
 
 def states(out: Path) -> list[str]:
@@ -54,7 +54,7 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
     assert (again.code, "nothing to do" in again.stdout) == (0, True)
     assert states(tmp_path) == ["running", "finished"]
 
-    next((tmp_path / "predictions").glob("[!.]*.parquet")).unlink()
+    lose_chunks(tmp_path)
     with pytest.raises(JobFailed, match="images have a row; run the job again with --resume"):
         report(["--out", str(tmp_path)])
     mended = run(meshes, data, tmp_path, "compute=1ms", "--resume")

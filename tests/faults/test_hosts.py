@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.pipeline.commit import FOOTER
-from tests.faults.running import Answers, Job, answers, command, committed, summary
+from jobs.pipeline.commit import footers_of
+from tests.faults.running import Answers, Job, answers, command, committed, prediction_files, summary
 from tests.rig import Rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -25,8 +24,8 @@ def rig() -> Iterator[Rig]:
 
 def hosts(out: Path) -> list[str]:
     """The hosts of the committed files."""
-    footers = [pq.read_metadata(out / "predictions" / name).metadata[FOOTER] for name in committed(out)]
-    return [json.loads(footer)["mesh"].partition("/")[0] for footer in footers]
+    footers = [footer for file in prediction_files(out) for footer in footers_of(pq.read_metadata(file))]
+    return [footer["mesh"].partition("/")[0] for footer in footers]
 
 
 def start(rig: Rig, data: Path, out: Path, timing: str, *arguments: str) -> Job:

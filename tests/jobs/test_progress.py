@@ -21,7 +21,7 @@ import pytest
 from jobs import progress
 from jobs.progress import Pace, Progress
 from tests.conftest import ROOT, Finished, RayCluster
-from tests.faults.running import command, run, write_shards
+from tests.faults.running import command, lose_chunks, run, write_shards
 
 CONTROL = re.compile(r"[^\n\x20-\x7e]")
 
@@ -97,7 +97,7 @@ def test_on_a_terminal_one_line_is_rewritten_and_a_resume_counts_what_was_there(
     data, out = write_shards(tmp_path / "data", shards=4), tmp_path / "out"
     first = run(ray_cluster, data, out, "compute=1ms", "--meshes=1")
     assert first.code == 0, first.output
-    next((out / "predictions").glob("*.parquet")).unlink()
+    lose_chunks(out)
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["attempts"][-1]["state"] = "stopped"
     (out / "manifest.json").write_text(json.dumps(manifest))

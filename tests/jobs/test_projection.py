@@ -13,7 +13,7 @@ import pytest
 
 from jobs.pipeline.sources import open_source
 from jobs.placement import Placement
-from jobs.projection import TABLE, System, enough_jobs, main, markdown, project
+from jobs.projection import TABLE, System, enough_streams, main, markdown, project
 from jobs.scaling_rounds import through_pipeline
 from jobs.session import ray_session
 from tests.conftest import ROOT, RayCluster
@@ -112,7 +112,7 @@ def test_each_part_bounds_a_run_when_it_is_the_slowest(changes: dict, bound: str
 
 
 def test_the_helper_cores_it_advises_are_enough_and_one_fewer_is_not() -> None:
-    short = replace(BILLION, loudboxes=16, jobs=16, cores=8, shard_images=512)
+    short = replace(BILLION, loudboxes=16, streams=16, cores=8, shard_images=512)
     advised = project(short).helper_cores
 
     assert advised > 0
@@ -121,16 +121,16 @@ def test_the_helper_cores_it_advises_are_enough_and_one_fewer_is_not() -> None:
     assert project(replace(short, helper_cores=advised - 1)).bound == "decode cores"
 
 
-def test_the_jobs_it_advises_are_enough_and_one_fewer_is_not() -> None:
-    many = enough_jobs(replace(BILLION, loudboxes=64))
+def test_the_streams_it_advises_are_enough_and_one_fewer_is_not() -> None:
+    many = enough_streams(replace(BILLION, loudboxes=64))
 
-    assert many.jobs > 1
+    assert many.streams > 1
     assert project(many).bound == "device"
-    assert project(replace(many, jobs=many.jobs - 1)).bound in ("driver", "commits")
+    assert project(replace(many, streams=many.streams - 1)).bound in ("driver", "commits")
 
 
-def test_the_jobs_and_helpers_it_advises_together_leave_the_device_as_the_bound() -> None:
-    many = enough_jobs(replace(BILLION, loudboxes=64, cores=16, decode_fps=450.0))
+def test_the_streams_and_helpers_it_advises_together_leave_the_device_as_the_bound() -> None:
+    many = enough_streams(replace(BILLION, loudboxes=64, cores=16, decode_fps=450.0))
     advised = project(many).helper_cores
 
     assert project(many).bound == "decode cores"
@@ -138,7 +138,7 @@ def test_the_jobs_and_helpers_it_advises_together_leave_the_device_as_the_bound(
 
 
 def test_nothing_it_could_be_asked_without_sense_gets_an_answer() -> None:
-    for changes in ({"loudboxes": 0}, {"cores": 1}, {"images": 0}, {"jobs": 2}, {"network": 0.0}, {"local": 2.0}):
+    for changes in ({"loudboxes": 0}, {"cores": 1}, {"images": 0}, {"streams": 2}, {"network": 0.0}, {"local": 2.0}):
         with pytest.raises(UserError, match="a projection needs"):
             project(replace(BILLION, **changes))
     with pytest.raises(UserError, match="a projection needs"):

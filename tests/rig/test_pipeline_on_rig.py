@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,9 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.pipeline.commit import FOOTER
+from jobs.pipeline.commit import footers_of
 from jobs.pipeline.decode import decode
-from tests.faults.running import MODEL, SHARD, wait_until, write_shards
+from tests.faults.running import MODEL, SHARD, prediction_files, wait_until, write_shards
 from tests.rig import Rig
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.simulated import expected_class
@@ -33,8 +32,7 @@ def simulated(job: str, out: Path, timing: str, *arguments: str) -> list[str]:
 
 def named(out: Path, what: str) -> set[str]:
     """What the footers of the predictions committed so far say: their "mesh", or the "read_host" of their images."""
-    files = (out / "predictions").rglob("[!.]*.parquet")
-    return {json.loads(pq.read_metadata(file).metadata[FOOTER])[what] for file in files}
+    return {footer[what] for file in prediction_files(out) for footer in footers_of(pq.read_metadata(file))}
 
 
 def meshes(out: Path) -> set[str]:
