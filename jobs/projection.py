@@ -142,8 +142,9 @@ def markdown(system: System) -> str:
         many = enough_streams(one)
         alone, p = project(one), project(many)
         lines.append(
-            f"| {loudboxes:,} | {alone.fps:,.0f} | {alone.bound} | {many.streams:,} | {p.fps:,.0f} | {p.bound} | {p.helper_cores:,} "
-            f"| {_duration(p.seconds)} | {p.files:,} | {p.object_store / 1e9:.1f} GB | {_duration(p.report_seconds)} |"
+            f"| {loudboxes:,} | {alone.fps:,.0f} | {alone.bound} | {many.streams:,} | {p.fps:,.0f} | {p.bound} "
+            f"| {p.helper_cores:,} | {_duration(p.seconds)} | {p.files:,} | {p.object_store / 1e9:.1f} GB "
+            f"| {_duration(p.report_seconds)} |"
         )
     return "\n".join(lines)
 

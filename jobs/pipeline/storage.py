@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,8 @@ OBJECT_STORES = {"s3", "gcs", "abfs"}
 
 ROW_GROUP = 128 * 1024
 """Rows that a reader of a long table can skip together by their statistics."""
+
+_OF_URIS = "%:/?#[]@!$&'()*+,;=-._~"
 
 _FULL_OR_READ_ONLY = {
     errno.ENOSPC: "free some, or write elsewhere",
@@ -42,7 +45,8 @@ def open_storage(uri: str) -> tuple[FileSystem, str]:
         return LocalFileSystem(), str(Path(uri).expanduser().absolute())
     with storage_errors(uri):
         if scheme in NATIVE_SCHEMES:
-            filesystem, path = FileSystem.from_uri(uri)
+            # Spaces and letters beyond ASCII as a URI spells them; what is spelled so already stays.
+            filesystem, path = FileSystem.from_uri(quote(uri, safe=_OF_URIS))
         else:
             import fsspec  # here, because few runs need it and every --help would wait for it
 
@@ -117,6 +121,20 @@ def write_table(filesystem: FileSystem, path: str, table: pa.Table) -> None:
     write_atomically(filesystem, path, buffer.getvalue())
 
 
+_STORES_REFUSAL = re.compile(r"AWS Error ([A-Z_]{4,})")
+_CREDENTIALS = "the store refuses these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the host's role"
+_REFUSALS = {
+    "NO_SUCH_BUCKET": "no such bucket; create it, or check the name",
+    "ACCESS_DENIED": "access denied; the credentials may not do this in that bucket",
+    "INVALID_ACCESS_KEY_ID": _CREDENTIALS,
+    "INVALID_CLIENT_TOKEN_ID": _CREDENTIALS,
+    "SIGNATURE_DOES_NOT_MATCH": _CREDENTIALS,
+    "NETWORK_CONNECTION": "the store does not answer; check the address and the network",
+    "SLOW_DOWN": "the store asks to be asked less often; add --resume later",
+    "SERVICE_UNAVAILABLE": "the store is unavailable; add --resume later",
+}
+
+
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
     """Turn what a filesystem raises inside the block into a UserError that names `uri` and the fix in one line."""
@@ -133,6 +151,8 @@ def storage_errors(uri: str) -> Iterator[None]:
     except pa.ArrowInvalid:  # its message repeats the whole URI, credentials and all
         raise UserError(f"{shown(uri)}: not a valid URI; check it, and write spaces as %20") from None
     except OSError as error:
+        if refusal := _STORES_REFUSAL.search(str(error)):
+            raise UserError(f"{shown(uri)}: {_REFUSALS.get(refusal[1], f'the store refuses ({refusal[1]})')}") from None
         if error.errno in _FULL_OR_READ_ONLY:
             raise UserError(f"{shown(uri)}: {first_line(error)}; {_FULL_OR_READ_ONLY[error.errno]}") from None
         raise UserError(f"{shown(uri)}: storage failed ({first_line(error)}); check the address and credentials") from None

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
-from jobs import imagenet
+from jobs import imagenet, streams
 from jobs.command import run
 from jobs.pipeline import storage
 from jobs.pipeline.commit import Predictions
@@ -50,5 +50,5 @@ class Deadly(Predictions):
 if __name__ == "__main__":
     from tests.faults import killed_at_commit as importable  # by its importable name, so that actors can unpickle it
 
-    with patch.object(imagenet, "Predictions", importable.Deadly):
+    with patch.object(streams, "Predictions", importable.Deadly):
         run(imagenet.main)

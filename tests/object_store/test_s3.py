@@ -1,0 +1,190 @@
+"""Whole commands against an S3 server: data in, predictions out, and everything that goes wrong with a bucket."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import output_lock
+from jobs.output_lock import hold_output
+from jobs.pipeline.commit import Predictions, committed_files
+from tests.conftest import ROOT, Finished, run_module
+from tests.faults.running import MODEL, write_shards
+from tests.jobs.prediction_files import row, table
+from tests.object_store.server import Store, s3_server
+from vit_actor.errors import UserError
+
+DATA = "s3://bucket/data set/größe"
+"""A space and letters beyond ASCII, as people type them."""
+SHARDS, IMAGES = 6, 64
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder = write_shards(tmp_path_factory.mktemp("s3") / "data", SHARDS, IMAGES)
+    with s3_server() as store:
+        for file in folder.iterdir():
+            store.client.upload_file(str(file), "bucket", f"data set/größe/{file.name}")
+        yield store
+
+
+@pytest.fixture
+def here(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """This process uses the server too."""
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    return store
+
+
+def imagenet(store: Store, out: str, *arguments: str, data: str = DATA, timing: str = "compute=1ms") -> Finished:
+    return run_module(*command(out, *arguments, data=data, timing=timing), environment=os.environ | store.environment)
+
+
+def command(out: str, *arguments: str, data: str = DATA, timing: str = "compute=1ms") -> list[str]:
+    device = ["--model", str(MODEL), "--device", "simulated", "--simulate", timing]
+    return ["jobs.imagenet", "--data", data, "--out", out, *device, *arguments]
+
+
+def answers(store: Store, prefix: str) -> dict[str, int]:
+    found = {}
+    for key in filter(lambda key: key.endswith(".parquet"), store.keys(f"{prefix}/predictions/")):
+        body = store.client.get_object(Bucket="bucket", Key=key)["Body"].read()
+        for each in pq.read_table(io.BytesIO(body), columns=["image_id", "prediction"]).to_pylist():
+            assert each["image_id"] not in found, "an image has two rows"
+            found[each["image_id"]] = each["prediction"]
+    return found
+
+
+def error(done: Finished) -> str:
+    assert "Traceback" not in done.output, done.output
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_a_run_from_a_bucket_into_a_bucket_is_reported_compared_and_finished(store: Store) -> None:
+    first = imagenet(store, "s3://bucket/runs/one")
+    assert first.code == 0, first.output
+    assert len(answers(store, "runs/one")) == SHARDS * IMAGES
+    assert [key for key in store.keys("runs/one/predictions") if key.endswith(".parquet")] == [
+        "runs/one/predictions/part-000000.parquet"
+    ]
+    again = imagenet(store, "s3://bucket/runs/one", "--resume")
+    assert (again.code, "nothing to do" in again.stdout) == (0, True), again.output
+    taken = imagenet(store, "s3://bucket/runs/one")
+    assert (taken.code, "already holds run" in error(taken)) == (2, True)
+    over = imagenet(store, "s3://bucket/runs/one", "--overwrite", "--limit=100")
+    assert over.code == 0, over.output
+    assert len(answers(store, "runs/one")) == 100
+
+    environment = os.environ | store.environment
+    report = run_module("jobs.report", "--out", "s3://bucket/runs/one", environment=environment)
+    assert (report.code, "100 of 100" in report.stdout) == (0, True), report.output
+    other = imagenet(store, "s3://bucket/runs/two")
+    assert other.code == 0, other.output
+    compared = run_module("jobs.report", "--compare", "s3://bucket/runs/one", "s3://bucket/runs/two", environment=environment)
+    assert (compared.code, "0 of 100 differ" in compared.stdout) == (0, True), compared.output
+    assert any(key.endswith("comparison.html") for key in store.keys("runs/two/compared/"))
+    assert not any(".lease" in key for key in store.keys("runs/"))
+
+
+@pytest.mark.slow
+def test_what_a_killed_driver_committed_stays_and_a_second_run_waits_for_its_lease(store: Store) -> None:
+    line = [sys.executable, "-m", *command("s3://bucket/runs/killed", timing="compute=1500ms")]
+    environment = os.environ | store.environment
+    with subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
+        limit = time.monotonic() + 120
+        while not any(key.endswith(".parquet") for key in store.keys("runs/killed/predictions")):
+            assert time.monotonic() < limit
+            assert job.poll() is None
+            time.sleep(0.1)
+        second = imagenet(store, "s3://bucket/runs/killed", "--resume")
+        assert (second.code, "another job is writing there now" in error(second)) == (2, True)
+        job.send_signal(signal.SIGKILL)
+    before = answers(store, "runs/killed")
+    assert 0 < len(before) < SHARDS * IMAGES
+    resumed = imagenet(store, "s3://bucket/runs/killed", "--resume")
+    assert resumed.code == 0, resumed.output
+    after = answers(store, "runs/killed")
+    assert len(after) == SHARDS * IMAGES
+    assert before.items() <= after.items()
+
+
+@pytest.mark.slow
+def test_a_store_that_is_slow_and_answers_503_to_one_request_in_ten_costs_no_row(store: Store) -> None:
+    store.unavailable, store.delay, store.refused = 10, 0.02, 0
+    try:
+        done = imagenet(store, "s3://bucket/runs/unavailable")
+    finally:
+        store.unavailable, store.delay = 0, 0.0
+    assert done.code == 0, done.output
+    assert store.refused > 3
+    assert len(answers(store, "runs/unavailable")) == SHARDS * IMAGES
+
+
+@pytest.mark.parametrize(
+    ("out", "data", "complaint"),
+    [
+        ("s3://nowhere/run", DATA, "s3://nowhere/run: no such bucket; create it, or check the name"),
+        ("s3://bucket/run", "s3://nowhere/data", "s3://nowhere/data: no such"),
+        ("s3://bucket/run", "s3://bucket/nothing-there", "nothing-there"),
+    ],
+    ids=["no bucket for results", "no bucket of data", "no data"],
+)
+def test_a_bucket_that_is_not_there_is_told_in_a_line_before_ray_starts(
+    store: Store, out: str, data: str, complaint: str
+) -> None:
+    done = imagenet(store, out, data=data)
+    assert done.code == 2, done.output
+    assert complaint in error(done)
+
+
+def test_refused_credentials_are_told_as_such(store: Store) -> None:
+    store.refusing = True
+    try:
+        done = imagenet(store, "s3://bucket/runs/refused", data=str(ROOT / "jobs" / "sample" / "images"))
+    finally:
+        store.refusing = False
+    assert done.code == 2, done.output
+    assert "access denied" in error(done) or "refuses these credentials" in error(done)
+
+
+def test_more_files_than_a_page_of_a_listing_has_are_all_there(here: Store) -> None:
+    client, rows = here.client, table([row(1, 1, image_id="a.jpeg")])
+    Predictions("s3://bucket/many").commit("chunk-0", rows, {})
+    body = client.get_object(Bucket="bucket", Key="many/predictions/chunk-0.parquet")["Body"].read()
+    for number in range(1, 1100):
+        client.put_object(Bucket="bucket", Key=f"many/predictions/chunk-{number}.parquet", Body=body)
+    assert committed_files("s3://bucket/many") == [1100, 1100 * len(body)]
+
+
+def test_an_object_larger_than_one_part_of_an_upload_arrives_whole(here: Store, tmp_path: Path) -> None:
+    big = pa.table({"x": pa.array([os.urandom(1 << 20) for _ in range(24)])})  # uploads go in parts of 10 MB
+    from jobs.pipeline.storage import open_storage, write_table
+
+    filesystem, path = open_storage("s3://bucket/big/file.parquet")
+    write_table(filesystem, path, big)
+    assert pq.read_table(path, filesystem=filesystem).equals(big)
+
+
+def test_a_lease_is_refused_while_it_is_renewed_and_taken_when_it_is_not(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_lock, "RENEW_SECONDS", 1.0)
+    monkeypatch.setattr(output_lock, "STALE_SECONDS", 6.0)
+    monkeypatch.setattr(output_lock, "_held", {})
+    hold_output("s3://bucket/leased")
+    lease = output_lock._held.pop("bucket/leased")
+    with pytest.raises(UserError, match="another job is writing there now"):
+        hold_output("s3://bucket/leased")
+    lease._ended.set()  # as if its process were killed
+    hold_output("s3://bucket/leased")
+    output_lock._held["bucket/leased"]._give_back()
+    assert not any(".lease" in key for key in here.keys("leased"))
