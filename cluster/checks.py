@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.hardware import Hardware, Snapshot
-from jobs.placement import DECODE_SECONDS
+from jobs.pipeline.placement import DECODE_SECONDS
 from vit_actor.device_time import N300_CHIP_IMAGES_PER_SECOND
 
 Status = Literal["pass", "warn", "fail"]

@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.checks import Check, Host, clock
 from cluster.probe import read_host
-from jobs.placement import BOARDS
+from jobs.pipeline.placement import BOARDS
 
 START_SECONDS = 120.0
 """Limit for a host's first answer: Ray starts a worker there, which imports the project."""

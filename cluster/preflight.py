@@ -16,8 +16,8 @@ from typing import Any
 from cluster.checks import Check, check_cluster, check_host
 from cluster.hosts import ClusterHosts, Hosts, ThisHost
 from cluster.probe import read_first_image, read_marks, remove_mark, try_mesh, write_mark
-from jobs.command import run
-from jobs.session import ray_session
+from jobs.running.command import run
+from jobs.running.session import ray_session
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from vit_actor.opening import DeviceRequest
 

@@ -18,9 +18,9 @@ from pyarrow import fs
 
 from cluster.checks import Check, Host
 from cluster.hardware import read_hardware, read_snapshot
-from jobs.manifest import package_versions
 from jobs.pipeline.sources import open_source
-from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically
+from jobs.running.manifest import package_versions
+from jobs.storage import open_storage, shown, storage_errors, write_atomically
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import DeviceError, UserError
 from vit_actor.opening import DeviceRequest

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from jobs.command import STOPPED, run
+from jobs.running.command import STOPPED, run
 from vit_actor.errors import UserError
 
 PROJECT = Path(__file__).resolve().parent.parent

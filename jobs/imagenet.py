@@ -14,8 +14,11 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from jobs.apart import check_apart
-from jobs.arguments import (
+from jobs.pipeline.commit import committed_files
+from jobs.pipeline.sources import Source, Survey, open_source
+from jobs.pipeline.sources.listing import HIDDEN
+from jobs.running.apart import check_apart
+from jobs.running.arguments import (
     add_device_arguments,
     add_out_arguments,
     check_arguments,
@@ -27,16 +30,13 @@ from jobs.arguments import (
     share_or_count,
     size,
 )
-from jobs.command import TOO_MANY_ERRORS, JobFailed, root_cause, run
-from jobs.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
-from jobs.output_lock import hold_output
-from jobs.phases import Phases
-from jobs.pipeline.commit import committed_files
-from jobs.pipeline.sources import Source, Survey, open_source
-from jobs.pipeline.sources.listing import HIDDEN
-from jobs.pipeline.storage import shown
-from jobs.session import ray_session
-from jobs.terminal import one_line
+from jobs.running.command import TOO_MANY_ERRORS, JobFailed, root_cause, run
+from jobs.running.manifest import CHANGED, Manifest, claim, new_run_id, package_versions
+from jobs.running.output_lock import hold_output
+from jobs.running.phases import Phases
+from jobs.running.session import ray_session
+from jobs.running.terminal import one_line
+from jobs.storage import shown
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError, ended_while_opening
 from vit_actor.preprocess import Preprocess
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"run {manifest.run_id} in {args.out} was finished, but predictions are gone or changed: going on with it",
             file=sys.stderr,
         )
-    with ray_session(args.address, meanwhile=("pandas", "jobs.report_page.page")):
+    with ray_session(args.address, meanwhile=("pandas", "jobs.reporting.page.page")):
         manifest, stopped = classify_all(args, checkpoint, source, survey, phases)
     phases.end("end")
     if stopped is not None:
@@ -75,10 +75,12 @@ def classify_all(
     args: argparse.Namespace, checkpoint: Checkpoint, source: Source, survey: Survey, phases: Phases
 ) -> tuple[Manifest, int | None]:
     """List, read, decode, classify and commit what has no row yet; the run's manifest, and the exit code if it was stopped."""
-    from jobs.ledger import drain_on_signals, more_ledgers, open_ledger, settle
-    from jobs.lifeline import watch_ray
-    from jobs.progress import Progress
-    from jobs.streams import Stream, enough_streams, run_together, shares
+    from jobs.pipeline.streams import Stream, enough_streams, run_together, shares
+    from jobs.running.ledgers import more_ledgers, open_ledger, settle
+    from jobs.running.lifeline import watch_ray
+    from jobs.running.local_ray import spare_helper_actors
+    from jobs.running.progress import Progress
+    from jobs.running.stopping import drain_on_signals
 
     ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
     placement = placement_for(args, checkpoint)
@@ -100,6 +102,7 @@ def classify_all(
         args.device_limit,
         args.resume,
     )
+    spare_helper_actors()
     written = stream.rows() if streams == 1 else run_together(shares(stream, ledgers))
 
     stopping = drain_on_signals(*ledgers)
@@ -227,7 +230,8 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
 
 def report(args: argparse.Namespace, manifest: Manifest, source: Source, survey: Survey, phases: Phases) -> int:
     """Reports from what is committed, then the verdict as an exit code."""
-    from jobs.report import summary_table, write_reports
+    from jobs.reporting.terminal_table import summary_table
+    from jobs.reporting.write import write_reports
 
     try:
         summary = write_reports(args.out, phases, address=args.address, compact=manifest.run_id)

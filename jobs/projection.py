@@ -13,9 +13,9 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, get_args, get_type_hints
 
-from jobs.command import run
 from jobs.pipeline.chunk import CHUNK_IMAGES
-from jobs.placement import MESH_CALLS, decode_tasks
+from jobs.pipeline.placement import MESH_CALLS, decode_tasks
+from jobs.running.command import run
 from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.errors import UserError
 

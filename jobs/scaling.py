@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from jobs.apart import check_apart
-from jobs.arguments import (
+from jobs.pipeline.placement import Placement
+from jobs.pipeline.sources import Source, open_source
+from jobs.pipeline.sources.opening import NO_LABELS
+from jobs.running.apart import check_apart
+from jobs.running.arguments import (
     add_device_arguments,
     add_out_arguments,
     check_arguments,
@@ -24,18 +27,15 @@ from jobs.arguments import (
     placement_for,
     positive,
 )
-from jobs.command import run
-from jobs.manifest import Manifest, check_free, new_run_id, package_versions
-from jobs.pipeline.sources import Source, open_source
-from jobs.pipeline.sources.opening import NO_LABELS
-from jobs.pipeline.storage import open_storage, storage_errors, write_atomically, write_table
-from jobs.placement import Placement
-from jobs.session import ray_session
+from jobs.running.command import run
+from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
+from jobs.running.session import ray_session
+from jobs.storage import open_storage, storage_errors, write_atomically, write_table
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
 
 if TYPE_CHECKING:
-    from jobs.scaling_rounds import Round
+    from jobs.measuring.rounds import Round
 
 ITERATIONS = {"t3000": 2000}
 """Batches a mesh at the largest size: 12 s at the published 5.8 ms."""
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 measure, total = _devices(args, checkpoint, placement, sizes)
             measured = interleave(measure, sizes, total, args.rounds)
-    from jobs.scaling_table import scaling_table, terminal_table
+    from jobs.measuring.scaling_table import scaling_table, terminal_table
 
     table = scaling_table(measured, manifest.data)
     write(args.out, table, manifest.run_id)
@@ -145,8 +145,8 @@ def shares(kind: str, sizes: list[int], total: int) -> list[tuple[int, int]]:
 
 def _devices(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement, sizes: list[int]) -> tuple[Measure, int]:
     """Random images; the unit of work is one batch on one mesh."""
-    from jobs.meshes import start_meshes
-    from jobs.scaling_rounds import on_devices
+    from jobs.measuring.meshes import start_meshes
+    from jobs.measuring.rounds import on_devices
 
     request = device_request(args, checkpoint, placement)
     meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=args.seed, wait_seconds=args.wait)
@@ -165,7 +165,7 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
 
     One that does not count comes first: in it Ray starts the processes that the others find running.
     """
-    from jobs.scaling_rounds import through_pipeline
+    from jobs.measuring.rounds import through_pipeline
 
     def run_as(name: str, n: int, images: int) -> Round:
         return through_pipeline(
@@ -187,7 +187,7 @@ def _source(args: argparse.Namespace, checkpoint: Checkpoint, limit: int | None)
 
 def write(out: str, table: pa.Table, run_id: str) -> None:
     """`<out>/report/scaling.parquet` and `scaling.svg`."""
-    from jobs.scaling_plot import plot
+    from jobs.measuring.scaling_plot import plot
 
     filesystem, path = open_storage(out)
     with storage_errors(out):

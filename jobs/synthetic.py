@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.arguments import (
+from jobs.measuring.meshes import Measured, Work, drive_together, start_meshes, system_fps
+from jobs.reporting.columns import described
+from jobs.running.arguments import (
     add_device_arguments,
     add_out_arguments,
     check_arguments,
@@ -21,12 +23,10 @@ from jobs.arguments import (
     positive,
     seconds,
 )
-from jobs.columns import described
-from jobs.command import run
-from jobs.manifest import Manifest, check_free, new_run_id, package_versions
-from jobs.meshes import Measured, Work, drive_together, start_meshes, system_fps
-from jobs.pipeline.storage import open_storage, storage_errors, write_table
-from jobs.session import ray_session
+from jobs.running.command import run
+from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
+from jobs.running.session import ray_session
+from jobs.storage import open_storage, storage_errors, write_table
 from vit_actor.checkpoint import load_checkpoint
 
 # The MLPerf offline scenario's least length and sample count; below them a figure says little about a sustained rate.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -57,3 +58,34 @@ def test_nothing_heavy_is_loaded_that_does_not_compute(case: str) -> None:
     done = subprocess.run([sys.executable, "-c", code + tell], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert HEAVY & set(done.stdout.split()) <= expected
+
+
+FLOORS = ("vit_actor", "jobs.storage", "jobs.pipeline", "jobs.running", "jobs.reporting", "jobs.measuring")
+"""What stands behind the commands, from the ground up: nothing imports from a floor above its own."""
+COMMANDS = {"imagenet", "synthetic", "scaling", "report", "projection"}
+
+
+def floor(module: str) -> int:
+    """Its place in FLOORS; the commands are on top."""
+    return next((n for n, name in enumerate(FLOORS) if module == name or module.startswith(f"{name}.")), len(FLOORS))
+
+
+def test_nothing_imports_from_a_floor_above_its_own() -> None:
+    upwards = []
+    for path in sorted(file for folder in ("jobs", "vit_actor") for file in (ROOT / folder).rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if module.startswith("jobs.sample"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            ours = [name for name in names if name and name.startswith(("jobs", "vit_actor"))]
+            upwards += [f"{module} imports {name}" for name in ours if floor(name) > floor(module)]
+    assert upwards == []
+
+
+def test_beside_the_commands_there_are_only_floors() -> None:
+    files = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
+    folders = {path.name for path in (ROOT / "jobs").iterdir() if (path / "__init__.py").exists()}
+    assert files == COMMANDS | {"storage"}
+    assert folders == {"pipeline", "running", "reporting", "measuring", "sample"}

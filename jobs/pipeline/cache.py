@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.sources.listing import open_place
-from jobs.pipeline.storage import shown, storage_errors, write_atomically
+from jobs.storage import shown, storage_errors, write_atomically
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 

@@ -17,12 +17,12 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from jobs.ledger import Care
 from jobs.pipeline.cache import with_pixels
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
+from jobs.pipeline.ledger import Care
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import PREDICTIONS
 from vit_actor.actor import DeviceThread, Part

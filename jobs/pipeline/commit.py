@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS
-from jobs.pipeline.storage import open_storage, storage_errors, write_table
+from jobs.storage import open_storage, storage_errors, write_table
 
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from jobs.ledger import SHARD_ATTEMPTS, Reading
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk, chunk_name
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.decode import DecodeError, decode
+from jobs.pipeline.ledger import SHARD_ATTEMPTS, Reading
 from jobs.pipeline.sandbox import Sandbox, TimeLimit
 from jobs.pipeline.sources import EncodedImage, Shard, Source
 from vit_actor.errors import UserError

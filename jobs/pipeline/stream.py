@@ -11,15 +11,14 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
-from jobs.local_ray import spare_helper_actors
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.classify import Classifier
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.hand_out import hand_out_evenly
 from jobs.pipeline.list import list_shards
+from jobs.pipeline.placement import BOARDS, Placement
 from jobs.pipeline.read import read_chunks
 from jobs.pipeline.sources import Source
-from jobs.placement import BOARDS, Placement
 from vit_actor.device import Device
 from vit_actor.preprocess import Preprocess
 
@@ -42,7 +41,6 @@ def read(
     cache: Cache | None = None,
 ) -> Dataset:
     """Every image of a source as rows of decoded chunks; on resume only chunks that are not committed."""
-    spare_helper_actors()
     for handler in logging.getLogger("ray.data").handlers:  # to the terminal; Ray Data's log file keeps the tracebacks
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)

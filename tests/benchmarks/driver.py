@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from jobs.ledger import open_ledger
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.commit import Predictions
+from jobs.pipeline.placement import Placement
 from jobs.pipeline.stream import WHOLE, classify
-from jobs.placement import Placement
-from jobs.session import ray_session
+from jobs.running.ledgers import open_ledger
+from jobs.running.session import ray_session
 from tests.benchmarks.bench import machine
 from tests.benchmarks.overlap import SHARD_CHUNKS, make_chunks
 from vit_actor.simulated import SimulatedTiming, SimulatedVit

@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy
 
-from jobs.ledger import open_ledger
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk
 from jobs.pipeline.commit import Predictions
+from jobs.pipeline.placement import Placement
 from jobs.pipeline.stream import WHOLE, classify
-from jobs.placement import Placement
-from jobs.session import ray_session
+from jobs.running.ledgers import open_ledger
+from jobs.running.session import ray_session
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
 TIMING = "compute=10ms,upload=5ms,readback=5ms,compile=0s"

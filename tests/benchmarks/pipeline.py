@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from jobs.pipeline.decode import decode
-from jobs.placement import Placement, decode_tasks
-from jobs.session import ray_session
+from jobs.pipeline.placement import Placement, decode_tasks
+from jobs.running.session import ray_session
 from tests.benchmarks.bench import interleave, report
 from tests.benchmarks.corpora import photo_folder, random_checkpoint
 from tests.benchmarks.running import run_pipeline

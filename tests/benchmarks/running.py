@@ -8,11 +8,11 @@ from pathlib import Path
 
 import ray
 
-from jobs.ledger import open_ledger
 from jobs.pipeline.commit import Predictions
+from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import open_source
 from jobs.pipeline.stream import classify, read
-from jobs.placement import Placement
+from jobs.running.ledgers import open_ledger
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.opening import DeviceRequest
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.phases import PHASES
+from jobs.running.phases import PHASES
 from tests.conftest import ROOT, ray_head
 
 TRIVIAL = """

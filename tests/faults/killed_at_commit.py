@@ -15,10 +15,10 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
-from jobs import imagenet, streams
-from jobs.command import run
-from jobs.pipeline import storage
+from jobs import imagenet, storage
+from jobs.pipeline import streams
 from jobs.pipeline.commit import Predictions
+from jobs.running.command import run
 
 
 @dataclass(frozen=True)

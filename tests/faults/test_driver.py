@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.command import JobFailed
 from jobs.report import main as report
+from jobs.running.command import JobFailed
 from tests.conftest import ROOT, RayCluster, free_port, ray_head
 from tests.faults.running import LIMIT, Answers, Job, answers, command, committed, kill_one, lose_chunks, run, summary
 

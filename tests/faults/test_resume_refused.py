@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs.imagenet import describe, parse
-from jobs.manifest import Manifest, claim
 from jobs.pipeline.sources import open_source
+from jobs.running.manifest import Manifest, claim
 from tests.faults.running import MODEL, write_shards
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError

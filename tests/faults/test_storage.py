@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.ledger import open_ledger
 from jobs.pipeline.commit import Predictions
+from jobs.running.ledgers import open_ledger
 from tests.conftest import RayCluster, ray_head
 from tests.faults.running import Answers, Job, answers, committed, run, write_shards
 from tests.jobs.prediction_files import row, table

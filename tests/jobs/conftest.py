@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.command import run
+from jobs.running.command import run
 from tests.conftest import ROOT, Finished, RayCluster, run_module
 
 SAMPLE = ROOT / "jobs" / "sample" / "images"

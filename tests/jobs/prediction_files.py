@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.metrics import FileMetadata
 from jobs.pipeline.schema import PREDICTIONS
+from jobs.reporting.counts import FileMetadata
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 

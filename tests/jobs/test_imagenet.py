@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 from jobs.imagenet import main
-from jobs.phases import PHASES
 from jobs.pipeline.schema import PREDICTIONS
+from jobs.running.phases import PHASES
 from tests.conftest import Finished, RayCluster
 from tests.jobs.conftest import MODEL, SAMPLE, imagenet, mistake
 

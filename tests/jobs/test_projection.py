@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.measuring.rounds import through_pipeline
+from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import open_source
-from jobs.placement import Placement
 from jobs.projection import TABLE, System, enough_streams, main, markdown, project
-from jobs.scaling_rounds import through_pipeline
-from jobs.session import ray_session
+from jobs.running.session import ray_session
 from tests.conftest import ROOT, RayCluster
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError

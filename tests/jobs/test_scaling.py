@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.measuring.rounds import Round
+from jobs.measuring.scaling_table import SCALING, scaling_table, terminal_table, verdict
+from jobs.measuring.utilisation import Traffic, Utilisation, busiest, read_traffic
 from jobs.scaling import interleave, main, mesh_counts, shares
-from jobs.scaling_rounds import Round
-from jobs.scaling_table import SCALING, scaling_table, terminal_table, verdict
-from jobs.utilisation import Traffic, Utilisation, busiest, read_traffic
 from tests.conftest import Finished, RayCluster, run_module
 from tests.jobs.conftest import MODEL, SAMPLE, mistake
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import LocalFileSystem
 
-from jobs.pipeline.storage import open_storage, shown, storage_errors, write_atomically
+from jobs.storage import open_storage, shown, storage_errors, write_atomically
 from vit_actor.errors import UserError
 
 

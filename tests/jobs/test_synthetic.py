@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from jobs.manifest import load_manifest
-from jobs.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
-from jobs.placement import Placement
-from jobs.session import ray_session
+from jobs.measuring.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
+from jobs.pipeline.placement import Placement
+from jobs.running.manifest import load_manifest
+from jobs.running.session import ray_session
 from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, main, mesh_table, shortcomings
 from tests.conftest import Finished, RayCluster, run_module
 from tests.jobs.conftest import MODEL, mistake
@@ -123,7 +123,7 @@ def test_meshes_that_another_job_holds_are_waited_for_and_then_named(
 ) -> None:
     for name, value in mesh_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("jobs.meshes.PLACE_SECONDS", 3.0)
+    monkeypatch.setattr("jobs.measuring.meshes.PLACE_SECONDS", 3.0)
 
     with ray_session(mesh_cluster.address):
         held = [ray.remote(Mesh).options(num_cpus=0, resources={"TTNPU": 4}).remote() for _ in range(3)]
@@ -143,7 +143,7 @@ def test_meshes_that_another_job_holds_are_waited_for_and_then_named(
 def test_a_mesh_works_until_all_it_was_asked_for_is_reached_warm_up_excluded(
     work: Work, iterations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.meshes.mesh_name", lambda host: f"{host}/0-3")
+    monkeypatch.setattr("jobs.measuring.meshes.mesh_name", lambda host: f"{host}/0-3")
     mesh = Mesh()
     mesh.open(lambda: SimulatedVit(SimulatedTiming(compute=1e-3, compile=0), batch_size=8), (32, 32, 3), seed=0)
 
@@ -155,7 +155,7 @@ def test_a_mesh_works_until_all_it_was_asked_for_is_reached_warm_up_excluded(
 
 
 def test_the_same_seed_gives_the_same_images_and_another_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.meshes.mesh_name", lambda host: f"{host}/0-3")
+    monkeypatch.setattr("jobs.measuring.meshes.mesh_name", lambda host: f"{host}/0-3")
     seen = []
 
     class Recording(SimulatedVit):

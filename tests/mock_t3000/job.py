@@ -14,8 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 from jobs import imagenet
-from jobs.arguments import device_request
-from jobs.command import run
+from jobs.running.arguments import device_request
+from jobs.running.command import run
 from vit_actor.device import Device
 from vit_actor.opening import DeviceRequest
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import output_lock
-from jobs.output_lock import hold_output
 from jobs.pipeline.commit import Predictions, committed_files
+from jobs.running import output_lock
+from jobs.running.output_lock import hold_output
 from tests.conftest import ROOT, Finished, run_module
 from tests.faults.running import MODEL, write_shards
 from tests.jobs.prediction_files import row, table
@@ -169,7 +169,7 @@ def test_more_files_than_a_page_of_a_listing_has_are_all_there(here: Store) -> N
 
 def test_an_object_larger_than_one_part_of_an_upload_arrives_whole(here: Store, tmp_path: Path) -> None:
     big = pa.table({"x": pa.array([os.urandom(1 << 20) for _ in range(24)])})  # uploads go in parts of 10 MB
-    from jobs.pipeline.storage import open_storage, write_table
+    from jobs.storage import open_storage, write_table
 
     filesystem, path = open_storage("s3://bucket/big/file.parquet")
     write_table(filesystem, path, big)

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from jobs.ledger import open_ledger
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.classify import NO_ANSWER, NO_ANSWER_TO_ANY, Classifier, prediction_rows
 from jobs.pipeline.commit import Predictions
+from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import EncodedImage, Shard, Survey
 from jobs.pipeline.stream import classify, read
-from jobs.placement import Placement
-from jobs.session import ray_session
+from jobs.running.ledgers import open_ledger
+from jobs.running.session import ray_session
 from tests.conftest import RayCluster
 from tests.pipeline.corpus import jpeg
 from vit_actor.actor import Part

@@ -17,7 +17,7 @@ from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
-from jobs.pipeline.storage import shown
+from jobs.storage import shown
 from vit_actor.errors import UserError
 
 READ_ROWS = 64

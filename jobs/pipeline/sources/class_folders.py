@@ -14,7 +14,7 @@ from jobs.pipeline.sources.image_files import cut_shards, read_files
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, SPLITS, entries, extension, open_place, place_errors, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, root_count
-from jobs.pipeline.storage import shown
+from jobs.storage import shown
 from vit_actor.errors import UserError
 
 SAMPLED = 20

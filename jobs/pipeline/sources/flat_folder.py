@@ -13,7 +13,7 @@ from jobs.pipeline.sources.image_files import cut_shards, read_files
 from jobs.pipeline.sources.labels_file import check_digest, label_of, read_labels
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, extension, has_extension, open_place, place_errors, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
-from jobs.pipeline.storage import shown
+from jobs.storage import shown
 from vit_actor.errors import UserError
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jobs.pipeline.storage import first_line, shown
+from jobs.storage import first_line, shown
 from vit_actor.errors import UserError
 
 TOKENS = "https://huggingface.co/settings/tokens"

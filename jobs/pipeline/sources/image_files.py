@@ -8,7 +8,7 @@ from itertools import batched
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import join, open_place
 from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id, view
-from jobs.pipeline.storage import first_line
+from jobs.storage import first_line
 
 MAX_FILE_BYTES = 256 * 2**20
 """A larger file is no photograph, and one is enough to fill a worker's memory."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jobs.pipeline.labels import WNID, LabelSpace
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, open_place
-from jobs.pipeline.storage import shown, storage_errors
+from jobs.storage import shown, storage_errors
 from vit_actor.errors import UserError
 
 _NAME_AND_LABEL = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, IMAGE_EXTENSIONS))}))[ \t,;]+(.+)", re.IGNORECASE)

@@ -16,7 +16,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from jobs.pipeline.sources.hub import hub_errors, is_hub
 from jobs.pipeline.sources.source import root_count
-from jobs.pipeline.storage import open_storage, shown, storage_errors
+from jobs.storage import open_storage, shown, storage_errors
 from vit_actor.errors import UserError
 
 # fmt: off

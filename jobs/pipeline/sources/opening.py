@@ -30,7 +30,7 @@ from jobs.pipeline.sources.listing import (
 from jobs.pipeline.sources.parquet import ParquetShards
 from jobs.pipeline.sources.source import Source
 from jobs.pipeline.sources.webdataset import TarShards
-from jobs.pipeline.storage import absolute, shown
+from jobs.storage import absolute, shown
 from vit_actor.errors import UserError
 
 KINDS = {"images": IMAGE_EXTENSIONS, "Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS, "Arrow": (".arrow",)}

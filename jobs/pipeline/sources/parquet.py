@@ -17,7 +17,7 @@ from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns, partition_label
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
-from jobs.pipeline.storage import first_line, shown
+from jobs.storage import first_line, shown
 from vit_actor.errors import UserError
 
 READ_BYTES = 8 * 2**20

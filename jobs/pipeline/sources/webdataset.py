@@ -16,7 +16,7 @@ from jobs.pipeline.sources.labels_file import check_digest, label_of, read_label
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, FileSet, has_extension, is_hidden, join, open_place, place_errors
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.pipeline.sources.tar_members import DamagedTar, Member, tar_members
-from jobs.pipeline.storage import shown
+from jobs.storage import shown
 from vit_actor.errors import UserError
 
 LABELS = ("cls", "class_id", "label", "json", "txt")

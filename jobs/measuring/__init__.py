@@ -1,0 +1,1 @@
+"""What synthetic and scaling measure with."""

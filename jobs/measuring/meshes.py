@@ -1,0 +1,172 @@
+"""Actors that drive a device with random images and nothing else: what the device can do when nothing feeds it."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from jobs.pipeline.classify import mesh_name
+from jobs.pipeline.placement import BOARDS, Placement
+from jobs.running.command import JobFailed, root_cause
+from vit_actor.device import Device
+from vit_actor.errors import UserError, ended_while_opening
+
+PLACE_SECONDS = 60.0
+"""What starting the actors' processes may take on top of waiting for resources."""
+
+START_DELAY = 0.5
+"""Seconds from asking to starting, in which every mesh hears of it, so that they start together."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """How long to drive a device: until all three are reached. warmup: iterations before the clock starts, at least 1."""
+
+    seconds: float
+    images: int
+    iterations: int
+    warmup: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one mesh did.
+
+    started_at: Unix seconds at which each iteration (one batch) was taken, float64 (iterations,).
+    seconds: wall time of each iteration, float64 (iterations,), completion to completion.
+    began_at, ended_at: Unix seconds of the warm-up's last answer and of the last answer.
+    host_seconds: CPU time of the thread that drives the device, over all iterations: what overlap has to hide.
+    """
+
+    mesh: str
+    description: str
+    batch_size: int
+    compile_seconds: float
+    started_at: np.ndarray
+    seconds: np.ndarray
+    began_at: float
+    ended_at: float
+    host_seconds: float
+
+    @property
+    def images(self) -> int:
+        return len(self.seconds) * self.batch_size
+
+    @property
+    def fps(self) -> float:
+        """Images per second of this mesh between its first timed and its last answer."""
+        return self.images / (self.ended_at - self.began_at)
+
+
+class Mesh:
+    """The actor's body: a device, and one batch of random images made once."""
+
+    def placed(self) -> str:
+        """The mesh's name, once Ray has found it a place."""
+        return mesh_name(socket.gethostname())
+
+    def open(self, open_device: Callable[[], Device], shape: tuple[int, int, int], seed: int) -> int:
+        """Open and compile the device; its batch size.
+
+        shape: (height, width, 3) of an image. seed: of the random images, so that a run can be repeated.
+        """
+        self._mesh = self.placed()
+        self._device = open_device()
+        self._compile_seconds = self._device.compile()
+        self.batch_size = self._device.batch_size
+        self._images = np.random.default_rng(seed).integers(0, 256, (self.batch_size, *shape), dtype=np.uint8)
+        return self.batch_size
+
+    def drive(self, work: Work, start_at: float) -> Measured:
+        """Classify the same batch over and over, from a Unix time on; raises DeviceError when the device fails."""
+        results = []
+        began_at = clock = cpu = 0.0
+        time.sleep(max(0.0, start_at - time.time()))
+
+        def batches() -> Iterator[np.ndarray]:
+            yield from itertools.repeat(self._images, work.warmup)
+            for asked in itertools.count():
+                enough = asked >= work.iterations and asked * self.batch_size >= work.images
+                if enough and clock and time.monotonic() - clock >= work.seconds:
+                    return
+                yield self._images
+
+        for answered, result in enumerate(self._device.classify(batches()), 1):
+            if answered == work.warmup:
+                began_at, clock, cpu = time.time(), time.monotonic(), time.thread_time()
+            elif answered > work.warmup:
+                results.append(result)
+        return Measured(
+            mesh=self._mesh,
+            description=self._device.description,
+            batch_size=self.batch_size,
+            compile_seconds=self._compile_seconds,
+            started_at=np.array([result.started_at for result in results]),
+            seconds=np.array([result.seconds for result in results]),
+            began_at=began_at,
+            ended_at=time.time(),
+            host_seconds=time.thread_time() - cpu,
+        )
+
+
+def start_meshes(
+    placement: Placement,
+    open_device: Callable[[], Device],
+    shape: tuple[int, int, int],
+    *,
+    seed: int,
+    wait_seconds: float,
+) -> list[Any]:
+    """Handles of placement.actors meshes, compiled and ready; mesh i has random images of seed + i.
+
+    Raises UserError when they do not all find a place within wait_seconds, JobFailed when a device does not open.
+    """
+    options = {"num_cpus": placement.cpus, "resources": {BOARDS: placement.boards} if placement.boards else None}
+    meshes = [ray.remote(Mesh).options(scheduling_strategy="SPREAD", **options).remote() for _ in range(placement.actors)]
+    names = [mesh.placed.remote() for mesh in meshes]
+    placed, missing = ray.wait(names, num_returns=len(names), timeout=wait_seconds + PLACE_SECONDS)
+    if missing:
+        raise UserError(
+            f"only {len(placed)} of {len(names)} meshes were free within {wait_seconds:g} s; "
+            "wait for other jobs, raise --wait or lower --meshes"
+        )
+    opened = [mesh.open.remote(open_device, shape, seed + i) for i, mesh in enumerate(meshes)]
+    try:
+        _answers(opened)
+    except JobFailed as error:
+        if isinstance(error.__cause__, ray.exceptions.ActorDiedError):  # a watchdog's end: opening cannot be given up otherwise
+            raise JobFailed(ended_while_opening(placement.device)) from error
+        raise
+    return meshes
+
+
+def drive_together(meshes: list[Any], work: Work) -> list[Measured]:
+    """Drive meshes at the same time; raises JobFailed when a device fails."""
+    start_at = time.time() + START_DELAY
+    return _answers([mesh.drive.remote(work, start_at) for mesh in meshes])
+
+
+def system_fps(measured: list[Measured]) -> float:
+    """Images per second of the whole system: all images over the span from the first start to the last answer."""
+    return sum(m.images for m in measured) / system_seconds(measured)
+
+
+def system_seconds(measured: list[Measured]) -> float:
+    """Seconds from the first mesh's first timed batch to the last mesh's last answer; the hosts' clocks must agree."""
+    return max(m.ended_at for m in measured) - min(m.began_at for m in measured)
+
+
+def _answers(references: list[Any]) -> list[Any]:
+    try:
+        return ray.get(references)
+    except ray.exceptions.RayError as error:
+        if isinstance(error, UserError):  # Ray raises a class that is both
+            raise UserError(root_cause(error)) from None
+        raise JobFailed(root_cause(error)) from error

@@ -1,0 +1,158 @@
+"""One timed round of work on some of the meshes: random images on the devices alone, or a data set through the pipeline."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import pyarrow.parquet as pq
+import ray
+from pyarrow.fs import FileSelector
+
+from jobs.measuring.meshes import Work, drive_together, system_seconds
+from jobs.measuring.utilisation import Utilisation, Watch
+from jobs.pipeline.commit import FOOTER, Predictions
+from jobs.pipeline.placement import Placement
+from jobs.pipeline.sources import EncodedImage, Shard, Source, Survey
+from jobs.pipeline.stream import classify, read
+from jobs.reporting.schema import WAITS
+from jobs.reporting.write import write_reports
+from jobs.running.command import JobFailed, root_cause
+from jobs.running.ledgers import open_ledger, settle
+from jobs.running.local_ray import spare_helper_actors
+from jobs.running.manifest import new_run_id, package_versions
+from jobs.running.progress import Progress
+from jobs.storage import open_storage, storage_errors
+from vit_actor.checkpoint import Checkpoint
+from vit_actor.device import Device
+from vit_actor.errors import UserError
+
+DEVICE_LIMIT = 120.0
+"""Seconds after which a silent device is taken to hang."""
+
+OPEN_SECONDS = 600
+"""Limit for opening all meshes."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was measured. images: classified ones. seconds: from first to last batch. description: the device's."""
+
+    images: int
+    seconds: float
+    busy: Utilisation
+    description: str
+
+    @property
+    def fps(self) -> float:
+        return self.images / self.seconds
+
+
+def on_devices(meshes: list[Any], *, iterations: int, warmup: int) -> Round:
+    """Drive every mesh (see start_meshes) with that many batches of random images, after `warmup` batches that do not count.
+
+    Raises JobFailed when a device fails.
+    """
+    cpu = time.process_time()
+    measured = drive_together(meshes, Work(seconds=0, images=0, iterations=iterations, warmup=warmup))
+    cpu = time.process_time() - cpu
+    seconds = system_seconds(measured)
+    busy = Utilisation(
+        device=sum(m.seconds.sum() for m in measured) / (len(meshes) * seconds),
+        host_loop=max(m.host_seconds / (m.ended_at - m.began_at) for m in measured),
+        driver=cpu / seconds,
+    )
+    return Round(sum(m.images for m in measured), seconds, busy, measured[0].description)
+
+
+def through_pipeline(
+    source: Source, checkpoint: Checkpoint, open_device: Callable[[], Device], *, images: int, placement: Placement, out: str
+) -> Round:
+    """Classify a source of so many images on placement.actors meshes into `out`, with reports; measure what was busy.
+
+    Driver, network and object store are measured from the first committed chunk on, when everything has started. Raises
+    JobFailed when the run breaks, UserError when it classified nothing.
+    """
+    spare_helper_actors()
+    ledger, predictions, watch = open_ledger(out), Predictions(out), Watch()
+    chunks = read(
+        WhenAllAreOpen(source, ledger, placement.actors),
+        preprocess=checkpoint.preprocess,
+        predictions=predictions,
+        placement=placement,
+        ledger=ledger,
+        resume=False,
+    )
+    identity = {"run_id": new_run_id(), "attempt": 1, "versions": package_versions()}
+    committed = classify(
+        chunks, open_device, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=DEVICE_LIMIT
+    )
+    try:
+        with Progress(images, partial(settle, ledger)) as progress:
+            for chunk in islice(committed, 1):
+                progress.add(chunk)
+            watch.begin()
+            for chunk in committed:
+                progress.add(chunk)
+        driver, network, store = watch.end()
+    except Exception as error:
+        raise JobFailed(root_cause(error)) from error
+    summary = write_reports(out)
+    if not summary.device_fps:
+        raise UserError(f"{out}: no image could be classified; look into its report for why")
+    classified = summary.images - summary.errors
+    cores = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]) - placement.actors * placement.cpus
+    waits = {reason: getattr(summary, f"wait_{reason}_seconds") for reason in WAITS}
+    mesh_seconds = sum(waits.values()) + classified / summary.device_fps
+    busy = Utilisation(
+        device=classified / summary.device_fps / (placement.actors * summary.active_seconds),
+        decode_cores=_read_cpu_seconds(out) / (cores * summary.active_seconds),
+        driver=driver,
+        network=network,
+        object_store=store,
+        waits={reason: seconds / mesh_seconds for reason, seconds in waits.items()},
+    )
+    return Round(classified, summary.active_seconds, busy, summary.devices[0])
+
+
+@dataclass(frozen=True)
+class WhenAllAreOpen:
+    """A source that nothing is read from before so many meshes are open, so that they start together."""
+
+    source: Source
+    ledger: Any
+    meshes: int
+
+    def survey(self) -> Survey:
+        return self.source.survey()
+
+    def roots(self) -> list[str]:
+        return self.source.roots()
+
+    def shards(self, root: str) -> Iterator[Shard]:
+        return self.source.shards(root)
+
+    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+        limit = time.monotonic() + OPEN_SECONDS
+        while len(ray.get(self.ledger.account.remote())["meshes"]) < self.meshes:
+            if time.monotonic() > limit:
+                raise JobFailed(f"{self.meshes} meshes did not open within {OPEN_SECONDS} s")
+            time.sleep(0.1)
+        return self.source.read(shard, wanted)
+
+
+def _read_cpu_seconds(out: str) -> float:
+    """CPU seconds of reading and decoding, from the footers of a run's predictions."""
+    filesystem, path = open_storage(out)
+    seconds = 0.0
+    with storage_errors(out):
+        for file in filesystem.get_file_info(FileSelector(f"{path}/predictions", recursive=True)):
+            if file.path.endswith(".parquet"):
+                with filesystem.open_input_file(file.path) as stream:
+                    seconds += json.loads(pq.read_metadata(stream).metadata[FOOTER])["read_cpu_seconds"]
+    return seconds

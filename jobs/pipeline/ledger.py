@@ -1,0 +1,258 @@
+"""One small actor a stream: it bounds retries, and remembers what went wrong.
+
+It lives as long as its driver. A chunk is announced before it touches a device and crossed off after; a chunk that
+took its actor down twice is then tried in pieces, each announced, until the image that does it stands alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+CAREFUL_AFTER = 2
+"""Attempts at a chunk that may end in a dead actor before it is tried in pieces."""
+CONVICT_AFTER = 2
+"""Deaths with one image alone on the device before it is recorded as an error."""
+MOST_ATTEMPTS = 40
+"""Attempts at a chunk before what is still suspect is given up: enough to corner several bad images of 512."""
+SHARD_ATTEMPTS = 4
+"""Times a shard may be opened without a chunk of it being decoded: what ends the process then is the shard."""
+
+
+class Reading(Enum):
+    """How a chunk is to be read and decoded."""
+
+    ORDINARY = "ordinary"
+    CAREFUL = "careful"
+    """Its task died before: every image in a process of its own."""
+    STOP = "stop"
+    """The run is draining: not at all."""
+
+
+@dataclass
+class _Case:
+    """What is known of one chunk in progress: [start, end) pieces still to try, and the images given up."""
+
+    attempts: int = 0
+    pieces: list[tuple[int, int]] = field(default_factory=list)
+    trying: tuple[int, int] | None = None
+    deaths: dict[int, int] = field(default_factory=dict)
+    given_up: set[int] = field(default_factory=set)
+
+    def died(self) -> None:
+        """The last attempt did not return: try the images of the piece it was at one by one, or charge the one that was alone.
+
+        One by one, not by halves: a batch more costs milliseconds, a death more the opening of a mesh.
+        """
+        if self.trying is None:
+            return
+        start, end = self.trying
+        self.pieces.remove(self.trying)
+        self.trying = None
+        if end - start > 1:
+            self.pieces += [(image, image + 1) for image in range(start, end)]
+        else:
+            self.deaths[start] = self.deaths.get(start, 0) + 1
+            if self.deaths[start] < CONVICT_AFTER:
+                self.pieces.append((start, end))
+            else:
+                self.given_up.add(start)
+        self.pieces.sort()
+
+
+@dataclass(frozen=True)
+class Care:
+    """How to try a chunk that took its actor down: these [start, end) pieces, one at a time; skip given_up images."""
+
+    pieces: list[tuple[int, int]]
+    given_up: set[int]
+
+
+class Ledger:
+    """The actor's body; see `open_ledger`."""
+
+    def __init__(self) -> None:
+        self._cases: dict[str, _Case] = {}
+        self._reading: dict[str, int] = {}
+        self._meshes: dict[str, int] = {}
+        self._nodes: dict[str, str] = {}
+        self._heard: dict[str, float] = {}
+        self._down: dict[str, float] = {}
+        self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0}
+        self._events: list[dict[str, Any]] = []
+        self._committed_before = self._cached = 0
+        self._cache_room: float = 0
+        self._roots = 0
+        self._listed: dict[str, int] = {}
+        self._shards_read = 0
+        self._shards: dict[str, int] = {}
+        self._decoded: set[str] = set()
+        self._opening: set[str] = set()
+        self._opened_at: float | None = None
+        self._draining = False
+        self._let_go = False
+
+    def opening(self, mesh: str) -> None:
+        """An actor is about to open its device, which may hang or end its process."""
+        if mesh in self._opening:
+            self.note("device", mesh, "its process ended while it opened the device")
+        self._opening.add(mesh)
+
+    def did_not_open(self, mesh: str, why: str) -> None:
+        """Opening the device raised an error."""
+        self._opening.discard(mesh)
+        self.note("device", mesh, why)
+
+    def arrive(self, mesh: str, node: str) -> None:
+        """An actor has opened its device, on the node with this Ray id."""
+        self._opening.discard(mesh)
+        self._opened_at = self._opened_at or time.time()
+        self._nodes[node] = mesh.rpartition("/")[0]
+        self._meshes[mesh] = self._meshes.get(mesh, 0) + 1
+        if self._meshes[mesh] > 1:
+            self._counts["restarts"] += 1
+            self._down[mesh] = self._down.get(mesh, 0.0) + time.time() - self._heard.get(mesh, time.time())
+            self.note("restart", mesh, "the actor on this mesh was replaced")
+        self._heard[mesh] = time.time()
+
+    def let_go(self) -> None:
+        """Ray Data has ended an actor without need, which it does when no chunk waits for one."""
+        self._let_go = True
+
+    def has_let_go(self) -> bool:
+        """Whether another actor would open a mesh for nothing."""
+        return self._let_go
+
+    def listing(self, roots: int) -> None:
+        """The data set is about to be listed in so many parts."""
+        self._roots = roots
+
+    def listed(self, root: str, shards: int) -> None:
+        """A part of the data set has been listed: so many shards of it are to be read."""
+        self._listed[root] = shards
+
+    def shard_read(self, shard: str) -> None:
+        """All chunks of a shard have been decoded."""
+        self._shards_read += 1
+        self._shards.pop(shard, None)
+
+    def more_is_coming(self) -> bool:
+        """Whether chunks are still to come to the devices, as far as it is known: what was repeated may count twice."""
+        reading = len(self._listed) < self._roots or self._shards_read < sum(self._listed.values())
+        return not self._draining and (reading or bool(self._decoded))
+
+    def begin_shard(self, shard: str) -> int | None:
+        """A shard is about to be opened: which attempt that is since the last of its chunks was decoded; None when draining."""
+        if self._draining:
+            return None
+        attempts = self._shards[shard] = self._shards.get(shard, 0) + 1
+        # Where a chunk of it was begun, that one is counted as tried again.
+        if attempts > 1 and not any(chunk.rpartition(".")[0] == shard for chunk in self._reading):
+            self._counts["retries"] += 1
+            self.note("retry", "decode", f"attempt {attempts} at reading shard {shard}")
+        return attempts
+
+    def begin_reading(self, chunk: str) -> Reading:
+        """A chunk is about to be decoded."""
+        if self._draining:
+            return Reading.STOP
+        attempts = self._reading[chunk] = self._reading.get(chunk, 0) + 1
+        if attempts > 1:
+            self._counts["retries"] += 1
+            self.note("retry", "decode", f"attempt {attempts} at reading {chunk}")
+        return Reading.CAREFUL if attempts > CAREFUL_AFTER else Reading.ORDINARY
+
+    def done_reading(self, chunk: str) -> None:
+        """A chunk has been decoded."""
+        self._reading.pop(chunk, None)
+        self._decoded.add(chunk)
+        self._shards.pop(chunk.rpartition(".")[0], None)
+
+    def cache_room(self, room: float) -> None:
+        """There is a cache, which may take so many bytes more."""
+        self._cache_room = max(0.0, room)
+
+    def cache_takes(self, size: int) -> bool:
+        """Whether so many bytes more may be written to the cache; the first time they may not is told."""
+        if self._cache_room >= size:
+            self._cache_room -= size
+            return True
+        self.cache_off("it has reached --cache-limit; what is left is decoded and not kept")
+        return False
+
+    def cache_off(self, why: str) -> None:
+        """Nothing more is written to the cache; told once."""
+        if self._cache_room >= 0:
+            self.note("cache", "cache", why)
+        self._cache_room = -1
+
+    def from_cache(self, images: int) -> None:
+        """So many images have been read from the cache."""
+        self._cached += images
+
+    def passed_over(self, images: int) -> None:
+        """A shard has been read whose images an earlier attempt committed, so many of them."""
+        self._committed_before += images
+
+    def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Care | Literal["stop"] | None:
+        """A chunk of so many decoded images is about to go to a device; None for the ordinary way, "stop" when draining."""
+        self._decoded.discard(chunk)
+        if self._draining:
+            return "stop"
+        self._heard[mesh] = time.time()
+        case = self._cases.setdefault(chunk, _Case())
+        case.attempts += 1
+        if case.attempts == 1:
+            return None
+        self._counts["retries"] += 1
+        self._counts["images_again"] += images
+        self.note("retry", mesh, f"attempt {case.attempts} at {chunk}")
+        if case.attempts <= CAREFUL_AFTER:
+            return None
+        if case.attempts == CAREFUL_AFTER + 1:
+            case.pieces = [(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+        case.died()
+        if case.attempts > MOST_ATTEMPTS:
+            case.given_up.update(i for start, end in case.pieces for i in range(start, end))
+            case.pieces = []
+        return Care(list(case.pieces), set(case.given_up))
+
+    def trying(self, chunk: str, piece: tuple[int, int] | None) -> None:
+        """These images [start, end) of a chunk are about to be alone on a device; None: they came through, all of them."""
+        self._cases[chunk].trying = piece
+
+    def done(self, chunk: str) -> None:
+        """A chunk is committed."""
+        case = self._cases.pop(chunk, _Case())
+        if case.given_up:
+            self._counts["given_up"] += len(case.given_up)
+            self.note("image", chunk, f"{len(case.given_up)} images that take the device down were given up")
+
+    def note(self, kind: str, where: str, what: str) -> None:
+        """Remember an event; the first 1,000 are kept, all restarts and retries are counted."""
+        if kind == "device":
+            self._heard[where] = time.time()
+        if len(self._events) < 1000:
+            self._events.append({"at": time.time(), "kind": kind, "where": where, "what": what})
+
+    def drain(self) -> None:
+        """Let what is on a device finish and hand out nothing more."""
+        self._draining = True
+
+    def is_draining(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self._draining
+
+    def account(self, alive: set[str] | None = None) -> dict[str, Any]:
+        """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
+        lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
+        found: dict[str, Any] = {
+            "committed_before": self._committed_before,
+            "cached": self._cached,
+            "meshes": sorted(self._meshes),
+            "down_seconds": dict(self._down),
+        }
+        found |= {"opened_at": self._opened_at, "not_open": sorted(self._opening)}
+        return {**self._counts, "lost_hosts": lost, **found, "events": self._events}

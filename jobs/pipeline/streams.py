@@ -1,0 +1,139 @@
+"""Several streams side by side in one job, where one process cannot feed all meshes: each has a share of shards and of meshes."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from jobs.pipeline.cache import Cache
+from jobs.pipeline.commit import Predictions, chunks_in_parts
+from jobs.pipeline.placement import Placement
+from jobs.pipeline.sources import EncodedImage, Shard, Source
+from vit_actor.device import Device
+from vit_actor.device_time import T3000_IMAGES_PER_SECOND
+from vit_actor.preprocess import Preprocess
+
+STREAM_IMAGES_PER_SECOND = 50_000
+"""What one process keeps up with: every chunk of 512 costs it 10 ms (`jobs.projection`)."""
+MOST_DEATHS = 3
+"""Times a stream's process may end, and be started again, before the run fails."""
+
+
+def enough_streams(placement: Placement) -> int:
+    """As few as feed all meshes at the rate assumed for a T3000."""
+    if placement.device != "t3000":
+        return 1
+    return math.ceil(placement.actors * T3000_IMAGES_PER_SECOND / STREAM_IMAGES_PER_SECOND)
+
+
+@dataclass(frozen=True)
+class ShareOf:
+    """A source's shards whose id falls to this share, by its hash; the same ones in every attempt."""
+
+    source: Source
+    index: int
+    of: int
+
+    def roots(self) -> list[str]:
+        return self.source.roots()
+
+    def shards(self, root: str) -> Iterator[Shard]:
+        return (shard for shard in self.source.shards(root) if zlib.crc32(shard.id.encode()) % self.of == self.index)
+
+    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+        return self.source.read(shard, wanted)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One share: what `read` and `classify` take."""
+
+    source: Any
+    placement: Placement
+    ledger: Any
+    out: str
+    preprocess: Preprocess
+    cache: Cache | None
+    open_device: Callable[[], Device]
+    identity: dict[str, Any]
+    limit_seconds: float
+    resume: bool
+
+    def rows(self) -> Iterator[pa.Table]:
+        """Rows (chunk, images, errors) as they are committed."""
+        from jobs.pipeline.stream import classify, read
+
+        in_parts = chunks_in_parts(self.out) if self.resume else frozenset()
+        common: dict[str, Any] = {
+            "predictions": Predictions(self.out, in_parts),
+            "placement": self.placement,
+            "ledger": self.ledger,
+        }
+        chunks = read(self.source, preprocess=self.preprocess, resume=self.resume, cache=self.cache, **common)
+        return classify(chunks, self.open_device, identity=self.identity, limit_seconds=self.limit_seconds, **common)
+
+
+def shares(stream: Stream, ledgers: list[Any]) -> list[Stream]:
+    """The stream cut into one for each ledger, meshes and shards shared out evenly."""
+    of = len(ledgers)
+    meshes = [stream.placement.actors // of + (index < stream.placement.actors % of) for index in range(of)]
+    return [
+        replace(
+            stream,
+            source=ShareOf(stream.source, index, of),
+            placement=replace(stream.placement, actors=meshes[index], grows=False),
+            ledger=ledger,
+        )
+        for index, ledger in enumerate(ledgers)
+    ]
+
+
+def run_together(streams: list[Stream]) -> Iterator[pa.Table]:
+    """The rows of all streams as they come, each stream in a process of its own; one that ends is started again and resumes.
+
+    Raises what a stream raises, and its process's end at the MOST_DEATHS-th.
+    """
+    rows: queue.SimpleQueue[pa.Table | BaseException | None] = queue.SimpleQueue()
+
+    def follow(stream: Stream) -> None:
+        for life in range(MOST_DEATHS + 1):
+            process = ray.remote(_Process).options(num_cpus=0, scheduling_strategy="SPREAD").remote()
+            try:
+                for row in process.rows.options(num_returns="streaming").remote(stream):
+                    rows.put(ray.get(row))
+                rows.put(None)
+                return
+            except ray.exceptions.RayActorError as error:
+                if life == MOST_DEATHS:
+                    rows.put(error)
+                stream = replace(stream, resume=True)
+            except BaseException as error:  # whatever it is, the job's own thread raises it
+                rows.put(error)
+                return
+
+    for stream in streams:
+        threading.Thread(target=follow, args=(stream,), daemon=True).start()
+    running = len(streams)
+    while running:
+        row = rows.get()
+        if isinstance(row, BaseException):
+            raise row
+        if row is None:
+            running -= 1
+        else:
+            yield row
+
+
+class _Process:
+    """A stream's process."""
+
+    def rows(self, stream: Stream) -> Iterator[pa.Table]:
+        yield from stream.rows()

@@ -1,0 +1,1 @@
+"""Predictions into counts, tables, pages and comparisons."""

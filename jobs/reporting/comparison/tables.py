@@ -1,0 +1,284 @@
+"""What two runs' answers, side by side, add up to: the tables of a comparison, whose fields say what they hold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.reporting.columns import described
+from jobs.reporting.comparison.mcnemar import difference_interval, mcnemar
+from jobs.reporting.schema import Summary
+
+LOST, GAINED, STILL_WRONG, UNLABELLED = "right to wrong", "wrong to right", "wrong to wrong", "no label"
+
+Name = Callable[[int | None], str | None]
+"""A class's name by its number; None of none."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Run B beside run A in one row: comparison.parquet's columns and what they mean; None where there is nothing to say."""
+
+    run_a: Annotated[str, "the run compared with"]
+    run_b: Annotated[str, "the run compared"]
+    images: Annotated[int, "images in both runs; all that follows is over these, but for what is only in one and for times"]
+    only_a: Annotated[int, "images that run B has no row of; listed in only_in_one.parquet"]
+    only_b: Annotated[int, "images that run A has no row of; listed in only_in_one.parquet"]
+    errors_a: Annotated[int, "images that run A could not classify"]
+    errors_b: Annotated[int, "images that run B could not classify"]
+    flips: Annotated[int, "images whose answer differs, an error being an answer; listed in flips.parquet"]
+    agreement: Annotated[float, "share of images whose answer is the same"]
+    labelled: Annotated[int, "images with a label in either run, and not another one in the other: what accuracy is over"]
+    relabelled: Annotated[int, "images whose label differs between the runs: they do not count for accuracy"]
+    correct_a: Annotated[int, "labelled images that run A got right"]
+    correct_b: Annotated[int, "labelled images that run B got right"]
+    top1_a: Annotated[float | None, "correct_a / labelled; an image with an error counts as wrong"]
+    top1_b: Annotated[float | None, "correct_b / labelled"]
+    difference: Annotated[float | None, "top1_b - top1_a"]
+    difference_low: Annotated[float | None, "lower end of its 95% interval for paired proportions (Bonett and Price, 2012)"]
+    difference_high: Annotated[float | None, "upper end of the same"]
+    lost: Annotated[int, "labelled images that were right in A and are wrong in B"]
+    gained: Annotated[int, "labelled images that were wrong in A and are right in B"]
+    still_wrong: Annotated[int, "labelled images wrong in both, each time with another answer"]
+    p_value: Annotated[float | None, "two-sided p-value of McNemar's exact test that lost and gained are equally likely"]
+    simulated_a: Annotated[bool, "whether any device of run A was simulated"]
+    simulated_b: Annotated[bool, "whether any device of run B was simulated"]
+    devices_a: Annotated[list[str], "the distinct descriptions of run A's devices"]
+    devices_b: Annotated[list[str], "the distinct descriptions of run B's devices"]
+    system_fps_a: Annotated[float | None, "images per second of the whole system, all of run A's images"]
+    system_fps_b: Annotated[float | None, "the same of run B"]
+    system_fps_ratio: Annotated[float | None, "B / A: above 1, B is faster"]
+    device_fps_a: Annotated[float | None, "images per second of one device alone, as if it never waited"]
+    device_fps_b: Annotated[float | None, "the same of run B"]
+    device_fps_ratio: Annotated[float | None, "B / A: above 1, B's devices are faster"]
+    inference_ms_a: Annotated[float | None, "mean milliseconds a full batch kept the device"]
+    inference_ms_b: Annotated[float | None, "the same of run B"]
+    inference_ratio: Annotated[float | None, "B / A: below 1, B is faster; null where their batches are not of one size"]
+
+    @property
+    def identical(self) -> bool:
+        """Whether both runs have the same images and give the same answers."""
+        return not (self.flips or self.only_a or self.only_b)
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in a sentence."""
+        if self.identical:
+            same = "this is the same run twice" if self.run_a == self.run_b else "the answers are identical"
+            return f"{same}: {self.images:,} of {self.images:,} images agree"
+        told = f"answers differ on {self.flips:,} of {self.images:,} images"
+        if self.difference is None or self.difference_low is None or self.difference_high is None:
+            told += "; no labels, so no accuracy to compare"
+        else:
+            low, high = points(self.difference_low), points(self.difference_high)
+            told += f"; accuracy {points(self.difference)} points (95% {low} to {high}), McNemar p {p_text(self.p_value)}"
+        if self.only_a or self.only_b:
+            told += f"; {self.only_a:,} images only in A, {self.only_b:,} only in B"
+        return told
+
+
+FLIPS = described(
+    {
+        "image_id": (pa.string(), "the image"),
+        "label": (pa.int32(), "its true class; null where the data has none, or the runs disagree"),
+        "label_name": (pa.string(), "its name"),
+        "prediction_a": (pa.int32(), "run A's answer; null on error"),
+        "name_a": (pa.string(), "its name"),
+        "probability_a": (pa.float32(), "its softmax probability"),
+        "error_a": (pa.string(), "why run A has no answer"),
+        "prediction_b": (pa.int32(), "run B's answer; null on error"),
+        "name_b": (pa.string(), "its name"),
+        "probability_b": (pa.float32(), "its softmax probability"),
+        "error_b": (pa.string(), "why run B has no answer"),
+        "kind": (pa.string(), f"{LOST}, {GAINED}, {STILL_WRONG} or {UNLABELLED}"),
+    }
+)
+
+FLIPS_PER_CLASS = described(
+    {
+        "class": (pa.int32(), "true class in the checkpoint's order; classes without a labelled image in both runs are left out"),
+        "name": (pa.string(), "its name"),
+        "images": (pa.int64(), "labelled images of it in both runs"),
+        "correct_a": (pa.int64(), "of those, right in run A"),
+        "correct_b": (pa.int64(), "of those, right in run B"),
+        "lost": (pa.int64(), "right in A and wrong in B"),
+        "gained": (pa.int64(), "wrong in A and right in B"),
+        "still_wrong": (pa.int64(), "wrong in both, each time with another answer"),
+    }
+)
+
+ONLY_IN_ONE = described(
+    {
+        "image_id": (pa.string(), "the image"),
+        "run": (pa.string(), "A or B: the run that has it"),
+        "label": (pa.int32(), "its true class"),
+        "prediction": (pa.int32(), "that run's answer; null on error"),
+    }
+)
+
+SETTINGS = described(
+    {
+        "setting": (pa.string(), "what differs between the runs: a setting, a version, the checkpoint, the data, the devices"),
+        "a": (pa.string(), "in run A; null where it has none"),
+        "b": (pa.string(), "in run B; null where it has none"),
+    }
+)
+
+
+@dataclass
+class Tally:
+    """Counts over pairs of rows; by label where that matters."""
+
+    images: int = 0
+    only_a: int = 0
+    only_b: int = 0
+    errors_a: int = 0
+    errors_b: int = 0
+    flips: int = 0
+    relabelled: int = 0
+    labelled: Counter[int] = field(default_factory=Counter)
+    correct_a: Counter[int] = field(default_factory=Counter)
+    correct_b: Counter[int] = field(default_factory=Counter)
+    lost: Counter[int] = field(default_factory=Counter)
+    gained: Counter[int] = field(default_factory=Counter)
+    still_wrong: Counter[int] = field(default_factory=Counter)
+
+    def add(self, a: pa.Table, b: pa.Table, name: Name) -> pa.Table:
+        """Count the pairs of two tables (schema SIDE); the rows (schema FLIPS) whose answers differ."""
+        answer_a, answer_b = (_integers(side["prediction"]) for side in (a, b))
+        label_a, label_b = (_integers(side["label"]) for side in (a, b))
+        conflict = (label_a >= 0) & (label_b >= 0) & (label_a != label_b)
+        label = np.where(conflict, -1, np.maximum(label_a, label_b))
+        labelled, flipped = label >= 0, answer_a != answer_b
+        right_a, right_b = labelled & (answer_a == label), labelled & (answer_b == label)
+        lost, gained = right_a & ~right_b, right_b & ~right_a
+        still_wrong = labelled & ~right_a & ~right_b & flipped
+        self.images += len(label)
+        self.errors_a += int((answer_a < 0).sum())
+        self.errors_b += int((answer_b < 0).sum())
+        self.flips += int(flipped.sum())
+        self.relabelled += int(conflict.sum())
+        for count, which in (
+            (self.labelled, labelled),
+            (self.correct_a, right_a),
+            (self.correct_b, right_b),
+            (self.lost, lost),
+            (self.gained, gained),
+            (self.still_wrong, still_wrong),
+        ):
+            count.update(label[which].tolist())
+        kind = np.select([lost, gained, still_wrong], [LOST, GAINED, STILL_WRONG], UNLABELLED)
+        a, b = a.filter(pa.array(flipped)), b.filter(pa.array(flipped))
+        labels = pa.array(label[flipped], pa.int32(), mask=~labelled[flipped])
+
+        def names(classes: pa.Array | pa.ChunkedArray) -> list[str | None]:
+            return [name(each) for each in classes.to_pylist()]
+
+        columns = [a["image_id"], labels, names(labels)]
+        for side in (a, b):
+            columns += [side["prediction"], names(side["prediction"]), side["probability"], side["error"]]
+        return pa.table([*columns, kind[flipped].tolist()], schema=FLIPS)
+
+
+def points(share: float) -> str:
+    """A difference of shares in signed percentage points; one image of 50,000 is 0.002."""
+    return f"{100 * share:+.3f}"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value as one reads it after a p."""
+    return "unknown" if p is None else "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
+
+
+def compared(a: Summary, b: Summary, tally: Tally) -> Comparison:
+    """The comparison's one row, from what each run adds up to and from their pairs, of which there must be some."""
+    labelled, lost, gained = tally.labelled.total(), tally.lost.total(), tally.gained.total()
+    correct_a, correct_b = tally.correct_a.total(), tally.correct_b.total()
+    low, high = difference_interval(lost, gained, labelled) if labelled else (None, None)
+    return Comparison(
+        run_a=a.run_id,
+        run_b=b.run_id,
+        images=tally.images,
+        only_a=tally.only_a,
+        only_b=tally.only_b,
+        errors_a=tally.errors_a,
+        errors_b=tally.errors_b,
+        flips=tally.flips,
+        agreement=1 - tally.flips / tally.images,
+        labelled=labelled,
+        relabelled=tally.relabelled,
+        correct_a=correct_a,
+        correct_b=correct_b,
+        top1_a=correct_a / labelled if labelled else None,
+        top1_b=correct_b / labelled if labelled else None,
+        difference=(correct_b - correct_a) / labelled if labelled else None,
+        difference_low=low,
+        difference_high=high,
+        lost=lost,
+        gained=gained,
+        still_wrong=tally.still_wrong.total(),
+        p_value=mcnemar(lost, gained) if labelled else None,
+        simulated_a=a.simulated,
+        simulated_b=b.simulated,
+        devices_a=a.devices,
+        devices_b=b.devices,
+        system_fps_a=a.system_fps,
+        system_fps_b=b.system_fps,
+        system_fps_ratio=_ratio(a.system_fps, b.system_fps),
+        device_fps_a=a.device_fps,
+        device_fps_b=b.device_fps,
+        device_fps_ratio=_ratio(a.device_fps, b.device_fps),
+        inference_ms_a=a.inference_ms,
+        inference_ms_b=b.inference_ms,
+        inference_ratio=_ratio(a.inference_ms, b.inference_ms) if a.batch_size == b.batch_size else None,
+    )
+
+
+def flips_per_class(tally: Tally, name: Name) -> pa.Table:
+    """One row (schema FLIPS_PER_CLASS) a class with labelled images, in their order."""
+    rows = [
+        {
+            "class": label,
+            "name": name(label),
+            "images": tally.labelled[label],
+            **{column: getattr(tally, column)[label] for column in FLIPS_PER_CLASS.names[3:]},
+        }
+        for label in sorted(tally.labelled)
+    ]
+    return pa.Table.from_pylist(rows, schema=FLIPS_PER_CLASS)
+
+
+def differing_settings(a: Summary, b: Summary) -> pa.Table:
+    """What differs of everything that may explain a difference."""
+    told_a, told_b = _told(a), _told(b)
+    rows = [
+        {"setting": setting, "a": _text(told_a.get(setting)), "b": _text(told_b.get(setting))}
+        for setting in sorted(told_a.keys() | told_b.keys())
+        if told_a.get(setting) != told_b.get(setting)
+    ]
+    return pa.Table.from_pylist(rows, schema=SETTINGS)
+
+
+def _told(summary: Summary) -> dict[str, Any]:
+    versions = {f"{package} version": version for package, version in json.loads(summary.versions).items()}
+    columns = ("job", "data", "model", "model_digest", "planned", "meshes", "batch_size", "devices")
+    return json.loads(summary.config) | versions | {column: getattr(summary, column) for column in columns}
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return b / a if a and b else None
+
+
+def _integers(column: pa.ChunkedArray) -> np.ndarray:
+    return pc.fill_null(column, -1).to_numpy()

@@ -1,0 +1,171 @@
+"""What a run's predictions add up to, counted wherever there are cores; a finished run's are put into few files on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from itertools import batched, count
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem
+
+from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer, read_footers
+from jobs.pipeline.schema import PREDICTIONS
+from jobs.reporting.counts import COLUMNS, Counts, FileMetadata
+from jobs.reporting.counts import count as counts_of
+from jobs.storage import open_storage, parquet_files, shown, storage_errors, write_table
+from vit_actor.errors import UserError
+
+READERS = 8
+"""Files in flight in a process: hides an object store's latency."""
+FILES_IN_A_TASK, FILES_IN_A_PART = 512, 2048
+"""Files of one chunk that a task counts; that become one file, of a million rows."""
+FEW_FILES = 4096
+"""Up to so many are counted in this process, in seconds: Ray's start would take as long."""
+MERGED_AT_ONCE = 8
+NAMED = 20
+"""Damaged files that are named."""
+
+
+@dataclass
+class _Counted:
+    """counts: of some files. damaged: those of them that could not be read."""
+
+    counts: Counts = field(default_factory=Counts)
+    damaged: list[str] = field(default_factory=list)
+
+    def __iadd__(self, other: _Counted) -> _Counted:
+        self.counts += other.counts
+        self.damaged += other.damaged
+        return self
+
+
+@dataclass(frozen=True)
+class _Task:
+    """files: to count. part: the file to put their rows into afterwards, and `run_id` the run whose rows may go there."""
+
+    out: str
+    files: tuple[str, ...]
+    part: str | None = None
+    run_id: str = ""
+
+
+def reduce_predictions(out: str, *, address: str | None = None, compact: str | None = None) -> Counts:
+    """The counts of all predictions in `out`; in this process where there are few files, else as tasks on a cluster.
+
+    address: of that cluster, as `ray_session` takes it. compact: id of a run that is complete, whose files of one chunk each
+    are put into files of a million rows. Who reads through this module or `--compare` sees every row once at any time; whoever
+    lists the folder while a part is new and the files it replaces are being deleted sees those rows twice.
+    Raises UserError for damaged files, all of which are named.
+    """
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        parts, chunks, replaced = list_predictions(filesystem, path)
+        if compact:
+            _delete(filesystem, replaced)
+    numbers = count(1 + max((int(part[-len("000000.parquet") :].removesuffix(".parquet")) for part in parts), default=-1))
+    tasks = [_Task(out, (part,)) for part in parts]
+    for files in batched(chunks, FILES_IN_A_PART if compact else FILES_IN_A_TASK):
+        part = f"{path}/predictions/part-{next(numbers):06}.parquet" if compact and len(files) > 1 else None
+        tasks.append(_Task(out, files, part, compact or ""))
+    few = len(chunks) + FILES_IN_A_PART * (len(parts) - 1) <= FEW_FILES
+    counted = _Counted()
+    for some in map(_run, tasks) if few else _on_cluster(tasks, address):
+        counted += some
+    if counted.damaged:
+        damaged = [file.removeprefix(f"{path}/") for file in counted.damaged]
+        names = ", ".join(damaged[:NAMED]) + (f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else "")
+        raise UserError(f"{shown(out)}: damaged, or no files of predictions: {names}; delete them and add --resume to the job")
+    return counted.counts
+
+
+def list_predictions(filesystem: FileSystem, path: str) -> tuple[list[str], list[str], list[str]]:
+    """Files of many chunks; files of one chunk each; and those of one chunk whose rows are in a file of many already."""
+    parts: list[str] = []
+    chunks: list[str] = []
+    for file in parquet_files(filesystem, f"{path}/predictions"):
+        (parts if PART.fullmatch(file.rpartition("/")[2]) else chunks).append(file)
+    if not (parts and chunks):
+        return sorted(parts), sorted(chunks), []
+    held = {f"{path}/predictions/{footer['chunk']}.parquet" for part in parts for footer in read_footers(filesystem, part)}
+    return sorted(parts), sorted(file for file in chunks if file not in held), [file for file in chunks if file in held]
+
+
+def _on_cluster(tasks: list[_Task], address: str | None) -> Iterator[_Counted]:
+    """The tasks' counts, merged by further tasks until a few are left; a bounded number of them in flight."""
+    from jobs.running.session import ray_session
+
+    with ray_session(address):
+        import ray
+
+        run, merge = ray.remote(_run), ray.remote(_merge)
+        at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        running: list[Any] = []
+        done: list[Any] = []
+        waiting = iter(tasks)
+        while True:
+            running += [run.remote(task) for task, _ in zip(waiting, range(at_once - len(running)), strict=False)]
+            if not running:
+                break
+            finished, running = ray.wait(running)
+            done += finished
+            if len(done) >= MERGED_AT_ONCE:
+                running.append(merge.remote(*done))
+                done = []
+        yield from map(ray.get, done)
+
+
+def _merge(*counted: _Counted) -> _Counted:
+    merged = _Counted()
+    for each in counted:
+        merged += each
+    return merged
+
+
+def _run(task: _Task) -> _Counted:
+    """Count the task's files; where all are sound and of the run, replace them by one."""
+    filesystem, _ = open_storage(task.out)
+    columns = None if task.part else COLUMNS
+    found = _Counted()
+    tables: list[pa.Table] = []
+    footers: list[dict[str, Any]] = []
+
+    def read(file: str) -> tuple[pa.Table, list[dict[str, Any]], Counts] | str:
+        with storage_errors(file), filesystem.open_input_stream(file) as stream:
+            data = stream.readall()
+        try:
+            parquet = pq.ParquetFile(pa.BufferReader(data))
+            table, of_chunks = parquet.read(columns, use_threads=False), footers_of(parquet.metadata)
+            counts, start = Counts(), 0
+            for footer in of_chunks:
+                metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
+                counts += counts_of(table.slice(start, footer["rows"]), metadata)
+                start += footer["rows"]
+            return table, of_chunks, counts
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+            return file
+
+    with ThreadPoolExecutor(READERS) as readers:
+        for files in batched(task.files, 8 * READERS):
+            for file in readers.map(read, files):
+                if isinstance(file, str):
+                    found.damaged.append(file)
+                    continue
+                found.counts += file[2]
+                if task.part:
+                    tables.append(file[0])
+                    footers += file[1]
+    if task.part and not found.damaged and found.counts.run_ids == {task.run_id}:
+        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: part_footer(footers)})
+        with storage_errors(task.out):
+            write_table(filesystem, task.part, pa.concat_tables(tables).cast(schema))
+            _delete(filesystem, task.files)
+    return found
+
+
+def _delete(filesystem: FileSystem, files: Any) -> None:
+    with ThreadPoolExecutor(READERS) as deleters:
+        list(deleters.map(filesystem.delete_file, files))

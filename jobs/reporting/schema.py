@@ -1,0 +1,223 @@
+"""What the report's tables hold, column by column; the meanings go into the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import pyarrow as pa
+
+from jobs.reporting.columns import described
+
+MOST_FREQUENT_ERRORS = 50
+
+WAITS = {
+    "start": "from when it was ready to its first batch: for the first images to be decoded",
+    "stream": "between its first and last batch: images came too slowly",
+    "faults": "between its first and last batch: it was being replaced",
+    "tail": "after its last batch: for the last mesh of the attempt to finish",
+}
+"""What a mesh waits for."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in one row: summary.parquet's columns and what they mean; None where there is nothing to say."""
+
+    run_id: Annotated[str, "the run that wrote the predictions"]
+    job: Annotated[str | None, "the job that ran"]
+    data: Annotated[str | None, "the data set's URI"]
+    model: Annotated[str | None, "the checkpoint as the user named it"]
+    model_digest: Annotated[str | None, "SHA-256 over the checkpoint's files"]
+    planned: Annotated[int | None, "images the run was to classify; null where that was not known"]
+    images: Annotated[int, "prediction rows: one per input image, errors included"]
+    errors: Annotated[int, "images that could not be classified"]
+    labelled: Annotated[int, "images with a label, errors included: what accuracy is over"]
+    labels_from: Annotated[str | None, "where labels were found, or where they were looked for in vain; null if not asked for"]
+    left_out: Annotated[int, "files beside the data that are none: of other types, or with hidden names"]
+    correct: Annotated[int, "labelled images whose best class is the label"]
+    top5_correct: Annotated[int, "labelled images whose label is among the five best classes"]
+    top1: Annotated[float | None, "correct / labelled: an image with an error counts as wrong; null if unlabelled"]
+    top1_low: Annotated[float | None, "lower end of the 95% Wilson interval of top1"]
+    top1_high: Annotated[float | None, "upper end of the 95% Wilson interval of top1"]
+    top5: Annotated[float | None, "top5_correct / labelled; null if unlabelled"]
+    top5_low: Annotated[float | None, "lower end of the 95% Wilson interval of top5"]
+    top5_high: Annotated[float | None, "upper end of the 95% Wilson interval of top5"]
+    ece: Annotated[
+        float | None,
+        "expected calibration error: mean gap between confidence and accuracy over the bins of calibration.parquet, weighted by "
+        "their images; null without labelled images that were classified",
+    ]
+    attempts: Annotated[int, "starts of the run that classified images: 1, and one for each resume"]
+    killed_attempts: Annotated[
+        int, "of all starts, those whose driver was killed: what they met in their last ten seconds is not counted"
+    ]
+    restarts: Annotated[int, "actors that were replaced on their mesh"]
+    retries: Annotated[int, "chunks that were read or classified once more for a process that died"]
+    images_again: Annotated[int, "images of chunks that went to a device once more: at most what retries cost; each has one row"]
+    given_up: Annotated[int, "images that took their device down each time and became errors"]
+    cached: Annotated[int, "images whose pixels were read from the cache of decoded images"]
+    lost_hosts: Annotated[list[str], "hosts with a device that were lost; one that was lost twice is here twice"]
+    meshes: Annotated[int, "devices that classified images, in the attempt that had most"]
+    devices: Annotated[list[str], "the distinct descriptions of the devices"]
+    simulated: Annotated[bool, "whether any device was simulated: then times are a model's and answers are not real"]
+    active_seconds: Annotated[float, "first batch's start to last batch's end, summed over attempts: no pauses between"]
+    system_fps: Annotated[
+        float | None,
+        "classified images / active_seconds, all meshes together: includes reading, decoding, waiting; not start-up or compile",
+    ]
+    device_fps: Annotated[
+        float | None,
+        "classified images / seconds their batches kept the devices: one mesh alone, as if it never waited; mean over busy time",
+    ]
+    device_busy: Annotated[float | None, "share of the time between its first and last batch that a mesh was busy, 0 to 1"]
+    wait_start_seconds: Annotated[float, "seconds of all meshes together, waiting for their first images"]
+    wait_stream_seconds: Annotated[float, "the same, waiting for images in mid-run"]
+    wait_faults_seconds: Annotated[float, "the same, while a mesh was being replaced"]
+    wait_tail_seconds: Annotated[float, "the same, waiting for the last mesh to finish"]
+    batches: Annotated[int, "batches the devices ran"]
+    full_batches: Annotated[int, "batches of batch_size images: what inference time is over"]
+    batch_size: Annotated[int | None, "images in a full batch; null where devices differ"]
+    inference_ms: Annotated[float | None, "mean milliseconds a full batch kept the device; null without one"]
+    inference_p50_ms: Annotated[float | None, "median of the same, within 0.5%"]
+    inference_p99_ms: Annotated[float | None, "99th percentile of the same, within 0.5%"]
+    compile_seconds: Annotated[float | None, "initial compile: weights, programs and trace; the slowest mesh's"]
+    kernels_built: Annotated[
+        int | None, "kernels that a mesh compiled for want of a cached one; 0 in a warm start, null off chips"
+    ]
+    start_seconds: Annotated[
+        float | None, "of the command, summed over attempts, null where one was killed or failed: imports, survey, Ray"
+    ]
+    open_seconds: Annotated[float | None, "of the command: until the first mesh had opened and compiled"]
+    stream_seconds: Annotated[float | None, "of the command: from then until the last commit"]
+    end_seconds: Annotated[float | None, "of the command: closing the meshes and Ray"]
+    report_seconds: Annotated[float | None, "of the command: counting and drawing; not the writing of this file"]
+    job_seconds: Annotated[
+        float | None, "sum of the five: from the start of the process to its reports; null where nobody measured"
+    ]
+    job_fps: Annotated[float | None, "images / job_seconds: the whole command's rate, start-up and reports included"]
+    config: Annotated[str, "the run's settings, JSON"]
+    versions: Annotated[str, "versions of what ran, JSON"]
+
+    def phase_seconds(self, phase: str) -> float:
+        """Of one of jobs.running.phases.PHASES; 0 where it was not measured."""
+        return getattr(self, f"{phase}_seconds") or 0.0
+
+    @property
+    def faults(self) -> str:
+        """What the run survived and what it cost, in one line; empty where nothing happened."""
+        met = [
+            ("drivers killed", self.killed_attempts),
+            ("hosts lost", len(self.lost_hosts)),
+            ("actors restarted", self.restarts),
+            ("chunks tried again", self.retries),
+            ("images classified again", self.images_again),
+            ("images given up", self.given_up),
+        ]
+        return ", ".join(f"{what}: {number:,}" for what, number in met if number)
+
+
+PER_CLASS = described(
+    {
+        "class": (pa.int32(), "class in the checkpoint's order"),
+        "name": (pa.string(), "its name"),
+        "images": (pa.int64(), "images with this label, errors included"),
+        "correct": (pa.int64(), "of those, classified as this class"),
+        "top5_correct": (pa.int64(), "of those, with this class among the five best"),
+        "errors": (pa.int64(), "of those, not classified for an error"),
+        "predicted": (pa.int64(), "images classified as this class, whatever their label, unlabelled ones too"),
+        "accuracy": (pa.float64(), "correct / images; null without images"),
+        "accuracy_low": (pa.float64(), "lower end of its 95% Wilson interval"),
+        "accuracy_high": (pa.float64(), "upper end of its 95% Wilson interval"),
+        "confused_with": (pa.int32(), "wrong class most often predicted for this label (the lower of equals); null if none"),
+        "confused_with_name": (pa.string(), "its name"),
+        "confused_images": (pa.int64(), "how often"),
+    }
+)
+
+CONFUSION = described(
+    {
+        "label": (pa.int32(), "true class"),
+        "label_name": (pa.string(), "its name"),
+        "prediction": (pa.int32(), "best class; equal to label on the diagonal, which is included"),
+        "prediction_name": (pa.string(), "its name"),
+        "count": (pa.int64(), "classified images with that label and prediction; most first, pairs without any left out"),
+        "example": (pa.string(), "of those, the image_id of the one whose answer was the surest; null on the diagonal"),
+        "example_probability": (pa.float64(), "the probability of that answer"),
+    }
+)
+
+CALIBRATION = described(
+    {
+        "confidence_from": (pa.float64(), "the bin's confidences are above this (the first bin's: from it)"),
+        "confidence_to": (pa.float64(), "up to and including this; confidence is the top-1 probability"),
+        "images": (pa.int64(), "labelled, classified images with such a confidence"),
+        "correct": (pa.int64(), "of those, the ones whose best class is the label"),
+        "mean_confidence": (pa.float64(), "their mean confidence; null without images"),
+        "accuracy": (pa.float64(), "correct / images; a calibrated model's equals mean_confidence; null without images"),
+        "accuracy_low": (pa.float64(), "lower end of its 95% Wilson interval"),
+        "accuracy_high": (pa.float64(), "upper end of its 95% Wilson interval"),
+    }
+)
+
+MESHES = described(
+    {
+        "attempt": (pa.int32(), "start of the run: 1, and one more for each resume"),
+        "mesh": (pa.string(), "the device"),
+        "images": (pa.int64(), "images it classified"),
+        "batches": (pa.int64(), "batches it ran"),
+        "compile_seconds": (pa.float64(), "weights, programs and trace; the longest start if it started more than once"),
+        "import_seconds": (pa.float64(), "loading its library, before it is opened; null where not measured"),
+        "open_seconds": (pa.float64(), "opening its chips; null without chips"),
+        "weights_seconds": (pa.float64(), "of compile_seconds: laying out and copying the weights; null where not apart"),
+        "programs_seconds": (pa.float64(), "of compile_seconds: compiling programs and their kernels"),
+        "trace_seconds": (pa.float64(), "of compile_seconds: capturing the trace; null without one"),
+        "kernels_built": (
+            pa.int64(),
+            "kernels that were compiled for want of a cached one: 0 in a warm start; null without chips",
+        ),
+        "busy_seconds": (pa.float64(), "seconds its batches kept it: upload, compute and read-back, which overlap"),
+        **{f"wait_{reason}_seconds": (pa.float64(), f"seconds it waited: {meaning}") for reason, meaning in WAITS.items()},
+        "decode_cpu_seconds": (pa.float64(), "CPU time of reading and decoding its images, meanwhile, on any host's cores"),
+    }
+)
+
+THROUGHPUT = described(
+    {
+        "attempt": (pa.int32(), "start of the run: 1, and one more for each resume"),
+        "window_start": (pa.timestamp("us", tz="UTC"), "start of the time window"),
+        "window_seconds": (pa.float64(), "its length, within the attempt's first batch start and last batch end"),
+        "mesh": (pa.string(), "the device; one without work in a window has no row there"),
+        "images": (pa.int64(), "images it classified in the window; a batch across windows is shared out by time"),
+        "batches": (pa.int64(), "batches it began in the window"),
+        "busy_seconds": (pa.float64(), "seconds of the window its batches kept it"),
+        "fps": (pa.float64(), "images / window_seconds: includes waiting; images / busy_seconds is the device alone"),
+        "compile_seconds": (pa.float64(), "initial compile of the mesh, the longest if it started more than once"),
+    }
+)
+
+BATCH_TIMES = described(
+    {
+        "from_ms": (pa.float64(), "shortest batch time of the bucket, milliseconds"),
+        "to_ms": (pa.float64(), "longest"),
+        "batches": (pa.int64(), "full batches in it"),
+    }
+)
+
+FAULTS = described(
+    {
+        "attempt": (pa.int32(), "start of the run: 1, and one more for each resume"),
+        "at": (pa.timestamp("us", tz="UTC"), "when it was noticed; null for a lost host and a killed driver"),
+        "kind": (pa.string(), "restart, retry, device, image, host or driver"),
+        "where": (pa.string(), "the mesh, chunk or host"),
+        "what": (pa.string(), "what happened, in one line; the first 1,000 of an attempt"),
+    }
+)
+
+ERRORS = described(
+    {
+        "reason": (pa.string(), "why images could not be classified; numbers read N, long or too various texts are cut"),
+        "images": (pa.int64(), f"images lost to it; the {MOST_FREQUENT_ERRORS} most frequent reasons"),
+        "example": (pa.string(), "of those, the first by image_id"),
+    }
+)

@@ -1,0 +1,49 @@
+"""A run's summary for a terminal."""
+
+from __future__ import annotations
+
+from jobs.reporting.schema import Summary
+from jobs.running.phases import PHASES
+from jobs.running.terminal import one_line
+
+
+def summary_table(summary: Summary) -> str:
+    """The summary for a terminal: at most ten aligned lines."""
+    planned = f" of {summary.planned:,}" if summary.planned is not None else ""
+    lines = [("images", f"{summary.images:,}{planned}, {summary.errors:,} with an error")]
+    if summary.labels_from:
+        found = f"{summary.labelled:,} of {summary.images:,}, from " if summary.labelled else ""
+        lines.append(("labels", f"{found}{summary.labels_from}"))
+    if summary.top1 is not None:
+        lines.append(("top-1", _percent(summary.top1, summary.top1_low, summary.top1_high)))
+        lines.append(("top-5", _percent(summary.top5, summary.top5_low, summary.top5_high)))
+    if summary.inference_ms is not None:
+        batch = f"a batch of {summary.batch_size}" if summary.batch_size else "a full batch"
+        spread = (
+            f"p50 {summary.inference_p50_ms:,.2f}, p99 {summary.inference_p99_ms:,.2f}; {summary.full_batches:,} full batches"
+        )
+        lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread})"))
+    if summary.system_fps is not None:
+        lines.append(
+            ("FPS", f"{summary.system_fps:,.1f} the whole system, first batch to last in {summary.active_seconds:,.1f} s")
+        )
+        lines.append(("", f"{summary.device_fps:,.1f} one device alone, of {summary.meshes} ({summary.device_busy:.0%} busy)"))
+    if summary.compile_seconds is not None:
+        built = f" ({summary.kernels_built:,} kernels built: a cold start)" if summary.kernels_built else ""
+        lines.append(("compile", f"{summary.compile_seconds:,.2f} s{built}"))
+    if summary.job_seconds is not None:
+        parts = ", ".join(f"{phase} {summary.phase_seconds(phase):,.1f}" for phase in PHASES)
+        lines.append(
+            ("job", f"{summary.job_seconds:,.1f} s, {summary.job_fps or 0:,.1f} images/s from start to reports ({parts})")
+        )
+    if summary.cached:
+        lines.append(("cache", f"{summary.cached:,} of {summary.images:,} images were read from it, not decoded"))
+    if faults := summary.faults:
+        lines.append(("faults", faults))
+    others = f" (and {len(summary.devices) - 1} other kinds)" if len(summary.devices) > 1 else ""
+    lines += [("device", device + others) for device in summary.devices[:1]]
+    return "\n".join(one_line(f"{name:<11}{text}") for name, text in lines)
+
+
+def _percent(share: float | None, low: float | None, high: float | None) -> str:
+    return f"{share:.2%}  (95% interval {low:.2%} to {high:.2%})"

@@ -1,0 +1,60 @@
+"""A run's reports: Parquet tables and one page, from its predictions alone."""
+
+from __future__ import annotations
+
+from jobs.reporting.counts import Counts
+from jobs.reporting.reduction import reduce_predictions
+from jobs.reporting.schema import Summary
+from jobs.reporting.tables import report_tables, summarise, summary_row
+from jobs.running.clearing import refuse_foreign_page
+from jobs.running.manifest import Manifest, load_manifest
+from jobs.running.phases import Phases
+from jobs.storage import open_storage, shown, storage_errors, write_atomically, write_table
+from vit_actor.errors import UserError
+
+PICTURED = 12
+"""Most confused pairs with a picture."""
+
+
+def write_reports(out: str, phases: Phases | None = None, *, address: str | None = None, compact: str | None = None) -> Summary:
+    """Write `<out>/report/`, each table as Parquet, and `<out>/report.html`; returns the summary.
+
+    Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order; the page
+    also shows a few images where the data set can be read.
+    phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
+    address, compact: as `reduce_predictions` takes them.
+    Raises UserError without predictions, with damaged ones, or with those of two runs.
+    """
+    refuse_foreign_page(out)
+    counts, manifest = count_run(out, address=address, compact=compact)
+    from jobs.reporting.page.page import draw, page  # brings matplotlib, which a mistake needs not wait for
+    from jobs.reporting.page.thumbnails import thumbnails
+
+    summary = summarise(counts, manifest)
+    tables = report_tables(counts, summary, manifest)
+    most_confused = sorted(counts.examples, key=lambda pair: (-counts.confusion[pair], pair))[:PICTURED]
+    pictures = thumbnails(manifest, [counts.examples[pair] for pair in most_confused])
+    drawn = draw(summary, tables, pictures)
+    if phases and manifest:
+        phases.end("report")
+        manifest.note(out, {"seconds": phases.seconds})
+        summary = summarise(counts, manifest)
+        tables["summary"] = summary_row(summary)
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        for name, table in tables.items():
+            write_table(filesystem, f"{path}/report/{name}.parquet", table)
+        write_atomically(filesystem, f"{path}/report.html", page(summary, tables, drawn).encode())
+    return summary
+
+
+def count_run(out: str, *, address: str | None = None, compact: str | None = None) -> tuple[Counts, Manifest | None]:
+    """What a run's predictions add up to, and its manifest where it has one; raises UserError as write_reports does."""
+    manifest = load_manifest(out)
+    counts = reduce_predictions(out, address=address, compact=compact)
+    runs = sorted(counts.run_ids | ({manifest.run_id} if manifest else set()))
+    if not counts.images:
+        raise UserError(f"{shown(out)}: no predictions there; check the path, or run a job with this --out first")
+    if len(runs) > 1:
+        raise UserError(f"{shown(out)}: holds predictions of several runs ({', '.join(runs)}); give each run an --out of its own")
+    return counts, manifest

@@ -1,0 +1,1 @@
+"""Around any run: its arguments, Ray, its output and what is told of it."""

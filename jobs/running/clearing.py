@@ -1,0 +1,80 @@
+"""Replacing a run: what a run wrote is deleted, and nothing else is touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
+
+from jobs.pipeline.commit import FOOTER
+from jobs.storage import open_storage, shown, storage_errors
+from vit_actor.errors import UserError
+
+PARTS = ("predictions", "report", "compared", "runs")
+"""Folders of an output that a run writes to."""
+
+READERS = 16
+GENERATOR = '<meta name="generator" content="loudbox-vit">'
+"""How a page of this project is known."""
+EARLIER = b"default-src 'none'; style-src 'unsafe-inline'; img-src"
+"""How one of an earlier version is: by the beginning of its content policy."""
+_CHUNK = re.compile(r".*-[0-9]{6}-[0-9a-f]{16}\.[0-9]{5}\.parquet")
+"""A file of predictions, by its name alone: it may be damaged."""
+_UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}\.part")
+
+
+def clear_run(out: str) -> None:
+    """Delete what earlier runs wrote in `out`: predictions, reports, comparisons, rounds.
+
+    Raises UserError, and deletes nothing, where there is anything in between that no run wrote.
+    """
+    filesystem, path = open_storage(out)
+    with storage_errors(out), ThreadPoolExecutor(READERS) as readers:
+        found = [file for part in PARTS for file in _files(filesystem, f"{path}/{part}")]
+        found += [info for info in filesystem.get_file_info([f"{path}/report.html"]) if info.type == FileType.File]
+        written = readers.map(lambda file: is_written_by_a_run(filesystem, file), found)
+        foreign = [file.path for file, ours in zip(found, written, strict=True) if not ours]
+        if foreign:
+            more = f" and {len(foreign) - 1:,} more files" if len(foreign) > 1 else ""
+            name = min(foreign).removeprefix(f"{path}/")
+            raise UserError(f"--overwrite: {shown(out)} holds {name}{more} that no run wrote; move them, or choose another --out")
+        list(readers.map(filesystem.delete_file, [file.path for file in found]))
+        if isinstance(filesystem, LocalFileSystem):  # all are empty now; in an object store folders are only names
+            for part in PARTS:
+                if filesystem.get_file_info(f"{path}/{part}").type == FileType.Directory:
+                    filesystem.delete_dir(f"{path}/{part}")
+
+
+def refuse_foreign_page(out: str) -> None:
+    """Raise UserError where a report.html is in the way that no run wrote."""
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        page = filesystem.get_file_info(f"{path}/report.html")
+        if page.type == FileType.File and not is_written_by_a_run(filesystem, page):
+            raise UserError(f"{shown(out)} holds a report.html that no run wrote; move it, or choose another directory")
+
+
+def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
+    """By the footer of Parquet, the head of a page or a drawing, or the name of a chunk or of a broken-off write."""
+    if _UNFINISHED.fullmatch(file.base_name) or _CHUNK.fullmatch(file.base_name):
+        return True
+    with filesystem.open_input_file(file.path) as stream:
+        if file.extension == "parquet":
+            try:
+                schema = pq.read_schema(stream)
+            except (pa.ArrowException, OSError):
+                return False
+            described = any(b"description" in (field.metadata or {}) for field in schema)
+            return described or FOOTER in (schema.metadata or {})
+        head = stream.read(4096)
+        page = GENERATOR.encode() in head or EARLIER in head
+        return page or (file.base_name == "scaling.svg" and b"Matplotlib" in head)
+
+
+def _files(filesystem: FileSystem, folder: str) -> Iterator[FileInfo]:
+    entries = filesystem.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+    return (entry for entry in entries if entry.type != FileType.Directory and entry.base_name not in (".lock", "manifest.json"))

@@ -1,0 +1,75 @@
+"""What every command shares: one line for what went wrong, and the exit codes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+
+from jobs.running.terminal import one_line
+from vit_actor.errors import UserError
+
+FAILED = 1
+USER_ERROR = 2
+TOO_MANY_ERRORS = 3
+STOPPED = 128 + signal.SIGTERM
+
+
+class JobFailed(Exception):
+    """The job broke on the way; the message says at what, in one line."""
+
+
+def run(main: Callable[[], int]) -> None:
+    """Run a command's main and exit with its code; a mistake or a failed job ends as one line on stderr.
+
+    LOUDBOX_TRACEBACK=1 in the environment shows where a failed job broke.
+    """
+    try:
+        code = main()
+    except UserError as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        code = USER_ERROR
+    except JobFailed as error:
+        if os.environ.get("LOUDBOX_TRACEBACK"):
+            raise
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        code = FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 128 + signal.SIGINT
+    except Exception as error:  # nobody foresaw it: one line too, and what is needed to mend it in a file
+        if os.environ.get("LOUDBOX_TRACEBACK"):
+            raise
+        told = one_line(f"{type(error).__name__}: {error}")
+        print(f"error: {told}; this is a fault of the program: {_kept(error)}", file=sys.stderr)
+        code = FAILED
+    gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
+    sys.exit(code)
+
+
+def _kept(error: Exception) -> str:
+    """Where the traceback of an error now is, as part of a sentence."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="loudbox-traceback-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(error, file=file)
+            return f"please report it with {file.name}"
+    except OSError:
+        return "run it again with LOUDBOX_TRACEBACK=1 and report what it prints"
+
+
+def root_cause(error: BaseException) -> str:
+    """The last line of what happened first: Ray wraps a worker's exception in layers, and appends advice, of its own."""
+    import ray  # here, because most mistakes are told before it is needed
+
+    while True:
+        inner = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    told = str(error).split("\nFailed to ")[0]
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,72 @@
+"""The run's ledgers: opened by the driver, one for each stream, and added up to one account."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from jobs.pipeline.ledger import Ledger
+from jobs.running.output_lock import busy, hold_output
+from jobs.storage import open_storage
+
+NAMESPACE = "loudbox-vit"
+NAME_SECONDS = 10.0
+"""How long a ledger's name may be taken by a driver that was killed a moment ago; Ray notices within a second or two."""
+ACCOUNT_SECONDS = 20.0
+"""Limit for the last question to a ledger, of a cluster that may be failing."""
+
+
+def open_ledger(out: str) -> Any:
+    """The ledger actor of the run in `out`; raises UserError while another run has it.
+
+    Its name excludes other drivers on the cluster, and a lock file (hold_output) those on other clusters that share a disk.
+    Both go with the process, however it ends.
+    """
+    hold_output(out)
+    filesystem, path = open_storage(out)
+    name = "run-" + hashlib.sha256(f"{filesystem.type_name}:{path}".encode()).hexdigest()[:32]
+    limit = time.monotonic() + NAME_SECONDS
+    while True:
+        try:
+            return _start(name=name, namespace=NAMESPACE)
+        except ValueError:
+            if time.monotonic() > limit:
+                raise busy(out) from None
+        time.sleep(0.2)
+
+
+def more_ledgers(count: int) -> list[Any]:
+    """Ledgers of the same run's further streams."""
+    return [_start() for _ in range(count)]
+
+
+def _start(**options: Any) -> Any:
+    # On the driver's own host: the loss of any other must not take the ledger with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, **options).remote()
+
+
+def settle(*ledgers: Any) -> dict[str, Any]:
+    """The ledgers' account, for the manifest; empty where the cluster is gone, and the ledgers with it."""
+    try:
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        first, *others = ray.get([ledger.account.remote(alive) for ledger in ledgers], timeout=ACCOUNT_SECONDS)
+    except (ray.exceptions.RayError, ConnectionError):
+        return {}
+    account: dict[str, Any] = first
+    for other in others:
+        for key, value in other.items():
+            if key == "opened_at":
+                account[key] = min(filter(None, (account[key], value)), default=None)
+            elif isinstance(value, dict):
+                account[key] |= value
+            else:
+                account[key] += value
+    for each in ("lost_hosts", "meshes", "not_open"):
+        account[each] = sorted(set(account[each]))
+    account["events"].sort(key=lambda event: event["at"])
+    return account

@@ -1,0 +1,199 @@
+"""`<out>/manifest.json`: what a run is of, so that a resume continues the same one, and when it was attempted."""
+
+from __future__ import annotations
+
+import json
+import platform
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pyarrow import fs
+
+from jobs.running.clearing import clear_run, refuse_foreign_page
+from jobs.storage import open_storage, storage_errors, write_atomically
+from vit_actor.errors import UserError
+
+PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
+CHANGED = "changed"
+"""State of an attempt that saw its data set become another: nobody can say which rows are of which."""
+
+AUTO = "auto"
+"""A device that depends on the cluster."""
+
+TOLD = {"data_fingerprint": "the data set's files, sizes or rows changed", "model_digest": "the checkpoint's files changed"}
+"""What to say of settings that are hashes."""
+
+
+@dataclass
+class Manifest:
+    """settings: everything that decides a prediction or which images there are; a resume must bring the same.
+
+    labels_from, left_out: as the data set's Survey has them.
+    files: of a finished run, what `committed_files` said then; empty in runs of earlier versions.
+    """
+
+    run_id: str
+    job: str
+    data: str
+    model: str
+    model_digest: str
+    class_names: list[str]
+    images: int | None
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    labels_from: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
+    files: list[int] = field(default_factory=list)
+
+    @property
+    def attempt(self) -> int:
+        """The number of the latest attempt; 0 before the first."""
+        return len(self.attempts)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What every file of the present attempt repeats."""
+        return {"run_id": self.run_id, "attempt": self.attempt, "versions": self.versions}
+
+    @property
+    def finished(self) -> bool:
+        """Whether every image has its row and the reports are written."""
+        return bool(self.attempts) and self.attempts[-1]["state"] == "finished"
+
+    def begin_attempt(self, out: str, *, overwrite: bool = False) -> None:
+        """Write down that the run is started, or gone on with.
+
+        overwrite: delete an earlier run's predictions, reports and comparisons first.
+        """
+        if overwrite:
+            clear_run(out)
+        self.attempts.append({"attempt": self.attempt + 1, "started_at": _now(), "ended_at": None, "state": "running"})
+        self.save(out)
+
+    def end_attempt(self, out: str, state: str, account: dict[str, Any] | None = None) -> None:
+        """state: classified (reports to come), finished, stopped, incomplete, changed or failed; running for ever: killed.
+
+        account: what went wrong on the way (Ledger.account).
+        """
+        self.attempts[-1].update(ended_at=_now(), state=state, **(account or {}))
+        self.save(out)
+
+    def note(self, out: str, account: dict[str, Any]) -> None:
+        """Keep what went wrong so far (Ledger.account), so that it outlives a driver that is killed."""
+        attempt = self.attempts[-1]
+        if attempt != attempt | account:
+            attempt.update(account)
+            self.save(out)
+
+    @contextmanager
+    def single_attempt(self, out: str, *, overwrite: bool) -> Iterator[None]:
+        """The block is the one attempt at a run that cannot be resumed: finished if it ends, failed if it raises."""
+        self.begin_attempt(out, overwrite=overwrite)
+        try:
+            yield
+        except BaseException:
+            self.end_attempt(out, "failed")
+            raise
+        self.end_attempt(out, "finished")
+
+    def save(self, out: str) -> None:
+        """Write `<out>/manifest.json`; raises UserError where storage fails."""
+        filesystem, path = open_storage(out)
+        with storage_errors(out):
+            write_atomically(filesystem, f"{path}/manifest.json", json.dumps(asdict(self), indent=1).encode())
+
+
+def new_run_id() -> str:
+    """A name for a run, ordered by time and unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
+def load_manifest(out: str) -> Manifest | None:
+    """The manifest in `out`, or None where no run has been; raises UserError when it cannot be read."""
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        if filesystem.get_file_info(f"{path}/manifest.json").type != fs.FileType.File:
+            return None
+        with filesystem.open_input_stream(f"{path}/manifest.json") as stream:
+            text = stream.readall()
+    try:
+        manifest = Manifest(**json.loads(text))
+        _check_types(manifest)
+        return manifest
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{out}/manifest.json: damaged; pass --overwrite to start again") from None
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise TypeError for values that no run writes."""
+    texts = (manifest.run_id, manifest.job, manifest.data, manifest.model, manifest.model_digest, manifest.labels_from)
+    attempts = manifest.attempts if isinstance(manifest.attempts, list) else [None]
+    sound = (
+        all(isinstance(text, str) for text in (*texts, *manifest.class_names))
+        and isinstance(manifest.images, int | None)
+        and all(isinstance(each, dict) for each in (manifest.settings, manifest.versions, manifest.left_out))
+        and isinstance(manifest.files, list)
+        and all(isinstance(attempt, dict) and isinstance(attempt.get("state"), str) for attempt in attempts)
+    )
+    if not sound:
+        raise TypeError
+
+
+def check_free(out: str, *, overwrite: bool) -> None:
+    """Raise UserError where a run would be lost: `out` holds one, and it is not to be overwritten."""
+    if overwrite:
+        return
+    refuse_foreign_page(out)
+    existing = load_manifest(out)
+    if existing is not None:
+        raise UserError(
+            f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it"
+        )
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        if filesystem.get_file_info(f"{path}/predictions").type != fs.FileType.NotFound:
+            raise UserError(f"--out {out} holds predictions of no known run; choose another, or --overwrite to replace them")
+
+
+def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:
+    """The manifest to continue or begin with; changes nothing. Raises UserError when `out` holds another run.
+
+    A device that is not decided yet (AUTO) may become that of the run to continue.
+    """
+    if not resume:
+        check_free(out, overwrite=overwrite)
+        return wanted
+    existing = load_manifest(out)
+    if existing is None:
+        raise UserError(f"--resume: no run in {out}; leave --resume out to start one")
+    if existing.attempts and existing.attempts[-1]["state"] == CHANGED:
+        raise UserError(f"--resume: the data set changed while the run in {out} read it; start again with --overwrite")
+    differing = [
+        TOLD.get(key) or f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
+        for key in sorted(existing.settings.keys() | wanted.settings.keys())
+        if (key, wanted.settings.get(key)) != ("device", AUTO) and existing.settings.get(key) != wanted.settings.get(key)
+    ]
+    if differing:
+        raise UserError(f"--resume: {out} holds a run with other settings ({'; '.join(differing)}); use the same or --overwrite")
+    return existing
+
+
+def package_versions() -> dict[str, str]:
+    """Versions that explain a number: Python and the packages it came through."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

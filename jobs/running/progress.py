@@ -1,0 +1,130 @@
+"""How far a run is, while it runs: one line that rewrites itself on a terminal, a plain one every 10 s in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from jobs.running.terminal import one_line
+
+RECENT = 30.0
+"""Seconds that the present rate, and with it the time left, is taken over."""
+
+EVERY = {"terminal": 1.0, "log": 10.0}
+"""Seconds between lines."""
+
+
+@dataclass
+class Pace:
+    """Images so far and how fast they come. Times are seconds of one monotonic clock.
+
+    total: images of the whole run; None where nobody knows. before: those that earlier attempts committed.
+    """
+
+    total: int | None
+    before: int = 0
+    images: int = 0
+    errors: int = 0
+    _marks: deque[tuple[float, int]] = field(default_factory=deque)
+    _first: tuple[float, int] | None = None
+
+    def add(self, images: int, errors: int, now: float) -> None:
+        """So many images, and of them so many errors, have been committed just now."""
+        self.images += images
+        self.errors += errors
+        self._first = self._first or (now, self.images)
+        self._marks.append((now, self.images))
+        while now - self._marks[0][0] > RECENT and len(self._marks) > 2:
+            self._marks.popleft()
+
+    @property
+    def done(self) -> int:
+        """Images with a row, whichever attempt wrote it."""
+        return self.before + self.images
+
+    def line(self, now: float) -> str:
+        """'12,288 of 50,000 images, 2,012 images/s (1,950 on average), 3 errors, 19 s left': what is known of it.
+
+        Rates begin with the first images, not with the start of the processes that they waited for.
+        """
+        told = [f"{self.done:,} of {self.total:,} images" if self.total is not None else f"{self.done:,} images"]
+        recent = self._rate(self._marks[0], now) if self._marks else None
+        average = self._rate(self._first, now) if self._first else None
+        if recent is not None and average is not None:
+            told.append(f"{recent:,.0f} images/s ({average:,.0f} on average)")
+        told.append(f"{self.errors:,} errors")
+        if self.total is not None and recent:
+            told.append(f"{_duration(max(0, self.total - self.done) / recent)} left")
+        return ", ".join(told)
+
+    def _rate(self, since: tuple[float, int], now: float) -> float | None:
+        began, images = since
+        return (self.images - images) / (now - began) if self.images > images else None
+
+
+class Progress:
+    """Shows the pace of a run until the block ends, and what goes wrong on the way, each trouble once.
+
+    account: what the run's ledger knows (Ledger.account); asked from a thread, since a chunk may take minutes.
+    """
+
+    def __init__(self, total: int | None, account: Callable[[], dict[str, Any]]) -> None:
+        self._pace = Pace(total)
+        self._account = account
+        self._told = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._live = sys.stderr.isatty()
+        shape = "{percentage:3.0f}% {bar:20} {desc}" if total is not None else "{desc}"
+        self._bar = tqdm(total=total, bar_format=shape, dynamic_ncols=True, leave=False, disable=not self._live)
+        self._thread = threading.Thread(target=self._show, daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._ask()
+        self._bar.close()
+
+    def add(self, committed: pa.Table) -> None:
+        """Rows (chunk, images, errors) have been committed."""
+        with self._lock:
+            self._pace.add(pc.sum(committed["images"]).as_py(), pc.sum(committed["errors"]).as_py(), time.monotonic())
+
+    def _show(self) -> None:
+        while not self._ended.wait(EVERY["terminal" if self._live else "log"]):
+            self._ask()
+            with self._lock:
+                line = self._pace.line(time.monotonic())
+            if self._live:
+                self._bar.n = min(self._pace.done, self._bar.total or self._pace.done)
+                self._bar.set_description_str(line)
+            else:
+                print(line, file=sys.stderr, flush=True)
+
+    def _ask(self) -> None:
+        account = self._account()
+        events = account.get("events", [])
+        for event in events[self._told :]:
+            tqdm.write(one_line(f"{event['where']}: {event['what']}"), file=sys.stderr)
+        self._told = max(self._told, len(events))
+        with self._lock:
+            self._pace.before = account.get("committed_before", self._pace.before)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,19 @@
+"""Text as a terminal may show it: data sets and checkpoints bring names and labels that nobody here has chosen."""
+
+from __future__ import annotations
+
+from jobs.storage import redacted
+
+MOST_CHARACTERS = 1000
+ENDS_WITH = 200
+
+
+def one_line(text: str) -> str:
+    """The text in one line: escapes for what is not printable, no secrets, and its middle left out where it is long."""
+    if len(text) > MOST_CHARACTERS:
+        begin, end = text[: MOST_CHARACTERS - ENDS_WITH], text[-ENDS_WITH:]
+        text = f"{begin} [... {len(text) - MOST_CHARACTERS:,} characters more ...] {end}"
+    text = redacted(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

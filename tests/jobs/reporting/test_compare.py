@@ -1,0 +1,234 @@
+"""Two runs compared: every image is counted once, whatever the files, and the page says what the tables say."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.report import main, read_run
+from jobs.reporting.comparison.compare import compare, comparison_table
+from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, SETTINGS, Comparison
+from jobs.running.command import run
+from tests.conftest import Finished
+from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
+from vit_actor.errors import UserError
+
+Answers = list[tuple[str, int | None, int | None]]
+"""(image id, label, prediction)"""
+
+
+def a_run(out: Path, answers: Answers, name: str, files: int = 1, **about: object) -> Path:
+    """A run of these answers, dealt out over some files."""
+    rows = [row(label, prediction, image_id=image, run_id=name) for image, label, prediction in answers]
+    for number in range(files):
+        write_file(out, f"{number}.parquet", rows[number::files], metadata(run_id=name, **about))
+    return out
+
+
+def compared(a: Path, b: Path, out: Path) -> Comparison:
+    return compare(read_run(str(a)), read_run(str(b)), str(out))
+
+
+def read(out: Path, name: str) -> list[dict]:
+    return pq.read_table(out / f"{name}.parquet").to_pylist()
+
+
+BEFORE: Answers = [("a", 0, 0), ("b", 0, 0), ("c", 0, 1), ("d", 1, 1), ("e", 1, None), ("f", 2, 0), ("g", None, 5), ("h", 3, 3)]
+AFTER: Answers = [("a", 0, 0), ("b", 0, 2), ("c", 0, 0), ("d", 1, None), ("e", 1, 1), ("f", 2, 1), ("g", None, 6), ("i", 3, 3)]
+
+
+def test_every_kind_of_flip_is_counted_listed_and_told_by_class(tmp_path: Path) -> None:
+    a, b = a_run(tmp_path / "a", BEFORE, "run-1"), a_run(tmp_path / "b", AFTER, "run-2")
+    write_manifest(a)
+    c = compared(a, b, tmp_path / "out")
+    assert (c.images, c.flips, c.only_a, c.only_b, c.errors_a, c.errors_b) == (7, 6, 1, 1, 1, 1)
+    assert (c.labelled, c.correct_a, c.correct_b, c.lost, c.gained, c.still_wrong) == (6, 3, 3, 2, 2, 1)
+    assert (c.difference, c.p_value) == (0.0, 1.0)
+    assert c.agreement == pytest.approx(1 / 7)
+    flips = {flip["image_id"]: flip for flip in read(tmp_path / "out", "flips")}
+    assert {image: flip["kind"] for image, flip in flips.items()} == {
+        "b": "right to wrong",
+        "c": "wrong to right",
+        "d": "right to wrong",
+        "e": "wrong to right",
+        "f": "wrong to wrong",
+        "g": "no label",
+    }
+    assert flips["d"] == {
+        "image_id": "d", "label": 1, "label_name": "class 1", "kind": "right to wrong",
+        "prediction_a": 1, "name_a": "class 1", "probability_a": pytest.approx(0.9), "error_a": None,
+        "prediction_b": None, "name_b": None, "probability_b": None, "error_b": "truncated file",
+    }  # fmt: skip
+    assert [tuple(r.values())[2:] for r in read(tmp_path / "out", "flips_per_class")] == [
+        (3, 2, 2, 1, 1, 0),
+        (2, 1, 1, 1, 1, 0),
+        (1, 0, 0, 0, 0, 1),
+    ]
+    assert [(r["image_id"], r["run"]) for r in read(tmp_path / "out", "only_in_one")] == [("h", "A"), ("i", "B")]
+    assert "1 images only in A, 1 only in B" in c.verdict
+
+
+def test_files_of_other_names_cuts_and_orders_give_the_same_counts(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    before: Answers = [(f"{i}.jpg", i % 7, int(rng.integers(7))) for i in range(500)]
+    after: Answers = [(image, label, int(rng.integers(7))) for image, label, _ in before][20:]
+    a = a_run(tmp_path / "a", before, "run-1", files=4)
+    whole = a_run(tmp_path / "b", after, "run-2", files=4)
+    rng.shuffle(after)
+    shuffled = a_run(tmp_path / "c", after, "run-2", files=9)
+    (shuffled / "predictions" / "0.parquet").rename(shuffled / "predictions" / "elsewhere.parquet")
+    first, second = compared(a, whole, tmp_path / "1"), compared(a, shuffled, tmp_path / "2")
+    counted = {name: value for name, value in vars(first).items() if "fps" not in name and "inference" not in name}
+    assert counted == {name: vars(second)[name] for name in counted}
+    assert (first.images, first.only_a, first.only_b) == (480, 20, 0)
+    for name in ("flips", "only_in_one"):
+        one, two = ({tuple(r.values()) for r in read(tmp_path / out, name)} for out in ("1", "2"))
+        assert one == two
+    answers = {image: prediction for image, _, prediction in after}
+    assert first.flips == sum(answers[image] != prediction for image, _, prediction in before if image in answers)
+
+
+def test_the_same_run_twice_is_identical(tmp_path: Path) -> None:
+    a = a_run(tmp_path / "a", BEFORE, "run-1")
+    c = compared(a, a, tmp_path / "out")
+    assert c.verdict == "this is the same run twice: 8 of 8 images agree"
+    assert read(tmp_path / "out", "flips") == read(tmp_path / "out", "settings") == []
+    other = a_run(tmp_path / "b", BEFORE, "run-2", files=2)
+    assert compared(a, other, tmp_path / "out").verdict == "the answers are identical: 8 of 8 images agree"
+
+
+def test_without_labels_only_agreement_is_compared(tmp_path: Path) -> None:
+    bare = [[(image, None, answer) for image, _, answer in answers if image not in "hi"] for answers in (BEFORE, AFTER)]
+    c = compared(a_run(tmp_path / "a", bare[0], "run-1"), a_run(tmp_path / "b", bare[1], "run-2"), tmp_path / "out")
+    assert (c.flips, c.labelled, c.top1_a, c.difference, c.p_value) == (6, 0, None, None, None)
+    assert c.verdict == "answers differ on 6 of 7 images; no labels, so no accuracy to compare"
+    assert "have no labels" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_labels_of_one_run_serve_both_and_conflicting_ones_are_left_out_of_the_accuracy(tmp_path: Path) -> None:
+    a = a_run(tmp_path / "a", [("a", 0, 0), ("b", 1, 1), ("c", 2, 2)], "run-1")
+    b = a_run(tmp_path / "b", [("a", None, 1), ("b", 1, 1), ("c", 3, 2)], "run-2")
+    c = compared(a, b, tmp_path / "out")
+    assert (c.labelled, c.relabelled, c.correct_a, c.correct_b, c.lost) == (2, 1, 2, 1, 1)
+    assert "relabelled  1 images" in comparison_table(c)
+
+
+def test_what_differs_in_configuration_versions_and_devices_is_listed(tmp_path: Path) -> None:
+    answers: Answers = [("a", 0, 0)]
+    a = a_run(tmp_path / "a", answers, "run-1", description="cpu, float32")
+    b = a_run(tmp_path / "b", answers, "run-2", description="simulated T3000", versions={"torch": "3.0.0"})
+    write_manifest(a, settings={"precision": "fp32", "limit": None})
+    write_manifest(b, run_id="run-2", settings={"precision": "auto", "limit": None})
+    c = compared(a, b, tmp_path / "out")
+    assert {r["setting"]: (r["a"], r["b"]) for r in read(tmp_path / "out", "settings")} == {
+        "devices": ('["cpu, float32"]', '["simulated T3000"]'),
+        "precision": ("fp32", "auto"),
+        "torch version": ("2.13.0", "3.0.0"),
+    }
+    assert (c.simulated_a, c.simulated_b) == (False, True)
+    assert "simulated   run B:" in comparison_table(c)
+    assert "<b>SIMULATED</b> — no accelerator ran in run B." in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_times_are_compared_as_ratios(tmp_path: Path) -> None:
+    for name, seconds in (("run-1", 0.4), ("run-2", 0.1)):
+        rows = [row(0, 0, batch=n // 4, at=n // 4 * seconds, seconds=seconds, image_id=str(n)) for n in range(16)]
+        write_file(tmp_path / name, "0.parquet", rows, metadata(run_id=name))
+    c = compared(tmp_path / "run-1", tmp_path / "run-2", tmp_path / "out")
+    assert (c.system_fps_ratio, c.device_fps_ratio, c.inference_ratio) == pytest.approx((4, 4, 0.25))
+    assert "inference   400.00 -> 100.00 ms a batch, 0.250 times" in comparison_table(c)
+
+
+def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_path: Path) -> None:
+    nasty = '<script>alert("1")</script>'
+    a = a_run(tmp_path / "a", [(nasty, 0, 0), (f"{nasty}2", 0, 0)], "run-1", description=nasty)
+    b = a_run(tmp_path / "b", [(nasty, 0, 1)], "run-2")
+    write_manifest(a, class_names=[nasty, f"{nasty}2"], model=nasty)
+    compared(a, b, tmp_path / "out")
+    schemas = {"flips": FLIPS, "flips_per_class": FLIPS_PER_CLASS, "only_in_one": ONLY_IN_ONE, "settings": SETTINGS}
+    for name, schema in schemas.items():
+        assert pq.read_schema(tmp_path / "out" / f"{name}.parquet").equals(schema)
+    for name in ("comparison", *schemas):
+        for each in pq.read_schema(tmp_path / "out" / f"{name}.parquet"):
+            assert len(each.metadata[b"description"]) > 5, f"{name}.{each.name}"
+    html = (tmp_path / "out" / "comparison.html").read_text()
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(&quot;1&quot;)" in html
+    assert not re.search(r"<(link|iframe)|https?://|url\(", html)
+
+
+def test_runs_on_a_remote_filesystem_compare_as_local_ones_do(tmp_path: Path) -> None:
+    a, b = a_run(tmp_path / "a", BEFORE, "run-1"), a_run(tmp_path / "b", AFTER, "run-2")
+    local = compared(a, b, tmp_path / "out")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(b / "predictions"), "/compare-test/predictions", recursive=True)
+    try:
+        assert compare(read_run(str(a)), read_run("memory://compare-test"), "memory://compare-test/compared") == local
+        assert memory.cat("/compare-test/compared/flips.parquet") == (tmp_path / "out" / "flips.parquet").read_bytes()
+    finally:
+        memory.rm("/compare-test", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("nowhere", "no predictions there"),
+        ("strangers", "have no image in common"),
+        ("classes", "answer with other classes"),
+        ("damaged", "damaged, or no files of predictions"),
+    ],
+)
+def test_what_cannot_be_compared_costs_one_line(
+    tmp_path: Path, other: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = a_run(tmp_path / "a", BEFORE, "run-1")
+    write_manifest(a)
+    a_run(tmp_path / "strangers", [("z", 0, 0)], "run-2")
+    a_run(tmp_path / "classes", BEFORE, "run-2")
+    write_manifest(tmp_path / "classes", run_id="run-2", class_names=["cat", "dog"])
+    damaged = a_run(tmp_path / "damaged", BEFORE, "run-2", files=2) / "predictions" / "0.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: main(["--compare", str(a), str(tmp_path / other)]))
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert not (tmp_path / other / "compared").exists()
+
+
+def test_a_run_damaged_after_it_was_counted_is_named(tmp_path: Path) -> None:
+    a, b = read_run(str(a_run(tmp_path / "a", BEFORE, "run-1"))), read_run(str(a_run(tmp_path / "b", AFTER, "run-2")))
+    (tmp_path / "b" / "predictions" / "0.parquet").write_bytes(b"half")
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "b" / "predictions" / "0.parquet"))):
+        compare(a, b, str(tmp_path / "out"))
+
+
+def test_two_real_runs_compare_beside_the_second(
+    sample_run: tuple[Path, Finished],
+    simulated_run: tuple[Path, Finished],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A checkpoint's answers against a simulated device's, which are checksums; three images were not in the first."""
+    a, b = sample_run[0], Path(shutil.copytree(simulated_run[0], tmp_path / "b"))
+    assert main(["--compare", str(a), str(b)]) == 0
+    [out] = (b / "compared").iterdir()
+    was, became = ({r["image_id"]: r["prediction"] for r in pq.read_table(each / "predictions").to_pylist()} for each in (a, b))
+    flipped = {image for image in was if was[image] != became[image]}
+    assert {flip["image_id"] for flip in read(out, "flips")} == flipped
+    assert {r["image_id"] for r in read(out, "only_in_one")} == {"7/empty.jpeg", "7/text.jpeg", "8/empty.jpeg"}
+    [c] = read(out, "comparison")
+    tops = [pq.read_table(each / "report" / "summary.parquet")["correct"][0].as_py() for each in (a, b)]
+    assert (c["correct_a"], c["correct_b"], c["images"]) == (*tops, 500)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) <= 10
+    assert printed[-2].startswith(f"answers differ on {len(flipped)} of 500 images; accuracy -")
+    assert printed[-2].endswith("McNemar p < 0.0001; 0 images only in A, 3 only in B")
+    assert printed[-1] == f"report: {out}/comparison.html"

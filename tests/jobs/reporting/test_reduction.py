@@ -1,0 +1,138 @@
+"""Counting many files wherever there are cores, and putting a complete run's predictions into few of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.pipeline.commit import Predictions, chunks_in_parts
+from jobs.report import compare_runs
+from jobs.reporting import reduction
+from jobs.reporting.reduction import list_predictions, reduce_predictions
+from jobs.reporting.write import write_reports
+from jobs.storage import open_storage
+from tests.jobs.prediction_files import chunk, metadata, write_file, write_manifest
+
+CHUNKS, IMAGES = 9, 60
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Nine chunks of three meshes and two attempts, errors among them."""
+    out = tmp_path / "run"
+    write_manifest(out)
+    for number in range(CHUNKS):
+        rows = chunk(np.random.default_rng(number), IMAGES, 10, 8, 10.0 * number, 0.05, first_batch=100 * number)
+        about = metadata(chunk=f"0.{number:05}", mesh=f"host/{number % 3}", attempt=1 + number // 6, batch_size=8)
+        write_file(out, f"0.{number:05}.parquet", rows, about)
+    return out
+
+
+def tables(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (out / "report").iterdir()}
+
+
+def ids(out: Path) -> list[str]:
+    return sorted(pq.read_table(out / "predictions", columns=["image_id"])["image_id"].to_pylist())
+
+
+def names(out: Path) -> list[str]:
+    return sorted(file.name for file in (out / "predictions").iterdir())
+
+
+def test_a_complete_runs_files_become_one_and_every_report_stays_the_same(run: Path) -> None:
+    write_reports(str(run))
+    before, rows = tables(run), ids(run)
+    write_reports(str(run), compact="run-1")
+    assert names(run) == ["part-000000.parquet"]
+    assert tables(run) == before
+    write_reports(str(run))
+    assert tables(run) == before
+    assert ids(run) == rows
+    assert chunks_in_parts(str(run)) == {f"0.{number:05}" for number in range(CHUNKS)}
+
+
+def test_rows_keep_their_order_and_a_reader_can_skip_them_by_statistics(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.storage.ROW_GROUP", 100)
+    in_order = pa.concat_tables([pq.read_table(run / "predictions" / name) for name in names(run)])
+    reduce_predictions(str(run), compact="run-1")
+    file = pq.ParquetFile(run / "predictions" / "part-000000.parquet")
+    assert file.read().equals(in_order.replace_schema_metadata(file.schema_arrow.metadata))
+    assert file.metadata.num_row_groups == -(-CHUNKS * IMAGES // 100)
+    assert file.metadata.row_group(0).column(0).statistics.has_min_max
+
+
+@pytest.mark.parametrize("died", ["before the files it replaces were deleted", "within their deletion"])
+def test_a_compaction_that_was_cut_short_shows_every_row_once_and_is_ended_by_the_next(run: Path, died: str) -> None:
+    write_reports(str(run))
+    before, rows = tables(run), ids(run)
+    whole = run.parent / "whole"
+    shutil.copytree(run, whole)
+    write_reports(str(run), compact="run-1")
+    for file in list((whole / "predictions").iterdir())[: CHUNKS if died.startswith("before") else 4]:
+        shutil.copy(file, run / "predictions")
+    write_reports(str(run))
+    assert tables(run) == before
+    write_reports(str(run), compact="run-1")
+    assert tables(run) == before
+    assert (names(run), ids(run)) == (["part-000000.parquet"], rows)
+
+
+def test_chunks_that_come_later_are_put_into_a_file_of_their_own(run: Path) -> None:
+    late = {name: (run / "predictions" / name).read_bytes() for name in names(run)[:3]}
+    for name in late:
+        (run / "predictions" / name).unlink()
+    reduce_predictions(str(run), compact="run-1")
+    predictions = Predictions(str(run), chunks_in_parts(str(run)))
+    assert [predictions.is_committed(f"0.{number:05}") for number in range(CHUNKS)] == [False] * 3 + [True] * 6
+    for name, data in late.items():
+        (run / "predictions" / name).write_bytes(data)
+    assert reduce_predictions(str(run), compact="run-1").images == CHUNKS * IMAGES
+    assert names(run) == ["part-000000.parquet", "part-000001.parquet"]
+    assert len(set(ids(run))) == CHUNKS * IMAGES
+
+
+def test_files_of_another_run_and_damaged_ones_are_left_as_they_are(run: Path) -> None:
+    before = names(run)
+    assert reduce_predictions(str(run), compact="another").images == CHUNKS * IMAGES
+    assert names(run) == before
+    (run / "predictions" / before[0]).write_bytes(b"half")
+    with pytest.raises(Exception, match=before[0]):
+        reduce_predictions(str(run), compact="run-1")
+    assert names(run) == before
+
+
+def test_compacted_runs_compare_as_they_did_before(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    first = pq.ParquetFile(other / "predictions" / "0.00000.parquet")
+    rows = first.read().to_pylist()
+    rows[1]["prediction"] = (rows[1]["prediction"] or 0) + 1
+    write_file(other, "0.00000.parquet", rows, metadata(chunk="0.00000", mesh="host/0", batch_size=8))
+    compare_runs(str(run), str(other), str(tmp_path / "before"))
+    for out in (run, other):
+        reduce_predictions(str(out), compact="run-1")
+    compare_runs(str(run), str(other), str(tmp_path / "after"))
+    for name in ("flips", "flips_per_class", "comparison"):
+        was, became = (pq.read_table(tmp_path / when / f"{name}.parquet") for when in ("before", "after"))
+        assert became.equals(was)
+    assert "1 of 540 differ" in capsys.readouterr().out
+
+
+def test_many_files_are_counted_as_tasks_of_a_cluster_with_the_same_result(
+    run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: object
+) -> None:
+    alone = reduce_predictions(str(run))
+    monkeypatch.setattr(reduction, "FEW_FILES", 0)
+    monkeypatch.setattr(reduction, "FILES_IN_A_TASK", 1)
+    monkeypatch.setattr(reduction, "MERGED_AT_ONCE", 2)
+    assert reduce_predictions(str(run), address=ray_cluster.address) == alone  # type: ignore[attr-defined]
+    monkeypatch.setattr(reduction, "FILES_IN_A_PART", 4)
+    assert reduce_predictions(str(run), address=ray_cluster.address, compact="run-1") == alone  # type: ignore[attr-defined]
+    parts, chunks, replaced = list_predictions(*open_storage(str(run)))
+    assert (len(parts), len(chunks), replaced) == (2, 1, [])

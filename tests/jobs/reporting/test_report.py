@@ -1,0 +1,510 @@
+"""A report says what the predictions say, to the same bytes each time, and the page shows it safely."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jobs.pipeline.sources import open_source
+from jobs.report import main
+from jobs.reporting.schema import Summary
+from jobs.reporting.terminal_table import summary_table
+from jobs.reporting.write import write_reports
+from jobs.running.command import run
+from tests.jobs.prediction_files import START, chunk, metadata, row, write_file, write_manifest
+from vit_actor.errors import UserError
+
+TABLES = ["batch_times", "calibration", "confusion", "errors", "faults", "meshes", "per_class", "summary", "throughput"]
+
+
+def a_run(
+    out: Path, classes: int = 10, meshes: int = 2, files: int = 8, description: str = "cpu, float32", images: int = 96
+) -> None:
+    """Files of a steady run, each mesh's one after the other."""
+    rng = np.random.default_rng(0)
+    for i in range(files):
+        mesh, turn = i % meshes, i // meshes
+        rows = chunk(rng, images, classes, 32, turn * 0.35, 0.1, first_batch=3 * turn)
+        about = metadata(f"host-{mesh:02d}/0-3", batch_size=32, description=description, compile_seconds=2.0 + mesh)
+        write_file(out, f"part-{i % 3}/chunk-{i:03d}.parquet", rows, about)
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """A reported run of one mesh without a manifest; not to be written to."""
+    out = tmp_path_factory.mktemp("steady")
+    a_run(out, meshes=1, files=12)
+    return out, write_reports(str(out))
+
+
+def read(out: Path, name: str) -> list[dict]:
+    return pq.read_table(out / "report" / f"{name}.parquet").to_pylist()
+
+
+def page(out: Path) -> str:
+    return (out / "report.html").read_text()
+
+
+def drawings(html: str) -> list[ElementTree.Element]:
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
+
+
+def test_accuracy_is_over_labelled_images_and_an_error_is_wrong(tmp_path: Path) -> None:
+    rows = [row(0, 0), row(0, 0), row(0, 1), row(1, 1), row(1, None), row(None, 0), row(None, None, error="empty file")]
+    write_file(tmp_path, "a.parquet", rows, metadata())
+    write_manifest(tmp_path, images=9)
+    summary = write_reports(str(tmp_path))
+    assert (summary.images, summary.planned, summary.errors, summary.labelled) == (7, 9, 2, 5)
+    assert (summary.correct, summary.top1) == (3, 0.6)
+    assert summary.top1_low == pytest.approx(0.2307, abs=1e-4)
+    assert summary.top1_high == pytest.approx(0.8824, abs=1e-4)
+    assert read(tmp_path, "summary")[0]["top1"] == 0.6
+    zero, one = read(tmp_path, "per_class")[:2]
+    assert (zero["name"], zero["images"], zero["correct"], zero["predicted"]) == ("class 0", 3, 2, 3)
+    assert (zero["confused_with"], zero["confused_with_name"], zero["confused_images"]) == (1, "class 1", 1)
+    assert (one["images"], one["errors"], one["accuracy"], one["confused_with"]) == (2, 1, 0.5, None)
+    assert read(tmp_path, "per_class")[9]["accuracy"] is None
+    assert [(r["label"], r["prediction"], r["count"]) for r in read(tmp_path, "confusion")] == [(0, 0, 2), (0, 1, 1), (1, 1, 1)]
+    assert read(tmp_path, "errors") == [
+        {"reason": "empty file", "images": 1, "example": "None/0-0.0.jpg"},
+        {"reason": "truncated file", "images": 1, "example": "1/0-0.0.jpg"},
+    ]
+    assert "7 of 9 images so far" in page(tmp_path)
+
+
+def test_predictions_without_labels_have_no_accuracy(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(None, 3), row(None, 3), row(None, 1)], metadata())
+    summary = write_reports(str(tmp_path))
+    assert (summary.top1, summary.top5, summary.labelled) == (None, None, 0)
+    assert read(tmp_path, "per_class")[3]["predicted"] == 2
+    assert "no labels" in page(tmp_path)
+    assert "top-1" not in summary_table(summary)
+
+
+def test_calibration_is_the_gap_between_confidence_and_accuracy(tmp_path: Path) -> None:
+    def sure(confidence: float, right: bool) -> dict:
+        return row(0, 0 if right else 1, top5_probability=[confidence, 0.0, 0.0, 0.0, 0.0])
+
+    rows = [*[sure(0.75, i < 3) for i in range(4)], *[sure(1.0, i < 2) for i in range(4)], row(0, None), row(None, 3)]
+    write_file(tmp_path, "a.parquet", rows, metadata())
+    summary = write_reports(str(tmp_path))
+    assert summary.ece == 0.25  # half of the images are as right as they are sure, the others are wrong half of the time
+    bins = [each for each in read(tmp_path, "calibration") if each["images"]]
+    assert [(each["images"], each["correct"], each["mean_confidence"], each["accuracy"]) for each in bins] == [
+        (4, 3, 0.75, 0.75),
+        (4, 2, 1.0, 0.5),
+    ]
+    assert [round(15 * each["confidence_from"]) for each in bins] == [11, 14]
+    assert len(read(tmp_path, "calibration")) == 15
+
+
+def test_each_meshs_time_is_compile_busy_and_waiting_and_decoding_beside_it(tmp_path: Path) -> None:
+    for number, at in enumerate((0.0, 3.0)):
+        write_file(tmp_path, f"{number}.parquet", [row(0, 0, batch=number, at=at, seconds=1.0)], metadata(read_cpu_seconds=0.5))
+    late = metadata("b/0", compile_seconds=9.0, read_cpu_seconds=0.75, opened_at=START.timestamp() + 0.5)
+    write_file(tmp_path, "b.parquet", [row(0, 0, at=1, seconds=2.0)], late)
+    write_file(tmp_path, "c.parquet", [row(0, 0, at=60)], metadata("b/0", attempt=2, read_cpu_seconds=0.125))
+    write_manifest(
+        tmp_path, attempts=[{"attempt": 1, "ended_at": "then", "state": "stopped", "down_seconds": {"host-a/0-3": 0.5}}]
+    )
+    summary = write_reports(str(tmp_path))
+    waits = tuple(f"wait_{reason}_seconds" for reason in ("start", "stream", "faults", "tail"))
+    names = ("attempt", "mesh", "images", "batches", "compile_seconds", "busy_seconds", *waits, "decode_cpu_seconds")
+    assert [tuple(each[name] for name in names) for each in read(tmp_path, "meshes")] == [
+        (1, "b/0", 1, 1, 9.0, 2.0, 0.5, 0.0, 0.0, 1.0, 0.75),
+        (1, "host-a/0-3", 2, 2, 1.5, 2.0, 0.0, 1.5, 0.5, 0.0, 1.0),
+        (2, "b/0", 1, 1, 9.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.125),
+    ]
+    assert [getattr(summary, name) for name in waits] == [0.5, 1.5, 0.5, 1.0]
+
+
+def test_a_batch_that_two_files_share_is_one_batch_and_its_time_is_counted_once(tmp_path: Path) -> None:
+    whole = [row(0, 0, batch=number, at=0.5 * number, seconds=0.5) for number in (0, 1, 2) for _ in range(4)]
+    (tmp_path / "shared").mkdir()
+    write_file(tmp_path / "whole", "a.parquet", whole, metadata())
+    write_file(tmp_path / "shared", "a.parquet", whole[:5], metadata(shared_batches={"1": [0, 4]}))
+    write_file(tmp_path / "shared", "b.parquet", whole[5:7], metadata(shared_batches={"1": [1, 4]}))
+    write_file(tmp_path / "shared", "c.parquet", whole[7:], metadata(shared_batches={"1": [3, 4]}))
+    one, parts = write_reports(str(tmp_path / "whole")), write_reports(str(tmp_path / "shared"))
+    assert (parts.batches, parts.full_batches) == (3, 3)
+    assert replace(parts, wait_start_seconds=one.wait_start_seconds) == one
+    assert read(tmp_path / "shared", "throughput") == read(tmp_path / "whole", "throughput")
+
+
+def test_a_pause_before_a_resume_is_not_in_the_system_fps(tmp_path: Path) -> None:
+    first = [row(0, 0, batch=b, at=0.5 * b, seconds=0.5) for b in range(4) for _ in range(4)]
+    resumed = [row(0, 0, batch=b, at=3600 + 0.5 * b, seconds=0.25) for b in range(4) for _ in range(4)]
+    write_file(tmp_path, "a.parquet", first, metadata(attempt=1))
+    write_file(tmp_path, "b.parquet", resumed, metadata(attempt=2))
+    summary = write_reports(str(tmp_path))
+    assert summary.attempts == 2
+    assert summary.active_seconds == pytest.approx(2.0 + 1.75)
+    assert summary.system_fps == pytest.approx(32 / 3.75)
+    assert summary.device_fps == pytest.approx(32 / 3.0)
+    assert summary.device_busy == pytest.approx(3.0 / 3.75)
+    assert summary.inference_ms == pytest.approx(375.0)
+    assert summary.full_batches == 8
+    assert {r["attempt"] for r in read(tmp_path, "throughput")} == {1, 2}
+
+
+def test_meshes_work_side_by_side_in_the_system_fps_and_compile_time_is_the_slowest(tmp_path: Path) -> None:
+    for mesh, seconds in (("a/0", 1.0), ("b/0", 4.0)):
+        rows = [row(0, 0, batch=b, at=b, seconds=1.0) for b in range(3) for _ in range(4)]
+        about = metadata(mesh, compile_seconds=seconds, description=f"cpu of {mesh}", versions={"torch": f"2.{seconds:.0f}"})
+        write_file(tmp_path, f"{mesh[0]}.parquet", rows, about)
+    summary = write_reports(str(tmp_path))
+    assert (summary.meshes, summary.system_fps, summary.device_fps) == (2, 8.0, 4.0)
+    assert summary.compile_seconds == 4.0
+    assert summary.devices == ["cpu of a/0", "cpu of b/0"]
+    assert json.loads(summary.versions) == {"torch": "2.1, 2.4"}
+    assert {r["mesh"]: r["compile_seconds"] for r in read(tmp_path, "throughput")} == {"a/0": 1.0, "b/0": 4.0}
+
+
+def test_throughput_adds_up_to_the_summary_and_windows_tile_the_active_time(steady: tuple[Path, Summary]) -> None:
+    summary, rows = steady[1], read(steady[0], "throughput")
+    assert sum(r["images"] for r in rows) == summary.images - summary.errors
+    assert sum(r["batches"] for r in rows) == summary.batches
+    assert sum(r["window_seconds"] for r in rows) == pytest.approx(summary.active_seconds)
+    assert summary.device_busy is not None
+    assert sum(r["busy_seconds"] for r in rows) == pytest.approx(summary.active_seconds * summary.device_busy)
+    assert len(rows) > 3
+
+
+def test_the_report_is_the_same_bytes_whatever_the_order_and_names_of_the_files(tmp_path: Path) -> None:
+    a_run(tmp_path / "one")
+    files = sorted((tmp_path / "one" / "predictions").rglob("*.parquet"))
+    for number, file in enumerate(reversed(files)):
+        copy = tmp_path / "two" / "predictions" / f"{number % 2}" / f"{number}.parquet"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    for out in ("one", "two"):
+        write_manifest(tmp_path / out)
+        write_reports(str(tmp_path / out))
+    names = sorted(file.name for file in (tmp_path / "one" / "report").iterdir())
+    assert names == sorted(f"{name}.parquet" for name in TABLES)
+    for name in ["report.html", *(f"report/{name}" for name in names)]:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_the_numbers_do_not_need_the_manifest(tmp_path: Path, steady: tuple[Path, Summary]) -> None:
+    out, without = steady
+    assert [r["name"] for r in read(out, "per_class")] == [str(i) for i in range(10)]
+    shutil.copytree(out / "predictions", tmp_path / "predictions")
+    write_manifest(tmp_path)
+    summary = write_reports(str(tmp_path))
+    assert summary.model == "google/vit-base-patch16-224"
+    from_manifest = {"job", "data", "model", "model_digest", "planned", "config", "versions"}
+    assert {k: v for k, v in vars(summary).items() if k not in from_manifest} == {
+        k: v for k, v in vars(without).items() if k not in from_manifest
+    }
+
+
+def test_a_report_on_a_remote_filesystem_equals_the_local_one(steady: tuple[Path, Summary]) -> None:
+    out, local = steady
+    memory = fsspec.filesystem("memory")
+    memory.put(str(out / "predictions"), "/report-test/predictions", recursive=True)
+    try:
+        assert write_reports("memory://report-test") == local
+        assert memory.cat("/report-test/report.html") == (out / "report.html").read_bytes()
+    finally:
+        memory.rm("/report-test", recursive=True)
+
+
+def test_every_column_of_every_table_says_what_it_holds(steady: tuple[Path, Summary]) -> None:
+    for name in TABLES:
+        for field in pq.read_schema(steady[0] / "report" / f"{name}.parquet"):
+            assert len(field.metadata[b"description"]) > 5, f"{name}.{field.name}"
+
+
+def test_files_still_being_written_are_not_read(tmp_path: Path) -> None:
+    a_run(tmp_path, files=2)
+    (tmp_path / "predictions" / ".chunk-9.parquet.123.part").write_bytes(b"half a fi")
+    assert write_reports(str(tmp_path)).images == 192
+
+
+def test_a_run_of_nothing_but_errors_still_reports(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(1, None), row(2, None)], metadata())
+    summary = write_reports(str(tmp_path))
+    assert (summary.errors, summary.top1, summary.system_fps, summary.inference_ms) == (2, 0.0, None, None)
+    assert "2 with an error" in summary_table(summary)
+    assert "No image reached a device" in page(tmp_path)
+
+
+def test_no_predictions_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: main(["--out", str(tmp_path / "nothing")]))
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert f"{tmp_path}/nothing: no predictions there" in printed.err
+
+
+def test_the_command_prints_the_summary_and_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_run(tmp_path, files=2)
+    assert main(["--out", f"{tmp_path}/"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^images +192, \d+ with an error$", printed, re.MULTILINE)
+    assert re.search(r"^top-1 +\d\d\.\d\d%  \(95% interval \d\d\.\d\d% to \d\d\.\d\d%\)$", printed, re.MULTILINE)
+    assert f"report: {tmp_path}/report.html\n" in printed
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data.replace(b"attempt", b"attermp")]
+)
+def test_all_damaged_files_are_named_at_once(tmp_path: Path, damage) -> None:
+    a_run(tmp_path, files=3)
+    bad = sorted((tmp_path / "predictions").rglob("*.parquet"))[1:]
+    for file in bad:
+        file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))) as refused:
+        write_reports(str(tmp_path))
+    assert all(str(file.relative_to(tmp_path)) in str(refused.value) for file in bad)
+
+
+def test_predictions_of_two_runs_are_refused(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(1, 1)], metadata(run_id="run-1"))
+    write_file(tmp_path, "b.parquet", [row(1, 1)], metadata(run_id="run-2"))
+    with pytest.raises(UserError, match="run-1, run-2"):
+        write_reports(str(tmp_path))
+
+
+@pytest.mark.parametrize(("description", "shown"), [("simulated T3000", True), ("cpu, float32", False)])
+def test_the_page_says_simulated_only_where_a_device_was(tmp_path: Path, description: str, shown: bool) -> None:
+    a_run(tmp_path, files=2, description=description)
+    assert write_reports(str(tmp_path)).simulated == shown
+    assert ("SIMULATED" in page(tmp_path)) == shown
+
+
+@pytest.mark.parametrize(("classes", "meshes", "files"), [(10, 3, 6), (1000, 70, 140)])
+def test_the_page_is_complete_and_needs_nothing_from_elsewhere(tmp_path: Path, classes: int, meshes: int, files: int) -> None:
+    a_run(tmp_path, classes, meshes, files)
+    write_manifest(tmp_path, class_names=[f"kind {i}" for i in range(classes)], settings={"device": "auto", "limit": None})
+    write_reports(str(tmp_path))
+    html = page(tmp_path)
+    for section in (
+        "Throughput",
+        "Where the time went",
+        "Accuracy by class",
+        "Most confused pairs",
+        "Calibration",
+        "Batch times",
+        "Errors",
+        "Configuration and versions",
+    ):
+        assert f"<h2>{section}</h2>" in html
+    for name, value in (("runs on", "cpu, float32"), ("device", "auto"), ("limit", "not set"), ("torch version", "2.13.0")):
+        assert f"<td>{name}</td><td>{value}</td>" in html
+    assert len(drawings(html)) == 5
+    assert all(len(svg.attrib["aria-label"]) > 20 for svg in drawings(html))
+    assert not re.search(r"<(link|iframe|object)|https?://|url\((?!#)|src=\"(?!data:image)", html)
+    assert len(html) < 1_000_000
+
+
+def test_the_page_runs_no_script_but_the_one_its_policy_names(steady: tuple[Path, Summary]) -> None:
+    html = page(steady[0])
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert policy.startswith("default-src 'none'")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert not re.search(r" on\w+=", html.replace(script, ""))
+
+
+def test_every_class_is_in_a_table_to_sort_and_search(tmp_path: Path) -> None:
+    a_run(tmp_path, classes=300, meshes=1, files=20)
+    write_manifest(tmp_path, class_names=[f"kind {i}" for i in range(300)])
+    write_reports(str(tmp_path))
+    (table,) = re.findall(r'<table class="sortable">.*?</table>', page(tmp_path), re.DOTALL)
+    rows = [[cell.text or "" for cell in found] for found in ElementTree.fromstring(table).iterfind("tbody/tr")]
+    expected = {r["class"]: r for r in read(tmp_path, "per_class") if r["images"]}
+    assert {int(found[0]) for found in rows} == set(expected)
+    for found in rows:
+        about = expected[int(found[0])]
+        assert found[1:3] == [about["name"], f"{about['accuracy']:.1%}"]
+        assert found[5] == f"{about['images']:,}"
+    assert [float(found[2].rstrip("%")) for found in rows] == sorted(float(found[2].rstrip("%")) for found in rows)
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours #rrggbb, as WCAG 2.2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_and_drawings_stand_out_in_both_schemes(steady: tuple[Path, Summary]) -> None:
+    schemes = [dict(re.findall(r"--([\w-]+):(#\w{6})", each)) for each in re.findall(r":root\{(.*?)\}", page(steady[0]))]
+    assert len(schemes) == 2
+    texts = [("ink", "card"), ("ink", "page"), ("quiet", "card"), ("quiet", "page"), ("warm", "card")]
+    texts += [("notice-ink", "notice"), ("alarm-ink", "alarm")]
+    for colours in schemes:
+        for text, behind in texts:
+            assert contrast(colours[text], colours[behind]) >= 4.5, (text, behind)
+        for drawn in ("accent", "warm", "green", "purple", "gold", "cyan", "red", "slate", "axis"):
+            assert contrast(colours[drawn], colours["card"]) >= 3, drawn
+
+
+def test_drawings_take_their_colours_from_the_page_and_their_parts_have_names_of_their_own(steady: tuple[Path, Summary]) -> None:
+    html = page(steady[0])
+    styles = [each.get("style", "") for svg in drawings(html) for each in svg.iter()]
+    assert not [style for style in styles if re.search("#[0-9a-f]{6}", style)]
+    assert set(re.findall(r"var\(--([\w-]+)\)", html)) <= set(re.findall(r"--([\w-]+):", html))
+    names = re.findall(r' id="([^"]+)"', html)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r'(?:href="#|url\(#)([\w-]+)', html)) == set(names)
+
+
+def test_faults_are_marked_where_they_were_noticed(tmp_path: Path) -> None:
+    for mesh in ("host-a/0-3", "host-b/0-3"):
+        rows = [row(0, 0, batch=b, at=b, seconds=1.0) for b in range(20) for _ in range(4)]
+        write_file(tmp_path, f"{mesh[:6]}.parquet", rows, metadata(mesh))
+    ended = {"attempt": 1, "started_at": START.isoformat(), "ended_at": START.isoformat(), "state": "finished"}
+    at = START.timestamp() + 5
+    events = [{"at": at + i, "kind": "retry", "where": "decode", "what": "again"} for i in range(3)]
+    events.append({"at": at, "kind": "restart", "where": "host-b/0-3", "what": "the actor was replaced"})
+    write_manifest(tmp_path, attempts=[{**ended, "events": events, "lost_hosts": ["host-c"], "restarts": 1}])
+    write_reports(str(tmp_path))
+    svg = drawings(page(tmp_path))[0]
+    assert {"retry: 3", "restart: 1"} <= {each.text for each in svg.iter() if each.tag == "text"}
+    assert svg.attrib["aria-label"].endswith("5 faults, 4 of them marked")
+    assert "1 without a time are not marked" in page(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["class folders", "parquet"])
+def test_confused_pairs_have_a_picture_where_the_images_can_be_read(tmp_path: Path, layout: str) -> None:
+    data, encoded = tmp_path / "data", []
+    for colour in ("red", "lime", "blue"):
+        file = io.BytesIO()
+        Image.new("RGB", (300, 200), colour).save(file, "PNG")
+        encoded.append(file.getvalue())
+    data.mkdir()
+    if layout == "parquet":
+        pq.write_table(pa.table({"image": [{"bytes": each, "path": None} for each in encoded]}), data / "a.parquet")
+    else:
+        for label, each in enumerate(encoded):
+            (data / f"class {label}").mkdir()
+            (data / f"class {label}" / "it.png").write_bytes(each)
+    source = open_source(str(data), checkpoint_classes=[], labels="none")
+    (shard,) = (shard for root in source.roots() for shard in source.shards(root))
+    ids = [image.image_id for _, image in source.read(shard, lambda _: True)]
+    rows = [row(0, 0, image_id=ids[0]), row(1, 2, image_id=ids[1]), row(2, 1, image_id="was another then")]
+    write_file(tmp_path, "a.parquet", rows, metadata(chunk=f"{shard.id}.00000"))
+    write_manifest(tmp_path, data=str(data))
+
+    write_reports(str(tmp_path))
+
+    html = page(tmp_path)
+    ((alternative, picture),) = re.findall(
+        r'<img class="thumbnail"[^>]* alt="([^"]*)" src="data:image/jpeg;base64,([\w+/=]+)"', html
+    )
+    assert alternative == "class 1, taken for class 2"
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as shown:
+        assert shown.size == (96, 96)
+        assert np.allclose(np.asarray(shown), (0, 255, 0), atol=4)
+    write_reports(str(tmp_path))
+    assert page(tmp_path) == html
+
+    shutil.rmtree(data)
+    write_reports(str(tmp_path))
+    assert "<img" not in page(tmp_path)
+    assert f"<td>{ids[1]}</td>" in page(tmp_path)
+
+
+def test_a_mocked_mesh_is_called_mocked(tmp_path: Path) -> None:
+    a_run(tmp_path, files=2, description="simulated by ttnn's mock, answers are noise: T3000, mesh 1x8")
+    write_reports(str(tmp_path))
+    assert "MOCKED" in page(tmp_path)
+    assert "SIMULATED" not in page(tmp_path)
+
+
+def test_text_from_the_data_cannot_become_markup_or_mathematics(tmp_path: Path) -> None:
+    nasty = '<img src=x onerror="alert(1)"> $\\frac{$ & \x07'
+    rows = [row(c, (c + 1) % 3, mesh=nasty) for c in range(3)] + [row(0, None, error=nasty)]
+    write_file(tmp_path, "a.parquet", rows, metadata(nasty, description=nasty, versions={nasty: nasty}))
+    write_file(tmp_path, "b.parquet", rows, metadata("other/0"))
+    write_manifest(tmp_path, class_names=[f"{nasty}{i}" for i in range(3)], model=nasty, data=nasty, settings={nasty: nasty})
+    write_reports(str(tmp_path))
+    html = page(tmp_path)
+    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt; $\\frac{$ &amp;" in html
+    assert "<img src=x" not in html
+    for svg in drawings(html):
+        assert not [element for element in svg.iter() if element.tag in ("img", "script")]
+    assert any("$\\frac{$ & " in (each.text or "") for svg in drawings(html) for each in svg.iter())
+
+
+def test_the_terminal_table_is_short_and_aligned(tmp_path: Path) -> None:
+    rows = [row(c, c if b else 9, batch=b, at=0.5 * b, seconds=0.25) for b in range(5) for c in range(4)]
+    write_file(tmp_path, "a.parquet", [*rows, row(2, None)], metadata())
+    write_manifest(tmp_path, images=21)
+    assert summary_table(write_reports(str(tmp_path))).splitlines() == [
+        "images     21 of 21, 1 with an error",
+        "top-1      76.19%  (95% interval 54.91% to 89.37%)",
+        "top-5      76.19%  (95% interval 54.91% to 89.37%)",
+        "inference  250.00 ms a batch of 4 (p50 248.90, p99 248.90; 5 full batches)",
+        "FPS        8.9 the whole system, first batch to last in 2.2 s",
+        "           16.0 one device alone, of 1 (56% busy)",
+        "compile    1.50 s",
+        "device     cpu, float32",
+    ]
+
+
+def test_the_terminal_table_is_ten_lines_at_most_with_where_the_page_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mesh in ("a/0", "b/0", "c/0"):
+        write_file(tmp_path, f"{mesh[0]}.parquet", [row(c, c) for c in range(4)], metadata(mesh, description=f"cpu of {mesh}"))
+    write_manifest(tmp_path, attempts=[{"attempt": 1, "started_at": "", "ended_at": "", "state": "finished", "retries": 3}])
+    assert main(["--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[7:9] == ["faults     chunks tried again: 3", "device     cpu of a/0 (and 2 other kinds)"]
+
+
+def test_what_the_run_survived_is_counted_over_its_attempts_and_listed(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(c, c) for c in range(4)], metadata())
+    about = {"started_at": "2025-03-01T12:00:00+00:00", "ended_at": None, "state": "running"}
+    ended = about | {"ended_at": "2025-03-01T12:01:00+00:00", "state": "stopped", "restarts": 1, "retries": 2, "given_up": 0}
+    ended |= {"images_again": 700, "lost_hosts": ["loudbox-2"]}
+    ended["events"] = [{"at": 1740830400.5, "kind": "restart", "where": "loudbox-1/0-3", "what": "the actor was replaced"}]
+    last = about | {"state": "classified", "retries": 1, "restarts": 0, "given_up": 3, "images_again": 64, "lost_hosts": []}
+    write_manifest(tmp_path, attempts=[about | {"attempt": 1}, ended | {"attempt": 2}, last | {"attempt": 3}])
+
+    summary = write_reports(str(tmp_path))
+
+    line = (
+        "drivers killed: 1, hosts lost: 1, actors restarted: 1, chunks tried again: 3, images classified again: 764, "
+        "images given up: 3"
+    )
+    assert f"faults     {line}" in summary_table(summary).splitlines()
+    assert line in page(tmp_path)
+    assert [(fault["attempt"], fault["kind"], fault["where"]) for fault in read(tmp_path, "faults")] == [
+        (1, "driver", "driver"),
+        (2, "restart", "loudbox-1/0-3"),
+        (2, "host", "loudbox-2"),
+    ]
+
+
+def test_a_run_without_faults_does_not_speak_of_them(steady: tuple[Path, Summary]) -> None:
+    out, summary = steady
+    assert "faults" not in summary_table(summary)
+    assert "<h2>Faults</h2>" not in page(out)

@@ -1,0 +1,173 @@
+"""Bounded retries: whichever images kill their device, they and only they are given up."""
+
+import time
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.pipeline.ledger import MOST_ATTEMPTS, Care, Ledger, Reading
+
+
+@dataclass
+class Outcome:
+    answered: list[int]
+    given_up: set[int]
+    attempts: int
+
+
+def run_chunk(images: int, poison: set[int], batch_size: int = 64) -> Outcome:
+    """Play an actor that dies whenever a poisoned image reaches its device, until an attempt comes through."""
+    ledger = Ledger()
+    for attempt in range(1, 10 * MOST_ATTEMPTS):
+        care = ledger.begin("chunk", images, batch_size, "host/0-3")
+        assert care != "stop"
+        if care is None:
+            if not poison:
+                return Outcome(list(range(images)), set(), attempt)
+            continue  # died
+        answered: list[int] = []
+        for start, end in care.pieces:
+            ledger.trying("chunk", (start, end))
+            if poison & set(range(start, end)):
+                break
+            answered += range(start, end)
+        else:
+            return Outcome(answered, care.given_up, attempt)
+    pytest.fail("the chunk never came through")
+
+
+def test_a_sound_chunk_takes_one_attempt() -> None:
+    assert run_chunk(512, set()) == Outcome(list(range(512)), set(), 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 512).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1, max_size=2))))
+def test_the_images_that_kill_the_device_are_given_up_and_no_others(case: tuple[int, set[int]]) -> None:
+    images, poison = case
+    outcome = run_chunk(images, poison)
+    assert outcome.given_up == poison
+    assert outcome.answered == [i for i in range(images) if i not in poison]
+
+
+def test_a_chunk_of_nothing_but_poison_ends_within_the_most_attempts() -> None:
+    outcome = run_chunk(512, set(range(512)))
+    assert outcome.attempts <= MOST_ATTEMPTS + 1
+    assert outcome.given_up == set(range(512))
+
+
+def test_an_actor_killed_for_another_reason_costs_retries_but_no_image() -> None:
+    ledger = Ledger()
+    for _ in range(3):
+        care = ledger.begin("chunk", 100, 64, "host/0-3")
+    assert isinstance(care, Care)
+    assert care.pieces == [(0, 64), (64, 100)]
+    ledger.trying("chunk", (0, 64))  # killed here by chance, once
+    care = ledger.begin("chunk", 100, 64, "host/0-3")
+    assert isinstance(care, Care)
+    assert care.pieces == [*((image, image + 1) for image in range(64)), (64, 100)]
+    assert care.given_up == set()
+    assert ledger.account()["retries"] == 3
+    assert ledger.account()["images_again"] == 300
+
+
+def test_an_actor_that_arrives_twice_on_a_mesh_is_a_restart() -> None:
+    ledger = Ledger()
+    for mesh in ("a/0-3", "b/0-3", "a/0-3"):
+        ledger.arrive(mesh, f"node-of-{mesh}")
+    account = ledger.account()
+    assert account["restarts"] == 1
+    assert account["lost_hosts"] == []
+    assert account["meshes"] == ["a/0-3", "b/0-3"]
+    assert [(e["kind"], e["where"]) for e in account["events"]] == [("restart", "a/0-3")]
+
+
+def test_a_host_whose_node_is_gone_is_a_lost_host_even_where_another_of_its_name_came_back() -> None:
+    ledger = Ledger()
+    for mesh, node in (("a/0-3", "first"), ("b/0-3", "second"), ("a/0-3", "third")):
+        ledger.arrive(mesh, node)
+    assert ledger.account(alive={"second", "third"})["lost_hosts"] == ["a"]
+
+
+def test_once_it_drains_neither_reading_nor_a_device_is_given_another_chunk() -> None:
+    ledger = Ledger()
+    assert ledger.begin("on the device", 64, 64, "a/0-3") is None
+    ledger.drain()
+    assert ledger.is_draining()
+    assert ledger.begin_reading("unread") is Reading.STOP
+    assert ledger.begin("decoded", 64, 64, "a/0-3") == "stop"
+
+
+def test_a_process_that_ended_while_it_opened_its_chips_is_noticed_by_the_next_one() -> None:
+    ledger = Ledger()
+    ledger.opening("host/0-3")
+    assert ledger.account()["not_open"] == ["host/0-3"]
+    assert ledger.account()["events"] == []
+    ledger.opening("host/0-3")
+    [event] = ledger.account()["events"]
+    assert "ended while it opened" in event["what"]
+    ledger.arrive("host/0-3", "node")
+    account = ledger.account()
+    assert account["not_open"] == []
+    assert account["opened_at"] == pytest.approx(event["at"], abs=60)
+
+
+def test_an_error_while_opening_is_told_and_is_no_death() -> None:
+    ledger = Ledger()
+    ledger.opening("host/0-3")
+    ledger.did_not_open("host/0-3", "no Tenstorrent chip found")
+    ledger.opening("host/0-3")
+    assert [event["what"] for event in ledger.account()["events"]] == ["no Tenstorrent chip found"]
+
+
+def test_more_is_coming_until_all_is_listed_read_and_begun() -> None:
+    ledger = Ledger()
+    ledger.listing(2)
+    ledger.listed("a", 1)
+    assert ledger.more_is_coming()
+    ledger.begin_reading("x")
+    ledger.done_reading("x")
+    ledger.shard_read("shard")
+    assert ledger.more_is_coming()  # the other part is not listed yet
+    ledger.listed("b", 0)
+    assert ledger.more_is_coming()  # a chunk is on its way
+    ledger.begin("x", 512, 64, "mesh")
+    assert not ledger.more_is_coming()
+
+
+def test_nothing_more_is_coming_when_the_run_drains() -> None:
+    ledger = Ledger()
+    ledger.listing(1)
+    ledger.drain()
+    assert not ledger.more_is_coming()
+
+
+def test_what_does_not_fit_into_the_cache_is_told_once() -> None:
+    ledger = Ledger()
+    ledger.cache_room(100)
+    assert [ledger.cache_takes(60), ledger.cache_takes(60), ledger.cache_takes(40)] == [True, False, False]
+    ledger.cache_off("the disk is full")
+    assert [event["what"] for event in ledger.account()["events"]] == [
+        "it has reached --cache-limit; what is left is decoded and not kept"
+    ]
+
+
+def test_a_mesh_is_down_from_its_loss_until_it_is_back() -> None:
+    ledger = Ledger()
+    ledger.arrive("mesh", "node")
+    ledger.note("device", "mesh", "lost")
+    time.sleep(0.02)
+    ledger.arrive("mesh", "node")
+    assert 0.02 <= ledger.account()["down_seconds"]["mesh"] < 10
+
+
+def test_a_shard_that_is_opened_again_and_again_is_counted_until_a_chunk_of_it_comes_through() -> None:
+    ledger = Ledger()
+    assert [ledger.begin_shard("a-0") for _ in range(3)] == [1, 2, 3]
+    ledger.begin_reading("a-0.00000")
+    ledger.done_reading("a-0.00000")
+    assert ledger.begin_shard("a-0") == 1
+    assert ledger.account()["retries"] == 2
+    ledger.drain()
+    assert ledger.begin_shard("a-0") is None

@@ -1,0 +1,33 @@
+"""Joining a Ray cluster: what is said of an address that does not answer, and whose it was."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from jobs.running.session import ray_session
+from vit_actor.errors import UserError
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nohost", "ray://127.0.0.1:1"])
+@pytest.mark.parametrize("from_environment", [True, False])
+def test_an_address_that_does_not_answer_is_told_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, address: str, from_environment: bool
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if from_environment:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    said = f"RAY_ADDRESS={address}" if from_environment else f"--address {address}"
+    with pytest.raises(UserError, match=f"^{said}: ") as refused, ray_session(None if from_environment else address):
+        pass
+    assert ("--address" in str(refused.value)) is not from_environment
+
+
+def test_a_proxy_is_not_asked_for_this_machine_nor_for_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "intranet")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(UserError), ray_session("127.0.0.2:1"):
+        pass
+    assert os.environ["no_proxy"] == "intranet,127.0.0.1,localhost,127.0.0.2"
+    assert os.environ["NO_PROXY"] == "127.0.0.1,localhost,127.0.0.2"
