@@ -60,17 +60,17 @@ def test_nothing_heavy_is_loaded_that_does_not_compute(case: str) -> None:
     assert HEAVY & set(done.stdout.split()) <= expected
 
 
-FLOORS = ("vit_actor", "jobs.storage", "jobs.pipeline", "jobs.running", "jobs.reporting", "jobs.measuring")
-"""What stands behind the commands, from the ground up: nothing imports from a floor above its own."""
+LAYERS = ("vit_actor", "jobs.storage", "jobs.pipeline", "jobs.running", "jobs.reporting", "jobs.measuring")
+"""What stands behind the commands, from the bottom up: nothing imports from a layer above its own."""
 COMMANDS = {"imagenet", "synthetic", "scaling", "report", "projection"}
 
 
-def floor(module: str) -> int:
-    """Its place in FLOORS; the commands are on top."""
-    return next((n for n, name in enumerate(FLOORS) if module == name or module.startswith(f"{name}.")), len(FLOORS))
+def layer(module: str) -> int:
+    """Its place in LAYERS; the commands are on top."""
+    return next((n for n, name in enumerate(LAYERS) if module == name or module.startswith(f"{name}.")), len(LAYERS))
 
 
-def test_nothing_imports_from_a_floor_above_its_own() -> None:
+def test_nothing_imports_from_a_layer_above_its_own() -> None:
     upwards = []
     for path in sorted(file for folder in ("jobs", "vit_actor") for file in (ROOT / folder).rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -80,11 +80,11 @@ def test_nothing_imports_from_a_floor_above_its_own() -> None:
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             ours = [name for name in names if name and name.startswith(("jobs", "vit_actor"))]
-            upwards += [f"{module} imports {name}" for name in ours if floor(name) > floor(module)]
+            upwards += [f"{module} imports {name}" for name in ours if layer(name) > layer(module)]
     assert upwards == []
 
 
-def test_beside_the_commands_there_are_only_floors() -> None:
+def test_beside_the_commands_there_are_only_layers() -> None:
     files = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
     folders = {path.name for path in (ROOT / "jobs").iterdir() if (path / "__init__.py").exists()}
     assert files == COMMANDS | {"storage"}

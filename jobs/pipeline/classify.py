@@ -22,7 +22,7 @@ from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
-from jobs.pipeline.ledger import Care
+from jobs.pipeline.ledger import Quarantine
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import PREDICTIONS
 from vit_actor.actor import DeviceThread, Part
@@ -32,7 +32,7 @@ from vit_actor.errors import DeviceError, UserError
 NO_ANSWER = "the model's answer is not a finite number"
 NO_ANSWER_TO_ANY = f"{NO_ANSWER}, nor is any in its batch: suspect the device, or a model that overflows at its precision"
 
-LET_GO_SECONDS = 5.0
+RELEASE_SECONDS = 5.0
 """For the ledger to hear that an actor goes."""
 
 
@@ -72,8 +72,8 @@ class Classifier:
         self._identity = {**identity, "mesh": self._mesh}
         self._opening = threading.Lock()
         self._losing = threading.Lock()
-        # An actor that waited for boards in case some join gets those that the run has just let go of: it is not to open them.
-        if not ray.get(ledger.has_let_go.remote()):
+        # An actor that waited for boards gets those that the run has just released: it is not to open them.
+        if not ray.get(ledger.has_released.remote()):
             self._open()
 
     def _open(self) -> None:
@@ -102,10 +102,10 @@ class Classifier:
             leave_when_drained(self._calls.alone, self._log)
 
     def __del__(self) -> None:
-        """Release the boards when the run has no more chunks: Ray Data then lets go of this object, before the actor exits."""
+        """Release the boards when the run has no more chunks: Ray Data then releases this object, before the actor exits."""
         if hasattr(self, "_metrics"):  # else it never opened
             with suppress(RayError):  # the driver may be gone
-                ray.get(self._ledger.let_go.remote(), timeout=LET_GO_SECONDS)
+                ray.get(self._ledger.released.remote(), timeout=RELEASE_SECONDS)
             self._device.close()
             self._log.info("mesh closed")
 
@@ -117,17 +117,17 @@ class Classifier:
         self._open()
         chunk = with_pixels(Chunk.from_table(table))
         with self._calls.arriving():  # before the ledger hears of it: what it does not know of as coming is here
-            care = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
-        if care == "stop":
+            quarantine = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
+        if quarantine == "stop":
             return pa.table({"chunk": [chunk.name], "images": [0], "errors": [0]})
         try:
-            if care is None:
+            if quarantine is None:
                 with self._calls.shared():
                     parts = self._device.classify(chunk.pixels)
             else:
-                self._log.warning("chunk tried in pieces", chunk=chunk.name, pieces=care.pieces)
+                self._log.warning("chunk tried in pieces", chunk=chunk.name, pieces=quarantine.pieces)
                 with self._calls.alone():
-                    chunk, parts = self._classify_carefully(chunk, care)
+                    chunk, parts = self._classify_in_quarantine(chunk, quarantine)
         except DeviceError as error:
             self._losing.acquire()  # never released: one call tells of the loss, the others end with the process
             self._log.warning("device lost", chunk=chunk.name, error=str(error))
@@ -148,18 +148,18 @@ class Classifier:
         self._metrics.committed(rows.num_rows, failed, [part.seconds for part in parts if part.first == 0])
         return pa.table({"chunk": [chunk.name], "images": [rows.num_rows], "errors": [failed]})
 
-    def _classify_carefully(self, chunk: Chunk, care: Care) -> tuple[Chunk, list[Part]]:
+    def _classify_in_quarantine(self, chunk: Chunk, quarantine: Quarantine) -> tuple[Chunk, list[Part]]:
         """Piece by piece, each announced first, so that the ledger knows which one an actor died of."""
         parts: list[Part] = []
-        for start, end in care.pieces:
+        for start, end in quarantine.pieces:
             ray.get(self._ledger.trying.remote(chunk.name, (start, end)))
             parts += self._device.classify(chunk.pixels[start:end])
         ray.get(self._ledger.trying.remote(chunk.name, None))
-        return chunk.without(care.given_up, "the device fails on this image"), parts
+        return chunk.without(quarantine.given_up, "the device fails on this image"), parts
 
 
 class _Calls:
-    """Many ordinary calls at once, or one careful call alone: a crash must have one suspect.
+    """Many ordinary calls at once, or one call in quarantine alone: only then does a crash tell which image caused it.
 
     most: how many Ray starts at once.
     """

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-CAREFUL_AFTER = 2
+QUARANTINE_AFTER = 2
 """Attempts at a chunk that may end in a dead actor before it is tried in pieces."""
-CONVICT_AFTER = 2
+POISON_PILL_DEATHS = 2
 """Deaths with one image alone on the device before it is recorded as an error."""
 MOST_ATTEMPTS = 40
-"""Attempts at a chunk before what is still suspect is given up: enough to corner several bad images of 512."""
+"""Attempts at a chunk before the images still in quarantine are given up: enough to find several poison pills among 512."""
 SHARD_ATTEMPTS = 4
 """Times a shard may be opened without a chunk of it being decoded: what ends the process then is the shard."""
 
@@ -25,14 +25,14 @@ class Reading(Enum):
     """How a chunk is to be read and decoded."""
 
     ORDINARY = "ordinary"
-    CAREFUL = "careful"
+    SANDBOXED = "sandboxed"
     """Its task died before: every image in a process of its own."""
     STOP = "stop"
     """The run is draining: not at all."""
 
 
 @dataclass
-class _Case:
+class _Attempts:
     """What is known of one chunk in progress: [start, end) pieces still to try, and the images given up."""
 
     attempts: int = 0
@@ -42,7 +42,7 @@ class _Case:
     given_up: set[int] = field(default_factory=set)
 
     def died(self) -> None:
-        """The last attempt did not return: try the images of the piece it was at one by one, or charge the one that was alone.
+        """The last attempt did not return: try the images of its piece one by one, or count a death of the one that was alone.
 
         One by one, not by halves: a batch more costs milliseconds, a death more the opening of a mesh.
         """
@@ -55,7 +55,7 @@ class _Case:
             self.pieces += [(image, image + 1) for image in range(start, end)]
         else:
             self.deaths[start] = self.deaths.get(start, 0) + 1
-            if self.deaths[start] < CONVICT_AFTER:
+            if self.deaths[start] < POISON_PILL_DEATHS:
                 self.pieces.append((start, end))
             else:
                 self.given_up.add(start)
@@ -63,7 +63,7 @@ class _Case:
 
 
 @dataclass(frozen=True)
-class Care:
+class Quarantine:
     """How to try a chunk that took its actor down: these [start, end) pieces, one at a time; skip given_up images."""
 
     pieces: list[tuple[int, int]]
@@ -74,7 +74,7 @@ class Ledger:
     """The actor's body; see `open_ledger`."""
 
     def __init__(self) -> None:
-        self._cases: dict[str, _Case] = {}
+        self._chunks: dict[str, _Attempts] = {}
         self._reading: dict[str, int] = {}
         self._meshes: dict[str, int] = {}
         self._nodes: dict[str, str] = {}
@@ -92,7 +92,7 @@ class Ledger:
         self._opening: set[str] = set()
         self._opened_at: float | None = None
         self._draining = False
-        self._let_go = False
+        self._released = False
 
     def opening(self, mesh: str) -> None:
         """An actor is about to open its device, which may hang or end its process."""
@@ -117,13 +117,13 @@ class Ledger:
             self.note("restart", mesh, "the actor on this mesh was replaced")
         self._heard[mesh] = time.time()
 
-    def let_go(self) -> None:
+    def released(self) -> None:
         """Ray Data has ended an actor without need, which it does when no chunk waits for one."""
-        self._let_go = True
+        self._released = True
 
-    def has_let_go(self) -> bool:
+    def has_released(self) -> bool:
         """Whether another actor would open a mesh for nothing."""
-        return self._let_go
+        return self._released
 
     def listing(self, roots: int) -> None:
         """The data set is about to be listed in so many parts."""
@@ -162,7 +162,7 @@ class Ledger:
         if attempts > 1:
             self._counts["retries"] += 1
             self.note("retry", "decode", f"attempt {attempts} at reading {chunk}")
-        return Reading.CAREFUL if attempts > CAREFUL_AFTER else Reading.ORDINARY
+        return Reading.SANDBOXED if attempts > QUARANTINE_AFTER else Reading.ORDINARY
 
     def done_reading(self, chunk: str) -> None:
         """A chunk has been decoded."""
@@ -196,39 +196,39 @@ class Ledger:
         """A shard has been read whose images an earlier attempt committed, so many of them."""
         self._committed_before += images
 
-    def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Care | Literal["stop"] | None:
+    def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Quarantine | Literal["stop"] | None:
         """A chunk of so many decoded images is about to go to a device; None for the ordinary way, "stop" when draining."""
         self._decoded.discard(chunk)
         if self._draining:
             return "stop"
         self._heard[mesh] = time.time()
-        case = self._cases.setdefault(chunk, _Case())
-        case.attempts += 1
-        if case.attempts == 1:
+        tried = self._chunks.setdefault(chunk, _Attempts())
+        tried.attempts += 1
+        if tried.attempts == 1:
             return None
         self._counts["retries"] += 1
         self._counts["images_again"] += images
-        self.note("retry", mesh, f"attempt {case.attempts} at {chunk}")
-        if case.attempts <= CAREFUL_AFTER:
+        self.note("retry", mesh, f"attempt {tried.attempts} at {chunk}")
+        if tried.attempts <= QUARANTINE_AFTER:
             return None
-        if case.attempts == CAREFUL_AFTER + 1:
-            case.pieces = [(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
-        case.died()
-        if case.attempts > MOST_ATTEMPTS:
-            case.given_up.update(i for start, end in case.pieces for i in range(start, end))
-            case.pieces = []
-        return Care(list(case.pieces), set(case.given_up))
+        if tried.attempts == QUARANTINE_AFTER + 1:
+            tried.pieces = [(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+        tried.died()
+        if tried.attempts > MOST_ATTEMPTS:
+            tried.given_up.update(i for start, end in tried.pieces for i in range(start, end))
+            tried.pieces = []
+        return Quarantine(list(tried.pieces), set(tried.given_up))
 
     def trying(self, chunk: str, piece: tuple[int, int] | None) -> None:
         """These images [start, end) of a chunk are about to be alone on a device; None: they came through, all of them."""
-        self._cases[chunk].trying = piece
+        self._chunks[chunk].trying = piece
 
     def done(self, chunk: str) -> None:
         """A chunk is committed."""
-        case = self._cases.pop(chunk, _Case())
-        if case.given_up:
-            self._counts["given_up"] += len(case.given_up)
-            self.note("image", chunk, f"{len(case.given_up)} images that take the device down were given up")
+        tried = self._chunks.pop(chunk, _Attempts())
+        if tried.given_up:
+            self._counts["given_up"] += len(tried.given_up)
+            self.note("image", chunk, f"{len(tried.given_up)} images that take the device down were given up")
 
     def note(self, kind: str, where: str, what: str) -> None:
         """Remember an event; the first 1,000 are kept, all restarts and retries are counted."""
@@ -248,11 +248,11 @@ class Ledger:
     def account(self, alive: set[str] | None = None) -> dict[str, Any]:
         """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
         lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
-        found: dict[str, Any] = {
+        tried: dict[str, Any] = {
             "committed_before": self._committed_before,
             "cached": self._cached,
             "meshes": sorted(self._meshes),
             "down_seconds": dict(self._down),
         }
-        found |= {"opened_at": self._opened_at, "not_open": sorted(self._opening)}
-        return {**self._counts, "lost_hosts": lost, **found, "events": self._events}
+        tried |= {"opened_at": self._opened_at, "not_open": sorted(self._opening)}
+        return {**self._counts, "lost_hosts": lost, **tried, "events": self._events}

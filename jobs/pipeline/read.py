@@ -69,7 +69,7 @@ def read_chunks(
             how = ray.get(ledger.begin_reading.remote(name))
             if how is Reading.STOP:
                 return
-            limited: Sandbox | TimeLimit = Sandbox() if how is Reading.CAREFUL else TimeLimit()
+            limited: Sandbox | TimeLimit = Sandbox() if how is Reading.SANDBOXED else TimeLimit()
             with limited:
                 decoded = decode_chunk(name, (image for _, image in numbered), preprocess, limited.decode)
             if cache and decoded.lasting and how is Reading.ORDINARY:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.pipeline.ledger import MOST_ATTEMPTS, Care, Ledger, Reading
+from jobs.pipeline.ledger import MOST_ATTEMPTS, Ledger, Quarantine, Reading
 
 
 @dataclass
@@ -21,20 +21,20 @@ def run_chunk(images: int, poison: set[int], batch_size: int = 64) -> Outcome:
     """Play an actor that dies whenever a poisoned image reaches its device, until an attempt comes through."""
     ledger = Ledger()
     for attempt in range(1, 10 * MOST_ATTEMPTS):
-        care = ledger.begin("chunk", images, batch_size, "host/0-3")
-        assert care != "stop"
-        if care is None:
+        quarantine = ledger.begin("chunk", images, batch_size, "host/0-3")
+        assert quarantine != "stop"
+        if quarantine is None:
             if not poison:
                 return Outcome(list(range(images)), set(), attempt)
             continue  # died
         answered: list[int] = []
-        for start, end in care.pieces:
+        for start, end in quarantine.pieces:
             ledger.trying("chunk", (start, end))
             if poison & set(range(start, end)):
                 break
             answered += range(start, end)
         else:
-            return Outcome(answered, care.given_up, attempt)
+            return Outcome(answered, quarantine.given_up, attempt)
     pytest.fail("the chunk never came through")
 
 
@@ -60,14 +60,14 @@ def test_a_chunk_of_nothing_but_poison_ends_within_the_most_attempts() -> None:
 def test_an_actor_killed_for_another_reason_costs_retries_but_no_image() -> None:
     ledger = Ledger()
     for _ in range(3):
-        care = ledger.begin("chunk", 100, 64, "host/0-3")
-    assert isinstance(care, Care)
-    assert care.pieces == [(0, 64), (64, 100)]
+        quarantine = ledger.begin("chunk", 100, 64, "host/0-3")
+    assert isinstance(quarantine, Quarantine)
+    assert quarantine.pieces == [(0, 64), (64, 100)]
     ledger.trying("chunk", (0, 64))  # killed here by chance, once
-    care = ledger.begin("chunk", 100, 64, "host/0-3")
-    assert isinstance(care, Care)
-    assert care.pieces == [*((image, image + 1) for image in range(64)), (64, 100)]
-    assert care.given_up == set()
+    quarantine = ledger.begin("chunk", 100, 64, "host/0-3")
+    assert isinstance(quarantine, Quarantine)
+    assert quarantine.pieces == [*((image, image + 1) for image in range(64)), (64, 100)]
+    assert quarantine.given_up == set()
     assert ledger.account()["retries"] == 3
     assert ledger.account()["images_again"] == 300
 
