@@ -33,6 +33,8 @@ HUGE_PAGES_PER_BOARD = 4
 CHUNK_BYTES = 512 * 224 * 224 * 3
 """Decoded images travel in chunks of 512."""
 
+NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph", "glusterfs", "beegfs", "wekafs"}
+
 GIB = 2**30
 WORKER_BYTES = GIB
 """A decoding worker holds 0.65 GB of libraries and its chunk."""
@@ -52,6 +54,7 @@ class Host:
     compiler: path of sfpi's riscv-tt-elf-g++, None if it is not installed.
     snapshot: what tt-smi saw, or why it saw nothing.
     visible: TT_VISIBLE_DEVICES of the Ray node, or here. ray_boards: TTNPU the node declares; None outside a cluster.
+    kernel_cache: where ttnn keeps compiled kernels, and the type of the filesystem there.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Host:
     snapshot: Snapshot | str
     visible: str | None = None
     ray_boards: int | None = None
+    kernel_cache: tuple[str, str] | None = None
 
     @property
     def is_helper(self) -> bool:
@@ -92,6 +96,7 @@ def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
         huge_pages(host),
         ttnn_installed(host),
         compiler(host),
+        kernel_cache(host),
         memory(host),
         shared_memory(host),
     ]
@@ -211,6 +216,16 @@ def compiler(host: Host) -> Check:
     if host.compiler:
         return Check("kernel compiler", "pass", host.compiler)
     return Check("kernel compiler", "fail", "sfpi not found", "run cluster/install.sh, which fetches the one ttnn names")
+
+
+def kernel_cache(host: Host) -> Check:
+    if host.kernel_cache is None:
+        return Check("kernel cache", "warn", "not seen", "set TT_METAL_CACHE to a directory on this host's own disk")
+    directory, kind = host.kernel_cache
+    if kind in NETWORK_FILESYSTEMS:
+        fix = "set TT_METAL_CACHE to a directory on this host's own disk: hosts that share one overwrite each other's kernels"
+        return Check("kernel cache", "warn", f"on {kind}: {directory}", fix)
+    return Check("kernel cache", "pass", f"on {kind}: {directory}")
 
 
 def memory(host: Host) -> Check:

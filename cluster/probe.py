@@ -53,7 +53,19 @@ def read_host(root: Path = Path("/")) -> Host:
         compiler=_find_compiler(root),
         snapshot=read_snapshot() if hardware.boards else "no boards",
         visible=os.environ.get("TT_VISIBLE_DEVICES"),
+        kernel_cache=_kernel_cache(root),
     )
+
+
+def _kernel_cache(root: Path) -> tuple[str, str] | None:
+    """Where ttnn keeps compiled kernels, and the type of the filesystem mounted there; None where that is not known."""
+    directory = os.environ.get("TT_METAL_CACHE") or str(Path.home() / ".cache")
+    try:
+        mounts = [line.split()[1:3] for line in (root / "proc/mounts").read_text().splitlines()]
+    except OSError:
+        return None
+    above = [(point, kind) for point, kind in mounts if Path(directory).is_relative_to(point.replace("\\040", " "))]
+    return (directory, max(above, key=lambda mount: len(mount[0]))[1]) if above else None
 
 
 def write_mark(uri: str, name: str) -> Check:

@@ -23,6 +23,7 @@ class FakeHost:
     by_id: bool = True
     huge_pages: int = 16
     mounted: bool = True
+    disk: str = "ext4"
     iommu: str = "identity"
     memory_gib: int = 512
     sfpi: bool = True
@@ -44,7 +45,7 @@ class FakeHost:
             put(root / "sys/module/tenstorrent/version", f"{self.driver}\n")
         put(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", f"{self.huge_pages}\n")
         mount = "hugetlbfs-1G /dev/hugepages-1G hugetlbfs rw,nosuid,nodev,relatime,mode=777,pagesize=1024M 0 0\n"
-        put(root / "proc/mounts", "proc /proc proc rw 0 0\n" + (mount if self.mounted else ""))
+        put(root / "proc/mounts", f"proc /proc proc rw 0 0\n/dev/sda1 / {self.disk} rw 0 0\n" + (mount if self.mounted else ""))
         put(root / "proc/meminfo", f"MemTotal:       {self.memory_gib * 2**20} kB\nMemFree:        1024 kB\n")
         (root / "dev/shm").mkdir(parents=True)
         if self.sfpi:

@@ -55,6 +55,7 @@ def test_a_sound_loudbox_passes_and_only_bystanders_warn(preflight: Callable[...
 @pytest.mark.parametrize(
     ("host", "check", "status", "found", "fix"),
     [
+        (FakeHost(disk="nfs4"), "kernel cache", "warn", "on nfs4", "TT_METAL_CACHE"),
         (FakeHost(boards=3, on_pcie=4), "boards", "fail", "3 n300, 4 on PCIe", "modprobe"),
         (FakeHost(boards=0, on_pcie=4, driver=None), "boards", "fail", "none with a driver, 4 on PCIe", "modprobe"),
         (FakeHost(boards=0, on_pcie=4, driver=None), "kernel driver", "fail", "not loaded", "tt-kmd"),
