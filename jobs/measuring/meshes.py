@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ class Mesh:
 
     def placed(self) -> str:
         """The mesh's name, once Ray has found it a place."""
-        return mesh_name(socket.gethostname())
+        return mesh_name(socket.gethostname(), os.getpid())
 
     def open(self, open_device: Callable[[], Device], shape: tuple[int, int, int], seed: int) -> int:
         """Open and compile the device; its batch size.

@@ -67,7 +67,8 @@ class Classifier:
         self._predictions = predictions
         self._ledger = ledger
         self._host = socket.gethostname()
-        self._mesh = mesh_name(self._host)
+        actor = ray.get_runtime_context().get_actor_id()
+        self._mesh = mesh_name(self._host, ray.get(ledger.place.remote(self._host, actor)))
         self._log = EventLog(run_id=identity["run_id"], mesh=self._mesh)
         self._identity = {**identity, "mesh": self._mesh}
         self._opening = threading.Lock()
@@ -226,11 +227,11 @@ def _more_coming(ledger: Any, calls: _Calls) -> bool:
     return coming or calls.any_arriving()
 
 
-def mesh_name(host: str) -> str:
-    """host/boards, such as loudbox-1/0-3, from the boards Ray gave this worker; without boards host/cpu-<process>."""
+def mesh_name(host: str, number: int) -> str:
+    """host/boards, such as loudbox-1/0-3, from the boards Ray gave this worker; without boards host/cpu-<number>."""
     boards = ray.get_runtime_context().get_accelerator_ids().get("TTNPU", [])
     if not boards:
-        return f"{host}/cpu-{os.getpid()}"
+        return f"{host}/cpu-{number}"
     return f"{host}/{boards[0]}-{boards[-1]}" if len(boards) > 1 else f"{host}/{boards[0]}"
 
 

@@ -73,7 +73,10 @@ class Quarantine:
 class Ledger:
     """The actor's body; see `open_ledger`."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: int = 0, of: int = 1) -> None:
+        """index: of the stream it is for, among so many."""
+        self._places: dict[str, list[str]] = {}
+        self._index, self._of = index, of
         self._chunks: dict[str, _Attempts] = {}
         self._reading: dict[str, int] = {}
         self._meshes: dict[str, int] = {}
@@ -93,6 +96,13 @@ class Ledger:
         self._opened_at: float | None = None
         self._draining = False
         self._released = False
+
+    def place(self, host: str, actor: str) -> int:
+        """The number of an actor among those without boards that were on its host; one that is started again keeps its own."""
+        actors = self._places.setdefault(host, [])
+        if actor not in actors:
+            actors.append(actor)
+        return self._index + self._of * actors.index(actor)
 
     def opening(self, mesh: str) -> None:
         """An actor is about to open its device, which may hang or end its process."""

@@ -41,13 +41,13 @@ def open_ledger(out: str) -> Any:
 
 def more_ledgers(count: int) -> list[Any]:
     """Ledgers of the same run's further streams."""
-    return [_start() for _ in range(count)]
+    return [_start(index, count + 1) for index in range(1, count + 1)]
 
 
-def _start(**options: Any) -> Any:
+def _start(index: int = 0, of: int = 1, **options: Any) -> Any:
     # On the driver's own host: the loss of any other must not take the ledger with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, **options).remote()
+    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, **options).remote(index, of)
 
 
 def settle(*ledgers: Any) -> dict[str, Any]:

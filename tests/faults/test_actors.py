@@ -79,3 +79,15 @@ def test_a_killed_decode_worker_costs_no_image(meshes: RayCluster, tmp_path: Pat
 
     assert done.code == 0, done.output
     assert answers(tmp_path / "out") == answers(tmp_path / "expected")
+
+
+def test_an_actor_without_boards_that_is_replaced_is_the_same_mesh(
+    ray_cluster: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    job = Job.start(ray_cluster, data, tmp_path, "compute=400ms", "--meshes=1")
+    job.wait_for_commits(2)
+    kill_one(ray_cluster.environment["HOME"], "Classifier")
+    done = job.end()
+    assert done.code == 0, done.output
+    assert answers(tmp_path) == undisturbed
+    assert (summary(tmp_path)["restarts"], summary(tmp_path)["meshes"]) == (1, 1)

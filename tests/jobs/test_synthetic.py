@@ -143,7 +143,7 @@ def test_meshes_that_another_job_holds_are_waited_for_and_then_named(
 def test_a_mesh_works_until_all_it_was_asked_for_is_reached_warm_up_excluded(
     work: Work, iterations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.measuring.meshes.mesh_name", lambda host: f"{host}/0-3")
+    monkeypatch.setattr("jobs.measuring.meshes.mesh_name", lambda host, number: f"{host}/0-3")
     mesh = Mesh()
     mesh.open(lambda: SimulatedVit(SimulatedTiming(compute=1e-3, compile=0), batch_size=8), (32, 32, 3), seed=0)
 
@@ -155,7 +155,7 @@ def test_a_mesh_works_until_all_it_was_asked_for_is_reached_warm_up_excluded(
 
 
 def test_the_same_seed_gives_the_same_images_and_another_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.measuring.meshes.mesh_name", lambda host: f"{host}/0-3")
+    monkeypatch.setattr("jobs.measuring.meshes.mesh_name", lambda host, number: f"{host}/0-3")
     seen = []
 
     class Recording(SimulatedVit):

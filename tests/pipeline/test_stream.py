@@ -85,7 +85,7 @@ def test_reading_stays_out_of_the_actors_even_where_both_ask_ray_for_the_same(cl
     assert run(cluster, SignedImages(), tmp_path) == (8, 0)
     rows = pq.read_table(tmp_path / "predictions", columns=["image_id", "mesh"]).to_pylist()
     readers = {row["image_id"].rpartition("/")[2] for row in rows}
-    actors = {row["mesh"].rpartition("-")[2] for row in rows}  # host/cpu-<process>: these meshes have no boards
+    actors = {row["mesh"].rpartition("-")[2] for row in rows}  # host/cpu-<number>: these meshes have no boards
     assert len(rows) == 8
     assert len(actors) == 1
     assert not readers & actors
