@@ -50,8 +50,8 @@ def test_a_write_that_fails_keeps_the_previous_file_and_leaves_nothing_beside_it
     ("uri", "says"),
     [
         ("nonsense://bucket/path", "unknown scheme nonsense://"),
-        ("s3://bucket/with space", "write spaces as %20"),
-        ("s3://key:sec/ret@bucket/with space", "write spaces as %20"),
+        ("s3://bucket:port/with space", "not a valid URI; check it"),
+        ("s3://key:sec/ret@bucket/with space", "not a valid URI; check it"),
     ],
 )
 def test_a_uri_that_cannot_open_is_one_line_naming_it(uri: str, says: str) -> None:
