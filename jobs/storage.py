@@ -149,7 +149,9 @@ def storage_errors(uri: str) -> Iterator[None]:
     except ImportError as error:
         raise UserError(f"{shown(uri)}: no driver for it is installed ({first_line(error)})") from None
     except pa.ArrowInvalid:  # its message repeats the whole URI, credentials and all
-        raise UserError(f"{shown(uri)}: not a valid URI; check it, and write what is special in a password as %2F and the like") from None
+        raise UserError(
+            f"{shown(uri)}: not a valid URI; check it, and write what is special in a password as %2F and the like"
+        ) from None
     except OSError as error:
         if refusal := _STORES_REFUSAL.search(str(error)):
             raise UserError(f"{shown(uri)}: {_REFUSALS.get(refusal[1], f'the store refuses ({refusal[1]})')}") from None

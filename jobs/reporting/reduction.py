@@ -67,11 +67,11 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
         if compact:
             _delete(filesystem, replaced)
     numbers = count(1 + max((int(part[-len("000000.parquet") :].removesuffix(".parquet")) for part in parts), default=-1))
+    few = len(chunks) + FILES_IN_A_PART * (len(parts) - 1) <= FEW_FILES
     tasks = [_Task(out, (part,)) for part in parts]
-    for files in batched(chunks, FILES_IN_A_PART if compact else FILES_IN_A_TASK):
+    for files in batched(chunks, FILES_IN_A_PART if compact or few else FILES_IN_A_TASK):
         part = f"{path}/predictions/part-{next(numbers):06}.parquet" if compact and len(files) > 1 else None
         tasks.append(_Task(out, files, part, compact or ""))
-    few = len(chunks) + FILES_IN_A_PART * (len(parts) - 1) <= FEW_FILES
     counted = _Counted()
     for some in map(_run, tasks) if few else _on_cluster(tasks, address):
         counted += some
@@ -133,16 +133,16 @@ def _run(task: _Task) -> _Counted:
     tables: list[pa.Table] = []
     footers: list[dict[str, Any]] = []
 
-    def read(file: str) -> tuple[pa.Table, list[dict[str, Any]], Counts] | str:
+    def read(file: str) -> tuple[pa.Table, list[dict[str, Any]], list[Counts]] | str:
         with storage_errors(file), filesystem.open_input_stream(file) as stream:
             data = stream.readall()
         try:
             parquet = pq.ParquetFile(pa.BufferReader(data))
             table, of_chunks = parquet.read(columns, use_threads=False), footers_of(parquet.metadata)
-            counts, start = Counts(), 0
+            counts, start = [], 0
             for footer in of_chunks:
                 metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
-                counts += counts_of(table.slice(start, footer["rows"]), metadata)
+                counts.append(counts_of(table.slice(start, footer["rows"]), metadata))
                 start += footer["rows"]
             return table, of_chunks, counts
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
@@ -154,7 +154,8 @@ def _run(task: _Task) -> _Counted:
                 if isinstance(file, str):
                     found.damaged.append(file)
                     continue
-                found.counts += file[2]
+                for counts in file[2]:
+                    found.counts += counts
                 if task.part:
                     tables.append(file[0])
                     footers += file[1]
