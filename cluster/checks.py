@@ -160,6 +160,9 @@ def chips(host: Host) -> Check:
         )
     if host.snapshot.untrained:
         return Check("chips", "fail", f"DRAM of {host.snapshot.untrained} did not come up", "tt-smi -r, then a cold boot")
+    if host.snapshot.hot:
+        found = f"{len(host.snapshot.hot)} of {host.snapshot.chips} too hot ({host.snapshot.hot[0]})"
+        return Check("chips", "warn", found, "they clock down: look after fans and airflow")
     return Check("chips", "pass", f"{host.snapshot.chips}")
 
 

@@ -9,6 +9,9 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from jobs.running.terminal import one_line
 
 VENDOR = "0x1e52"
 """Tenstorrent's PCI vendor id."""
@@ -56,10 +59,14 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What tt-smi saw after enumerating over Ethernet. untrained: chips whose DRAM did not come up."""
+    """What tt-smi saw after enumerating over Ethernet. untrained: chips whose DRAM did not come up.
+
+    hot: how hot each chip is that has reached its own limit.
+    """
 
     chips: int
     untrained: int
+    hot: tuple[str, ...] = ()
 
 
 def read_hardware(root: Path = Path("/")) -> Hardware:
@@ -95,7 +102,10 @@ def read_snapshot() -> Snapshot | str:
         return parse_snapshot(done.stdout)
     except subprocess.TimeoutExpired:
         return f"tt-smi did not answer for {SNAPSHOT_SECONDS:g} s"
-    except (subprocess.CalledProcessError, OSError, ValueError, KeyError, TypeError) as error:
+    except subprocess.CalledProcessError as error:
+        said = [line.strip() for line in f"{error.stdout}\n{error.stderr}".splitlines() if line.strip()]
+        return one_line(f"tt-smi failed: {said[-1]}") if said else f"tt-smi failed with exit code {error.returncode}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"tt-smi failed ({type(error).__name__})"
 
 
@@ -103,7 +113,17 @@ def parse_snapshot(text: str) -> Snapshot:
     """The output of `tt-smi -s`: one JSON object, perhaps after lines of progress. Raises ValueError for anything else."""
     chips = json.loads(text[text.index("{") :])["device_info"]
     states = [str(chip["board_info"].get("dram_status", "N/A")).lower() for chip in chips]
-    return Snapshot(chips=len(chips), untrained=sum(state == "false" for state in states))
+    hot = (_heat(chip) for chip in chips)
+    return Snapshot(len(chips), sum(state == "false" for state in states), tuple(each for each in hot if each))
+
+
+def _heat(chip: dict[str, Any]) -> str | None:
+    """How hot a chip is, where that is at or above its own limit and both are known."""
+    try:
+        found, limit = float(chip["telemetry"]["asic_temperature"]), float(chip["limits"]["thm_limit"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return f"{found:g} C of {limit:g}" if found >= limit else None
 
 
 def _read_board(root: Path, index: int) -> Board:

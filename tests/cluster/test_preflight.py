@@ -25,10 +25,12 @@ Report = tuple[int, dict[str, dict[str, str]], dict[str, dict[str, str]]]
 def preflight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Report]:
     """Run it on a fake host; exit code, the host's checks by name, the cluster's checks by name."""
 
-    def run(host: FakeHost, *arguments: str, chips: int | None = 8, dram: str = "true", smi_code: int = 0) -> Report:
+    def run(
+        host: FakeHost, *arguments: str, chips: int | None = 8, dram: str = "true", heat: str = "45.3", smi_code: int = 0
+    ) -> Report:
         path = "/usr/bin:/bin"
         if chips is not None:
-            path = f"{install_tt_smi(tmp_path / 'bin', chips=chips, dram=dram, code=smi_code)}:{path}"
+            path = f"{install_tt_smi(tmp_path / 'bin', chips=chips, dram=dram, heat=heat, code=smi_code)}:{path}"
         monkeypatch.setenv("PATH", path)
         monkeypatch.delenv("TT_VISIBLE_DEVICES", raising=False)
         code = main(["--json", *arguments], root=host.write(tmp_path / "root"))
@@ -98,7 +100,9 @@ def test_each_fault_is_found_and_has_its_fix(
         ({"chips": 4}, "fail", "4 of 8"),
         ({"chips": 8, "dram": "false"}, "fail", "DRAM of 8 did not come up"),
         ({"chips": None}, "warn", "not seen: tt-smi is not installed"),
-        ({"chips": 8, "smi_code": 1}, "warn", "not seen: tt-smi failed (CalledProcessError)"),
+        ({"chips": 8, "heat": " 81.5"}, "warn", "8 of 8 too hot (81.5 C of 75)"),
+        ({"chips": 8, "heat": "N/A"}, "pass", "8"),
+        ({"chips": 8, "smi_code": 1}, "warn", "not seen: tt-smi failed: no boards on PCIe answer"),
     ],
 )
 def test_chips_behind_ethernet_are_seen_through_tt_smi_or_said_to_be_unseen(
