@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from itertools import batched, count
+from itertools import batched, count, islice
 from typing import Any
 
 import pyarrow as pa
@@ -67,7 +67,7 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
         if compact:
             _delete(filesystem, replaced)
     numbers = count(1 + max((int(part[-len("000000.parquet") :].removesuffix(".parquet")) for part in parts), default=-1))
-    few = len(chunks) + FILES_IN_A_PART * (len(parts) - 1) <= FEW_FILES
+    few = len(chunks) + FILES_IN_A_PART * max(0, len(parts) - 1) <= FEW_FILES
     tasks = [_Task(out, (part,)) for part in parts]
     for files in batched(chunks, FILES_IN_A_PART if compact or few else FILES_IN_A_TASK):
         part = f"{path}/predictions/part-{next(numbers):06}.parquet" if compact and len(files) > 1 else None
@@ -107,7 +107,7 @@ def _on_cluster(tasks: list[_Task], address: str | None) -> Iterator[_Counted]:
         done: list[Any] = []
         waiting = iter(tasks)
         while True:
-            running += [run.remote(task) for task, _ in zip(waiting, range(at_once - len(running)), strict=False)]
+            running += [run.remote(task) for task in islice(waiting, max(0, at_once - len(running)))]
             if not running:
                 break
             finished, running = ray.wait(running)
