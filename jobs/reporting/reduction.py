@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, FileType
 
 from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer, read_footers
 from jobs.pipeline.schema import PREDICTIONS
@@ -115,7 +115,10 @@ def _on_cluster(tasks: list[_Task], address: str | None) -> Iterator[_Counted]:
             if len(done) >= MERGED_AT_ONCE:
                 running.append(merge.remote(*done))
                 done = []
-        yield from map(ray.get, done)
+        try:
+            yield from map(ray.get, done)
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, UserError) else error) from None
 
 
 def _merge(*counted: _Counted) -> _Counted:
@@ -128,6 +131,10 @@ def _merge(*counted: _Counted) -> _Counted:
 def _run(task: _Task) -> _Counted:
     """Count the task's files; where all are sound and of the run, replace them by one."""
     filesystem, _ = open_storage(task.out)
+    if task.part and filesystem.get_file_info(task.part).type == FileType.File:  # a retry: the first attempt died later than that
+        left = [info.path for info in filesystem.get_file_info(list(task.files)) if info.type == FileType.File]
+        _delete(filesystem, left)
+        task = _Task(task.out, (task.part,))
     columns = None if task.part else COLUMNS
     found = _Counted()
     tables: list[pa.Table] = []

@@ -17,6 +17,7 @@ from jobs.reporting.reduction import list_predictions, reduce_predictions
 from jobs.reporting.write import write_reports
 from jobs.storage import open_storage
 from tests.jobs.prediction_files import chunk, metadata, write_file, write_manifest
+from vit_actor.errors import UserError
 
 CHUNKS, IMAGES = 9, 60
 
@@ -136,3 +137,21 @@ def test_many_files_are_counted_as_tasks_of_a_cluster_with_the_same_result(
     assert reduce_predictions(str(run), address=ray_cluster.address, compact="run-1") == alone  # type: ignore[attr-defined]
     parts, chunks, replaced = list_predictions(*open_storage(str(run)))
     assert (len(parts), len(chunks), replaced) == (2, 1, [])
+
+
+def test_a_task_that_is_retried_after_it_wrote_its_file_counts_the_same(run: Path) -> None:
+    whole = reduce_predictions(str(run))
+    files = tuple(str(run / "predictions" / name) for name in names(run))
+    task = reduction._Task(str(run), files, str(run / "predictions" / "part-000000.parquet"), "run-1")
+    kept = (run / "predictions" / names(run)[3]).read_bytes()
+    assert reduction._run(task).counts == whole
+    Path(files[3]).write_bytes(kept)  # its process died before this one was deleted
+    assert reduction._run(task).counts == whole
+    assert names(run) == ["part-000000.parquet"]
+
+
+def test_a_file_that_goes_while_a_task_reads_is_told_as_a_users_line(run: Path, ray_cluster: object) -> None:
+    gone = reduction._Task(str(run), (str(run / "predictions" / "gone.parquet"),))
+    with pytest.raises(UserError, match="no such file") as raised:
+        list(reduction._on_cluster([gone], ray_cluster.address))  # type: ignore[attr-defined]
+    assert "\n" not in str(raised.value)
