@@ -40,7 +40,8 @@ class Answer:
 class TracedForward:
     """A forward pass captured on `mesh` twice, each with an input and an answer of its own at fixed addresses in DRAM.
 
-    Whatever a batch needs on the chips is in its trace, so a batch costs the host two enqueued commands and four events.
+    Whatever a batch needs on the chips is in its trace: it costs the host three commands (upload, replay,
+    read-back) and six events.
     """
 
     def __init__(self, mesh: ttnn.MeshDevice, forward: Callable[[ttnn.Tensor], ttnn.Tensor], example: ttnn.Tensor) -> None:

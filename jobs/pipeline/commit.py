@@ -24,7 +24,7 @@ from jobs.storage import open_storage, storage_errors, write_table
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
 
-PART = re.compile(r"part-[0-9]{6}\.parquet")
+PART = re.compile(r"part-([0-9]{6})\.parquet")
 """Name of a file that holds the rows of many chunks: of a run that was complete."""
 _OF_A_CHUNK = ("chunk", "rows", "read_cpu_seconds", "shared_batches")
 """What differs from chunk to chunk in a footer; the rest is a few meshes' and attempts'."""

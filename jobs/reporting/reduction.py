@@ -56,7 +56,7 @@ class _Task:
 def reduce_predictions(out: str, *, address: str | None = None, compact: str | None = None) -> Counts:
     """The counts of all predictions in `out`; in this process where there are few files, else as tasks on a cluster.
 
-    address: of that cluster, as `ray_session` takes it. compact: id of a run that is complete, whose files of one chunk each
+    address: of that cluster, as `ray_session` takes it. compact: id of a run whose stream has ended; its files of one chunk each
     are put into files of a million rows. Who reads through this module or `--compare` sees every row once at any time; whoever
     lists the folder while a part is new and the files it replaces are being deleted sees those rows twice.
     Raises UserError for damaged files, all of which are named.
@@ -66,7 +66,7 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
         parts, chunks, replaced = list_predictions(filesystem, path)
         if compact:
             _delete(filesystem, replaced)
-    numbers = count(1 + max((int(part[-len("000000.parquet") :].removesuffix(".parquet")) for part in parts), default=-1))
+    numbers = count(1 + max((int(PART.findall(part)[-1]) for part in parts), default=-1))
     few = len(chunks) + FILES_IN_A_PART * max(0, len(parts) - 1) <= FEW_FILES
     tasks = [_Task(out, (part,)) for part in parts]
     for files in batched(chunks, FILES_IN_A_PART if compact or few else FILES_IN_A_TASK):

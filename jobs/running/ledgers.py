@@ -23,8 +23,7 @@ ACCOUNT_SECONDS = 20.0
 def open_ledger(out: str) -> Any:
     """The ledger actor of the run in `out`; raises UserError while another run has it.
 
-    Its name excludes other drivers on the cluster, and a lock file (hold_output) those on other clusters that share a disk.
-    Both go with the process, however it ends.
+    Its name excludes other drivers on the cluster, and hold_output those on other clusters that share the disk or the bucket.
     """
     hold_output(out)
     filesystem, path = open_storage(out)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -57,7 +59,7 @@ def _lock_file(out: str, path: str) -> int:
 
 
 class _Lease:
-    """An object that its holder writes again and again; whoever sees it change leaves.
+    """An object that its holder writes again and again; who finds another's in its place stops its own run, as SIGTERM would.
 
     Stores differ in what they promise of conditional writes, and pyarrow offers none. So a lease is taken, and looked at again a
     moment later: of two that take it at once the later write stays. Ages are by the store's own clock.
@@ -88,12 +90,19 @@ class _Lease:
         while left > 0:
             time.sleep(min(1.0, left))
             left -= 1
-            if self._written_at() not in (found, None):
+            written = self._written_at()
+            if written is None:  # given back
+                return
+            if written != found:
                 raise busy(out)
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):
             with suppress(OSError):  # the next commit says what is wrong with the store
+                if self._holder() != self._own:
+                    print(f"error: another job has taken {self._path} over; stopping this one", file=sys.stderr, flush=True)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
                 self._write()
 
     def _give_back(self) -> None:

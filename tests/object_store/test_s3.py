@@ -188,3 +188,21 @@ def test_a_lease_is_refused_while_it_is_renewed_and_taken_when_it_is_not(here: S
     hold_output("s3://bucket/leased")
     output_lock._held["bucket/leased"]._give_back()
     assert not any(".lease" in key for key in here.keys("leased"))
+
+
+def test_a_holder_that_finds_its_lease_taken_over_stops(
+    here: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signals: list[int] = []
+    monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(output_lock, "_held", {})
+    monkeypatch.setattr("jobs.running.output_lock.os.kill", lambda pid, number: signals.append(number))
+    hold_output("s3://bucket/taken")
+    here.client.put_object(Bucket="bucket", Key="taken/.lease", Body=b"another host's")
+    limit = time.monotonic() + 30
+    while not signals and time.monotonic() < limit:
+        # The holder may have looked just before, and written over it.
+        here.client.put_object(Bucket="bucket", Key="taken/.lease", Body=b"another host's")
+        time.sleep(0.05)
+    assert signals == [signal.SIGTERM]
+    assert "another job has taken" in capsys.readouterr().err
