@@ -57,6 +57,9 @@ case ${1:-} in
     # A lost host is noticed in 3 s instead of half a minute.
     export RAY_health_check_initial_delay_ms=2000 RAY_health_check_period_ms=1000
     export RAY_health_check_timeout_ms=2000 RAY_health_check_failure_threshold=3
+    # Ray's newer launcher sets hosts up one after the other, and waits 15 minutes for one that is off. The older one sets
+    # all up at once.
+    export RAY_enable_autoscaler_v2=0
     # Reach the dashboard through `ray dashboard` or an SSH tunnel; another --dashboard-host may follow on the command line.
     options+=(--head --port=6379 --dashboard-host=127.0.0.1 --dashboard-port=8265)
     shift ;;

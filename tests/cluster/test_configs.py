@@ -105,7 +105,7 @@ def test_a_loudbox_pod_gets_four_boards_and_their_huge_pages_and_no_other_does()
 
 
 def test_kubernetes_and_start_node_give_a_lost_host_up_equally_fast_and_run_the_pinned_ray() -> None:
-    script = dict(re.findall(r"(RAY_[a-z]\w+)=(\d+)", (CLUSTER / "start-node.sh").read_text()))
+    script = dict(re.findall(r"(RAY_(?:health|grpc|idle)\w+)=(\d+)", (CLUSTER / "start-node.sh").read_text()))
     head = next(pods())["containers"][0]["env"]
     assert {entry["name"]: entry["value"] for entry in head if re.match("RAY_[a-z]", entry["name"])} == script
     assert {"RAY_health_check_failure_threshold", "RAY_grpc_client_keepalive_timeout_ms"} <= script.keys()

@@ -19,23 +19,12 @@ from ray.autoscaler._private.commands import prepare_config
 from tests.cluster.fake_host import put
 from tests.conftest import ROOT
 from tests.rig.machine import Machine, Switch
+from tests.rig.rack import BOARDS
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "cluster/loudboxes.yaml").read_text())
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_SECONDS = 120
 HEAD, LOUDBOX = "10.77.0.1", "10.77.0.2"
-
-# A LoudBox's /dev as the driver leaves it, laid over this one inside the machine's own mount namespace.
-FAKE_DEV = """
-set -e
-mount -t tmpfs tmpfs "$1"
-for name in null zero random urandom tty; do touch "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
-for name in shm pts; do mkdir "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
-ln -s /proc/self/fd "$1/fd"
-mkdir -p "$1/tenstorrent/by-id"
-for n in 0 1 2 3; do touch "$1/tenstorrent/$n"; ln -s "../$n" "$1/tenstorrent/by-id/wormhole-$n"; done
-mount --rbind "$1" /dev
-"""
 
 
 @pytest.fixture
@@ -155,8 +144,7 @@ def cluster() -> Iterator[Cluster]:
         cluster.boot("head", HEAD)
         cluster.boot("loudbox-1", LOUDBOX)
         fake = switch.directory / "dev"
-        fake.mkdir()
-        code, out = cluster.run("loudbox-1", f"bash -c {shlex.quote(FAKE_DEV)} fake-dev {fake}")
+        code, out = cluster.run("loudbox-1", f"bash -c {shlex.quote(BOARDS)} fake-dev {fake}")
         assert code == 0, out
         for name, key in (("head", "head_start_ray_commands"), ("loudbox-1", "worker_start_ray_commands")):
             for command in CONFIG[key]:

@@ -1,0 +1,134 @@
+"""`ray up` as the operator's manual says it, over real SSH, from a machine of its own, by an account that is not root."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import ROOT
+from tests.rig.rack import PROJECT, Rack
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+OPERATOR, HEAD, SECOND, OFF = "10.77.0.9", "10.77.0.1", "10.77.0.2", "10.77.0.3"
+MARKED = {"head_ip: 10.0.0.1": f"head_ip: {HEAD}", "[10.0.0.2, 10.0.0.3, 10.0.0.4]": f"[{OFF}, {SECOND}]"}
+STATUS = "ray exec cluster/loudboxes.yaml 'RAY_AUTH_MODE=token ~/loudbox-vit/.venv/bin/ray status'"
+
+
+def kernel_compiler(directory: Path) -> str:
+    """An archive as sfpi publishes it, with a stand-in for the compiler, and what ttnn would say of it."""
+    compiler = directory / "sfpi/compiler/bin/riscv-tt-elf-g++"
+    compiler.parent.mkdir(parents=True)
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    archive = directory / f"releases/download/7/sfpi_7_{platform.machine()}_debian.txz"
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(directory / "sfpi", "sfpi")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return f"sfpi_repo=http://{OPERATOR}:8000\nsfpi_version=7\nsfpi_{platform.machine()}_debian_txz_hash={digest}\n"
+
+
+def wait_for(condition: Callable[[], bool], limit: float = 240.0) -> None:
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit:g} s"
+        time.sleep(2)
+
+
+@pytest.fixture(scope="module")
+def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+    directory = tmp_path_factory.mktemp("rack")
+    if missing := [program for program in ("/usr/sbin/sshd", "rsync") if not shutil.which(program)]:
+        pytest.fail(f"install Debian's openssh-server and rsync: {missing} not found")
+    with Rack(directory) as rack:
+        rack.add("operator", OPERATOR)
+        (rack.shared / "sfpi").mkdir()
+        sfpi_version = kernel_compiler(rack.shared / "sfpi")
+        for name, address in (("loudbox-1", HEAD), ("loudbox-2", SECOND)):
+            rack.add(name, address)
+            rack.install(name, sfpi_version, boards=True)
+        rack.start("operator", f"exec python -m http.server --directory {rack.shared}/sfpi 8000", stderr=subprocess.DEVNULL)
+        tracked = f"cd {ROOT} && git -c safe.directory='*' ls-files -z | xargs -0 cp --parents -t ~/project"
+        assert rack.run("operator", f"mkdir project && {tracked}")[0] == 0
+        config = (ROOT / "cluster/loudboxes.yaml").read_text()
+        for line, own in MARKED.items():
+            assert line in config
+            config = config.replace(line, own)
+        (rack.shared / "loudboxes.yaml").write_text(config)
+        token = "ray get-auth-token --generate >/dev/null && chmod 600 ~/.ray/auth_token"
+        assert rack.run("operator", f"cp {rack.shared}/loudboxes.yaml project/cluster && {token}")[0] == 0
+        yield rack
+
+
+def operate(rack: Rack, command: str, timeout: float = 300.0) -> tuple[int, str]:
+    return rack.run("operator", f"cd project && {command}", timeout)
+
+
+def test_ray_up_installs_and_starts_the_head_and_every_host_that_is_on(rack: Rack) -> None:
+    code, out = operate(rack, "ray up --yes cluster/loudboxes.yaml")
+    assert code == 0, out
+    assert f"installed in {PROJECT}/.venv" in out
+    compiler = f"{PROJECT}/.venv/lib/python3*/site-packages/ttnn/runtime/sfpi/compiler/bin/riscv-tt-elf-g++"
+    assert rack.run("loudbox-1", f"test -x {compiler}")[0] == 0
+    wait_for(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
+    assert rack.run("loudbox-2", f"test -x {compiler}")[0] == 0
+
+
+def test_a_host_that_is_off_is_named_in_rays_status(rack: Rack) -> None:
+    status = operate(rack, STATUS)[1]
+    assert f"{OFF}: local.cluster.node, waiting-for-ssh" in status
+    assert f"{SECOND}: local" not in status
+
+
+def test_preflight_on_the_head_asks_every_host(rack: Rack) -> None:
+    command = f"cd loudbox-vit && . .venv/bin/activate && python -m cluster.preflight --address auto --shared {rack.shared}"
+    code, out = rack.run("loudbox-1", command)
+    assert code == 1  # the boards here have no driver
+    assert re.search(r"pass +meshes +2; hosts: 2\b", out), out
+    assert re.search(r"pass +shared storage", out), out
+
+
+def test_a_job_goes_through_the_dashboards_tunnel(rack: Rack) -> None:
+    tunnel = rack.start("operator", "cd project && exec ray dashboard cluster/loudboxes.yaml", stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: rack.run("operator", "curl -s -o /dev/null http://localhost:8265")[0] == 0)
+        job = "jobs.imagenet --data jobs/sample/images --model jobs/sample/model --device cpu"
+        job += f" --out {rack.shared}/run-1"
+        server = "export RAY_API_SERVER_ADDRESS=http://localhost:8265"
+        code, out = operate(rack, f"{server}; ray job submit --working-dir . -- python -m {job}")
+        assert code == 0, out
+        code, out = operate(rack, f"{server}; python -m cluster.submit {job} --resume")
+        assert code == 0, out
+        assert "nothing to do" in out
+    finally:
+        tunnel.terminate()
+    (row,) = pq.read_table(rack.shared / "run-1/report/summary.parquet").to_pylist()
+    assert (row["images"], row["top1"]) == (500, 0.97)
+
+
+def test_a_second_ray_up_brings_a_change_to_every_host(rack: Rack) -> None:
+    code, out = operate(rack, "echo '# changed' >> jobs/storage.py && ray up --yes cluster/loudboxes.yaml")
+    assert code == 0, out
+    for host in ("loudbox-1", "loudbox-2"):
+        wait_for(lambda host=host: rack.run(host, "tail -n 1 loudbox-vit/jobs/storage.py")[1] == "# changed\n")
+    wait_for(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
+
+
+def test_ray_down_leaves_nothing_running(rack: Rack) -> None:
+    ssh = "ssh -o StrictHostKeyChecking=accept-new"
+    stop = f"for host in {OFF} {SECOND}; do {ssh} loudbox@$host loudbox-vit/.venv/bin/ray stop; done"
+    code, out = operate(rack, f"ray down --yes cluster/loudboxes.yaml && {stop}")
+    assert code == 0, out
+    for host in ("loudbox-1", "loudbox-2"):
+        assert not [line for line in rack.processes(host) if "ray" in line.lower()], out
