@@ -142,9 +142,8 @@ def test_a_submitted_job_that_is_stopped_is_completed_by_a_resume(data: Path, un
     assert {name: committed(out)[name] for name in before} == before
 
 
-@pytest.mark.parametrize(
-    "process", ["raylet/raylet", pytest.param("gcs/gcs_server", marks=pytest.mark.slow)], ids=["scheduler", "control service"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["raylet/raylet", "gcs/gcs_server"], ids=["scheduler", "control service"])
 def test_a_ray_that_dies_under_the_job_is_told_in_a_line_and_what_is_committed_stays(
     data: Path, undisturbed: Answers, tmp_path: Path, process: str
 ) -> None:

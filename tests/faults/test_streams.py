@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import RayCluster
 from tests.faults.running import Answers, Job, answers, committed, kill_one, run, summary
 
@@ -28,6 +30,7 @@ def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
     assert answers(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_run_of_two_streams_is_stopped_and_goes_on_with_one(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:

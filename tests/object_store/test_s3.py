@@ -71,6 +71,7 @@ def error(done: Finished) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_a_run_from_a_bucket_into_a_bucket_is_reported_compared_and_finished(store: Store) -> None:
     first = imagenet(store, "s3://bucket/runs/one")
     assert first.code == 0, first.output

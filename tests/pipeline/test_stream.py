@@ -91,7 +91,7 @@ def test_reading_stays_out_of_the_actors_even_where_both_ask_ray_for_the_same(cl
     assert not readers & actors
 
 
-@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("counted", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_resume_decodes_only_what_is_not_committed_and_reads_no_shard_of_known_size_that_is(
     cluster: RayCluster, tmp_path: Path, counted: bool
 ) -> None:
@@ -102,6 +102,7 @@ def test_a_resume_decodes_only_what_is_not_committed_and_reads_no_shard_of_known
     assert pq.read_table(tmp_path / "predictions").num_rows == 8
 
 
+@pytest.mark.slow
 def test_an_actor_that_gets_boards_when_the_run_lets_go_of_them_opens_them_only_for_a_chunk(
     cluster: RayCluster, tmp_path: Path
 ) -> None:
