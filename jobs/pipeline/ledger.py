@@ -12,13 +12,14 @@ from enum import Enum
 from typing import Any, Literal
 
 QUARANTINE_AFTER = 2
-"""Attempts at a chunk that may end in a dead actor before it is tried in pieces."""
+"""Attempts at a chunk that may end in a dead actor before it is tried in pieces; at a shard, before it is read in a process
+of its own."""
 POISON_PILL_DEATHS = 2
 """Deaths with one image alone on the device before it is recorded as an error."""
 MOST_ATTEMPTS = 40
 """Attempts at a chunk before the images still in quarantine are given up: enough to find several poison pills among 512."""
 SHARD_ATTEMPTS = 4
-"""Times a shard may be opened without a chunk of it being decoded: what ends the process then is the shard."""
+"""Attempts at a shard before what is left of it becomes errors, unread."""
 
 
 class Reading(Enum):
@@ -154,7 +155,7 @@ class Ledger:
         return not self._draining and (reading or bool(self._decoded))
 
     def begin_shard(self, shard: str) -> int | None:
-        """A shard is about to be opened: which attempt that is since the last of its chunks was decoded; None when draining."""
+        """A shard is about to be opened: which attempt that is; None when draining."""
         if self._draining:
             return None
         attempts = self._shards[shard] = self._shards.get(shard, 0) + 1
@@ -178,7 +179,6 @@ class Ledger:
         """A chunk has been decoded."""
         self._reading.pop(chunk, None)
         self._decoded.add(chunk)
-        self._shards.pop(chunk.rpartition(".")[0], None)
 
     def cache_room(self, room: float) -> None:
         """There is a cache, which may take so many bytes more."""

@@ -20,7 +20,8 @@ from jobs.pipeline.cache import Cache
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk, chunk_name
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.decode import DecodeError, decode
-from jobs.pipeline.ledger import SHARD_ATTEMPTS, Reading
+from jobs.pipeline.ledger import QUARANTINE_AFTER, SHARD_ATTEMPTS, Reading
+from jobs.pipeline.read_apart import lost, read_apart
 from jobs.pipeline.sandbox import Sandbox, TimeLimit
 from jobs.pipeline.sources import EncodedImage, Shard, Source
 from vit_actor.errors import UserError
@@ -49,11 +50,6 @@ def read_chunks(
         attempt = ray.get(ledger.begin_shard.remote(shard.id))
         if attempt is None:
             return
-        if attempt > SHARD_ATTEMPTS:
-            where = shard.payload.get("file", shard.id)
-            raise UserError(
-                f"{where}: reading it has ended its process {SHARD_ATTEMPTS} times, for want of memory perhaps; remove it"
-            )
         wanted = _Wanted(shard, predictions.is_committed if resume else lambda chunk: False)
         for chunk in _from_cache(cache, shard, wanted):
             if ray.get(ledger.begin_reading.remote(chunk.name)) is Reading.STOP:
@@ -64,7 +60,8 @@ def read_chunks(
         if wanted.whole:
             ledger.shard_read.remote(shard.id)
             continue
-        for k, numbered in groupby(source.read(shard, wanted), key=lambda pair: pair[0] // CHUNK_IMAGES):
+        images = _images(source, shard, wanted, attempt)
+        for k, numbered in groupby(images, key=lambda pair: pair[0] // CHUNK_IMAGES):
             name = chunk_name(shard, k)
             how = ray.get(ledger.begin_reading.remote(name))
             if how is Reading.STOP:
@@ -80,6 +77,15 @@ def read_chunks(
         if wanted.passed_over:
             ledger.passed_over.remote(len(wanted.passed_over))
         ledger.shard_read.remote(shard.id)
+
+
+def _images(source: Source, shard: Shard, wanted: _Wanted, attempt: int) -> Iterator[tuple[int, EncodedImage]]:
+    """The wanted images of a shard: after deaths of the process that read it, read in another one, and at last not at all."""
+    if attempt <= QUARANTINE_AFTER:
+        return source.read(shard, wanted)
+    reason = f"cannot be read: reading it ended the process {attempt - 1} times"
+    images = read_apart(source, shard) if attempt <= SHARD_ATTEMPTS else lost(shard, 0, reason)
+    return (pair for pair in images if wanted(pair[0]))
 
 
 def _from_cache(cache: Cache | None, shard: Shard, wanted: _Wanted) -> Iterator[Chunk]:

@@ -36,7 +36,10 @@ def enough_streams(placement: Placement) -> int:
 
 @dataclass(frozen=True)
 class ShareOf:
-    """A source's shards whose id falls to this share, by its hash; the same ones in every attempt."""
+    """Every n-th shard of a source, n being the number of shares; the same ones in every attempt.
+
+    Shares differ by one shard a root at most.
+    """
 
     source: Source
     index: int
@@ -46,7 +49,8 @@ class ShareOf:
         return self.source.roots()
 
     def shards(self, root: str) -> Iterator[Shard]:
-        return (shard for shard in self.source.shards(root) if zlib.crc32(shard.id.encode()) % self.of == self.index)
+        first = zlib.crc32(root.encode())  # else the first share would get the odd shard of every root
+        return (shard for n, shard in enumerate(self.source.shards(root), first) if n % self.of == self.index)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return self.source.read(shard, wanted)

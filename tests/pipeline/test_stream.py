@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,17 @@ class SignedImages:
         if shard.id not in self.readable:
             raise AssertionError(f"shard {shard.id} was read")
         return ((i, EncodedImage(f"{shard.id}/{i}/{os.getpid()}", None, jpeg(i))) for i in range(2) if wanted(i))
+
+
+@dataclass(frozen=True)
+class DeadlyShard(SignedImages):
+    """The same, but reading the second image of shard 2 ends the process, as a file does that takes all memory."""
+
+    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+        for ordinal, image in super().read(shard, wanted):
+            if (shard.id, ordinal) == ("2", 1):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield ordinal, image
 
 
 def open_device() -> SimulatedVit:
@@ -129,6 +141,16 @@ def test_an_actor_that_gets_boards_when_the_run_lets_go_of_them_opens_them_only_
         chunk = Chunk("late", ["late.jpg"], [None], [None], np.zeros((1, 32, 32, 3), np.uint8))
         assert ray.get(late.__call__.remote(chunk.to_table()))["images"].to_pylist() == [1]
         assert len(opened.read_text().split()) == 2
+
+
+@pytest.mark.parametrize("counted", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_shard_that_ends_whatever_reads_it_costs_the_rows_it_could_not_give(
+    cluster: RayCluster, tmp_path: Path, counted: bool
+) -> None:
+    assert run(cluster, DeadlyShard(counted=counted), tmp_path) == (8, 0)
+    rows = pq.read_table(tmp_path / "predictions").to_pylist()
+    errors = {row["image_id"]: row["error"] for row in rows if row["error"]}
+    assert errors == {"2#1": "cannot be read: reading it ends its process, for want of memory perhaps"}
 
 
 def test_an_answer_that_is_no_number_is_an_error_and_one_of_a_whole_batch_points_at_the_device() -> None:

@@ -162,12 +162,14 @@ def test_a_mesh_is_down_from_its_loss_until_it_is_back() -> None:
     assert 0.02 <= ledger.account()["down_seconds"]["mesh"] < 10
 
 
-def test_a_shard_that_is_opened_again_and_again_is_counted_until_a_chunk_of_it_comes_through() -> None:
+def test_a_shard_that_is_opened_again_and_again_is_counted_until_all_of_it_is_read() -> None:
     ledger = Ledger()
     assert [ledger.begin_shard("a-0") for _ in range(3)] == [1, 2, 3]
     ledger.begin_reading("a-0.00000")
     ledger.done_reading("a-0.00000")
+    assert ledger.begin_shard("a-0") == 4
+    ledger.shard_read("a-0")
     assert ledger.begin_shard("a-0") == 1
-    assert ledger.account()["retries"] == 2
+    assert ledger.account()["retries"] == 3
     ledger.drain()
     assert ledger.begin_shard("a-0") is None
