@@ -97,7 +97,7 @@ def classify_all(
         args.out,
         preprocess_for(args, checkpoint),
         open_cache(args, survey, checkpoint, ledgers),
-        device_request(args, checkpoint, placement),
+        replace(device_request(args, checkpoint, placement), held=survey.held),
         manifest.identity,
         args.device_limit,
         args.resume,

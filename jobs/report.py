@@ -24,7 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     if args.compare:
         run_a, run_b = args.compare
         return compare_runs(run_a, run_b, args.out, args.address)
-    summary = write_reports(args.out, address=args.address)
+    real = None
+    if args.real:
+        from jobs.reporting.imagenet_sets import read_real
+
+        real = read_real(args.real)
+    summary = write_reports(args.out, address=args.address, real=real)
     print(summary_table(summary))
     print(f"report: {shown(args.out).rstrip('/')}/report.html")
     if summary.planned is not None and summary.images < summary.planned:
@@ -41,8 +46,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar=("RUN_A", "RUN_B"),
         help="instead: how run B differs from run A; into --out (default: RUN_B/compared/<run id of A>)",
     )
+    parser.add_argument("--real", metavar="URI", help="ReaL's real.json: accuracy of ImageNet's validation set by it, besides")
     parser.add_argument("--address", help="Ray cluster to count a large run on (default: RAY_ADDRESS, else this machine)")
     args = parser.parse_args(arguments)
+    if args.real and args.compare:
+        parser.error("--real goes with --out")
     if not (args.out or args.compare):
         parser.error("give --out RUN to report on a run, or --compare RUN_A RUN_B")
     return args

@@ -33,7 +33,7 @@ class Part:
     """A call's own images of one batch: [first, last) of the batch's `images`, with their answers.
 
     number: the batch's, counted from 0 since the device was opened.
-    classes, probabilities: as in BatchResult, of these images. started_at, seconds: of the whole batch.
+    classes, probabilities, held: as in BatchResult, of these images. started_at, seconds: of the whole batch.
     """
 
     number: int
@@ -44,6 +44,7 @@ class Part:
     probabilities: np.ndarray
     started_at: float
     seconds: float
+    held: np.ndarray | None = None
 
 
 @dataclass
@@ -210,7 +211,8 @@ def _answer(number: int, batch: _Batch, result: BatchResult) -> None:
     for call, count in batch:
         last = first + count
         classes, probabilities = result.classes[first:last], result.probabilities[first:last]
-        call.parts.append(Part(number, first, last, images, classes, probabilities, result.started_at, result.seconds))
+        held = None if result.held is None else result.held[first:last]
+        call.parts.append(Part(number, first, last, images, classes, probabilities, result.started_at, result.seconds, held))
         call.answered += count
         if call.answered == len(call.images):
             call.answer.set_result(call.parts)

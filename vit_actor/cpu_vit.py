@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vit_actor.checkpoint import Checkpoint
-from vit_actor.device import BatchResult, top_k
+from vit_actor.device import BatchResult, best_of, top_k
 from vit_actor.errors import DeviceError
 from vit_actor.openvino_vit import openvino_graph, ov
 
@@ -33,14 +33,24 @@ class CpuVit:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, batch_size: int = 64, threads: int, precision: Literal["auto", "fp32"] = "auto"
+        self,
+        checkpoint: Checkpoint,
+        *,
+        batch_size: int = 64,
+        threads: int,
+        precision: Literal["auto", "fp32"] = "auto",
+        held: tuple[int, ...] | None = None,
     ) -> None:
-        """batch_size: most images in a batch. threads: the cores reserved for this device; the machine may have more."""
+        """batch_size: most images in a batch. threads: the cores reserved for this device; the machine may have more.
+
+        held: the classes the data has, where these are not all; see BatchResult.held.
+        """
         if batch_size < 1 or threads < 1:
             raise ValueError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}")
         self.batch_size = batch_size
         self._checkpoint = checkpoint
         self._threads = threads
+        self._held = held
         self._core = ov.Core() if precision == "auto" else None
         self._bfloat16 = self._core is not None and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._reference: Callable[[np.ndarray], np.ndarray] | None = None
@@ -152,7 +162,7 @@ class CpuVit:
         seconds = max(0.0, batch.completed - max(batch.started, self._previous))
         self._previous = max(batch.completed, self._previous)
         classes, probabilities = top_k(batch.logits)
-        return BatchResult(classes, probabilities, batch.started_at, seconds)
+        return BatchResult(classes, probabilities, batch.started_at, seconds, best_of(batch.logits, self._held))
 
 
 @dataclass

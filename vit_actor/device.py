@@ -20,6 +20,7 @@ class BatchResult:
 
     classes: int32 (n, k), best first, k = min(TOP_K, number of classes); NO_CLASS for an image whose logits are not all finite.
     probabilities: float32 (n, k), softmax over all classes, beside `classes`; 0 beside NO_CLASS.
+    held: int32 (n,), the best of the classes that the data set holds (`best_of`); None where those are all, or not known.
     started_at: Unix time in seconds when the device took the batch.
     seconds: wall time this batch kept the device from the next: completion minus the later of
         its own start and the previous batch's completion. Summed over batches it is the device's
@@ -30,6 +31,7 @@ class BatchResult:
     probabilities: np.ndarray
     started_at: float
     seconds: float
+    held: np.ndarray | None = None
 
 
 class Device(Protocol):
@@ -83,3 +85,14 @@ def top_k(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = np.take_along_axis(exponents, order, axis=1) / exponents.sum(axis=1, keepdims=True)
     return order.astype(np.int32), probabilities.astype(np.float32)
+
+
+def best_of(logits: np.ndarray, classes: tuple[int, ...] | None) -> np.ndarray | None:
+    """Logits (n, all classes) -> the best of some classes, in ascending order: int32 (n,), NO_CLASS where `top_k` has it.
+
+    None without classes. For data sets of fewer classes than the checkpoint's, such as ImageNet-A's 200 of 1,000.
+    """
+    if classes is None:
+        return None
+    best = np.array(classes, np.int32)[logits[:, classes].argmax(axis=1)]
+    return np.where(np.isfinite(logits).all(axis=1), best, np.int32(NO_CLASS))

@@ -27,6 +27,7 @@ class DeviceRequest:
     batch_size: images per batch on CPU and simulation; a T3000 takes 8 per chip. threads: CPU threads to compute with.
     precision: auto and fp32 on CPU, auto, fast and accurate on boards (`check_precision`).
     simulate: the timing of a simulated device (SimulatedTiming.from_spec).
+    held: the classes the data has, where these are not all (BatchResult.held).
     """
 
     device: str
@@ -38,6 +39,7 @@ class DeviceRequest:
     threads: int
     precision: Literal["auto", "fp32", "fast", "accurate"]
     simulate: str
+    held: tuple[int, ...] | None = None
 
     def __call__(self) -> Device:
         """Open it. Raises UserError or DeviceError, in one line, when the checkpoint or the hardware is not there."""
@@ -55,9 +57,14 @@ class DeviceRequest:
         if self.device == "t3000":
             from vit_actor.t3000 import AUTO, T3000Vit
 
-            return T3000Vit(checkpoint, precision=self.precision if self.precision in ("fast", "accurate") else AUTO)
+            precision = self.precision if self.precision in ("fast", "accurate") else AUTO
+            return T3000Vit(checkpoint, precision=precision, held=self.held)
         from vit_actor.cpu_vit import CpuVit
 
         return CpuVit(
-            checkpoint, batch_size=self.batch_size, threads=self.threads, precision="fp32" if self.precision == "fp32" else "auto"
+            checkpoint,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            precision="fp32" if self.precision == "fp32" else "auto",
+            held=self.held,
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_actor.checkpoint import Checkpoint
-from vit_actor.device import BatchResult, top_k
+from vit_actor.device import BatchResult, best_of, top_k
 from vit_actor.errors import NOT_UP, DeviceError, UserError
 from vit_actor.geometry import geometry
 from vit_actor.watchdog import killed_after
@@ -71,10 +71,18 @@ class T3000Vit:
     Boards are chosen by TT_VISIBLE_DEVICES, which Ray sets for an actor that asked for TTNPU.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, precision: Precision = AUTO, images_per_chip: int = 8) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        precision: Precision = AUTO,
+        images_per_chip: int = 8,
+        held: tuple[int, ...] | None = None,
+    ) -> None:
         """Check the checkpoint, then open the mesh.
 
         precision: of the encoder's linear layers. images_per_chip: 1 to 8; fewer lower the latency and the throughput.
+        held: the classes the data has, where these are not all; see BatchResult.held.
         Raises UserError when the model does not fit the chips' grid or its tensors do not fit its configuration;
         DeviceError when the chips are absent, held by another process, or do not come up.
         """
@@ -87,6 +95,7 @@ class T3000Vit:
             )
         self._weights = arrange(checkpoint.tensors(), checkpoint.config, preprocess, self._size)
         self._precision = precision
+        self._held = held
         self._compile_seconds: float | None = None
         self._forward: TracedForward | None = None
         self._staging: list[Staging] = []
@@ -175,8 +184,9 @@ class T3000Vit:
         self._completed = time.monotonic()
         seconds = self._completed - began
         logits = ttnn.to_torch(rows, mesh_composer=ttnn.ConcatMeshToTensor(self._open_mesh(), dim=0))
-        classes, probabilities = top_k(logits[: flight.images, 0, : self._size.classes].float().numpy())
-        return BatchResult(classes, probabilities, flight.started_at, seconds)
+        answers = logits[: flight.images, 0, : self._size.classes].float().numpy()
+        classes, probabilities = top_k(answers)
+        return BatchResult(classes, probabilities, flight.started_at, seconds, best_of(answers, self._held))
 
 
 def open_mesh(limit_seconds: float = OPEN_SECONDS) -> ttnn.MeshDevice:

@@ -262,6 +262,7 @@ def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, ru
             prediction,
             spread(_list_array(classes, pa.int32())),
             spread(_list_array(probabilities, pa.float32())),
+            spread(_held(parts)),
             pa.array(hit, pa.bool_(), mask=np.array(labels.is_null())),
             pa.array(errors, pa.string()),
             pa.array([host] * n, pa.string()),
@@ -286,6 +287,13 @@ def _with_unanswered(chunk: Chunk, parts: list[Part]) -> tuple[list[str | None],
             place = next(places)
             errors[place] = error if lost else None
     return errors, np.array([error is not None for error in errors], bool)
+
+
+def _held(parts: list[Part]) -> pa.Array:
+    """The best of the classes that the data holds, for each decoded image; nulls where the device was not asked for it."""
+    answers = [part.held if part.held is not None else np.full(len(part.classes), NO_CLASS, np.int32) for part in parts]
+    held = np.concatenate(answers) if answers else np.empty(0, np.int32)
+    return pa.array(held, pa.int32(), mask=held == NO_CLASS)
 
 
 def _list_array(values: np.ndarray, kind: pa.DataType) -> pa.ListArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -90,6 +90,11 @@ class LabelSpace:
             i = (elsewhere or beyond or unknown)[0]
             raise UserError(f"the data set's class {i}, {quoted(names[i])}, does not fit the checkpoint's classes {self.range}")
         return tuple(range(len(names)))
+
+    def fewer(self, classes: Iterable[int]) -> tuple[int, ...] | None:
+        """Some classes in ascending order; None if there are none of them, or all."""
+        some = tuple(sorted(set(classes)))
+        return some if 0 < len(some) < len(self.class_names) else None
 
     @property
     def range(self) -> str:

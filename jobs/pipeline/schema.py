@@ -16,6 +16,12 @@ PREDICTIONS = pa.schema(
         _field("prediction", pa.int32(), "top-1 class; null where the image could not be read", nullable=True),
         _field("top5", pa.list_(pa.int32()), "best classes, best first; null on error", nullable=True),
         _field("top5_probability", pa.list_(pa.float32()), "softmax probabilities beside top5; null on error", nullable=True),
+        _field(
+            "held_prediction",
+            pa.int32(),
+            "best of the classes the data holds, where those are fewer than the checkpoint's; null on error",
+            nullable=True,
+        ),
         _field("correct", pa.bool_(), "prediction == label; null without a label; false on error with one", nullable=True),
         _field("error", pa.string(), "why there is no prediction, in one line; null where there is one", nullable=True),
         _field("host", pa.string(), "host that classified the image (on error: that handled it)"),
@@ -25,5 +31,5 @@ PREDICTIONS = pa.schema(
         _field("batch_seconds", pa.float64(), "seconds that batch kept the device; null on error", nullable=True),
         _field("run_id", pa.string(), "the run that wrote the row"),
     ],
-    metadata={"schema": "loudbox-vit/predictions/1"},
+    metadata={"schema": "loudbox-vit/predictions/2"},
 )

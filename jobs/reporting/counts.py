@@ -14,7 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-COLUMNS = ["image_id", "label", "prediction", "top5", "top5_probability", "error", "batch", "started_at", "batch_seconds"]
+from jobs.reporting.imagenet_sets import Real, count_corruptions, count_real
+
+COLUMNS = [
+    "image_id",
+    "label",
+    "prediction",
+    "held_prediction",
+    "top5",
+    "top5_probability",
+    "error",
+    "batch",
+    "started_at",
+    "batch_seconds",
+]
 
 # Batch times fall into buckets a factor apart whose geometric middle is within 0.5% of anything in them:
 # sqrt(1.0099) = 1.00494. From 10 us to 28 hours; what lies beyond is put into the outermost buckets.
@@ -192,6 +205,14 @@ class Counts:
     """Labelled images with an error, by label."""
     top5: Counter[int] = field(default_factory=Counter)
     """Images whose label is among the five best classes, by label."""
+    held: Counter[str] = field(default_factory=Counter)
+    """Of data that holds fewer classes than the checkpoint knows: images `answered` and labelled ones `correct` when only the
+    classes it holds compete."""
+    real: Counter[str] = field(default_factory=Counter)
+    """See `count_real`."""
+    corrupted: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Labelled images of ImageNet-C by (corruption, severity)."""
+    corrupted_correct: Counter[tuple[str, int]] = field(default_factory=Counter)
     predicted: Counter[int] = field(default_factory=Counter)
     """Images by prediction, labelled or not."""
     examples: dict[tuple[int, int], Example] = field(default_factory=dict)
@@ -246,8 +267,11 @@ class Counts:
         return self
 
 
-def count(table: pa.Table, metadata: FileMetadata) -> Counts:
-    """The counts of one predictions file: a table with COLUMNS as in jobs/pipeline/schema.py, and its footer."""
+def count(table: pa.Table, metadata: FileMetadata, real: Real | None = None) -> Counts:
+    """The counts of one predictions file: a table with COLUMNS as in jobs/pipeline/schema.py, and its footer.
+
+    real: the right classes of ImageNet's validation images, where they are to be counted too.
+    """
     label, prediction = _integers(table["label"], -1), _integers(table["prediction"], -1)
     labelled, classified = label >= 0, prediction >= 0
     both = labelled & classified
@@ -272,6 +296,13 @@ def count(table: pa.Table, metadata: FileMetadata) -> Counts:
         for message, image_id in zip(failed["error"].to_pylist(), failed["image_id"].to_pylist(), strict=True):
             reasons.add(_reason(message), 1, image_id)
         counts.reasons += reasons
+    if "held_prediction" in table.column_names:  # else of an earlier version
+        held = _integers(table["held_prediction"], -1)
+        if (held >= 0).any():
+            counts.held = Counter(answered=int((held >= 0).sum()), correct=int((labelled & (held == label)).sum()))
+    counts.corrupted, counts.corrupted_correct = count_corruptions(table["image_id"], label, prediction)
+    if real is not None:
+        counts.real = count_real(table["image_id"], prediction, real)
     _count_confidence(counts, table, label, prediction, metadata)
     _count_batches(counts, table, metadata)
     return counts

@@ -16,6 +16,7 @@ from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer, read_foo
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.reporting.counts import COLUMNS, Counts, FileMetadata
 from jobs.reporting.counts import count as counts_of
+from jobs.reporting.imagenet_sets import Real
 from jobs.storage import open_storage, parquet_files, shown, storage_errors, write_table
 from vit_actor.errors import UserError
 
@@ -45,15 +46,19 @@ class _Counted:
 
 @dataclass(frozen=True)
 class _Task:
-    """files: to count. part: the file to put their rows into afterwards, and `run_id` the run whose rows may go there."""
+    """files: to count. part: the file to put their rows into afterwards, and `run_id` the run whose rows may go there.
+
+    real: as `counts.count` has it.
+    """
 
     out: str
     files: tuple[str, ...]
     part: str | None = None
     run_id: str = ""
+    real: Real | None = None
 
 
-def reduce_predictions(out: str, *, address: str | None = None, compact: str | None = None) -> Counts:
+def reduce_predictions(out: str, *, address: str | None = None, compact: str | None = None, real: Real | None = None) -> Counts:
     """The counts of all predictions in `out`; in this process where there are few files, else as tasks on a cluster.
 
     address: of that cluster, as `ray_session` takes it. compact: id of a run whose stream has ended; its files of one chunk each
@@ -68,10 +73,10 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
             _delete(filesystem, replaced)
     numbers = count(1 + max((int(PART.findall(part)[-1]) for part in parts), default=-1))
     few = len(chunks) + FILES_IN_A_PART * max(0, len(parts) - 1) <= FEW_FILES
-    tasks = [_Task(out, (part,)) for part in parts]
+    tasks = [_Task(out, (part,), real=real) for part in parts]
     for files in batched(chunks, FILES_IN_A_PART if compact or few else FILES_IN_A_TASK):
         part = f"{path}/predictions/part-{next(numbers):06}.parquet" if compact and len(files) > 1 else None
-        tasks.append(_Task(out, files, part, compact or ""))
+        tasks.append(_Task(out, files, part, compact or "", real))
     counted = _Counted()
     for some in map(_run, tasks) if few else _on_cluster(tasks, address):
         counted += some
@@ -134,7 +139,7 @@ def _run(task: _Task) -> _Counted:
     if task.part and filesystem.get_file_info(task.part).type == FileType.File:  # a retry: the first attempt died later than that
         left = [info.path for info in filesystem.get_file_info(list(task.files)) if info.type == FileType.File]
         _delete(filesystem, left)
-        task = _Task(task.out, (task.part,))
+        task = _Task(task.out, (task.part,), real=task.real)
     columns = None if task.part else COLUMNS
     found = _Counted()
     tables: list[pa.Table] = []
@@ -149,7 +154,7 @@ def _run(task: _Task) -> _Counted:
             counts, start = [], 0
             for footer in of_chunks:
                 metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
-                counts.append(counts_of(table.slice(start, footer["rows"]), metadata))
+                counts.append(counts_of(table.slice(start, footer["rows"]), metadata, task.real))
                 start += footer["rows"]
             return table, of_chunks, counts
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):

@@ -43,6 +43,18 @@ class Summary:
     top5: Annotated[float | None, "top5_correct / labelled; null if unlabelled"]
     top5_low: Annotated[float | None, "lower end of the 95% Wilson interval of top5"]
     top5_high: Annotated[float | None, "upper end of the 95% Wilson interval of top5"]
+    held_top1: Annotated[
+        float | None, "top1 when only the classes compete that the data holds; null where it holds all, or that is not known"
+    ]
+    held_top1_low: Annotated[float | None, "lower end of the 95% Wilson interval of held_top1"]
+    held_top1_high: Annotated[float | None, "upper end of the 95% Wilson interval of held_top1"]
+    real_images: Annotated[int, "images with a right class by ReaL (Beyer et al. 2020), errors included; 0 without --real"]
+    real_top1: Annotated[float | None, "share of real_images whose prediction is one of their right classes"]
+    real_top1_low: Annotated[float | None, "lower end of the 95% Wilson interval of real_top1"]
+    real_top1_high: Annotated[float | None, "upper end of the 95% Wilson interval of real_top1"]
+    corrupted_top1: Annotated[
+        float | None, "mean accuracy over ImageNet-C's corruptions, each the mean over its severities (corruptions.parquet)"
+    ]
     ece: Annotated[
         float | None,
         "expected calibration error: mean gap between confidence and accuracy over the bins of calibration.parquet, weighted by "
@@ -144,6 +156,18 @@ CONFUSION = described(
         "count": (pa.int64(), "classified images with that label and prediction; most first, pairs without any left out"),
         "example": (pa.string(), "of those, the image_id of the one whose answer was the surest; null on the diagonal"),
         "example_probability": (pa.float64(), "the probability of that answer"),
+    }
+)
+
+CORRUPTIONS = described(
+    {
+        "corruption": (pa.string(), "of ImageNet-C (Hendrycks and Dietterich 2019), by the image's folders"),
+        "severity": (pa.int64(), "1 to 5"),
+        "images": (pa.int64(), "labelled images, errors included; without any there is no row"),
+        "correct": (pa.int64(), "of those, the ones whose best class is the label"),
+        "accuracy": (pa.float64(), "correct / images"),
+        "accuracy_low": (pa.float64(), "lower end of its 95% Wilson interval"),
+        "accuracy_high": (pa.float64(), "upper end of its 95% Wilson interval"),
     }
 )
 

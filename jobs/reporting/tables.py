@@ -12,10 +12,12 @@ import pyarrow as pa
 
 from jobs.reporting.columns import schema_of
 from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, Work, bucket_bounds, quantile, wilson_interval
+from jobs.reporting.imagenet_sets import mean_over_corruptions
 from jobs.reporting.schema import (
     BATCH_TIMES,
     CALIBRATION,
     CONFUSION,
+    CORRUPTIONS,
     ERRORS,
     FAULTS,
     MESHES,
@@ -34,6 +36,8 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
     labelled = counts.confusion.total() + counts.label_errors.total()
     correct = sum(images for (label, prediction), images in counts.confusion.items() if label == prediction)
     top1, top5 = _share(correct, labelled), _share(counts.top5.total(), labelled)
+    held = _share(counts.held["correct"], labelled if counts.held["answered"] else 0)
+    real = _share(counts.real["correct"], counts.real["images"])
     classified = counts.images - counts.errors
     attempts = _attempts(counts)
     active = sum(end - start for start, end in attempts.values())
@@ -62,6 +66,14 @@ def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
         top5=top5[0],
         top5_low=top5[1],
         top5_high=top5[2],
+        held_top1=held[0],
+        held_top1_low=held[1],
+        held_top1_high=held[2],
+        real_images=counts.real["images"],
+        real_top1=real[0],
+        real_top1_low=real[1],
+        real_top1_high=real[2],
+        corrupted_top1=mean_over_corruptions(counts.corrupted, counts.corrupted_correct),
         ece=expected_calibration_error(counts),
         attempts=len(attempts),
         killed_attempts=len(_killed(manifest)),
@@ -107,6 +119,7 @@ def report_tables(counts: Counts, summary: Summary, manifest: Manifest | None) -
         "summary": summary_row(summary),
         "per_class": _per_class(counts, len(class_names), name),
         "confusion": _confusion(counts, name),
+        "corruptions": _corruptions(counts),
         "calibration": _calibration(counts),
         "meshes": _meshes(counts, manifest),
         "throughput": _throughput(counts),
@@ -160,6 +173,25 @@ def _confusion(counts: Counts, name: Callable[[int], str]) -> pa.Table:
     columns.append([example and example.image_id for example in examples])
     columns.append([example and 1 - example.doubt / CERTAIN for example in examples])
     return pa.table([pa.array(c, kind) for c, kind in zip(columns, CONFUSION.types, strict=True)], schema=CONFUSION)
+
+
+def _corruptions(counts: Counts) -> pa.Table:
+    rows = []
+    for (corruption, severity), images in sorted(counts.corrupted.items()):
+        correct = counts.corrupted_correct[corruption, severity]
+        accuracy, low, high = _share(correct, images)
+        rows.append(
+            {
+                "corruption": corruption,
+                "severity": severity,
+                "images": images,
+                "correct": correct,
+                "accuracy": accuracy,
+                "accuracy_low": low,
+                "accuracy_high": high,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CORRUPTIONS)
 
 
 def expected_calibration_error(counts: Counts) -> float | None:

@@ -17,6 +17,14 @@ def summary_table(summary: Summary) -> str:
     if summary.top1 is not None:
         lines.append(("top-1", _percent(summary.top1, summary.top1_low, summary.top1_high)))
         lines.append(("top-5", _percent(summary.top5, summary.top5_low, summary.top5_high)))
+    if summary.held_top1 is not None:
+        told = _percent(summary.held_top1, summary.held_top1_low, summary.held_top1_high)
+        lines.append(("", f"{told} top-1 among the classes the data holds"))
+    if summary.real_top1 is not None:
+        told = _percent(summary.real_top1, summary.real_top1_low, summary.real_top1_high)
+        lines.append(("ReaL", f"{told}, over {summary.real_images:,} images"))
+    if summary.corrupted_top1 is not None:
+        lines.append(("corrupted", f"{summary.corrupted_top1:.2%}  mean over corruptions (corruptions.parquet)"))
     if summary.inference_ms is not None:
         batch = f"a batch of {summary.batch_size}" if summary.batch_size else "a full batch"
         spread = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.reporting.counts import Counts
+from jobs.reporting.imagenet_sets import IMAGENET_CLASSES, Real
 from jobs.reporting.reduction import reduce_predictions
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import report_tables, summarise, summary_row
@@ -16,17 +17,26 @@ PICTURED = 12
 """Most confused pairs with a picture."""
 
 
-def write_reports(out: str, phases: Phases | None = None, *, address: str | None = None, compact: str | None = None) -> Summary:
+def write_reports(
+    out: str,
+    phases: Phases | None = None,
+    *,
+    address: str | None = None,
+    compact: str | None = None,
+    real: Real | None = None,
+) -> Summary:
     """Write `<out>/report/`, each table as Parquet, and `<out>/report.html`; returns the summary.
 
     Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order; the page
     also shows a few images where the data set can be read.
     phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
-    address, compact: as `reduce_predictions` takes them.
+    address, compact: as `reduce_predictions` takes them. real: ReaL's labels, to count accuracy by them too.
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     refuse_foreign_page(out)
-    counts, manifest = count_run(out, address=address, compact=compact)
+    counts, manifest = count_run(out, address=address, compact=compact, real=real)
+    if real is not None and not counts.real:
+        raise UserError(f"{shown(out)}: no image is named ILSVRC2012_val_<number>, as ReaL's labels need; see jobs/README.md")
     from jobs.reporting.page.page import draw, page  # brings matplotlib, which a mistake needs not wait for
     from jobs.reporting.page.thumbnails import thumbnails
 
@@ -48,10 +58,14 @@ def write_reports(out: str, phases: Phases | None = None, *, address: str | None
     return summary
 
 
-def count_run(out: str, *, address: str | None = None, compact: str | None = None) -> tuple[Counts, Manifest | None]:
+def count_run(
+    out: str, *, address: str | None = None, compact: str | None = None, real: Real | None = None
+) -> tuple[Counts, Manifest | None]:
     """What a run's predictions add up to, and its manifest where it has one; raises UserError as write_reports does."""
     manifest = load_manifest(out)
-    counts = reduce_predictions(out, address=address, compact=compact)
+    if real is not None and manifest and len(manifest.class_names) != IMAGENET_CLASSES:
+        raise UserError(f"{shown(out)}: ReaL's labels are of ImageNet-1k's classes, and its checkpoint has other ones")
+    counts = reduce_predictions(out, address=address, compact=compact, real=real)
     runs = sorted(counts.run_ids | ({manifest.run_id} if manifest else set()))
     if not counts.images:
         raise UserError(f"{shown(out)}: no predictions there; check the path, or run a job with this --out first")

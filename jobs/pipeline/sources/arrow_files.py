@@ -41,12 +41,12 @@ class ArrowFiles:
     def survey(self) -> Survey:
         contents, images, labelled, left_out = SetHash(), 0, False, Counter[str]()
         files = self.files.files(left_out)
-        told = ""
+        told, held = "", None
         for name, size in files:
             table, columns = self._open(name)
             contents.add(name, size, table.num_rows)
             labelled = self._check_labels(name, table, columns) or labelled
-            told = columns.labels_from
+            told, held = columns.labels_from, self.space.fewer(columns.indices or ())
             images += table.num_rows
             if self.limit is not None and images >= self.limit:
                 images = self.limit
@@ -56,7 +56,7 @@ class ArrowFiles:
         labels = self.label_column if self.use_labels else False
         settings = {"labels": labels, "limit": self.limit, "images_per_shard": self.images_per_shard}
         digest = fingerprint("arrow", contents, **settings)
-        return Survey(images, labelled, digest, told if self.use_labels else "", dict(left_out))
+        return Survey(images, labelled, digest, told if self.use_labels else "", dict(left_out), held if labelled else None)
 
     def roots(self) -> list[str]:
         return self.files.roots(whole=self.limit is not None)

@@ -36,17 +36,20 @@ class ClassFolders:
     images_per_shard: int
 
     def survey(self) -> Survey:
-        contents, left_out = SetHash(), Counter[str]()
+        contents, left_out, classes = SetHash(), Counter[str](), set[int]()
         with place_errors(self.folder):
-            for part, others in in_order(self._survey_folder, self._folders(left_out)):
+            for part, others, labels in in_order(self._survey_folder, self._folders(left_out)):
                 contents.merge(part)
                 left_out += others
+                classes |= labels
                 if self.limit is not None and contents.count >= self.limit:
                     break
         settings = {"labels": self.use_labels, "limit": self.limit, "images_per_shard": self.images_per_shard}
         images = contents.count if self.limit is None else min(contents.count, self.limit)
         labels_from = "folder names" if self.use_labels else ""
-        return Survey(images, self.use_labels, fingerprint("class folders", contents, **settings), labels_from, dict(left_out))
+        digest = fingerprint("class folders", contents, **settings)
+        held = self.space.fewer(classes) if self.limit is None else None
+        return Survey(images, self.use_labels, digest, labels_from, dict(left_out), held)
 
     def roots(self) -> list[str]:
         """Runs of class folders, as JSON lists; one of all folders under a limit, which counts across them."""
@@ -70,11 +73,13 @@ class ClassFolders:
             left_out.update(extension(entry.name) for entry in found if not entry.is_folder)
         return sorted(entry.name for entry in found if entry.is_folder)
 
-    def _survey_folder(self, folder: str) -> tuple[SetHash, Counter[str]]:
-        contents, left_out = SetHash(), Counter[str]()
-        for path, _, size in self._images(folder, ordered=False, left_out=left_out):
+    def _survey_folder(self, folder: str) -> tuple[SetHash, Counter[str], set[int]]:
+        contents, left_out, classes = SetHash(), Counter[str](), set[int]()
+        for path, label, size in self._images(folder, ordered=False, left_out=left_out):
             contents.add(path, size)
-        return contents, left_out
+            if label is not None:
+                classes.add(label)
+        return contents, left_out, classes
 
     def _images(
         self, folder: str, *, ordered: bool, left_out: Counter[str] | None = None

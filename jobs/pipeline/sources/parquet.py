@@ -63,8 +63,9 @@ class ParquetShards:
             raise UserError(f"{shown(self.files.folder)}: its Parquet files have no rows")
         labels = self.label_column if self.use_labels else False
         settings = {"labels": labels, "limit": self.limit, "most_images_per_shard": self.images_per_shard}
-        told = self._labels_from(files[0][0]) if self.use_labels else ""
-        return Survey(images, labelled, fingerprint("parquet", contents, **settings), told, dict(left_out))
+        told, held = self._labels_of(files[0][0]) if self.use_labels else ("", None)
+        digest = fingerprint("parquet", contents, **settings)
+        return Survey(images, labelled, digest, told, dict(left_out), held if labelled else None)
 
     def roots(self) -> list[str]:
         return self.files.roots(whole=self.limit is not None)
@@ -96,12 +97,13 @@ class ParquetShards:
                     yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
                 ordinal, row = ordinal + rows, row + rows
 
-    def _labels_from(self, name: str) -> str:
+    def _labels_of(self, name: str) -> tuple[str, tuple[int, ...] | None]:
+        """Where labels come from, and the classes they are of where the data set has names for fewer than all."""
         file, columns = self._open(name)
         with file:
             if columns.label is None and self._partition(name) is not None:
-                return "the folders' names"
-            return columns.labels_from
+                return "the folders' names", None
+            return columns.labels_from, self.space.fewer(columns.indices or ())
 
     def _survey_file(self, listed: tuple[str, int]) -> tuple[str, int, int, bool]:
         name, size = listed

@@ -42,6 +42,7 @@ class Survey:
     images: how many, after the limit; None where counting would mean reading everything (tar).
     labelled: whether any image has a label.
     fingerprint: SHA-256 over names, sizes, label source and how shards are cut; a run resumes only under the same.
+    held: the classes the data holds, ascending, where those are fewer than the checkpoint's; None where not known.
     labels_from: where labels come from, or where they were looked for if none was found, for people.
     left_out: files that are no data, by their extension; `hidden` for names that say so. Only what a listing sees.
     """
@@ -51,6 +52,7 @@ class Survey:
     fingerprint: str
     labels_from: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
+    held: tuple[int, ...] | None = None
 
 
 class Source(Protocol):

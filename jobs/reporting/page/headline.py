@@ -35,6 +35,14 @@ def headline(summary: Summary) -> str:
             ("Top-5 accuracy", summary.top5, summary.top5_low, summary.top5_high, summary.top5_correct),
         ):
             facts.append((name, f"{share:.2%}", f"{low:.2%} to {high:.2%} (95%)", f"{right:,} of {summary.labelled:,} images"))
+    for name, share, low, high, over in (
+        ("Top-1, classes held", summary.held_top1, summary.held_top1_low, summary.held_top1_high, "of the data's own classes"),
+        ("Top-1, ReaL", summary.real_top1, summary.real_top1_low, summary.real_top1_high, f"{summary.real_images:,} images"),
+    ):
+        if share is not None:
+            facts.append((name, f"{share:.2%}", f"{low:.2%} to {high:.2%} (95%)", over))
+    if summary.corrupted_top1 is not None:
+        facts.append(("Top-1, corrupted", f"{summary.corrupted_top1:.2%}", "mean over corruptions", "corruptions.parquet"))
     if summary.system_fps is not None:
         facts.append(
             (

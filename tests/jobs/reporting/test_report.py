@@ -28,7 +28,18 @@ from jobs.running.command import run
 from tests.jobs.prediction_files import START, chunk, metadata, row, write_file, write_manifest
 from vit_actor.errors import UserError
 
-TABLES = ["batch_times", "calibration", "confusion", "errors", "faults", "meshes", "per_class", "summary", "throughput"]
+TABLES = [
+    "batch_times",
+    "calibration",
+    "confusion",
+    "corruptions",
+    "errors",
+    "faults",
+    "meshes",
+    "per_class",
+    "summary",
+    "throughput",
+]
 
 
 def a_run(
