@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 
 import numpy as np
@@ -71,7 +70,7 @@ def count_real(ids: pa.ChunkedArray, prediction: np.ndarray, real: Real) -> Coun
 
 def count_corruptions(ids: pa.ChunkedArray, label: np.ndarray, prediction: np.ndarray) -> tuple[Counter, Counter]:
     """Labelled images by (corruption, severity), errors included, and those of them whose prediction is the label."""
-    if not re.search("/[1-5]/", "\n".join(ids.to_pylist())):  # most data, told in a quarter of the other search's time
+    if not pc.any(pc.match_substring_regex(ids, "/[1-5]/")).as_py():  # most data, told in a quarter of the other search's time
         return Counter(), Counter()
     found = pc.extract_regex(ids, _CORRUPTED)
     keys = [(each["corruption"], int(each["severity"])) if each else None for each in found.to_pylist()]
