@@ -141,7 +141,7 @@ class Ledger:
         self._roots = roots
 
     def listed(self, root: str, shards: int) -> None:
-        """A part of the data set has been listed: so many shards of it are to be read."""
+        """A part of the data set, by a digest of its name, has been listed: so many shards of it are to be read."""
         self._listed[root] = shards
 
     def shard_read(self, shard: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def list_shards(roots: pa.Table, *, source: Source, predictions: Predictions, le
             listed += 1
             images = pa.array([shard.images], pa.int64())
             yield pa.table({"id": [shard.id], "payload": [json.dumps(shard.payload)], "images": images})
-        ledger.listed.remote(root, listed)
+        ledger.listed.remote(hashlib.sha256(root.encode()).hexdigest(), listed)
 
 
 def _look_up(shard: Shard, *, predictions: Predictions, resume: bool) -> tuple[Shard, bool]:

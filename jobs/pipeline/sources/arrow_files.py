@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class ArrowFiles:
 
     def shards(self, root: str) -> Iterator[Shard]:
         left = self.limit
-        for name in self.files.under(root):
+        for name in json.loads(root):
             rows = self._open(name)[0].num_rows
             for position, first in enumerate(range(0, rows, self.images_per_shard)):
                 count = min(self.images_per_shard, rows - first, rows if left is None else left)

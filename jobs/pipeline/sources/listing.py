@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -196,14 +197,13 @@ class FileSet:
         return found
 
     def roots(self, *, whole: bool) -> list[str]:
-        """`i/n` for each of n parts that `under` lists; a single part if `whole`."""
-        n = 1 if whole else root_count(len(self.files()))
-        return [f"{i}/{n}" for i in range(n)]
+        """The files' names in n parts, as JSON lists: every n-th file from the i-th; in a single part if `whole`.
 
-    def under(self, root: str) -> list[str]:
-        """The names of one part: every n-th file from the i-th."""
-        i, n = map(int, root.split("/"))
-        return [name for name, _ in self.files()[i::n]]
+        Names and not numbers, or each part's task would list everything again.
+        """
+        names = [name for name, _ in self.files()]
+        n = 1 if whole else root_count(len(names))
+        return [json.dumps(names[i::n]) for i in range(n)]
 
     def _matching(self, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
         assert self.names is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ class ParquetShards:
 
     def shards(self, root: str) -> Iterator[Shard]:
         left = self.limit
-        for name in self.files.under(root):
+        for name in json.loads(root):
             for shard in self._file_shards(name):
                 rows = sum(shard.payload["rows"])
                 yield shard if left is None or rows <= left else Shard(shard.id, {**shard.payload, "take": left}, left)
