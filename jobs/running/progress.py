@@ -48,8 +48,9 @@ class Pace:
 
     @property
     def done(self) -> int:
-        """Images with a row, whichever attempt wrote it."""
-        return self.before + self.images
+        """Images with a row, whichever attempt wrote it; never more than all, though a chunk that was repeated adds twice."""
+        done = self.before + self.images
+        return done if self.total is None else min(done, self.total)
 
     def line(self, now: float) -> str:
         """'12,288 of 50,000 images, 2,012 images/s (1,950 on average), 3 errors, 19 s left': what is known of it.
@@ -109,7 +110,7 @@ class Progress:
             with self._lock:
                 line = self._pace.line(time.monotonic())
             if self._live:
-                self._bar.n = min(self._pace.done, self._bar.total or self._pace.done)
+                self._bar.n = self._pace.done
                 self._bar.set_description_str(line)
             else:
                 print(line, file=sys.stderr, flush=True)

@@ -48,6 +48,8 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
     import ray  # after the variables above, which it reads, and after every mistake that can be told without it
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    # What Ray says of a worker's death goes to standard output, in colour, whatever log_to_driver is; the ledger tells of it too.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     threading.Thread(target=lambda: [import_module(name) for name in meanwhile], daemon=True).start()
     with ExitStack() as session:
         try:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.imagenet import describe, parse
+from jobs.imagenet import parse
 from jobs.pipeline.sources import open_source
+from jobs.running.classification import describe
 from jobs.running.manifest import Manifest, claim
 from tests.faults.running import MODEL, write_shards
 from vit_actor.checkpoint import load_checkpoint

@@ -27,6 +27,7 @@ def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
     kill_one(meshes.environment["HOME"], "_Process")
     done = job.end()
     assert done.code == 0, done.output
+    assert "(raylet)" not in done.output
     assert answers(tmp_path) == undisturbed
 
 

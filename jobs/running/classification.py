@@ -1,0 +1,120 @@
+"""A data set, a checkpoint and an output, opened and checked before Ray starts: what a run is to do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from jobs.pipeline.commit import committed_files
+from jobs.pipeline.sources import Source, Survey, open_source
+from jobs.pipeline.sources.listing import HIDDEN
+from jobs.running.apart import check_apart
+from jobs.running.arguments import model_directory
+from jobs.running.manifest import Manifest, claim, new_run_id, package_versions
+from jobs.running.output_lock import hold_output
+from jobs.running.terminal import one_line
+from jobs.storage import shown
+from vit_actor.checkpoint import Checkpoint, load_checkpoint
+from vit_actor.errors import UserError
+from vit_actor.preprocess import Preprocess
+
+
+@dataclass
+class Classification:
+    """What the arguments of `jobs.imagenet` name. manifest: of the run, from before Ray on; changed as it goes on."""
+
+    args: argparse.Namespace
+    checkpoint: Checkpoint
+    source: Source
+    survey: Survey
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, args: argparse.Namespace) -> Classification:
+        """Look through the data and claim the output; raises UserError for every mistake that can be told without Ray."""
+        check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
+        checkpoint = load_checkpoint(args.model)
+        source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
+        survey = source.survey()
+        if survey.left_out:
+            print(left_out(survey), file=sys.stderr)
+        hold_output(args.out)
+        wanted = describe(args, args.device, checkpoint, survey)
+        manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
+        return cls(args, checkpoint, source, survey, manifest)
+
+    def nothing_to_do(self) -> bool:
+        """Whether the run is finished and its predictions are all there; told in a line, as is if some are not."""
+        run, out = self.manifest.run_id, self.args.out
+        if not self.manifest.finished:
+            return False
+        if self.manifest.files in ([], committed_files(out)):
+            print(f"run {run} in {out} is finished; nothing to do")
+            return True
+        print(f"run {run} in {out} was finished, but predictions are gone or changed: going on with it", file=sys.stderr)
+        return False
+
+    def begin_attempt(self, device: str) -> None:
+        """Claim the output once more, now that the device is known, and note that an attempt begins."""
+        wanted = describe(self.args, device, self.checkpoint, self.survey)
+        self.manifest = claim(self.args.out, wanted, resume=self.args.resume, overwrite=self.args.overwrite)
+        self.manifest.begin_attempt(self.args.out, overwrite=self.args.overwrite)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The checkpoint's preprocessing, with images turned upright first if that was asked for."""
+        return preprocess_for(self.args, self.checkpoint)
+
+    def data_changed(self) -> bool:
+        """Whether the data set is another than it was: one listing more, the only way to notice a file that came or went."""
+        try:
+            return self.source.survey().fingerprint != self.survey.fingerprint
+        except UserError:
+            return True
+
+
+def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:
+    """The run that the arguments ask for, as a manifest without attempts."""
+    preprocess = asdict(preprocess_for(args, checkpoint))
+    settings: dict[str, Any] = {
+        "data": shown(args.data),
+        "data_fingerprint": survey.fingerprint,
+        "labels": args.labels and shown(args.labels),
+        "limit": args.limit,
+        "model_digest": checkpoint.digest,
+        "preprocess": {name: list(value) if isinstance(value, tuple) else value for name, value in preprocess.items()},
+        "device": device,
+        "precision": args.precision,
+    }
+    return Manifest(
+        run_id=new_run_id(),
+        job="imagenet",
+        data=shown(args.data),
+        model=args.model,
+        model_digest=checkpoint.digest,
+        class_names=checkpoint.class_names,
+        images=survey.images,
+        settings=settings,
+        versions=package_versions(),
+        labels_from=survey.labels_from,
+        left_out=survey.left_out,
+    )
+
+
+def preprocess_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Preprocess:
+    return replace(checkpoint.preprocess, upright=args.exif == "upright")
+
+
+def left_out(survey: Survey) -> str:
+    """What lies beside the data and is none: 'left out: 15 files of other types (.txt 9, .xml 6), 2 hidden names'."""
+    others = {kind: files for kind, files in survey.left_out.items() if kind != HIDDEN}
+    told = []
+    if others:
+        most = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
+        kinds = ", ".join(f"{kind} {files:,}" for kind, files in most[:5]) + (", ..." if len(most) > 5 else "")
+        told.append(f"{sum(others.values()):,} files of other types or splits ({kinds})")
+    if hidden := survey.left_out.get(HIDDEN):
+        told.append(f"{hidden:,} hidden names (. or _ in front)")
+    return one_line(f"left out: {', '.join(told)}")
