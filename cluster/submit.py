@@ -2,7 +2,7 @@
 
 python -m cluster.submit [--address URL] [--detach] jobs.imagenet --data URI --out URI ...
 
-`ray job submit` does the same but for two things: whatever goes wrong it ends with 1, and an address where nothing answers
+`ray job submit` does the same but for two things: it ends with 1 for every failure, and an address where nothing answers
 holds it for minutes.
 """
 

@@ -195,6 +195,6 @@ def _without_credentials(uri: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what somebody else's error says, as it may be printed; its kind where it says nothing."""
+    """The first line of a library's error, safe to print; the error's type if it has no text."""
     text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
     return redacted(text.strip().splitlines()[0]) if text.strip() else type(error).__name__

@@ -2,7 +2,7 @@
 
 Because the device sees one endless stream of batches, nothing drains between the calls that Ray makes: while one
 call waits for its last answers, the next call's first batches are already being uploaded. A batch may hold the end of
-one call and the beginning of the next, so that batches are full whatever the calls' sizes are.
+one call and the beginning of the next, so that batches are full for calls of any size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.05
 """Between two questions whether more images are coming, while a batch that is not full waits for them."""
 
 MOST_HELD_SECONDS = 3.0
-"""An idle device takes a batch that is not full after so long, whatever is said to be coming."""
+"""After so long, an idle device takes a batch that is not full even if more images are expected."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ PLACE_SECONDS = 60.0
 """What starting the actors' processes may take on top of waiting for resources."""
 
 START_DELAY = 0.5
-"""Seconds from asking to starting, in which every mesh hears of it, so that they start together."""
+"""Seconds between the request and the start, long enough to reach every mesh, so that all start together."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ NO_ANSWER = "the model's answer is not a finite number"
 NO_ANSWER_TO_ANY = f"{NO_ANSWER}, nor is any in its batch: suspect the device, or a model that overflows at its precision"
 
 RELEASE_SECONDS = 5.0
-"""For the ledger to hear that an actor goes."""
+"""Limit for telling the ledger that an actor ends."""
 
 
 class Classifier:
@@ -117,7 +117,7 @@ class Classifier:
         """
         self._open()
         chunk = with_pixels(Chunk.from_table(table))
-        with self._calls.arriving():  # before the ledger hears of it: what it does not know of as coming is here
+        with self._calls.arriving():  # first, so that the chunk is always counted: as coming by the ledger, or as arriving here
             quarantine = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
         if quarantine == "stop":
             return pa.table({"chunk": [chunk.name], "images": [0], "errors": [0]})

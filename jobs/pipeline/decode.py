@@ -130,7 +130,7 @@ def _is_turned(data: memoryview) -> bool:
         return False
     try:
         return Image.open(io.BytesIO(data), formats=("JPEG",)).getexif().get(_ORIENTATION, 1) != 1
-    except Exception:  # whatever is wrong with it, decoding tells
+    except Exception:  # decoding reports what is wrong with it
         return False
 
 

@@ -230,7 +230,7 @@ class Ledger:
         return Quarantine(list(tried.pieces), set(tried.given_up))
 
     def trying(self, chunk: str, piece: tuple[int, int] | None) -> None:
-        """These images [start, end) of a chunk are about to be alone on a device; None: they came through, all of them."""
+        """These images [start, end) of a chunk are about to be alone on a device; None: all of them were classified."""
         self._chunks[chunk].trying = piece
 
     def done(self, chunk: str) -> None:

@@ -22,7 +22,7 @@ def list_shards(roots: pa.Table, *, source: Source, predictions: Predictions, le
     """Rows (root) -> rows (shard id, payload as JSON, images), one at a time, so that reading starts while listing goes on.
 
     On resume, shards that are committed whole are left out: a task for each would cost as much as its first one did. When the
-    run is draining, no more are listed: a data set may have millions that nobody will read. Asked once a second, since an
+    run is draining, no more are listed: a data set may have millions more. Asked once a second, since an
     answer takes longer than listing a shard.
     """
     looked = time.monotonic()

@@ -86,7 +86,7 @@ class Sandbox:
     @staticmethod
     def _start() -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        pool.submit(_started).result()  # its imports take seconds, which no image shall answer for
+        pool.submit(_started).result()  # its imports take seconds, which must not count against an image
         return pool
 
 

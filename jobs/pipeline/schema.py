@@ -1,4 +1,4 @@
-"""The prediction row: one per input image, whatever happened to it. Every report is computed from these alone."""
+"""The prediction row: exactly one per input image, also for one that failed. Every report is computed from these alone."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
     """The counts of all predictions in `out`; in this process where there are few files, else as tasks on a cluster.
 
     address: of that cluster, as `ray_session` takes it. compact: id of a run whose stream has ended; its files of one chunk each
-    are put into files of a million rows. Who reads through this module or `--compare` sees every row once at any time; whoever
-    lists the folder while a part is new and the files it replaces are being deleted sees those rows twice.
+    are merged into files of a million rows. This module and `--compare` count every row once at any time. A listing of the folder
+    may show rows twice while the files that a part replaces are being deleted.
     Raises UserError for damaged files, all of which are named.
     """
     filesystem, path = open_storage(out)

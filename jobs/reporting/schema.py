@@ -105,7 +105,7 @@ class Summary:
     end_seconds: Annotated[float | None, "of the command: closing the meshes and Ray"]
     report_seconds: Annotated[float | None, "of the command: counting and drawing; not the writing of this file"]
     job_seconds: Annotated[
-        float | None, "sum of the five: from the start of the process to its reports; null where nobody measured"
+        float | None, "sum of the five: from the start of the process to its reports; null where it was not measured"
     ]
     job_fps: Annotated[float | None, "images / job_seconds: the whole command's rate, start-up and reports included"]
     config: Annotated[str, "the run's settings, JSON"]
@@ -117,7 +117,7 @@ class Summary:
 
     @property
     def faults(self) -> str:
-        """What the run survived and what it cost, in one line; empty where nothing happened."""
+        """The faults that the run recovered from and their cost, in one line; empty without any."""
         met = [
             ("drivers killed", self.killed_attempts),
             ("hosts lost", len(self.lost_hosts)),
@@ -137,7 +137,7 @@ PER_CLASS = described(
         "correct": (pa.int64(), "of those, classified as this class"),
         "top5_correct": (pa.int64(), "of those, with this class among the five best"),
         "errors": (pa.int64(), "of those, not classified for an error"),
-        "predicted": (pa.int64(), "images classified as this class, whatever their label, unlabelled ones too"),
+        "predicted": (pa.int64(), "images classified as this class, with any label or none"),
         "accuracy": (pa.float64(), "correct / images; null without images"),
         "accuracy_low": (pa.float64(), "lower end of its 95% Wilson interval"),
         "accuracy_high": (pa.float64(), "upper end of its 95% Wilson interval"),

@@ -27,7 +27,7 @@ def write_reports(
 ) -> Summary:
     """Write `<out>/report/`, each table as Parquet, and `<out>/report.html`; returns the summary.
 
-    Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in whatever files and order; the page
+    Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in any files and order; the page
     also shows a few images where the data set can be read.
     phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
     address, compact: as `reduce_predictions` takes them. real: ReaL's labels, to count accuracy by them too.

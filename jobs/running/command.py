@@ -41,7 +41,7 @@ def run(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 128 + signal.SIGINT
-    except Exception as error:  # nobody foresaw it: one line too, and what is needed to mend it in a file
+    except Exception as error:  # unforeseen: one line for the user, the traceback in a file
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
         told = one_line(f"{type(error).__name__}: {error}")

@@ -64,7 +64,7 @@ class _JobNode(node.Node):
         self._webui_url = ""
 
     def start_raylet(self, *args: Any, **kwargs: Any) -> None:
-        """No agents: nobody collects metrics, and no task brings an environment of its own."""
+        """No agents: no metrics are collected, and no task has a runtime environment."""
         for name in ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT"):
             port = getattr(ray._raylet, f"{name}_PORT_NAME")
             ray._raylet.persist_port(self._session_dir, self._node_id, port, NO_PORT)

@@ -20,7 +20,7 @@ from vit_actor.errors import UserError
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
 CHANGED = "changed"
-"""State of an attempt that saw its data set become another: nobody can say which rows are of which."""
+"""State of an attempt whose data set changed meanwhile: its rows may be of either version."""
 
 AUTO = "auto"
 """A device that depends on the cluster."""
@@ -185,7 +185,7 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
 
 
 def package_versions() -> dict[str, str]:
-    """Versions that explain a number: Python and the packages it came through."""
+    """Versions that a result depends on: Python and the packages that computed it."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -22,7 +22,7 @@ from vit_actor.errors import UserError
 RENEW_SECONDS = 5.0
 """Between two renewals of a lease."""
 STALE_SECONDS = 20.0
-"""A lease that was not renewed for so long is nobody's any more. A killed driver's resume waits for that."""
+"""Seconds without renewal after which a lease has expired. The resume of a killed driver waits for that."""
 
 _held: dict[str, int | _Lease] = {}
 

@@ -27,7 +27,7 @@ EVERY = {"terminal": 1.0, "log": 10.0}
 class Pace:
     """Images so far and how fast they come. Times are seconds of one monotonic clock.
 
-    total: images of the whole run; None where nobody knows. before: those that earlier attempts committed.
+    total: images of the whole run; None where it is not known. before: those that earlier attempts committed.
     """
 
     total: int | None

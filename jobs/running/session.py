@@ -38,7 +38,7 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
     # every ten seconds unless told to sooner; until a lapsed one is, a mesh gets a single chunk at a time.
     os.environ.setdefault("RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS", str(RENEW_SECONDS))
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
-    # Ray speaks of its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
+    # Ray prints its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
     # the session's directory, keeps the tracebacks.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     warnings.filterwarnings("ignore", module=r"ray\.data")
@@ -48,7 +48,7 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
     import ray  # after the variables above, which it reads, and after every mistake that can be told without it
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    # What Ray says of a worker's death goes to standard output, in colour, whatever log_to_driver is; the ledger tells of it too.
+    # Ray prints a worker's death to standard output, in colour, even with log_to_driver=False. The ledger reports it too.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     threading.Thread(target=lambda: [import_module(name) for name in meanwhile], daemon=True).start()
     with ExitStack() as session:
@@ -60,7 +60,7 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
                 else:
                     from jobs.running.local_ray import local_ray
 
-                    # A token of this session's own: nobody else on the machine may drive it, and none is left in the home.
+                    # A token of this session's own: no other account may use it, and no file is left in the home.
                     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
                     # Ray ends workers that are idle for a second where there are more of them than cores, only to start them
                     # again; a decode task may have to wait minutes for a slow device.

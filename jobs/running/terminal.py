@@ -1,4 +1,4 @@
-"""Text as a terminal may show it: data sets and checkpoints bring names and labels that nobody here has chosen."""
+"""Text that is safe on a terminal: names and labels from data sets and checkpoints may hold control characters."""
 
 from __future__ import annotations
 

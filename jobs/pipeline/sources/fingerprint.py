@@ -1,4 +1,4 @@
-"""A hash of what a data set holds, in whatever order it is met, in constant memory."""
+"""A hash of what a data set holds, in any order, in constant memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 class SetHash:
-    """SHA-256 of each item, summed modulo 2^256: equal for equal collections (repeats counted), whatever their order."""
+    """SHA-256 of each item, summed modulo 2^256: equal for equal collections (repeats counted), in any order."""
 
     def __init__(self) -> None:
         self.total = 0

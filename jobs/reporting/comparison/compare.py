@@ -36,7 +36,7 @@ class Run:
 
     @property
     def class_names(self) -> list[str]:
-        """Its checkpoint's; empty where nobody wrote them down."""
+        """Its checkpoint's; empty where none were recorded."""
         return self.manifest.class_names if self.manifest else []
 
 

@@ -1,4 +1,4 @@
-"""The images of two runs side by side, read as a stream: whatever their files hold, and however many there are."""
+"""The images of two runs side by side, read as a stream, for files of any size, number and order."""
 
 from __future__ import annotations
 

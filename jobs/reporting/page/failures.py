@@ -1,4 +1,4 @@
-"""Images that could not be classified, and what the run met and survived."""
+"""Images that could not be classified, and the faults that the run recovered from."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def faults(summary: Summary, met: pa.Table) -> str:
         for row in met.slice(0, LISTED).to_pylist()
     ]
     caption = f"The first {LISTED} of {len(met):,}" if len(met) > LISTED else ""
-    note = f"Met and survived: every image has one row all the same. {summary.faults}."
+    note = f"The run recovered from these; every image has exactly one row. {summary.faults}."
     return section("Faults", note, table(["#Attempt", "#At (UTC)", "Kind", "Where", "What"], rows, caption))
