@@ -46,6 +46,13 @@ shm=$(( $(df --block-size=1 --output=size /dev/shm | tail -n 1) * 8 / 10 ))
 (( store < shm )) || store=$shm
 (( store < 32 << 30 )) || store=$(( 32 << 30 ))
 
+# The address that the others reach this host by: Ray's own search wants a default route, and takes 127.0.0.1 without one.
+towards() {
+  local target
+  target=$(getent ahostsv4 "$1" | awk 'NR == 1 {print $1}') || true
+  ip -o route get "$target" 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p' || true
+}
+
 # Fixed ports, so that a firewall can name them; workers take Ray's usual range.
 options=(
   --node-manager-port=6380 --object-manager-port=6381 --dashboard-agent-grpc-port=6382 --runtime-env-agent-port=6383
@@ -62,13 +69,17 @@ case ${1:-} in
     export RAY_enable_autoscaler_v2=0
     # Reach the dashboard through `ray dashboard` or an SSH tunnel; another --dashboard-host may follow on the command line.
     options+=(--head --port=6379 --dashboard-host=127.0.0.1 --dashboard-port=8265)
+    own=$(towards 8.8.8.8)
+    [[ -n $own ]] || own=$(hostname -I | cut -d ' ' -f 1)
     shift ;;
   worker)
     [[ -n ${2:-} && $2 != -* ]] || fail "$usage"
     options+=(--address="$2:6379")
+    own=$(towards "$2")
     shift 2 ;;
   *)
     fail "$usage" ;;
 esac
+[[ -z $own ]] || options+=(--node-ip-address="$own")
 ulimit -Sn 65536 2>/dev/null || true  # Ray holds a connection to every worker of the cluster
 exec ray start "${options[@]}" "$@"

@@ -27,12 +27,17 @@ mount --bind "$1" /mnt
 shift
 n=0
 for path in "$@"; do n=$((n + 1)); mkdir -p "/mnt/keep/$n"; mount --bind "$path" "/mnt/keep/$n"; done
-for place in /tmp /run /home /root; do mount -t tmpfs -o mode=755 tmpfs "$place"; done
+for place in /tmp /run /home /root /var/log /var/lib/systemd; do mount -t tmpfs -o mode=755 tmpfs "$place"; done
 chmod 1777 /tmp
 mkdir /run/sshd
 n=0
 for path in "$@"; do n=$((n + 1)); mkdir -p "$path"; mount --bind "/mnt/keep/$n" "$path"; done
-for file in passwd group shadow; do mount --bind "/mnt/etc/$file" "/etc/$file"; done
+mkdir -p /mnt/layer
+mount -t tmpfs tmpfs /mnt/layer
+mkdir /mnt/layer/upper /mnt/layer/work /mnt/layer/etc /mnt/layer/etc-work
+cp /etc/hosts /etc/resolv.conf /mnt/etc
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/layer/etc,workdir=/mnt/layer/etc-work /etc
+cp /mnt/etc/* /etc
 cp -a /mnt/home/. /home
 chown -R loudbox:loudbox /home/loudbox
 /usr/sbin/sshd -h /mnt/host_key -o UsePAM=no -o PasswordAuthentication=no -o PermitRootLogin=no -o PidFile=none
@@ -55,15 +60,25 @@ mount --rbind "$1" /dev
 # $1: installed packages; $2: the project. What install.sh would find: these packages, and a ttnn without its compiler.
 _INSTALLED = """
 set -e
-mkdir -p /mnt/layer "$2/.venv"
-mount -t tmpfs tmpfs /mnt/layer
-mkdir /mnt/layer/upper /mnt/layer/work
+mount -t tmpfs -o mode=755 tmpfs /opt
+mkdir -p "$2/.venv"
 mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/layer/upper,workdir=/mnt/layer/work" "$2/.venv"
 cp /mnt/requirements.txt "$2/.venv/installed"
 ttnn=$(echo "$2"/.venv/lib/python3*/site-packages/ttnn)
 cp /mnt/sfpi-version "$ttnn/tt_metal/sfpi-version"
 mkdir -p "$ttnn/runtime"
 chown loudbox:loudbox "$2" "$2/.venv" "$2/.venv/installed" "$ttnn/runtime"
+"""
+
+
+# systemd as the first process of a PID namespace, with no units of this machine's own but what a host has anyway.
+_SYSTEMD = """
+rm -r /etc/systemd/system
+mkdir /etc/systemd/system
+umount -R /sys/fs/cgroup
+exec unshare --pid --fork --cgroup --mount-proc bash -c '
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+container=rig exec /lib/systemd/systemd --system --unit=multi-user.target'
 """
 
 
@@ -105,16 +120,27 @@ class Rack:
         machine = self.hosts[name] = Machine(self._switch, name, address, shm_bytes=400 * 2**20)
         self._switch.connect(machine)
         kept = {str(Path(path).resolve()) for path in (sys.base_prefix, sys.prefix, ROOT, self.shared)}
-        self._as_root(name, _HOST, str(own), *sorted(kept))
+        self.as_root(name, _HOST, str(own), *sorted(kept))
 
-    def install(self, name: str, sfpi_version: str, *, boards: bool) -> None:
+    def install(self, name: str, sfpi_version: str, *, boards: bool, project: str = PROJECT) -> None:
         """Give a host the packages that install.sh installs, a ttnn that names this compiler, and four boards."""
         own = self._directory / name
         (own / "sfpi-version").write_text(sfpi_version)
         shutil.copy(ROOT / "requirements.txt", own)
-        self._as_root(name, _INSTALLED, str(Path(sys.prefix).resolve()), PROJECT)
+        self.as_root(name, _INSTALLED, str(Path(sys.prefix).resolve()), project)
         if boards:
-            self._as_root(name, BOARDS, "/mnt/dev")
+            self.as_root(name, BOARDS, "/mnt/dev")
+
+    def boot(self, name: str) -> None:
+        """Start systemd on a host; returns when it has started everything."""
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.hosts[name].start(["bash", "-c", _SYSTEMD], Path("/"), **pipes)
+        answers = "case $(systemctl is-system-running 2>/dev/null) in running|degraded) exit 0;; esac"
+        self.as_root(name, f"for n in {{1..50}}; do {answers}; sleep 1; done; exit 1")
+
+    def systemctl(self, name: str, arguments: str) -> str:
+        """systemctl as root; what it printed. Its connection is refused now and then, being from outside of the PID namespace."""
+        return self.as_root(name, f"for n in {{1..10}}; do systemctl {arguments} && exit 0; sleep 1; done; exit 1")
 
     def start(self, name: str, command: str, **options: object) -> subprocess.Popen[str]:
         """Start a shell command as the account, at home; options are Popen's."""
@@ -133,9 +159,10 @@ class Rack:
 
     def processes(self, name: str) -> list[str]:
         """The command lines of the account's processes on a host."""
-        return self._as_root(name, "ps -u loudbox -o args= || true").splitlines()
+        return self.as_root(name, "ps -u loudbox -o args= || true").splitlines()
 
-    def _as_root(self, name: str, script: str, *arguments: str) -> str:
+    def as_root(self, name: str, script: str, *arguments: str) -> str:
+        """Run a script as root; what it printed. Raises RuntimeError for an exit code but 0."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         process = self.hosts[name].start(["bash", "-c", script, "bash", *arguments], Path("/"), **pipes)
         out, _ = process.communicate(timeout=60)

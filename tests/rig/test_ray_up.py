@@ -25,8 +25,8 @@ MARKED = {"head_ip: 10.0.0.1": f"head_ip: {HEAD}", "[10.0.0.2, 10.0.0.3, 10.0.0.
 STATUS = "ray exec cluster/loudboxes.yaml 'RAY_AUTH_MODE=token ~/loudbox-vit/.venv/bin/ray status'"
 
 
-def kernel_compiler(directory: Path) -> str:
-    """An archive as sfpi publishes it, with a stand-in for the compiler, and what ttnn would say of it."""
+def kernel_compiler(directory: Path, repo: str) -> str:
+    """An archive as sfpi publishes it, with a stand-in for the compiler; what ttnn would say of it, to be had from `repo`."""
     compiler = directory / "sfpi/compiler/bin/riscv-tt-elf-g++"
     compiler.parent.mkdir(parents=True)
     compiler.write_text("#!/bin/sh\n")
@@ -36,7 +36,7 @@ def kernel_compiler(directory: Path) -> str:
     with tarfile.open(archive, "w:xz") as tar:
         tar.add(directory / "sfpi", "sfpi")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    return f"sfpi_repo=http://{OPERATOR}:8000\nsfpi_version=7\nsfpi_{platform.machine()}_debian_txz_hash={digest}\n"
+    return f"sfpi_repo={repo}\nsfpi_version=7\nsfpi_{platform.machine()}_debian_txz_hash={digest}\n"
 
 
 def wait_for(condition: Callable[[], bool], limit: float = 240.0) -> None:
@@ -54,7 +54,7 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     with Rack(directory) as rack:
         rack.add("operator", OPERATOR)
         (rack.shared / "sfpi").mkdir()
-        sfpi_version = kernel_compiler(rack.shared / "sfpi")
+        sfpi_version = kernel_compiler(rack.shared / "sfpi", f"http://{OPERATOR}:8000")
         for name, address in (("loudbox-1", HEAD), ("loudbox-2", SECOND)):
             rack.add(name, address)
             rack.install(name, sfpi_version, boards=True)
