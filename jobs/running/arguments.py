@@ -79,8 +79,10 @@ def placement_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement
     return placement
 
 
-def device_request(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> DeviceRequest:
-    """What an actor opens, from the arguments and where they were placed."""
+def device_request(
+    args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement, held: tuple[int, ...] | None = None
+) -> DeviceRequest:
+    """What an actor opens, from the arguments and where they were placed. held: as DeviceRequest has it."""
     return DeviceRequest(
         device=placement.device,
         name=checkpoint.name,
@@ -91,6 +93,7 @@ def device_request(args: argparse.Namespace, checkpoint: Checkpoint, placement: 
         threads=placement.threads,
         precision=args.precision,
         simulate=args.simulate,
+        held=held,
     )
 
 

@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from jobs.pipeline.cache import Cache, stored_bytes
@@ -41,7 +40,7 @@ def stream(job: Classification, phases: Phases) -> int | None:
         args.out,
         job.preprocess,
         _open_cache(job, ledgers),
-        replace(device_request(args, job.checkpoint, placement), held=job.survey.held),
+        device_request(args, job.checkpoint, placement, held=job.survey.held),
         job.manifest.identity,
         args.device_limit,
         args.resume,

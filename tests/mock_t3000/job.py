@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from jobs import imagenet
+from jobs.running import streaming
 from jobs.running.arguments import device_request
 from jobs.running.command import run
 from vit_actor.device import Device
@@ -38,12 +39,12 @@ class MockedRequest:
         return self.request()
 
 
-def mocked(*arguments: Any) -> MockedRequest:
-    return MockedRequest(device_request(*arguments))
+def mocked(*arguments: Any, **options: Any) -> MockedRequest:
+    return MockedRequest(device_request(*arguments, **options))
 
 
 if __name__ == "__main__":
     from tests.mock_t3000 import job  # by its importable name, so that actors can unpickle MockedRequest
 
-    with patch.object(imagenet, "device_request", job.mocked):
+    with patch.object(streaming, "device_request", job.mocked):
         run(imagenet.main)
