@@ -9,25 +9,29 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
 
+import datasets
 import huggingface_hub
 import pytest
+import yaml
 from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from jobs.pipeline.sources import Source, open_source
 from jobs.pipeline.sources.listing import open_place
-from tests.pipeline.corpus import CLASS_NAMES, hub_parquet, pictures, read_all
+from tests.pipeline.corpus import CLASS_NAMES, class_folders, hub_parquet, pictures, read_all, webdataset
 from vit_actor.errors import UserError
 
 IMAGES = pictures(10)
 GATED = "private/gated"
 OPEN = "someone/open"
+FOLDERS = "someone/folders"
+TARS = "someone/tars"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves the files below `files` as data set OPEN to all, and as GATED to token "hf_member"."""
+    """Serves data sets' files, by name; those of GATED to token "hf_member" only."""
 
-    files: Path
+    data_sets: dict[str, Path]
     tokens_seen: set[str | None]
 
 
@@ -53,34 +57,35 @@ class Request(BaseHTTPRequestHandler):
         self.server.tokens_seen.add(token)
         if token not in (None, "hf_member", "hf_stranger"):
             return self.answer(401, {}, X_Error_Message="Invalid credentials in Authorization header")
-        for repo in (OPEN, GATED):
+        for repo, root in self.server.data_sets.items():
             api, files = f"/api/datasets/{repo}", f"/datasets/{repo}/resolve/main/"
             if path in (api, f"{api}/revision/main"):
                 return self.answer(200, {"id": repo, "sha": "0" * 40})
             if path.startswith(f"{api}/revision/"):
                 return self.answer(404, {}, X_Error_Code="RevisionNotFound")
             if path.startswith(f"{api}/tree/main"):
-                return self.tree(path.removeprefix(f"{api}/tree/main").strip("/"))
+                return self.tree(root, root / path.removeprefix(f"{api}/tree/main").strip("/"))
             if path == f"{api}/paths-info/main":
-                found = [self.info(self.server.files / name) for name in form["paths"] if (self.server.files / name).exists()]
+                found = [self.info(root, root / name) for name in form["paths"] if (root / name).exists()]
                 return self.answer(200, found)
             if path.startswith(files):
                 if repo == GATED and token != "hf_member":
                     return self.answer(403 if token else 401, {}, X_Error_Code="GatedRepo")
-                return self.content(self.server.files / path.removeprefix(files))
+                return self.content(root / path.removeprefix(files))
         return self.answer(404 if token else 401, {}, X_Error_Code="RepoNotFound")
 
     do_POST = do_HEAD = do_GET
 
-    def tree(self, folder: str) -> None:
-        if (self.server.files / folder).is_dir():
-            self.answer(200, [self.info(path) for path in sorted((self.server.files / folder).iterdir())])
+    def tree(self, root: Path, folder: Path) -> None:
+        if folder.is_dir():
+            below = parse_qs(urlparse(self.path).query).get("recursive") == ["true"]
+            self.answer(200, [self.info(root, path) for path in sorted(folder.rglob("*") if below else folder.iterdir())])
         else:
             self.answer(404, {}, X_Error_Code="EntryNotFound")
 
-    def info(self, path: Path) -> dict[str, object]:
+    def info(self, root: Path, path: Path) -> dict[str, object]:
         kind = "directory" if path.is_dir() else "file"
-        return {"type": kind, "path": str(path.relative_to(self.server.files)), "size": path.stat().st_size, "oid": "0" * 40}
+        return {"type": kind, "path": str(path.relative_to(root)), "size": path.stat().st_size, "oid": "0" * 40}
 
     def content(self, path: Path) -> None:
         data = path.read_bytes()
@@ -93,13 +98,21 @@ class Request(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    files = tmp_path_factory.mktemp("hub")
+    files = tmp_path_factory.mktemp("hub") / "parquet"
     hub_parquet(files / "data", IMAGES, CLASS_NAMES)
     hub_parquet(files / "data", IMAGES[:3], CLASS_NAMES, shards=1, split="train")
     hub_parquet(files / "test", IMAGES[:4], CLASS_NAMES, shards=1, split="part")
     (files / "README.md").write_text("a data set")
     server = Hub(("127.0.0.1", 0), Request)
-    server.files, server.tokens_seen = files, set()
+    class_folders(files.parent / "folders" / "data" / "val", IMAGES)
+    class_folders(files.parent / "folders" / "data" / "train", IMAGES[:4])
+    for split in ("val", "train"):
+        webdataset(files.parent / "tars" / split, IMAGES if split == "val" else IMAGES[:2])
+    few = [{"split": "validation", "path": ["val/shard-001.tar"]}, {"split": "train", "path": "train/*.tar"}]
+    readme = yaml.safe_dump({"configs": [{"config_name": "few", "data_files": few}]})
+    (files.parent / "tars" / "README.md").write_text(f"---\n{readme}---\na data set")
+    server.data_sets = {OPEN: files, GATED: files, FOLDERS: files.parent / "folders", TARS: files.parent / "tars"}
+    server.tokens_seen = set()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -112,6 +125,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 def hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     endpoint = f"http://127.0.0.1:{served.server_port}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", endpoint)
     monkeypatch.setattr(
         huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     )
@@ -163,6 +177,28 @@ def test_a_split_a_path_and_a_revision_can_be_chosen(hub: Hub, rest: str, images
     assert source.survey().images == images == len(read_all(source))
 
 
+@pytest.mark.parametrize(
+    ("uri", "images", "labelled"),
+    [
+        (FOLDERS, 10, True),
+        (f"{FOLDERS}?split=train", 4, True),
+        (TARS, 10, True),
+        (f"{TARS}?split=train", 2, True),
+        (f"{TARS}?config=few", 5, True),
+        (f"{TARS}?config=few&split=train", 2, True),
+        (f"{TARS}@main?split=train&config=few", 2, True),
+    ],
+)
+def test_image_folders_tars_and_configurations_are_found_as_datasets_finds_them(
+    hub: Hub, uri: str, images: int, labelled: bool
+) -> None:
+    source = opened(f"hf://datasets/{uri}")
+    read = read_all(source)
+    assert (len(read), all(image.label is not None for image in read)) == (images, labelled)
+    by_label = {(image.label, bytes(image.data)) for image in read}
+    assert by_label <= {(image.label, image.data) for image in IMAGES}
+
+
 def test_a_gated_data_set_is_read_with_the_token_of_the_environment(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_member")
     assert opened(f"hf://datasets/{GATED}").survey().images == 10
@@ -190,7 +226,9 @@ def test_a_token_without_access_is_told_apart_from_one_that_is_invalid(hub: Hub,
     [
         ("hf://datasets/someone/else", "no such data set; check the name"),
         (f"hf://datasets/{OPEN}@v9", "no such revision"),
-        (f"hf://datasets/{OPEN}?split=dev", "no Parquet files of split 'dev'"),
+        (f"hf://datasets/{OPEN}?split=dev", "no files of split 'dev' (it has "),
+        (f"hf://datasets/{TARS}?config=none", "no files of split 'validation'"),
+        (f"hf://datasets/{TARS}?config=few&split=test", "no files of split 'test' (it has train, validation)"),
         (f"hf://datasets/{OPEN}/nowhere", "no such file or directory"),
         ("hf://datasets/alone", "expected hf://datasets/<owner>/<name>"),
         ("hf://someone/model", "expected hf://datasets/<owner>/<name>"),

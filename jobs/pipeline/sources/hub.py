@@ -6,7 +6,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jobs.storage import first_line, shown
@@ -14,7 +14,8 @@ from vit_actor.errors import UserError
 
 TOKENS = "https://huggingface.co/settings/tokens"
 _URI = re.compile(
-    r"hf://datasets/(?P<repo>[^/@?]+/[^/@?]+)(?P<revision>@[^/?]+)?(?:/(?P<path>[^?]*))?(?:\?split=(?P<split>[\w.-]+))?"
+    r"hf://datasets/(?P<repo>[^/@?]+/[^/@?]+)(?P<revision>@[^/?]+)?(?:/(?P<path>[^?]*))?"
+    r"(?:\?(?P<query>(?:split|config)=[\w.-]+(?:&(?:split|config)=[\w.-]+)?))?"
 )
 
 
@@ -23,17 +24,21 @@ def is_hub(uri: str) -> bool:
 
 
 def locate(uri: str) -> str:
-    """hf://datasets/<owner>/<name>[@revision][/path][?split=validation] -> URI of its files, maybe with a pattern.
+    """hf://datasets/<owner>/<name>[@revision][/path][?config=<name>&split=validation] -> URI of its files, maybe with a pattern.
 
     A path is taken as it is. Without one, the split's Parquet files are sought where the hub's data sets have them:
-    data/<split>-*.parquet first, then a folder of the split's name, then beside the README. The token is HF_TOKEN.
+    data/<split>-*.parquet first, then a folder of the split's name, then beside the README. Other data sets (a named
+    configuration, image folders, WebDataset) are resolved as `datasets` does; no code of theirs is run. The token is HF_TOKEN.
     Raises UserError for another form of URI, a data set that cannot be listed, and a split that is not found.
     """
     found = _URI.fullmatch(uri)
     if not found:
-        raise UserError(f"{shown(uri)}: expected hf://datasets/<owner>/<name>[@revision][/path] or ...?split=<name>")
+        raise UserError(
+            f"{shown(uri)}: expected hf://datasets/<owner>/<name>[@revision][/path] or ...?config=<name>&split=<name>"
+        )
     repo = f"datasets/{found['repo']}{found['revision'] or ''}"
-    split = found["split"] or "validation"
+    query = dict(part.split("=") for part in (found["query"] or "").split("&") if part)
+    split, config = query.get("split", "validation"), query.get("config")
     with hub_errors(uri):
         from huggingface_hub import HfFileSystem
 
@@ -41,13 +46,73 @@ def locate(uri: str) -> str:
         top = _list(hub, repo)
         if found["path"]:
             return f"hf://{repo}/{found['path']}"
+        if config is not None:
+            return _as_datasets_does(hub, repo, top, config, split, uri)
         folders = [info["name"] for info in top if info["type"] == "directory" and _last(info) in ("data", split)]
         for folder in (*sorted(folders, key=lambda name: not name.endswith("/data")), repo):
             names = [_last(info) for info in (top if folder == repo else _list(hub, folder))]
             for pattern in (f"{split}-*.parquet", f"{split}.parquet", *(["*.parquet"] if folder.endswith(f"/{split}") else [])):
                 if fnmatch.filter(names, pattern):
                     return f"hf://{folder}/{pattern}"
-    raise UserError(f"{shown(uri)}: no Parquet files of split {split!r}; name the split with ?split= or the files with a path")
+        return _as_datasets_does(hub, repo, top, config, split, uri)
+
+
+def _as_datasets_does(hub: Any, repo: str, top: list[dict[str, Any]], config: str | None, split: str, uri: str) -> str:
+    """The URI of a split's files by the README's `configs`, else by the files' and folders' names, below one of `config`."""
+    from datasets.data_files import EmptyDatasetError, get_data_patterns, resolve_pattern
+
+    base = f"hf://{repo}"
+    readme = next((info["name"] for info in top if _last(info) == "README.md"), None)
+    text = hub.read_text(readme) if readme else ""
+    patterns = _declared(text, config) if text.startswith("---") else {}
+    if not patterns:
+        base = f"{base}/{config}" if config else base
+        try:
+            patterns = get_data_patterns(base)
+        except (EmptyDatasetError, FileNotFoundError):
+            patterns = {}
+    patterns = {str(name): paths for name, paths in patterns.items()}
+    files: set[str] = set()
+    for pattern in patterns.get(split, ()):
+        with suppress(FileNotFoundError):  # one of several ways to name a split
+            files.update(resolve_pattern(pattern, base))
+    if common := _common(sorted(files)):
+        return common
+    there = f"it has {', '.join(sorted(patterns))}" if patterns else "nothing there is named as one"
+    raise UserError(f"{shown(uri)}: no files of split {split!r} ({there}); choose with ?config=, ?split= or a path")
+
+
+def _declared(readme: str, config: str | None) -> dict[str, list[str]]:
+    """Paths by split of a configuration in a README's metadata, of the default one if `config` is None; empty without any."""
+    from huggingface_hub import DatasetCard
+
+    for each in getattr(DatasetCard(readme, ignore_metadata_errors=True).data, "configs", None) or []:
+        files = each.get("data_files") if isinstance(each, dict) else None
+        if files is None or each.get("config_name", "default") != (config or "default"):
+            continue
+        listed = files if isinstance(files, list) else [{"split": "train", "path": files}]
+        named = [(one["split"], one["path"]) for one in listed if isinstance(one, dict) and {"split", "path"} <= one.keys()]
+        return {str(name): path if isinstance(path, list) else [str(path)] for name, path in named}
+    return {}
+
+
+def _common(files: list[str]) -> str | None:
+    """One URI for files of a kind that can be read: their folder, with a pattern where it has others of that kind too."""
+    from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, TAR_EXTENSIONS, has_extension
+
+    for extensions in (PARQUET_EXTENSIONS, TAR_EXTENSIONS, (".arrow",), IMAGE_EXTENSIONS):
+        some = [file for file in files if has_extension(file, extensions)]
+        if not some:
+            continue
+        folder = os.path.commonpath([os.path.dirname(file.removeprefix("hf://")) for file in some])
+        names = [file.rpartition("/")[2] for file in some]
+        if extensions is IMAGE_EXTENSIONS or any(os.path.dirname(file.removeprefix("hf://")) != folder for file in some):
+            return f"hf://{folder}"
+        kind = next(extension for extension in extensions if has_extension(names[0], (extension,)))
+        if len(names) == 1 or not all(name.endswith(kind) for name in names):
+            return f"hf://{folder}/{names[0]}" if len(names) == 1 else f"hf://{folder}"
+        return f"hf://{folder}/{{{','.join(name.removesuffix(kind) for name in names)}}}{kind}"
+    return None
 
 
 def _list(hub: Any, folder: str) -> list[dict[str, Any]]:
