@@ -26,6 +26,7 @@ GATED = "private/gated"
 OPEN = "someone/open"
 FOLDERS = "someone/folders"
 TARS = "someone/tars"
+MIXED = "someone/mixed"
 
 
 class Hub(ThreadingHTTPServer):
@@ -108,10 +109,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     class_folders(files.parent / "folders" / "data" / "train", IMAGES[:4])
     for split in ("val", "train"):
         webdataset(files.parent / "tars" / split, IMAGES if split == "val" else IMAGES[:2])
+    class_folders(files.parent / "mixed" / "all", IMAGES, lambda label: f"{'train' if label else 'validation'}-{label}")
     few = [{"split": "validation", "path": ["val/shard-001.tar"]}, {"split": "train", "path": "train/*.tar"}]
     readme = yaml.safe_dump({"configs": [{"config_name": "few", "data_files": few}]})
     (files.parent / "tars" / "README.md").write_text(f"---\n{readme}---\na data set")
     server.data_sets = {OPEN: files, GATED: files, FOLDERS: files.parent / "folders", TARS: files.parent / "tars"}
+    server.data_sets[MIXED] = files.parent / "mixed"
     server.tokens_seen = set()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -229,6 +232,7 @@ def test_a_token_without_access_is_told_apart_from_one_that_is_invalid(hub: Hub,
         (f"hf://datasets/{OPEN}?split=dev", "no files of split 'dev' (it has "),
         (f"hf://datasets/{TARS}?config=none", "no files of split 'validation'"),
         (f"hf://datasets/{TARS}?config=few&split=test", "no files of split 'test' (it has train, validation)"),
+        (f"hf://datasets/{MIXED}?split=train", "holds files of other splits too"),
         (f"hf://datasets/{OPEN}/nowhere", "no such file or directory"),
         ("hf://datasets/alone", "expected hf://datasets/<owner>/<name>"),
         ("hf://someone/model", "expected hf://datasets/<owner>/<name>"),

@@ -47,17 +47,17 @@ def locate(uri: str) -> str:
         if found["path"]:
             return f"hf://{repo}/{found['path']}"
         if config is not None:
-            return _as_datasets_does(hub, repo, top, config, split, uri)
+            return _resolve_as_datasets(hub, repo, top, config, split, uri)
         folders = [info["name"] for info in top if info["type"] == "directory" and _last(info) in ("data", split)]
         for folder in (*sorted(folders, key=lambda name: not name.endswith("/data")), repo):
             names = [_last(info) for info in (top if folder == repo else _list(hub, folder))]
             for pattern in (f"{split}-*.parquet", f"{split}.parquet", *(["*.parquet"] if folder.endswith(f"/{split}") else [])):
                 if fnmatch.filter(names, pattern):
                     return f"hf://{folder}/{pattern}"
-        return _as_datasets_does(hub, repo, top, config, split, uri)
+        return _resolve_as_datasets(hub, repo, top, config, split, uri)
 
 
-def _as_datasets_does(hub: Any, repo: str, top: list[dict[str, Any]], config: str | None, split: str, uri: str) -> str:
+def _resolve_as_datasets(hub: Any, repo: str, top: list[dict[str, Any]], config: str | None, split: str, uri: str) -> str:
     """The URI of a split's files by the README's `configs`, else by the files' and folders' names, below one of `config`."""
     from datasets.data_files import EmptyDatasetError, get_data_patterns, resolve_pattern
 
@@ -76,7 +76,7 @@ def _as_datasets_does(hub: Any, repo: str, top: list[dict[str, Any]], config: st
     for pattern in patterns.get(split, ()):
         with suppress(FileNotFoundError):  # one of several ways to name a split
             files.update(resolve_pattern(pattern, base))
-    if common := _common(sorted(files)):
+    if common := _common(hub, sorted(files)):
         return common
     there = f"it has {', '.join(sorted(patterns))}" if patterns else "nothing there is named as one"
     raise UserError(f"{shown(uri)}: no files of split {split!r} ({there}); choose with ?config=, ?split= or a path")
@@ -96,22 +96,28 @@ def _declared(readme: str, config: str | None) -> dict[str, list[str]]:
     return {}
 
 
-def _common(files: list[str]) -> str | None:
-    """One URI for files of a kind that can be read: their folder, with a pattern where it has others of that kind too."""
+def _common(hub: Any, files: list[str]) -> str | None:
+    """One URI for a split's files of a kind that can be read; None without any.
+
+    Raises UserError where no folder and no pattern names these files and no others.
+    """
     from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, TAR_EXTENSIONS, has_extension
 
     for extensions in (PARQUET_EXTENSIONS, TAR_EXTENSIONS, (".arrow",), IMAGE_EXTENSIONS):
         some = [file for file in files if has_extension(file, extensions)]
-        if not some:
+        if len(some) < 2:
+            if some:
+                return some[0]
             continue
-        folder = os.path.commonpath([os.path.dirname(file.removeprefix("hf://")) for file in some])
-        names = [file.rpartition("/")[2] for file in some]
-        if extensions is IMAGE_EXTENSIONS or any(os.path.dirname(file.removeprefix("hf://")) != folder for file in some):
-            return f"hf://{folder}"
-        kind = next(extension for extension in extensions if has_extension(names[0], (extension,)))
-        if len(names) == 1 or not all(name.endswith(kind) for name in names):
-            return f"hf://{folder}/{names[0]}" if len(names) == 1 else f"hf://{folder}"
-        return f"hf://{folder}/{{{','.join(name.removesuffix(kind) for name in names)}}}{kind}"
+        ending = next(extension for extension in extensions if has_extension(some[0], (extension,)))
+        folders = {file.rpartition("/")[0] for file in some}
+        if len(folders) == 1 and extensions is not IMAGE_EXTENSIONS and all(file.endswith(ending) for file in some):
+            stems = [file.rpartition("/")[2].removesuffix(ending) for file in some]
+            return f"{folders.pop()}/{{{','.join(stems)}}}{ending}"
+        folder = os.path.commonpath([folder.removeprefix("hf://") for folder in folders])
+        if sum(has_extension(file, extensions) for file in hub.find(folder)) > len(some):
+            raise UserError(f"hf://{folder}: holds files of other splits too, in the same folders; give the files with a path")
+        return f"hf://{folder}"
     return None
 
 
