@@ -59,7 +59,8 @@ def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
     }
     port = free_port()
     ray = str(Path(sys.executable).parent / "ray")
-    fixed = ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000", "--include-dashboard=false"]
+    fixed = ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000"]
+    fixed += ["--include-dashboard=false", "--include-log-monitor=false"]
     head = subprocess.Popen(
         [ray, "start", "--head", "--block", f"--port={port}", *fixed, *resources],
         cwd=ROOT,

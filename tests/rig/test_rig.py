@@ -16,6 +16,8 @@ import pytest
 
 from tests.rig import Rig
 
+pytestmark = pytest.mark.slow  # as are all tests that run on it
+
 LIMIT = 60.0
 CLI = [sys.executable, "-m", "tests.rig", "--loudboxes", "0", "--"]
 

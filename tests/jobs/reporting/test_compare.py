@@ -210,6 +210,7 @@ def test_a_run_damaged_after_it_was_counted_is_named(tmp_path: Path) -> None:
         compare(a, b, str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_two_real_runs_compare_beside_the_second(
     sample_run: tuple[Path, Finished],
     simulated_run: tuple[Path, Finished],
