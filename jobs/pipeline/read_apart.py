@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 
 from jobs.pipeline.sources import EncodedImage, Shard, Source
 from jobs.pipeline.sources.source import printable
+from vit_actor.errors import UserError
 
 MOST_BYTES = 3 << 30
 """Memory the process may take, or an eighth of the host's if that is less: many times what a sound shard needs."""
@@ -19,7 +20,10 @@ SILENT_SECONDS = 600.0
 
 
 def read_apart(source: Source, shard: Shard) -> Iterator[tuple[int, EncodedImage]]:
-    """As source.read for every image of the shard; once the process has died, each image that is left is an error."""
+    """As source.read for every image of the shard; once the process has died, each image that is left is an error.
+
+    Raises the UserError that source.read raises.
+    """
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(source, shard, sending), daemon=True)
@@ -31,10 +35,12 @@ def read_apart(source: Source, shard: Shard) -> Iterator[tuple[int, EncodedImage
             pair = receiving.recv()
             if pair is None:
                 return
+            if isinstance(pair, UserError):
+                raise pair
             yield pair
             following = pair[0] + 1
         why = f"gives no image for {SILENT_SECONDS:g} s"
-    except EOFError:
+    except (EOFError, OSError):  # the second where it died within an image
         why = "ends its process, for want of memory perhaps"
     finally:
         process.kill()
@@ -56,9 +62,12 @@ def _name(shard: Shard, ordinal: int) -> str:
 
 
 def _send(source: Source, shard: Shard, sending: Connection) -> None:
-    """The body of the process: (ordinal, image) as they are read, then None."""
+    """The body of the process: (ordinal, image) as they are read, then None; a UserError instead of what it ended."""
     most = min(MOST_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    for ordinal, image in source.read(shard, lambda _: True):
-        sending.send((ordinal, replace(image, data=bytes(image.data))))
-    sending.send(None)
+    try:
+        for ordinal, image in source.read(shard, lambda _: True):
+            sending.send((ordinal, replace(image, data=bytes(image.data))))
+        sending.send(None)
+    except UserError as error:
+        sending.send(error)

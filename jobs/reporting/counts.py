@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.reporting.imagenet_sets import Real, count_corruptions, count_real
+from jobs.reporting.windows import Windows, Work, spread
 
 COLUMNS = [
     "image_id",
@@ -33,9 +34,6 @@ COLUMNS = [
 # sqrt(1.0099) = 1.00494. From 10 us to 28 hours; what lies beyond is put into the outermost buckets.
 BUCKET_EDGES = np.rint(1e4 * 1.0099 ** np.arange(2340)).astype(np.int64)
 
-# Window lengths in nanoseconds, each dividing the next, so that windows merge exactly into longer ones.
-WINDOWS = [round(seconds * 1e9) for seconds in (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400, 604800)]
-MAX_WINDOWS = 200
 
 CALIBRATION_BINS = 15
 """Equal widths of confidence, the number Guo et al. (2017) use."""
@@ -88,18 +86,6 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a mesh did in one attempt or window: images and batches, and the nanoseconds they kept it busy."""
-
-    images: int = 0
-    batches: int = 0
-    busy: int = 0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.images + other.images, self.batches + other.batches, self.busy + other.busy)
-
-
-@dataclass(frozen=True)
 class Span:
     """Where the batches of one mesh in one attempt lie in time: Unix nanoseconds of the first start and the last end.
 
@@ -118,41 +104,6 @@ class Span:
 
     def __add__(self, other: Span) -> Span:
         return Span(min(self.first, other.first), max(self.last, other.last), self.work + other.work)
-
-
-@dataclass
-class Windows:
-    """Work by time window and mesh, at the shortest window length that leaves at most MAX_WINDOWS windows with work.
-
-    `length` indexes WINDOWS. A part never needs longer windows than the whole, so merging ends at the same length
-    whatever the order. `work` is keyed by (attempt, Unix time // length), then by mesh.
-    """
-
-    length: int = 0
-    work: dict[tuple[int, int], dict[str, Work]] = field(default_factory=dict)
-
-    def __iadd__(self, other: Windows) -> Windows:
-        self.lengthen(other.length)
-        factor = WINDOWS[self.length] // WINDOWS[other.length]
-        for (attempt, window), meshes in other.work.items():
-            mine = self.work.setdefault((attempt, window // factor), {})
-            for mesh, work in meshes.items():
-                mine[mesh] = mine.get(mesh, Work()) + work
-        while len(self.work) > MAX_WINDOWS and self.length + 1 < len(WINDOWS):
-            self.lengthen(self.length + 1)
-        return self
-
-    def at_least(self, time: int) -> Windows:
-        """A copy whose windows are no shorter than `time` nanoseconds."""
-        longer = Windows(next((i for i, window in enumerate(WINDOWS) if window >= time), len(WINDOWS) - 1))
-        longer += self
-        return longer
-
-    def lengthen(self, length: int) -> None:
-        """Merge windows into those of WINDOWS[length], if that is longer."""
-        if length > self.length:
-            shorter, self.length, self.work = Windows(self.length, self.work), length, {}
-            self += shorter
 
 
 @dataclass
@@ -374,30 +325,8 @@ def _count_batches(counts: Counts, table: pa.Table, metadata: FileMetadata) -> N
     start, time = start + from_, to - from_
     work = Work(int(images.sum()), int(np.count_nonzero(begin == 0)), int(time.sum()))
     counts.spans = {(metadata.attempt, metadata.mesh): Span(int(start.min()), int((start + time).max()), work)}
-    counts.windows += _windows(start, np.maximum(time, 1), images, begin == 0, metadata)
-
-
-def _windows(start: np.ndarray, time: np.ndarray, images: np.ndarray, counted: np.ndarray, metadata: FileMetadata) -> Windows:
-    """Spread each batch evenly over its time on the device; the rounding leaves every image in exactly one window.
-
-    counted: whether a batch counts as one here, bool; int64 (batches,) as the others.
-    """
-    length = next((i for i, window in enumerate(WINDOWS) if time.max() // window < MAX_WINDOWS), len(WINDOWS) - 1)
-    window_time = WINDOWS[length]
-    first, last = start // window_time, (start + time - 1) // window_time
-    touched = last - first + 1
-    batch = np.repeat(np.arange(len(start)), touched)
-    window = np.arange(len(batch)) - np.repeat(np.cumsum(touched) - touched, touched) + first[batch]
-    begin = np.maximum(window * window_time - start[batch], 0)
-    end = np.minimum((window + 1) * window_time - start[batch], time[batch])
-    part = images[batch] * end // time[batch] - images[batch] * begin // time[batch]
-    windows = Windows(length)
-    for key, *work in zip(
-        window.tolist(), part.tolist(), ((begin == 0) & counted[batch]).tolist(), (end - begin).tolist(), strict=True
-    ):
-        meshes = windows.work.setdefault((metadata.attempt, key), {})
-        meshes[metadata.mesh] = meshes.get(metadata.mesh, Work()) + Work(*work)
-    return windows
+    begins = begin == 0
+    counts.windows += spread(start, np.maximum(time, 1), images, begins, attempt=metadata.attempt, mesh=metadata.mesh)
 
 
 def _in_top5(top5: pa.ChunkedArray, label: np.ndarray) -> np.ndarray:

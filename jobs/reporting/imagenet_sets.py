@@ -53,7 +53,7 @@ def read_real(uri: str) -> Real:
 
 
 def count_real(ids: pa.ChunkedArray, prediction: np.ndarray, real: Real) -> Counter[str]:
-    """`images` with a right class, errors included; those that are `correct`; and those `left_out`, which have none.
+    """`images` with a right class, errors included, and those of them that are `correct`.
 
     ids: of images, those named ILSVRC2012_val_<8 digits> count. prediction: int (rows,), below 0 on error.
     """
@@ -62,9 +62,9 @@ def count_real(ids: pa.ChunkedArray, prediction: np.ndarray, real: Real) -> Coun
     for name, best in zip(found.to_pylist(), prediction.tolist(), strict=True):
         if name is None or not 0 < (number := int(name["number"])) <= len(real):
             continue
-        right = real[number - 1]
-        counted["images" if right else "left_out"] += 1
-        counted["correct"] += best in right
+        if right := real[number - 1]:
+            counted["images"] += 1
+            counted["correct"] += best in right
     return counted
 
 

@@ -171,7 +171,8 @@ def _run(task: _Task) -> _Counted:
                 if task.part:
                     tables.append(file[0])
                     footers += file[1]
-    if task.part and not found.damaged and found.counts.run_ids == {task.run_id}:
+    of_this_version = all(table.column_names == PREDICTIONS.names for table in tables)
+    if task.part and of_this_version and not found.damaged and found.counts.run_ids == {task.run_id}:
         schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: part_footer(footers)})
         with storage_errors(task.out):
             write_table(filesystem, task.part, pa.concat_tables(tables).cast(schema))

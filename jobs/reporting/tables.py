@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.reporting.columns import schema_of
-from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, Work, bucket_bounds, quantile, wilson_interval
+from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, Counts, bucket_bounds, quantile, wilson_interval
 from jobs.reporting.imagenet_sets import mean_over_corruptions
 from jobs.reporting.schema import (
     BATCH_TIMES,
@@ -26,6 +26,7 @@ from jobs.reporting.schema import (
     THROUGHPUT,
     Summary,
 )
+from jobs.reporting.windows import WINDOWS, Work
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.storage import shown

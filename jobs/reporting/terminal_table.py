@@ -22,7 +22,7 @@ def summary_table(summary: Summary) -> str:
         lines.append(("", f"{told} top-1 among the classes the data holds"))
     if summary.real_top1 is not None:
         told = _percent(summary.real_top1, summary.real_top1_low, summary.real_top1_high)
-        lines.append(("ReaL", f"{told}, over {summary.real_images:,} images"))
+        lines.append(("ReaL", f"{told}, over {summary.real_images:,} of {summary.images:,} images"))
     if summary.corrupted_top1 is not None:
         lines.append(("corrupted", f"{summary.corrupted_top1:.2%}  mean over corruptions (corruptions.parquet)"))
     if summary.inference_ms is not None:

@@ -36,7 +36,9 @@ def write_reports(
     refuse_foreign_page(out)
     counts, manifest = count_run(out, address=address, compact=compact, real=real)
     if real is not None and not counts.real:
-        raise UserError(f"{shown(out)}: no image is named ILSVRC2012_val_<number>, as ReaL's labels need; see jobs/README.md")
+        raise UserError(
+            f"{shown(out)}: none of its images is one of ReaL's; they must be named ILSVRC2012_val_<number>, in folders or tars"
+        )
     from jobs.reporting.page.page import draw, page  # brings matplotlib, which a mistake needs not wait for
     from jobs.reporting.page.thumbnails import thumbnails
 

@@ -62,11 +62,6 @@ class Classification:
         self.manifest = claim(self.args.out, wanted, resume=self.args.resume, overwrite=self.args.overwrite)
         self.manifest.begin_attempt(self.args.out, overwrite=self.args.overwrite)
 
-    @property
-    def preprocess(self) -> Preprocess:
-        """The checkpoint's preprocessing, with images turned upright first if that was asked for."""
-        return preprocess_for(self.args, self.checkpoint)
-
     def data_changed(self) -> bool:
         """Whether the data set is another than it was: one listing more, the only way to notice a file that came or went."""
         try:
@@ -104,6 +99,7 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
 
 
 def preprocess_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Preprocess:
+    """The checkpoint's preprocessing, with images turned upright first if that was asked for."""
     return replace(checkpoint.preprocess, upright=args.exif == "upright")
 
 

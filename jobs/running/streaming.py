@@ -11,7 +11,7 @@ from typing import Any
 from jobs.pipeline.cache import Cache, stored_bytes
 from jobs.pipeline.streams import Stream, enough_streams, run_together, shares
 from jobs.running.arguments import device_request, placement_for
-from jobs.running.classification import Classification
+from jobs.running.classification import Classification, preprocess_for
 from jobs.running.command import JobFailed, root_cause
 from jobs.running.ledgers import more_ledgers, open_ledger, settle
 from jobs.running.lifeline import watch_ray
@@ -38,7 +38,7 @@ def stream(job: Classification, phases: Phases) -> int | None:
         placement,
         ledger,
         args.out,
-        job.preprocess,
+        preprocess_for(args, job.checkpoint),
         _open_cache(job, ledgers),
         device_request(args, job.checkpoint, placement, held=job.survey.held),
         job.manifest.identity,
@@ -87,10 +87,10 @@ def stream(job: Classification, phases: Phases) -> int | None:
 
 def _open_cache(job: Classification, ledgers: list[Any]) -> Cache | None:
     """The cache of decoded images that was asked for, its room shared out among the ledgers."""
-    where, limit = job.args.cache, job.args.cache_limit
+    where, limit, checkpoint = job.args.cache, job.args.cache_limit, job.checkpoint
     if where is None:
         return None
     room = limit - stored_bytes(where) if limit else math.inf
     for ledger in ledgers:
         ledger.cache_room.remote(room / len(ledgers))
-    return Cache.of(where, job.survey.fingerprint, job.preprocess, job.checkpoint.class_names)
+    return Cache.of(where, job.survey.fingerprint, preprocess_for(job.args, checkpoint), checkpoint.class_names)

@@ -1,14 +1,19 @@
 """Hosts as an operator finds them in a rack: an SSH server, an account that is not root, the packages installed.
 
-For what `ray up` does over SSH. Each host is a `Machine` with a /tmp, /home, /run and accounts of its own. Its packages are
-this interpreter's, laid below the account's project directory in a layer that the account may write to.
+For `ray up` over SSH, and for systemd. Each host is a `Machine` with a /tmp, /home, /run and accounts of its own. Its packages
+are this interpreter's, laid below the account's project directory in a layer that the account may write to.
 """
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import shutil
 import subprocess
 import sys
+import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +24,7 @@ from tests.rig.machine import Machine, Switch
 ACCOUNT = "loudbox"
 PROJECT = f"/home/{ACCOUNT}/loudbox-vit"
 _UID = "1500"
+_TRACKED = "git -c safe.directory='*' ls-files -z"
 
 # $1: the host's own files; the rest: directories that its new /tmp and /root would hide, mounted back where they were.
 _HOST = """
@@ -69,7 +75,6 @@ cp /mnt/sfpi-version "$ttnn/tt_metal/sfpi-version"
 mkdir -p "$ttnn/runtime"
 chown loudbox:loudbox "$2" "$2/.venv" "$2/.venv/installed" "$ttnn/runtime"
 """
-
 
 # systemd as the first process of a PID namespace, with no units of this machine's own but what a host has anyway.
 _SYSTEMD = """
@@ -122,14 +127,18 @@ class Rack:
         kept = {str(Path(path).resolve()) for path in (sys.base_prefix, sys.prefix, ROOT, self.shared)}
         self.as_root(name, _HOST, str(own), *sorted(kept))
 
-    def install(self, name: str, sfpi_version: str, *, boards: bool, project: str = PROJECT) -> None:
+    def install(self, name: str, sfpi_version: str, *, project: str = PROJECT) -> None:
         """Give a host the packages that install.sh installs, a ttnn that names this compiler, and four boards."""
         own = self._directory / name
         (own / "sfpi-version").write_text(sfpi_version)
         shutil.copy(ROOT / "requirements.txt", own)
         self.as_root(name, _INSTALLED, str(Path(sys.prefix).resolve()), project)
-        if boards:
-            self.as_root(name, BOARDS, "/mnt/dev")
+        self.as_root(name, BOARDS, "/mnt/dev")
+
+    def copy_project(self, name: str, to: str) -> None:
+        """Copy the project's tracked files into a directory of the account's."""
+        code, out = self.run(name, f"mkdir -p {to} && cd {ROOT} && {_TRACKED} | xargs -0 cp --parents -t {to}")
+        assert code == 0, out
 
     def boot(self, name: str) -> None:
         """Start systemd on a host; returns when it has started everything."""
@@ -169,6 +178,28 @@ class Rack:
         if process.returncode:
             raise RuntimeError(f"{name}: {out}")
         return out
+
+
+def kernel_compiler(directory: Path, repo: str) -> str:
+    """An archive as sfpi publishes it, with a stand-in for the compiler; what ttnn would say of it, to be had from `repo`."""
+    compiler = directory / "sfpi/compiler/bin/riscv-tt-elf-g++"
+    compiler.parent.mkdir(parents=True)
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    archive = directory / f"releases/download/7/sfpi_7_{platform.machine()}_debian.txz"
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(directory / "sfpi", "sfpi")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return f"sfpi_repo={repo}\nsfpi_version=7\nsfpi_{platform.machine()}_debian_txz_hash={digest}\n"
+
+
+def wait_for(condition: Callable[[], bool], limit: float = 240.0) -> None:
+    """Raises AssertionError when the limit is over."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit:g} s"
+        time.sleep(2)
 
 
 def _make_key(path: Path) -> None:

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import re
 import shutil
 import subprocess
-import tarfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
-from tests.rig.rack import PROJECT, Rack
+from tests.rig.rack import PROJECT, Rack, kernel_compiler, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 OPERATOR, HEAD, SECOND, OFF = "10.77.0.9", "10.77.0.1", "10.77.0.2", "10.77.0.3"
 MARKED = {"head_ip: 10.0.0.1": f"head_ip: {HEAD}", "[10.0.0.2, 10.0.0.3, 10.0.0.4]": f"[{OFF}, {SECOND}]"}
 STATUS = "ray exec cluster/loudboxes.yaml 'RAY_AUTH_MODE=token ~/loudbox-vit/.venv/bin/ray status'"
-
-
-def kernel_compiler(directory: Path, repo: str) -> str:
-    """An archive as sfpi publishes it, with a stand-in for the compiler; what ttnn would say of it, to be had from `repo`."""
-    compiler = directory / "sfpi/compiler/bin/riscv-tt-elf-g++"
-    compiler.parent.mkdir(parents=True)
-    compiler.write_text("#!/bin/sh\n")
-    compiler.chmod(0o755)
-    archive = directory / f"releases/download/7/sfpi_7_{platform.machine()}_debian.txz"
-    archive.parent.mkdir(parents=True)
-    with tarfile.open(archive, "w:xz") as tar:
-        tar.add(directory / "sfpi", "sfpi")
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    return f"sfpi_repo={repo}\nsfpi_version=7\nsfpi_{platform.machine()}_debian_txz_hash={digest}\n"
-
-
-def wait_for(condition: Callable[[], bool], limit: float = 240.0) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, f"not within {limit:g} s"
-        time.sleep(2)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +31,9 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
         sfpi_version = kernel_compiler(rack.shared / "sfpi", f"http://{OPERATOR}:8000")
         for name, address in (("loudbox-1", HEAD), ("loudbox-2", SECOND)):
             rack.add(name, address)
-            rack.install(name, sfpi_version, boards=True)
+            rack.install(name, sfpi_version)
         rack.start("operator", f"exec python -m http.server --directory {rack.shared}/sfpi 8000", stderr=subprocess.DEVNULL)
-        tracked = f"cd {ROOT} && git -c safe.directory='*' ls-files -z | xargs -0 cp --parents -t ~/project"
-        assert rack.run("operator", f"mkdir project && {tracked}")[0] == 0
+        rack.copy_project("operator", "~/project")
         config = (ROOT / "cluster/loudboxes.yaml").read_text()
         for line, own in MARKED.items():
             assert line in config

@@ -1,4 +1,4 @@
-"""One job of 1, 2 and 4 streams on four hosts: the same answers, also when a stream's process dies; and what a chunk costs."""
+"""One job of 1, 2 and 4 streams on four hosts: the same answers, also when a stream's process dies."""
 
 from __future__ import annotations
 

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.rig.rack import Rack
-from tests.rig.test_ray_up import kernel_compiler, wait_for
+from tests.rig.rack import Rack, kernel_compiler, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -29,9 +27,9 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
         token = secrets.token_hex(32)
         for number, name in enumerate(UNITS, 1):
             rack.add(name, f"10.77.0.{number}")
-            rack.install(name, sfpi_version, boards=True, project=PROJECT)
-            tracked = f"cd {ROOT} && git -c safe.directory='*' ls-files -z | xargs -0 cp --parents -t {PROJECT}"
-            code, out = rack.run(name, f"{tracked} && mkdir ~/.ray && (umask 077; echo -n {token} > ~/.ray/auth_token)")
+            rack.install(name, sfpi_version, project=PROJECT)
+            rack.copy_project(name, PROJECT)
+            code, out = rack.run(name, f"mkdir ~/.ray && (umask 077; echo -n {token} > ~/.ray/auth_token)")
             assert code == 0, out
             rack.boot(name)
         yield rack

@@ -111,8 +111,9 @@ def _common(hub: Any, files: list[str]) -> str | None:
             continue
         ending = next(extension for extension in extensions if has_extension(some[0], (extension,)))
         folders = {file.rpartition("/")[0] for file in some}
-        if len(folders) == 1 and extensions is not IMAGE_EXTENSIONS and all(file.endswith(ending) for file in some):
-            stems = [file.rpartition("/")[2].removesuffix(ending) for file in some]
+        stems = [file.rpartition("/")[2].removesuffix(ending) for file in some]
+        patterned = all(file.endswith(ending) for file in some) and not re.search(r"[{},*?]", "".join(stems))
+        if len(folders) == 1 and extensions is not IMAGE_EXTENSIONS and patterned:
             return f"{folders.pop()}/{{{','.join(stems)}}}{ending}"
         folder = os.path.commonpath([folder.removeprefix("hf://") for folder in folders])
         if sum(has_extension(file, extensions) for file in hub.find(folder)) > len(some):

@@ -37,7 +37,13 @@ def headline(summary: Summary) -> str:
             facts.append((name, f"{share:.2%}", f"{low:.2%} to {high:.2%} (95%)", f"{right:,} of {summary.labelled:,} images"))
     for name, share, low, high, over in (
         ("Top-1, classes held", summary.held_top1, summary.held_top1_low, summary.held_top1_high, "of the data's own classes"),
-        ("Top-1, ReaL", summary.real_top1, summary.real_top1_low, summary.real_top1_high, f"{summary.real_images:,} images"),
+        (
+            "Top-1, ReaL",
+            summary.real_top1,
+            summary.real_top1_low,
+            summary.real_top1_high,
+            f"{summary.real_images:,} of {summary.images:,} images",
+        ),
     ):
         if share is not None:
             facts.append((name, f"{share:.2%}", f"{low:.2%} to {high:.2%} (95%)", over))

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.reporting.counts import CERTAIN, MAX_REASONS, MAX_WINDOWS, WINDOWS, Counts, count, quantile, wilson_interval
+from jobs.reporting.counts import CERTAIN, MAX_REASONS, Counts, count, quantile, wilson_interval
+from jobs.reporting.windows import MAX_WINDOWS, WINDOWS
 from tests.jobs.prediction_files import START, chunk, metadata, row, table
 
 START_NS = int(START.timestamp()) * 10**9
