@@ -148,8 +148,9 @@ class Rack:
         self.as_root(name, f"for n in {{1..50}}; do {answers}; sleep 1; done; exit 1")
 
     def systemctl(self, name: str, arguments: str) -> str:
-        """systemctl as root; what it printed. Its connection is refused now and then, being from outside of the PID namespace."""
-        return self.as_root(name, f"for n in {{1..10}}; do systemctl {arguments} && exit 0; sleep 1; done; exit 1")
+        """systemctl as root; what it printed. Tried again, for from outside of the PID namespace it does not always connect."""
+        once = f'said=$(systemctl {arguments} 2>&1) && echo "$said" && exit 0'
+        return self.as_root(name, f'for n in {{1..10}}; do {once}; sleep 1; done; echo "$said"; exit 1')
 
     def start(self, name: str, command: str, **options: object) -> subprocess.Popen[str]:
         """Start a shell command as the account, at home; options are Popen's."""
