@@ -58,11 +58,12 @@ def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
         "RAY_idle_worker_killing_time_threshold_ms": "600000",  # as cluster/start-node.sh sets it
     }
     port = free_port()
-    ray = str(Path(sys.executable).parent / "ray")
-    fixed = ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000"]
-    fixed += ["--include-dashboard=false", "--include-log-monitor=false"]
+    start = [sys.executable, "-m", "cluster.start_ray", "--head", "--block", f"--port={port}"]  # as start-node.sh does
+    start += ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000"]
+    # No test of a job needs what serves a cluster's operator.
+    start += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor"]
     head = subprocess.Popen(
-        [ray, "start", "--head", "--block", f"--port={port}", *fixed, *resources],
+        [*start, *resources],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -7,8 +7,6 @@ into the release that is pinned; with any other release Ray starts as it is.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,8 @@ from uuid import uuid4
 import ray
 from ray._private import node, services
 
-KNOWN_RAY = "2.60."
+from jobs.running.workers.forked import KNOWN_RAY, SOCKET_NAME, forked_workers
+
 IDLE_COMMAND = "cat"
 """In place of an agent, without which Ray's scheduler does not start: it ends when the scheduler closes its standard input."""
 NO_PORT = -1
@@ -31,16 +30,11 @@ _spared: list[Any] = []
 
 
 @contextmanager
-def local_ray(**settings: Any) -> Iterator[None]:
-    """Ray on 127.0.0.1 until the block ends; settings are ray.init's.
-
-    Its files lie in a new directory that only this account can enter, and go when the block ends well; the path is short,
-    whatever TMPDIR says, because that of a socket in it may have 107 bytes.
-    """
+def local_ray(home: Path, **settings: Any) -> Iterator[None]:
+    """Ray on 127.0.0.1 until the block ends; settings are ray.init's. home: of ray_home, for its files."""
     global _alone
-    home = Path(tempfile.mkdtemp(prefix="loudbox-", dir="/tmp"))
     _alone = ray.__version__.startswith(KNOWN_RAY)
-    with patch.object(node, "Node", _JobNode if _alone else node.Node):
+    with patch.object(node, "Node", _JobNode if _alone else node.Node), forked_workers(home / SOCKET_NAME):
         ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", _temp_dir=str(home / "ray"), **settings)
     try:
         yield
@@ -49,7 +43,6 @@ def local_ray(**settings: Any) -> Iterator[None]:
         ray.shutdown()
         while _spared:
             _spared.pop().stop()
-    shutil.rmtree(home, ignore_errors=True)
 
 
 class _JobNode(node.Node):

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
+from jobs.running.ray_home import ray_home
 from vit_actor.errors import UserError
 
 CONNECT_SECONDS = 5.0
@@ -45,13 +46,20 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
     settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     if address and address != "auto":
         _check_reachable(address, said)
-    import ray  # after the variables above, which it reads, and after every mistake that can be told without it
-
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    # Ray prints a worker's death to standard output, in colour, even with log_to_driver=False. The ledger reports it too.
-    ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    threading.Thread(target=lambda: [import_module(name) for name in meanwhile], daemon=True).start()
     with ExitStack() as session:
+        if not address:
+            # A token of this session's own: no other account may use it, and no file is left in the home.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a
+            # decode task may have to wait minutes for a slow device.
+            os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+            home = session.enter_context(ray_home())
+        import ray  # after the variables above, which it reads, and after every mistake that can be told without it
+
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        # Ray prints a worker's death to standard output, in colour, even with log_to_driver=False. The ledger reports it too.
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
+        threading.Thread(target=lambda: [import_module(name) for name in meanwhile], daemon=True).start()
         try:
             with _without_native_stderr():
                 if address:
@@ -60,12 +68,7 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
                 else:
                     from jobs.running.local_ray import local_ray
 
-                    # A token of this session's own: no other account may use it, and no file is left in the home.
-                    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-                    # Ray ends workers that are idle for a second where there are more of them than cores, only to start them
-                    # again; a decode task may have to wait minutes for a slow device.
-                    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-                    session.enter_context(local_ray(**settings))
+                    session.enter_context(local_ray(home, **settings))
         except ray.exceptions.AuthenticationError:
             fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
             raise UserError(f"{said}: the cluster refuses this token; {fix}") from None

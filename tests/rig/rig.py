@@ -182,7 +182,13 @@ class Rig:
         else:
             arguments += [f"--address={self.address}"]
         env = _FAST_HEALTH_CHECK if name == _HEAD else {}
-        return self.start(["ray", "start", *arguments], host=name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return self.start(
+            ["python", "-m", "cluster.start_ray", *arguments],
+            host=name,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def _environment(self) -> dict[str, str]:
         return {
