@@ -83,7 +83,7 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
     if counted.damaged:
         damaged = [file.removeprefix(f"{path}/") for file in counted.damaged]
         names = ", ".join(damaged[:NAMED]) + (f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else "")
-        raise UserError(f"{shown(out)}: damaged, or no files of predictions: {names}; delete them and add --resume to the job")
+        raise UserError(f"{shown(out)}: damaged, or no files of predictions: {names}; add --resume to the job to do them again")
     return counted.counts
 
 

@@ -12,6 +12,7 @@ from jobs.pipeline.sources import Source, Survey, open_source
 from jobs.pipeline.sources.listing import HIDDEN
 from jobs.running.apart import check_apart
 from jobs.running.arguments import model_directory
+from jobs.running.damaged import discard_damaged
 from jobs.running.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.running.output_lock import hold_output
 from jobs.running.terminal import one_line
@@ -19,6 +20,9 @@ from jobs.storage import shown
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
+
+NAMED = 5
+"""Damaged files that are named."""
 
 
 @dataclass
@@ -43,6 +47,11 @@ class Classification:
         hold_output(args.out)
         wanted = describe(args, args.device, checkpoint, survey)
         manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
+        damaged = discard_damaged(args.out) if args.resume else []
+        if damaged:
+            more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
+            told = f"damaged files, deleted so that their images are classified again: {', '.join(damaged[:NAMED])}{more}"
+            print(one_line(f"{shown(args.out)}: {told}"), file=sys.stderr)
         return cls(args, checkpoint, source, survey, manifest)
 
     def nothing_to_do(self) -> bool:

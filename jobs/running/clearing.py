@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from jobs.pipeline.commit import FOOTER
+from jobs.pipeline.commit import FOOTER, PART
 from jobs.storage import open_storage, shown, storage_errors
 from vit_actor.errors import UserError
 
-PARTS = ("predictions", "report", "compared", "runs")
+FOLDERS = ("predictions", "report", "compared", "runs")
 """Folders of an output that a run writes to."""
 
 READERS = 16
@@ -34,7 +34,7 @@ def clear_run(out: str) -> None:
     """
     filesystem, path = open_storage(out)
     with storage_errors(out), ThreadPoolExecutor(READERS) as readers:
-        found = [file for part in PARTS for file in _files(filesystem, f"{path}/{part}")]
+        found = [file for folder in FOLDERS for file in _files(filesystem, f"{path}/{folder}")]
         found += [info for info in filesystem.get_file_info([f"{path}/report.html"]) if info.type == FileType.File]
         written = readers.map(lambda file: is_written_by_a_run(filesystem, file), found)
         foreign = [file.path for file, ours in zip(found, written, strict=True) if not ours]
@@ -44,9 +44,9 @@ def clear_run(out: str) -> None:
             raise UserError(f"--overwrite: {shown(out)} holds {name}{more} that no run wrote; move them, or choose another --out")
         list(readers.map(filesystem.delete_file, [file.path for file in found]))
         if isinstance(filesystem, LocalFileSystem):  # all are empty now; in an object store folders are only names
-            for part in PARTS:
-                if filesystem.get_file_info(f"{path}/{part}").type == FileType.Directory:
-                    filesystem.delete_dir(f"{path}/{part}")
+            for folder in FOLDERS:
+                if filesystem.get_file_info(f"{path}/{folder}").type == FileType.Directory:
+                    filesystem.delete_dir(f"{path}/{folder}")
 
 
 def refuse_foreign_page(out: str) -> None:
@@ -59,7 +59,10 @@ def refuse_foreign_page(out: str) -> None:
 
 
 def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
-    """By the footer of Parquet, the head of a page or a drawing, or the name of a chunk or of a broken-off write."""
+    """By the footer of Parquet, the head of a page or a drawing, or the name of a chunk or of a broken-off write.
+
+    Parquet without a readable footer is told by its name alone.
+    """
     if _UNFINISHED.fullmatch(file.base_name) or _CHUNK.fullmatch(file.base_name):
         return True
     with filesystem.open_input_file(file.path) as stream:
@@ -67,7 +70,7 @@ def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
             try:
                 schema = pq.read_schema(stream)
             except (pa.ArrowException, OSError):
-                return False
+                return PART.fullmatch(file.base_name) is not None
             described = any(b"description" in (field.metadata or {}) for field in schema)
             return described or FOOTER in (schema.metadata or {})
         head = stream.read(4096)

@@ -57,9 +57,12 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
     lose_chunks(tmp_path)
     with pytest.raises(JobFailed, match="images have a row; run the job again with --resume"):
         report(["--out", str(tmp_path)])
+    spoilt = prediction_files(tmp_path)[3]
+    spoilt.write_bytes(spoilt.read_bytes()[:-100])
     mended = run(meshes, data, tmp_path, "compute=1ms", "--resume")
     assert mended.code == 0, mended.output
     assert "predictions are gone or changed" in mended.stderr
+    assert f"deleted so that their images are classified again: {spoilt.name}\n" in mended.stderr
     assert answers(tmp_path) == undisturbed
 
 

@@ -150,4 +150,4 @@ def _damage(file: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, KeyError, ValueError):
-        raise UserError(f"{file}: damaged, or not a file of predictions; delete it and resume the run") from None
+        raise UserError(f"{file}: damaged, or not a file of predictions; add --resume to its job to do it again") from None
