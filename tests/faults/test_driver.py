@@ -16,7 +16,19 @@ import pytest
 from jobs.report import main as report
 from jobs.running.command import JobFailed
 from tests.conftest import ROOT, RayCluster, free_port, ray_head
-from tests.faults.running import LIMIT, Answers, Job, answers, command, committed, kill_one, lose_chunks, run, summary
+from tests.faults.running import (
+    LIMIT,
+    Answers,
+    Job,
+    answers,
+    command,
+    committed,
+    kill_one,
+    lose_chunks,
+    prediction_files,
+    run,
+    summary,
+)
 
 
 def states(out: Path) -> list[str]:
