@@ -25,6 +25,12 @@ if [[ -z ${RAY_AUTH_TOKEN:-} ]]; then
   [[ $(stat -Lc %a "$token") == ?00 ]] || fail "others may read $token; chmod 600 $token"
 fi
 
+# Ray lets every account of the host write to its directory, whose sockets and logs are a cluster's; this one keeps others out.
+export RAY_TMPDIR=${RAY_TMPDIR:-/tmp/ray-$(id -u)}
+mkdir -p -m 700 "$RAY_TMPDIR" || fail "cannot make $RAY_TMPDIR; set RAY_TMPDIR to another directory"
+[[ -O $RAY_TMPDIR && ! -L $RAY_TMPDIR && $(stat -c %a "$RAY_TMPDIR") == ?00 ]] ||
+  fail "others may write to $RAY_TMPDIR; chmod 700 it, or set RAY_TMPDIR to a directory that is this account's alone"
+
 # Ray counts every name in /dev/tenstorrent, also the directory by-id that the driver's udev rule makes there.
 boards=()
 for name in /dev/tenstorrent/*; do
@@ -57,7 +63,7 @@ towards() {
 options=(
   --node-manager-port=6380 --object-manager-port=6381 --dashboard-agent-grpc-port=6382 --runtime-env-agent-port=6383
   --dashboard-agent-listen-port=52365 --metrics-export-port=8080 --min-worker-port=10002 --max-worker-port=19999
-  --object-store-memory="$store" --disable-usage-stats
+  --object-store-memory="$store" --disable-usage-stats --temp-dir="$RAY_TMPDIR/ray"
 )
 case ${1:-} in
   head)

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def host(tmp_path: Path) -> Path:
 def start(host: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [host / "project/cluster/start-node.sh", *arguments],
-        env={"PATH": PATH, "HOME": str(host / "home"), **environment},
+        env={"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray"), **environment},
         capture_output=True,
         text=True,
         timeout=20,
@@ -91,6 +91,23 @@ def test_without_a_token_of_ones_own_nothing_starts(host: Path, mode: int | None
     done = start(host, "head")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"start-node.sh: {reason}")
+
+
+def test_its_files_lie_where_no_other_account_can_enter(host: Path) -> None:
+    words = start(host, "worker", "10.0.0.1").stdout.splitlines()
+    assert f"--temp-dir={host}/ray/ray" in words
+    assert (host / "ray").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda path: path.chmod(0o755), lambda path: (path.rename(f"{path}-2"), path.symlink_to(f"{path}-2"))]
+)
+def test_a_directory_that_others_may_enter_or_that_leads_elsewhere_is_refused(host: Path, harm: Callable[[Path], object]) -> None:
+    (host / "ray").mkdir(mode=0o700)
+    harm(host / "ray")
+    done = start(host, "head")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"start-node.sh: others may write to {host}/ray; chmod 700 it")
 
 
 @pytest.mark.parametrize("arguments", [[], ["helper"], ["worker"], ["worker", "--block"]])
