@@ -60,15 +60,18 @@ def put(path: Path, text: str = "") -> Path:
     return path
 
 
-def install_tt_smi(directory: Path, *, chips: int = 8, dram: str = "true", heat: str = "45.3", code: int = 0) -> Path:
+def install_tt_smi(
+    directory: Path, *, chips: int = 8, card: str = "n300", dram: str = "true", heat: str = "45.3", code: int = 0
+) -> Path:
     """A tt-smi that prints a snapshot in the real one's layout (tt-smi's tt_smi/log.py), or fails; its directory, for PATH."""
-    board = {"bus_id": "N/A", "board_type": "n300", "board_id": "0100014211703010", "coords": "(0, 0, 0, 0)", "dram_status": dram}
+    board = {"bus_id": "N/A", "board_id": "0100014211703010", "coords": "(0, 0, 0, 0)", "dram_status": dram}
     chip = {
         "board_info": board | {"dram_speed": "12G", "pcie_speed": 4, "pcie_width": "16"},
         "telemetry": {"voltage": "0.80", "current": " 21.0", "aiclk": " 500", "power": " 17.0", "asic_temperature": heat},
         "limits": {"vdd_min": "0.80", "vdd_max": "0.95", "tdp_limit": "85", "asic_fmax": "1000", "thm_limit": "75"},
     }
-    info = [chip for _ in range(chips)]
+    names = [f"{card} L", f"{card} R"] if card == "n300" else [card]  # the chip on PCIe, then the one behind it
+    info = [chip | {"board_info": chip["board_info"] | {"board_type": names[n % len(names)]}} for n in range(chips)]
     snapshot = put(directory / "snapshot.json", json.dumps({"time": "", "host_info": {}, "device_info": info}))
     answer = f"cat '{snapshot}'" if not code else "echo 'no boards on PCIe answer' >&2"
     program = put(directory / "tt-smi", f"#!/bin/sh\necho 'Gathering Information'\n{answer}\nexit {code}\n")

@@ -30,7 +30,8 @@ def preflight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     ) -> Report:
         path = "/usr/bin:/bin"
         if chips is not None:
-            path = f"{install_tt_smi(tmp_path / 'bin', chips=chips, dram=dram, heat=heat, code=smi_code)}:{path}"
+            told = install_tt_smi(tmp_path / "bin", chips=chips, card=host.card, dram=dram, heat=heat, code=smi_code)
+            path = f"{told}:{path}"
         monkeypatch.setenv("PATH", path)
         monkeypatch.delenv("TT_VISIBLE_DEVICES", raising=False)
         code = main(["--json", *arguments], root=host.write(tmp_path / "root"))
@@ -110,6 +111,24 @@ def test_chips_behind_ethernet_are_seen_through_tt_smi_or_said_to_be_unseen(
 ) -> None:
     _, checks, _ = preflight(FakeHost(), **smi)
     assert (checks["chips"]["status"], checks["chips"]["found"]) == (status, found)
+
+
+@pytest.mark.parametrize(
+    ("card", "boards", "chips", "status", "found"),
+    [
+        ("n300", 1, 2, "pass", "2"),
+        ("n300", 1, 1, "fail", "1 of 2"),
+        ("n150", 1, 1, "pass", "1"),
+        ("n150", 4, 4, "pass", "4"),
+        ("n150", 4, 3, "fail", "3 of 4"),
+    ],
+)
+def test_each_kind_of_board_has_its_number_of_chips(
+    preflight: Callable[..., Report], card: str, boards: int, chips: int, status: str, found: str
+) -> None:
+    _, checks, _ = preflight(FakeHost(boards=boards, card=card), "--boards", str(boards), chips=chips)
+    assert (checks["chips"]["status"], checks["chips"]["found"]) == (status, found)
+    assert checks["boards"]["found"].startswith(f"{boards} {card}")
 
 
 def test_a_host_without_boards_is_a_helper_but_alone_it_is_no_cluster(preflight: Callable[..., Report]) -> None:
