@@ -24,6 +24,8 @@ _COMMAND, _SOCKET = "--python_worker_command=", "--raylet_socket_name="
 def start_fork_server(path: Path, lives_with: int, log: Path, **environment: str) -> subprocess.Popen[bytes]:
     """Start the process that workers are forked from; it is asked through the socket `path`, which only this account may use.
 
+    It loads Ray when it is first asked: a host that starts has other work for its cores.
+
     lives_with: process id of Ray's scheduler, or of what ends with it: the server ends when that does, and workers too.
     environment: what workers will have of it that this process does not have yet.
     log: gets the reason where it cannot start. Workers start as they do without it then, and when it has ended.

@@ -1,4 +1,4 @@
-"""The fork server: imports what every worker needs once, and forks a worker at each request.
+"""The fork server: imports what every worker needs when it is first asked, and forks a worker at each request.
 
 python -I server.py LISTENER PROCESS     the file descriptor it is asked through, the process id of what it ends with
 
@@ -51,10 +51,14 @@ def serve(listener: socket.socket, lives_with: int) -> Request | None:
         other = os.pidfd_open(lives_with)
     except ProcessLookupError:
         return None
+    loaded = False
     while True:
         ready, _, _ = select.select([listener.fileno(), other], [], [])
         if other in ready:
             return None
+        if not loaded:
+            load()
+            loaded = True
         connection, _ = listener.accept()
         with connection, suppress(OSError, ValueError), ExitStack() as opened:  # errors: who asked has ended
             request, files = receive(connection)
@@ -95,7 +99,7 @@ def become_worker(command: list[str], environment: dict[str, str], directory: st
     os.chdir(directory)
     places = environment["PYTHONPATH"].split(os.pathsep) if environment.get("PYTHONPATH") else []
     own = len(sys.path) - OWN_PATHS  # in front of which Ray puts some when it is imported
-    sys.path[own:own] = [os.path.dirname(command[0]), *places]
+    sys.path[own:own] = [os.path.dirname(os.path.realpath(command[0])), *places]
     sys.argv = command
     sys.modules["numpy"].random.seed()  # else all workers would draw the same numbers
     runpy.run_path(command[0], run_name="__main__")
@@ -110,6 +114,7 @@ def load() -> None:
             importlib.import_module(name)
     if len({drawn_in_a_fork() for _ in range(2)}) == 1:
         raise RuntimeError("two workers would draw the same ids, so none is forked")
+    gc.freeze()  # what is imported stays: a worker's collector need not touch, and so copy, its memory
 
 
 def drawn_in_a_fork() -> bytes:
@@ -129,8 +134,6 @@ if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as Ray does for its own: Ctrl-C is the driver's
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
     warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-    load()
-    gc.freeze()  # what is imported stays: a worker's collector need not touch, and so copy, its memory
     asked = serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
     if asked:
         become_worker(*asked)
