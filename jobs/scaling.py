@@ -30,7 +30,7 @@ from jobs.running.arguments import (
 from jobs.running.command import run
 from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
 from jobs.running.session import ray_session
-from jobs.storage import open_storage, storage_errors, write_atomically, write_table
+from jobs.storage import open_storage, shown, storage_errors, write_atomically, write_table
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
 
@@ -48,7 +48,7 @@ Measure = Callable[[int, int, int], "Round"]
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     checkpoint = load_checkpoint(args.model)
-    check_apart({"--data": args.data, "--out": args.out, "--model": model_directory(args)})
+    check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
     images = survey(args, checkpoint) if args.data else 0
     check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
     with ray_session(args.address):
@@ -79,6 +79,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", metavar="URI", help="run the whole pipeline on these images (default: random images, the devices alone)")
     add("--limit", type=positive, metavar="N", help="with --data: only the first N images")
+    add("--cache", metavar="URI", help="with --data: keep decoded images there, so that each is decoded once and not every round")
     add("--iterations", type=positive, metavar="N", help="without: batches a mesh when all are at work (t3000: 2000, else 100)")
     add("--warmup", type=positive, default=10, metavar="N", help="without: batches before the clock starts (default: 10)")
     add("--rounds", type=positive, default=3, metavar="N", help="times each size runs; medians count (default: %(default)s)")
@@ -88,6 +89,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--iterations is for random images; with --data the work is its images, or the first --limit of them")
     if args.limit and not args.data:
         parser.error("--limit goes with --data; without it give --iterations")
+    if args.cache and not args.data:
+        parser.error("--cache goes with --data")
     check_arguments(parser, args)
     return args
 
@@ -109,10 +112,13 @@ def survey(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
 
 def describe(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> Manifest:
     settings = {key: getattr(args, key) for key in ("precision", "simulate", "seed", "rounds", "iterations", "warmup", "limit")}
+    data = shown(args.data) if args.data else "random images"
+    if args.cache:
+        data += f", decoded images kept in {shown(args.cache)}"
     return Manifest(
         run_id=new_run_id(),
         job="scaling",
-        data=args.data or "random images",
+        data=data,
         model=args.model,
         model_digest=checkpoint.digest,
         class_names=checkpoint.class_names,
@@ -166,15 +172,19 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
     One that does not count comes first: in it Ray starts the processes that the others find running.
     """
     from jobs.measuring.rounds import through_pipeline
+    from jobs.pipeline.cache import Cache
 
     def run_as(name: str, n: int, images: int) -> Round:
+        source = _source(args, checkpoint, images)
+        cache = args.cache and Cache.of(args.cache, source.survey().fingerprint, checkpoint.preprocess, checkpoint.class_names)
         return through_pipeline(
-            _source(args, checkpoint, images),
+            source,
             checkpoint,
             device_request(args, checkpoint, placement),
             images=images,
             placement=replace(placement, actors=n, grows=False),
             out=f"{args.out.rstrip('/')}/runs/{name}",
+            cache=cache,
         )
 
     run_as("warm-up", placement.actors, total)

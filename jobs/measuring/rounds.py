@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pyarrow.fs import FileSelector
 
 from jobs.measuring.meshes import Work, drive_together, system_seconds
 from jobs.measuring.utilisation import Utilisation, Watch
+from jobs.pipeline.cache import Cache
 from jobs.pipeline.commit import FOOTER, Predictions
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import EncodedImage, Shard, Source, Survey
@@ -71,7 +73,14 @@ def on_devices(meshes: list[Any], *, iterations: int, warmup: int) -> Round:
 
 
 def through_pipeline(
-    source: Source, checkpoint: Checkpoint, open_device: Callable[[], Device], *, images: int, placement: Placement, out: str
+    source: Source,
+    checkpoint: Checkpoint,
+    open_device: Callable[[], Device],
+    *,
+    images: int,
+    placement: Placement,
+    out: str,
+    cache: Cache | None = None,
 ) -> Round:
     """Classify a source of so many images on placement.actors meshes into `out`, with reports; measure what was busy.
 
@@ -80,6 +89,7 @@ def through_pipeline(
     """
     spare_helper_actors()
     ledger, predictions, watch = open_ledger(out), Predictions(out), Watch()
+    ledger.cache_room.remote(math.inf)
     chunks = read(
         WhenAllAreOpen(source, ledger, placement.actors),
         preprocess=checkpoint.preprocess,
@@ -87,6 +97,7 @@ def through_pipeline(
         placement=placement,
         ledger=ledger,
         resume=False,
+        cache=cache,
     )
     identity = {"run_id": new_run_id(), "attempt": 1, "versions": package_versions()}
     committed = classify(
@@ -122,7 +133,7 @@ def through_pipeline(
 
 @dataclass(frozen=True)
 class WhenAllAreOpen:
-    """A source that nothing is read from before so many meshes are open, so that they start together."""
+    """A source that names no shard before so many meshes are open, so that they start together."""
 
     source: Source
     ledger: Any
@@ -134,16 +145,16 @@ class WhenAllAreOpen:
     def roots(self) -> list[str]:
         return self.source.roots()
 
-    def shards(self, root: str) -> Iterator[Shard]:
-        return self.source.shards(root)
-
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+        return self.source.read(shard, wanted)
+
+    def shards(self, root: str) -> Iterator[Shard]:
         limit = time.monotonic() + OPEN_SECONDS
         while len(ray.get(self.ledger.account.remote())["meshes"]) < self.meshes:
             if time.monotonic() > limit:
                 raise JobFailed(f"{self.meshes} meshes did not open within {OPEN_SECONDS} s")
             time.sleep(0.1)
-        return self.source.read(shard, wanted)
+        return self.source.shards(root)
 
 
 def _read_cpu_seconds(out: str) -> float:

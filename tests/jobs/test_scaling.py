@@ -95,11 +95,13 @@ def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
     data.mkdir()
     for path in sorted(SAMPLE.rglob("*.jpeg"))[:130]:
         shutil.copy(path, data)
-    timing = ["--device", "simulated", "--simulate", "compute=5ms"]
+    timing = ["--device", "simulated", "--simulate", "compute=5ms", "--cache", str(tmp_path / "cache")]
 
     done = scaling(mesh_cluster, "--data", str(data), "--out", str(out), *timing, f"--meshes={meshes}", "--rounds=1")
 
     assert done.code == 0, done.output
+    assert f"of: {data}, decoded images kept in {tmp_path}/cache" in done.stdout
+    assert list((tmp_path / "cache").rglob("*.arrow"))
     rows = pq.read_table(out / "report" / "scaling.parquet").to_pylist()
     assert [(row["scaling"], row["meshes"], row["images"]) for row in rows] == expected
     assert all(row["decode_cores"] > 0 and row["host_loop"] is None for row in rows)
@@ -206,6 +208,7 @@ def test_interfaces_of_another_network_are_not_taken_for_this_hosts(tmp_path: Pa
         (["--device", "simulated", "--simulate", "compute=1"], "is not a duration"),
         (["--data", "{sample}", "--iterations", "5"], "--iterations is for random images"),
         (["--limit", "5"], "--limit goes with --data"),
+        (["--cache", "kept"], "--cache goes with --data"),
         (["--device", "simulated", "--data", "{sample}", "--limit", "3"], "3 images for 4 meshes"),
         (["--device", "simulated", "--data", "{tar}"], "known only once it is read; pass --limit"),
         (["--rounds", "0"], "not a positive number"),
