@@ -49,6 +49,17 @@ def _start(index: int = 0, of: int = 1, **options: Any) -> Any:
     return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, **options).remote(index, of)
 
 
+def ended(*ledgers: Any) -> bool:
+    """Whether the process of one of the ledgers is known to have ended."""
+    try:
+        ray.get([ledger.is_draining.remote() for ledger in ledgers], timeout=ACCOUNT_SECONDS)
+    except ray.exceptions.RayActorError:
+        return True
+    except (ray.exceptions.RayError, ConnectionError):
+        pass
+    return False
+
+
 def settle(*ledgers: Any) -> dict[str, Any]:
     """The ledgers' account, for the manifest; empty where the cluster is gone, and the ledgers with it."""
     try:

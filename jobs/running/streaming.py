@@ -13,7 +13,7 @@ from jobs.pipeline.streams import Stream, enough_streams, run_together, shares
 from jobs.running.arguments import device_request, placement_for
 from jobs.running.classification import Classification, preprocess_for
 from jobs.running.command import JobFailed, root_cause
-from jobs.running.ledgers import more_ledgers, open_ledger, settle
+from jobs.running.ledgers import ended, more_ledgers, open_ledger, settle
 from jobs.running.lifeline import watch_ray
 from jobs.running.local_ray import spare_helper_actors
 from jobs.running.phases import Phases
@@ -76,7 +76,12 @@ def stream(job: Classification, phases: Phases) -> int | None:
         with suppress(UserError):  # where the output is what failed, the manifest cannot say so
             job.manifest.end_attempt(args.out, "failed", account)
         unopened = ", ".join(account.get("not_open", []))
-        cause = f"{unopened}: {ended_while_opening(placement.device)}" if unopened else root_cause(error)
+        if unopened:
+            cause = f"{unopened}: {ended_while_opening(placement.device)}"
+        elif not account and ended(*ledgers):
+            cause = "the ledger, which keeps the run's account, has ended, for want of memory perhaps"
+        else:
+            cause = root_cause(error)
         raise JobFailed(f"{cause}; what is committed stays: add --resume to go on") from error
     stopped, account = stopping.signal is not None, settle(*ledgers)
     phases.end("open", at=account.get("opened_at") or time.time())

@@ -125,6 +125,24 @@ def test_what_a_killed_driver_had_counted_is_in_the_report_of_the_resume(
 
 
 @pytest.mark.slow
+def test_a_ledger_that_dies_is_told_in_a_line_and_what_is_committed_stays(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    job = Job.start(meshes, data, tmp_path, "compute=1s")
+    job.wait_for_commits(1)
+    kill_one(meshes.environment["HOME"], "Ledger")
+
+    failed = job.end()
+
+    (told,) = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert (failed.code, "the ledger, which keeps the run's account, has ended" in told, len(told) < 300) == (1, True, True), told
+    assert "--resume" in told
+    resumed = run(meshes, data, tmp_path, "compute=1ms", "--resume")
+    assert resumed.code == 0, resumed.output
+    assert answers(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
 def test_a_submitted_job_that_is_stopped_is_completed_by_a_resume(data: Path, undisturbed: Answers, tmp_path: Path) -> None:
     server = f"http://127.0.0.1:{(port := free_port())}"
     dashboard = ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
