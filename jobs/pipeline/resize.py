@@ -1,7 +1,7 @@
 """Antialiased resize of uint8 images: the two kernels of PyTorch that reproduce Pillow's filters within one level.
 
 The kernels are called in PyTorch's library through its C interface (torch/csrc/stable/c/shim.h), which loads in a third of a
-second; `import torch` takes two, as much as all else that a decode worker starts with. A kernel runs on the calling thread alone,
+second; `import torch` takes two, more than all else that a decode worker starts with. A kernel runs on the calling thread alone,
 whatever torch's thread count.
 """
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jobs.running.workers.forked import SOCKET_NAME, start_fork_server
@@ -24,7 +24,7 @@ def ray_home() -> Iterator[Path]:
     mode = os.environ.get("RAY_AUTH_MODE", "token")  # as Ray will set it, since there is a token
     server = start_fork_server(home / SOCKET_NAME, os.getpid(), home / f"{SOCKET_NAME}.err", RAY_AUTH_MODE=mode)
     try:
-        with socket.socket(socket.AF_UNIX) as first:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as first:
             first.connect(str(home / SOCKET_NAME))
         yield home
     finally:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,6 +71,10 @@ class Job:
     def wait_for_commits(self, count: int) -> None:
         self.wait_until(lambda: len(committed(self.out)) >= count)
 
+    def wait_for_meshes(self, count: int) -> None:
+        """Until so many meshes have committed something, and so are at work."""
+        self.wait_until(lambda: len({f["mesh"] for file in prediction_files(self.out) for f in footers_in(file)}) >= count)
+
     def wait_until(self, true: Callable[[], bool]) -> None:
         wait_until(true, self.process)
 
@@ -99,6 +104,13 @@ def committed(out: Path) -> dict[str, str]:
             found[footer["chunk"]] = str(rows.slice(start, footer["rows"]).to_pydict())
             start += footer["rows"]
     return found
+
+
+def footers_in(file: Path) -> list[dict[str, Any]]:
+    try:
+        return footers_of(pq.read_metadata(file))
+    except FileNotFoundError:  # its rows are in a file of many now
+        return []
 
 
 def prediction_files(out: Path) -> list[Path]:

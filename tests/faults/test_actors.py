@@ -18,7 +18,7 @@ def test_an_actor_killed_in_mid_batch_is_replaced_and_nothing_is_lost(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
     job = Job.start(meshes, data, tmp_path, "compute=400ms")
-    job.wait_for_commits(3)
+    job.wait_for_meshes(2)
     kill_one(meshes.environment["HOME"], "Classifier")
     done = job.end()
 

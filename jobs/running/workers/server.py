@@ -27,6 +27,9 @@ from unittest.mock import patch
 PRELOADED = ("ray._private.workers.default_worker", "ray.data", "pyarrow.parquet", "pyarrow.dataset", "PIL.Image", "simplejpeg")
 """None that is the project's: a submitted job may bring another version of it."""
 
+REQUEST_SECONDS = 10.0
+"""Limit for one request, so that who stops within one does not keep the others waiting."""
+
 OWN_PATHS = len(sys.path)
 """How many places this interpreter finds modules in, before any is imported that adds others."""
 
@@ -60,6 +63,7 @@ def serve(listener: socket.socket, lives_with: int) -> Request | None:
             load()
             loaded = True
         connection, _ = listener.accept()
+        connection.settimeout(REQUEST_SECONDS)
         with connection, suppress(OSError, ValueError), ExitStack() as opened:  # errors: who asked has ended
             request, files = receive(connection)
             for file in files:
