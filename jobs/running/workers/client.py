@@ -11,7 +11,8 @@ import sys
 
 def forked(path: str, worker: list[str]) -> bool:
     """Whether the fork server has started the worker, with this process's environment, directory and open files 0 to 2."""
-    request = json.dumps([sys.executable, worker, dict(os.environ), os.getcwd()]).encode()
+    leads = os.getpgrp() == os.getpid()  # a process group of its own, so that what it leaves behind can be ended with it
+    request = json.dumps([sys.executable, worker, dict(os.environ), os.getcwd(), leads]).encode()
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.connect(path)

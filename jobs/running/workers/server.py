@@ -44,8 +44,8 @@ class DrawnByPython:
         return ActorClassID(os.urandom(ActorClassID.size()))
 
 
-Request = tuple[list[str], dict[str, str], str]
-"""A worker's command without its interpreter, its environment, its directory."""
+Request = tuple[list[str], dict[str, str], str, bool]
+"""A worker's command without its interpreter, its environment, its directory, whether it leads a process group."""
 
 
 def serve(listener: socket.socket, lives_with: int) -> Request | None:
@@ -85,9 +85,9 @@ def receive(connection: socket.socket) -> tuple[Request | None, list[int]]:
         text += part
     if len(text) < size:  # who asked has ended
         return None, files
-    python, command, environment, directory = json.loads(text)
+    python, command, environment, directory, leads = json.loads(text)
     alike = python == sys.executable and read_at_load(environment) == read_at_load(os.environ)
-    return ((command, environment, directory) if alike else None), files
+    return ((command, environment, directory, leads) if alike else None), files
 
 
 def read_at_load(environment: Mapping[str, str]) -> dict[str, str]:
@@ -95,8 +95,10 @@ def read_at_load(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name == "RAY_AUTH_MODE" or re.match("RAY_[a-z]", name)}
 
 
-def become_worker(command: list[str], environment: dict[str, str], directory: str) -> None:
+def become_worker(command: list[str], environment: dict[str, str], directory: str, leads: bool) -> None:
     """Run a worker's script as its interpreter would have, had it been started."""
+    if leads:
+        os.setpgid(0, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)

@@ -38,6 +38,7 @@ class Worker:
             "path": sys.path,
             "files": [os.readlink(f"/proc/self/fd/{n}") for n in (0, 1, 2)],
             "variable": os.environ.get("GIVEN"),
+            "leads a process group": os.getpgrp() == os.getpid(),
             "children": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
         }
 
@@ -92,7 +93,7 @@ def test_workers_of_one_machine_are_forked_and_share_no_random_numbers(local: li
 
 def test_a_forked_worker_has_the_paths_files_and_signals_of_an_ordinary_one(local: list[list[dict]]) -> None:
     forked, ordinary = local[0][0], local[1][0]
-    for same in ("directory", "path", "children"):
+    for same in ("directory", "path", "leads a process group", "children"):
         assert forked[same] == ordinary[same], same
     assert [Path(name).name.split("-")[0] for name in forked["files"]] == [
         Path(name).name.split("-")[0] for name in ordinary["files"]
