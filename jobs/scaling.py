@@ -6,6 +6,7 @@ python -m jobs.scaling --out s3://bucket/scaling-1 --device t3000 [--data hf://d
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -174,9 +175,15 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
     from jobs.measuring.rounds import through_pipeline
     from jobs.pipeline.cache import Cache
 
-    def run_as(name: str, n: int, images: int) -> Round:
+    @functools.cache  # the survey lists the data set
+    def opened(images: int) -> tuple[Source, Cache | None]:
         source = _source(args, checkpoint, images)
-        cache = args.cache and Cache.of(args.cache, source.survey().fingerprint, checkpoint.preprocess, checkpoint.class_names)
+        if not args.cache:
+            return source, None
+        return source, Cache.of(args.cache, source.survey().fingerprint, checkpoint.preprocess, checkpoint.class_names)
+
+    def run_as(name: str, n: int, images: int) -> Round:
+        source, cache = opened(images)
         return through_pipeline(
             source,
             checkpoint,

@@ -89,7 +89,8 @@ def through_pipeline(
     """
     spare_helper_actors()
     ledger, predictions, watch = open_ledger(out), Predictions(out), Watch()
-    ledger.cache_room.remote(math.inf)
+    if cache:
+        ledger.cache_room.remote(math.inf)
     chunks = read(
         WhenAllAreOpen(source, ledger, placement.actors),
         preprocess=checkpoint.preprocess,

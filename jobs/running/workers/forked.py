@@ -46,7 +46,7 @@ def start_fork_server(path: Path, lives_with: int, log: Path, **environment: str
 
 
 def forked_workers(server: Path | None = None) -> AbstractContextManager[Any]:
-    """Around the start of a Ray node: its Python workers are forked, at 0.3 s of CPU time each instead of 2.
+    """Around the start of a Ray node: its Python workers are forked, which saves each about 2 s of CPU time.
 
     server: the socket of a fork server; without one, each scheduler gets its own, that ends when it does.
     Ray has no setting for it, so that its scheduler's command line is changed. With another release nothing is changed.
