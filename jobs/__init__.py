@@ -6,3 +6,6 @@ import os
 # imported. A cluster from cluster/start-node.sh looks every 10 s; every minute is as often as any other cluster allows.
 os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "60000")
 os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "20000")
+
+# numpy's linear algebra serves small matrices of plots here: its second thread would only burn a core beside the work.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,26 +1,29 @@
-"""A Ray cluster of the tests' own, and commands run as a user runs them."""
+"""Ray clusters of the tests' own."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.commands import ROOT
 
 # Ray reads these once, when it is first used in a process; the tests' clusters and the tests themselves share them.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ.update(RAY_idle_worker_killing_time_threshold_ms="600000")  # as cluster/start-node.sh sets it
 
 
 @dataclass(frozen=True)
@@ -42,74 +45,74 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """One head with 2 CPUs for the whole session; starting Ray is most of a short job's time."""
-    with ray_head(tmp_path_factory.mktemp("ray-home"), "--num-cpus=2") as cluster:
+    """One host with 2 CPUs for the whole session; starting Ray is most of a short job's time."""
+    with ray_host(tmp_path_factory.mktemp("ray-home"), num_cpus=2) as cluster:
         yield cluster
 
 
 @contextmanager
+def ray_host(home: Path, **settings: Any) -> Iterator[RayCluster]:
+    """A cluster of one host, of tests.head, with these settings of ray.init; ended at the end of the block."""
+    environment = _environment(home)
+    command = [sys.executable, "-m", "tests.head", json.dumps(settings)]
+    with _running(command, environment, stdin=subprocess.PIPE) as host:
+        assert host.stdout is not None
+        addresses = (line.strip() for line in host.stdout if re.fullmatch(r"[\d.]+:\d+\n", line))  # Ray has lines of its own
+        address = next(addresses, None)
+        assert address, "the cluster ended while starting"
+        yield RayCluster(address, environment)
+
+
+@contextmanager
 def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
-    """A head node with these arguments of `ray start`, ended at the end of the block."""
-    environment = {
-        **os.environ,
-        "HOME": str(home),
-        "PYTHONPATH": str(ROOT),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_idle_worker_killing_time_threshold_ms": "600000",  # as cluster/start-node.sh sets it
-    }
+    """A head node as cluster/start-node.sh starts it, with these arguments of `ray start`, ended at the end of the block."""
+    environment = _environment(home)
     port = free_port()
-    start = [sys.executable, "-m", "cluster.start_ray", "--head", "--block", f"--port={port}"]  # as start-node.sh does
+    start = [sys.executable, "-m", "cluster.start_ray", "--head", "--block", f"--port={port}"]
     start += ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000"]
     # No test of a job needs what serves a cluster's operator.
     start += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor"]
-    head = subprocess.Popen(
-        [*start, *resources],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
+    with _running([*start, *resources], environment) as head:
         assert head.stdout is not None
         for line in head.stdout:
             if "--block" in line or "Ray runtime started" in line:
                 break
         assert head.poll() is None, "the Ray head ended while starting"
         yield RayCluster(f"127.0.0.1:{port}", environment)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str], **pipes: int) -> Iterator[subprocess.Popen[str]]:
+    """A process and all that it starts, until the end of the block."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **pipes,
+    )
+    try:
+        yield process
     finally:
+        if process.stdin:
+            process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
         # Everything Ray started is in the head's process group; `ray stop` would end other clusters of this machine too.
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
-                os.killpg(head.pid, signal_number)
+                os.killpg(process.pid, signal_number)
             with suppress(subprocess.TimeoutExpired):
-                head.wait(3)
-
-
-@pytest.fixture(scope="session")
-def mesh_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """One host with the boards of four meshes."""
-    with ray_head(tmp_path_factory.mktemp("mesh-home"), "--num-cpus=4", '--resources={"TTNPU": 16}') as cluster:
-        yield cluster
-
-
-@dataclass(frozen=True)
-class Finished:
-    code: int
-    stdout: str
-    stderr: str
-    seconds: float
-
-    @property
-    def output(self) -> str:
-        return self.stdout + self.stderr
-
-
-def run_module(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 200, cwd: Path = ROOT) -> Finished:
-    """`python -m <arguments>` from the project's root."""
-    begun = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-    return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
+                process.wait(3)

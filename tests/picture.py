@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from jobs.imagenet import main as imagenet
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 PICTURE = ROOT / "jobs" / "sample" / "report.png"
 

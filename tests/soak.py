@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.commands import Command
 from tests.faults.running import Answers, Job, answers, command, committed, workers, write_shards
 from tests.rig import Rig
 
@@ -137,20 +138,19 @@ def one_run(rig: Rig, trouble: Troublemaker, data: Path, out: Path) -> str:
     """Start a run and resume it for as long as its driver is killed; what it said last if it failed, else nothing."""
     resume: list[str] = []
     while True:
-        log = out.with_suffix(".log")
-        with log.open("w") as said:
-            process = rig.start(["python", *command(data, out, TIMING, *resume)], stdout=said, stderr=said)
-            trouble.job = Job(process, out)
-            try:
-                code = process.wait(max(0, trouble.until - time.monotonic()) + PEACE)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                return f"not done {PEACE:g} s after the last fault: {log.read_text()[-2000:]}"
+        line = ["python", *command(data, out, TIMING, *resume)]
+        driver = Command(lambda stdout, stderr, line=line: rig.start(line, stdout=stdout, stderr=stderr))  # type: ignore[misc]
+        trouble.job = Job(driver, out)
+        try:
+            done = driver.end(max(0, trouble.until - time.monotonic()) + PEACE)
+        except AssertionError as error:
+            os.killpg(driver.pid, signal.SIGKILL)
+            return f"{PEACE:g} s after the last fault: {str(error)[-2000:]}"
         trouble.job = None
-        if code == 0:
+        if done.code == 0:
             return ""
-        if code not in (-signal.SIGKILL, 128 + signal.SIGKILL):
-            return log.read_text()[-2000:]
+        if done.code not in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            return done.output[-2000:]
         resume = ["--resume"] if (out / "manifest.json").exists() else ["--overwrite"]
 
 

@@ -18,7 +18,8 @@ from ray.scripts.scripts import cli as ray_command
 
 from cluster import preflight
 from jobs import imagenet, report, scaling, synthetic
-from tests.conftest import ROOT, RayCluster
+from tests.commands import ROOT
+from tests.conftest import RayCluster
 
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 HEAVY = {"torch", "transformers", "matplotlib", "openvino", "ttnn", "pandas", "datasets", "ray"}
 

@@ -33,15 +33,7 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
     said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS")
     _pass_by_proxies(address)
-    # An unreachable usage server or name server must not delay the start.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes. Ray Data renews a live one's
-    # every ten seconds unless told to sooner; until a lapsed one is, a mesh gets a single chunk at a time.
-    os.environ.setdefault("RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS", str(RENEW_SECONDS))
-    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
-    # Ray prints its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
-    # the session's directory, keeps the tracebacks.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    set_environment()
     warnings.filterwarnings("ignore", module=r"ray\.data")
     settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     if address and address != "auto":
@@ -76,6 +68,19 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{said}: no Ray cluster answers there ({reason}); start one, or leave it out") from None
         yield
+
+
+def set_environment() -> None:
+    """Settings that Ray reads when it is imported."""
+    # An unreachable usage server or name server must not delay the start.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A dead driver's reservation would otherwise keep the next job from its CPUs for three minutes. Ray Data renews a live one's
+    # every ten seconds unless told to sooner; until a lapsed one is, a mesh gets a single chunk at a time.
+    os.environ.setdefault("RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS", str(RENEW_SECONDS))
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
+    # Ray prints its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
+    # the session's directory, keeps the tracebacks.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
 @contextmanager

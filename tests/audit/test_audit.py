@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 FILES = ["requirements.txt", "requirements-dev.txt", "requirements-uv.txt"]
 SHIPPED = sorted(path for folder in ("jobs", "vit_actor", "cluster") for path in (ROOT / folder).rglob("*.py"))

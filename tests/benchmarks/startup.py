@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.running.phases import PHASES
-from tests.conftest import ROOT, ray_head
+from tests.commands import ROOT
+from tests.conftest import ray_head
 
 TRIVIAL = """
 import logging, sys

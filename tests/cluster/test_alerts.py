@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 
 @pytest.mark.slow  # needs Debian's prometheus, which CI does not install

@@ -20,7 +20,7 @@ from ray.autoscaler._private.util import validate_config
 
 from jobs.imagenet import parse
 from tests.cluster.fake_host import put
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 CLUSTER = ROOT / "cluster"
 LAUNCHER: dict[str, Any] = yaml.safe_load((CLUSTER / "loudboxes.yaml").read_text())

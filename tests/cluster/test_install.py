@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.fake_host import put
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 COMPILER = "runtime/sfpi/compiler/bin/riscv-tt-elf-g++"
 

@@ -16,7 +16,7 @@ from cluster.hardware import parse_snapshot, read_hardware
 from cluster.preflight import device_request, main
 from cluster.probe import open_mesh, read_host, try_mesh
 from tests.cluster.fake_host import FakeHost, install_tt_smi, put
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 Report = tuple[int, dict[str, dict[str, str]], dict[str, dict[str, str]]]
 

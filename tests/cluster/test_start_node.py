@@ -17,7 +17,7 @@ import yaml
 from ray.autoscaler._private.commands import prepare_config
 
 from tests.cluster.fake_host import put
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.rig.machine import Machine, Switch
 from tests.rig.rack import BOARDS
 

@@ -19,7 +19,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.conftest import ROOT, Finished, free_port, run_module
+from tests.commands import ROOT, Finished, run_module
+from tests.conftest import free_port
 
 RAY = str(Path(sys.executable).parent / "ray")
 START_SECONDS = 90

@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RayCluster, ray_head
+from tests.conftest import RayCluster, ray_host
 from tests.faults.running import Answers, answers, run, write_shards
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def meshes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """One host with the boards of two meshes."""
-    with ray_head(tmp_path_factory.mktemp("faults-home"), "--num-cpus=2", '--resources={"TTNPU": 8}') as cluster:
+    with ray_host(tmp_path_factory.mktemp("faults-home"), num_cpus=2, resources={"TTNPU": 8}) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1,536 images in 24 chunks."""
     return write_shards(tmp_path_factory.mktemp("faults") / "data", 24)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def undisturbed(meshes: RayCluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     done = run(meshes, data, out)

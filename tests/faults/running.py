@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.pipeline.commit import Predictions, footers_of
-from tests.conftest import ROOT, Finished, RayCluster
+from tests.commands import ROOT, Command, Finished, begin
+from tests.conftest import RayCluster
 from tests.pipeline.corpus import jpeg
 
 MODEL = ROOT / "jobs" / "sample" / "model"
@@ -43,12 +42,11 @@ def command(data: Path, out: Path, timing: str, *arguments: str, module: str = "
     return ["-m", module, *common, *arguments]
 
 
-def wait_until(true: Callable[[], bool], job: subprocess.Popen[str], limit: float = LIMIT) -> None:
+def wait_until(true: Callable[[], bool], job: Command, limit: float = LIMIT) -> None:
     """Raises AssertionError when the job ends first, or the limit is over."""
     end = time.monotonic() + limit
     while not true():
-        if job.poll() is not None:
-            raise AssertionError(f"the job ended: {job.communicate()}")
+        assert job.poll() is None, f"the job ended: {job.told()}"
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -56,7 +54,7 @@ def wait_until(true: Callable[[], bool], job: subprocess.Popen[str], limit: floa
 class Job:
     """A command on a cluster, in the background."""
 
-    def __init__(self, process: subprocess.Popen[str], out: Path) -> None:
+    def __init__(self, process: Command, out: Path) -> None:
         self.process = process
         self.out = out
 
@@ -64,9 +62,8 @@ class Job:
     def start(
         cls, cluster: RayCluster, data: Path, out: Path, timing: str, *arguments: str, module: str = "jobs.imagenet"
     ) -> Job:
-        line = [sys.executable, *command(data, out, timing, "--address", cluster.address, *arguments, module=module)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return cls(subprocess.Popen(line, cwd=ROOT, env=cluster.environment, text=True, **pipes), out)  # type: ignore[call-overload]
+        _, *line = command(data, out, timing, "--address", cluster.address, *arguments, module=module)
+        return cls(begin(*line, environment=cluster.environment), out)
 
     def wait_for_commits(self, count: int) -> None:
         self.wait_until(lambda: len(committed(self.out)) >= count)
@@ -80,11 +77,9 @@ class Job:
 
     def end(self, how: signal.Signals | None = None) -> Finished:
         """Wait for its end, after a signal if one is given."""
-        begun = time.monotonic()
         if how:
             self.process.send_signal(how)
-        stdout, stderr = self.process.communicate(timeout=LIMIT)
-        return Finished(self.process.returncode, stdout or "", stderr or "", time.monotonic() - begun)
+        return self.process.end(LIMIT)
 
 
 def run(cluster: RayCluster, data: Path, out: Path, timing: str = "compute=1ms", *arguments: str) -> Finished:

@@ -15,7 +15,8 @@ import pytest
 
 from jobs.report import main as report
 from jobs.running.command import JobFailed
-from tests.conftest import ROOT, RayCluster, free_port, ray_head
+from tests.commands import begin
+from tests.conftest import RayCluster, free_port, ray_head
 from tests.faults.running import (
     LIMIT,
     Answers,
@@ -181,9 +182,8 @@ def test_a_ray_that_dies_under_the_job_is_told_in_a_line_and_what_is_committed_s
     data: Path, undisturbed: Answers, tmp_path: Path, process: str
 ) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    line = [sys.executable, *command(data, tmp_path, "compute=2s")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    job = Job(subprocess.Popen(line, cwd=ROOT, env=environment, text=True, **pipes), tmp_path)  # type: ignore[call-overload]
+    _, *line = command(data, tmp_path, "compute=2s")
+    job = Job(begin(*line, environment=environment), tmp_path)
     job.wait_for_commits(1)
     [pid] = [
         int(entry.name)

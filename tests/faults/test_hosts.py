@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from jobs.pipeline.commit import footers_of
-from tests.faults.running import Answers, Job, answers, command, committed, prediction_files, summary
+from tests.commands import Command
+from tests.faults.running import Answers, Job, answers, command, committed, footers_in, prediction_files, summary
 from tests.rig import Rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -24,13 +22,12 @@ def rig() -> Iterator[Rig]:
 
 def hosts(out: Path) -> list[str]:
     """The hosts of the committed files."""
-    footers = [footer for file in prediction_files(out) for footer in footers_of(pq.read_metadata(file))]
-    return [footer["mesh"].partition("/")[0] for footer in footers]
+    return [footer["mesh"].partition("/")[0] for file in prediction_files(out) for footer in footers_in(file)]
 
 
 def start(rig: Rig, data: Path, out: Path, timing: str, *arguments: str) -> Job:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return Job(rig.start(["python", *command(data, out, timing, *arguments)], **pipes), out)
+    line = ["python", *command(data, out, timing, *arguments)]
+    return Job(Command(lambda stdout, stderr: rig.start(line, stdout=stdout, stderr=stderr)), out)
 
 
 def test_a_host_whose_output_turns_read_only_ends_the_job_in_one_line_and_a_resume_completes_it(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import RayCluster
-from tests.faults.running import Job
+from tests.commands import begin
+from tests.conftest import ray_head
+from tests.faults.running import Job, command
 
 
 def of_cluster(home: str) -> dict[int, str]:
@@ -27,22 +27,26 @@ def of_cluster(home: str) -> dict[int, str]:
 
 
 @pytest.mark.slow
-def test_tokens_stay_in_the_environment(meshes: RayCluster, data: Path, tmp_path: Path) -> None:
+def test_tokens_stay_in_the_environment(data: Path, tmp_path: Path) -> None:
     marked = f"hf_{secrets.token_hex(16)}"
-    environment = {**meshes.environment, "HF_TOKEN": marked, "AWS_SECRET_ACCESS_KEY": marked}
-    job = Job.start(replace(meshes, environment=environment), data, tmp_path, "compute=200ms")
-    job.wait_for_commits(2)
-    lines = of_cluster(meshes.environment["HOME"])
-    done = job.end()
+    with ray_head(tmp_path / "home", "--num-cpus=2", '--resources={"TTNPU": 8}') as cluster:
+        environment = {**cluster.environment, "HF_TOKEN": marked, "AWS_SECRET_ACCESS_KEY": marked}
+        _, *line = command(data, tmp_path / "out", "compute=200ms", "--address", cluster.address)
+        job = Job(begin(*line, environment=environment, fork=False), tmp_path / "out")
+        job.wait_for_commits(2)
+        lines = of_cluster(cluster.environment["HOME"])
+        done = job.end()
     assert done.code == 0, done.output
 
     assert job.process.pid in lines
     sessions = {Path(found) for line in lines.values() for found in re.findall(r"/tmp/ray/session_[0-9_-]+", line)}
     assert sessions
     shown = {"output": done.output, **{f"arguments of {pid}": line for pid, line in lines.items()}}
-    left = [file for folder in (tmp_path, *(s / "logs" for s in sessions)) for file in folder.rglob("*") if file.is_file()]
+    left = [
+        file for folder in (tmp_path / "out", *[s / "logs" for s in sessions]) for file in folder.rglob("*") if file.is_file()
+    ]
     shown |= {str(file): file.read_bytes().decode("latin-1") for file in left}
     shown |= {f"metadata of {file}": str(pq.read_schema(file).metadata) for file in left if file.suffix == ".parquet"}
     assert any(name.endswith("manifest.json") for name in shown)
-    for token in (marked, meshes.environment["RAY_AUTH_TOKEN"]):
+    for token in (marked, cluster.environment["RAY_AUTH_TOKEN"]):
         assert [name for name, text in shown.items() if token in text] == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from jobs.running.command import run
-from tests.conftest import ROOT, Finished, RayCluster, run_module
+from tests.commands import ROOT, Finished, run_module
+from tests.conftest import RayCluster, ray_host
 
 SAMPLE = ROOT / "jobs" / "sample" / "images"
 MODEL = ROOT / "jobs" / "sample" / "model"
@@ -59,3 +60,10 @@ def simulated_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFact
     done = imagenet(ray_cluster, "--data", str(data), "--out", str(out), *timing)
     assert done.code == 0, done.output
     return out, done
+
+
+@pytest.fixture(scope="package")
+def mesh_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """One host with the boards of four meshes."""
+    with ray_host(tmp_path_factory.mktemp("mesh-home"), num_cpus=4, resources={"TTNPU": 16}) as cluster:
+        yield cluster

@@ -15,7 +15,8 @@ from transformers import ViTForImageClassification, ViTImageProcessorPil
 from jobs.imagenet import main
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.running.phases import PHASES
-from tests.conftest import Finished, RayCluster
+from tests.commands import Finished
+from tests.conftest import RayCluster
 from tests.jobs.conftest import MODEL, SAMPLE, imagenet, mistake
 
 

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import ROOT, RayCluster, free_port, ray_head, run_module
+from tests.commands import ROOT, run_module
+from tests.conftest import RayCluster, free_port, ray_head
 
 SAMPLE = sorted((ROOT / "jobs" / "sample" / "images").rglob("*.jpeg"))
 MODEL = ROOT / "jobs" / "sample" / "model"

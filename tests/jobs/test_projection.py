@@ -16,7 +16,8 @@ from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import open_source
 from jobs.projection import TABLE, System, enough_streams, main, markdown, project
 from jobs.running.session import ray_session
-from tests.conftest import ROOT, RayCluster
+from tests.commands import ROOT
+from tests.conftest import RayCluster
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError
 from vit_actor.opening import DeviceRequest

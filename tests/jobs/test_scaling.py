@@ -14,7 +14,8 @@ from jobs.measuring.rounds import Round
 from jobs.measuring.scaling_table import SCALING, scaling_table, terminal_table, verdict
 from jobs.measuring.utilisation import Traffic, Utilisation, busiest, read_traffic
 from jobs.scaling import interleave, main, mesh_counts, shares
-from tests.conftest import Finished, RayCluster, run_module
+from tests.commands import Finished, run_module
+from tests.conftest import RayCluster
 from tests.jobs.conftest import MODEL, SAMPLE, mistake
 
 

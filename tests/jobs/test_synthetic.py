@@ -14,7 +14,8 @@ from jobs.pipeline.placement import Placement
 from jobs.running.manifest import load_manifest
 from jobs.running.session import ray_session
 from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, main, mesh_table, shortcomings
-from tests.conftest import Finished, RayCluster, run_module
+from tests.commands import Finished, run_module
+from tests.conftest import RayCluster
 from tests.jobs.conftest import MODEL, mistake
 from vit_actor.errors import UserError
 from vit_actor.simulated import SimulatedTiming, SimulatedVit

@@ -18,7 +18,7 @@ import pytest
 from jobs.pipeline.commit import Predictions, committed_files
 from jobs.running import output_lock
 from jobs.running.output_lock import hold_output
-from tests.conftest import ROOT, Finished, run_module
+from tests.commands import ROOT, Finished, run_module
 from tests.faults.running import MODEL, write_shards
 from tests.jobs.prediction_files import row, table
 from tests.object_store.server import Store, s3_server

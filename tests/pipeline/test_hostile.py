@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.pipeline.corpus import jpeg
 
 MOST_BYTES = 700 * 2**20

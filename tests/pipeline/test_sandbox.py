@@ -14,7 +14,7 @@ from jobs.pipeline import sandbox
 from jobs.pipeline.read import decode_chunk
 from jobs.pipeline.sandbox import Sandbox
 from jobs.pipeline.sources import EncodedImage
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.photographs import encoded, photograph
 from vit_actor.preprocess import Preprocess
 

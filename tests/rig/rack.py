@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.rig.machine import Machine, Switch
 
 ACCOUNT = "loudbox"

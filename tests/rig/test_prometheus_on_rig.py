@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.faults.running import MODEL, wait_until, write_shards
 from tests.pipeline.corpus import jpeg
 from tests.rig.rig import Rig

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.rig.rack import PROJECT, Rack, kernel_compiler, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -15,7 +15,7 @@ from jobs.report import main, read_run
 from jobs.reporting.comparison.compare import compare, comparison_table
 from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, SETTINGS, Comparison
 from jobs.running.command import run
-from tests.conftest import Finished
+from tests.commands import Finished
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
 from vit_actor.errors import UserError
 

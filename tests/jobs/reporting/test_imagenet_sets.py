@@ -16,7 +16,8 @@ from transformers import ViTForImageClassification, ViTImageProcessor
 
 from jobs.reporting.imagenet_sets import read_real
 from jobs.reporting.write import write_reports
-from tests.conftest import RayCluster, run_module
+from tests.commands import run_module
+from tests.conftest import RayCluster
 from tests.jobs.conftest import MODEL, SAMPLE, imagenet
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
 from vit_actor.errors import UserError

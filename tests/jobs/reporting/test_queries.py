@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.schema import PREDICTIONS
-from tests.conftest import ROOT, Finished
+from tests.commands import ROOT, Finished
 
 DOCUMENT = (ROOT / "jobs" / "queries.md").read_text()
 QUERIES = dict(re.findall(r"^## (.+?)$(?:(?!^## ).)*?^```sql\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 LOOK = """
 import json, os, stat, subprocess, sys

@@ -20,7 +20,8 @@ import pytest
 
 from jobs.running import progress
 from jobs.running.progress import Pace, Progress
-from tests.conftest import ROOT, Finished, RayCluster
+from tests.commands import ROOT, Finished
+from tests.conftest import RayCluster
 from tests.faults.running import command, lose_chunks, run, write_shards
 
 CONTROL = re.compile(r"[^\n\x20-\x7e]")

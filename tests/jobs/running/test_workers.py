@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from jobs.running.workers.forked import start_fork_server
-from tests.conftest import ROOT, RayCluster
+from tests.commands import ROOT
+from tests.conftest import ray_head
 
 CLIENT = ROOT / "jobs/running/workers/client.py"
 
@@ -106,9 +107,10 @@ def test_without_a_fork_server_workers_start_all_the_same(local: list[list[dict]
 
 
 def test_a_clusters_workers_are_forked_unless_they_need_a_setting_that_ray_reads_when_it_is_loaded(
-    ray_cluster: RayCluster,
+    tmp_path: Path,
 ) -> None:
-    ordinary, given, setting = told_by(CLUSTER, ray_cluster.address, **ray_cluster.environment)
+    with ray_head(tmp_path / "home", "--num-cpus=2") as cluster:
+        ordinary, given, setting = told_by(CLUSTER, cluster.address, **cluster.environment)
     assert all(worker["forked"] for worker in ordinary + given)
     assert [worker["variable"] for worker in ordinary + given] == [None] * 3 + ["yes"] * 3
     assert [(worker["forked"], worker["variable"]) for worker in setting] == [(False, "yes")] * 3
