@@ -13,7 +13,7 @@ submit: .venv/ready  ## a job on a cluster, followed to its end: make submit JOB
 	$(PYTHON) -m cluster.submit jobs.$(JOB) $(ARGS)
 
 test: .venv/ready lint  ## lint, types and every test that needs neither silicon nor patience
-	$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	.venv/bin/ruff check .

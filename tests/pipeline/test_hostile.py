@@ -68,6 +68,15 @@ def one_label(path: Path) -> None:
     pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
 
 
+def many_columns(path: Path) -> None:
+    """A footer of 20 row groups that each claim a million columns, three bytes each, in Thrift's compact protocol."""
+    root, image = b"\x48\x01r\x15\x02\x00", b"\x15\x0c\x25\x02\x18\x05image\x00"
+    column, million = b"\x26\x00\x00", b"\xc0\x84\x3d"
+    group = b"\x19\xfc" + million + column * 10**6 + b"\x16\x00\x16\x00\x00"
+    footer = b"\x15\x04\x19\x2c" + root + image + b"\x16\x00\x19\xfc\x14" + group * 20 + b"\x00"
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+
 def sparse_members(path: Path) -> None:
     with tarfile.open(path, "w") as tar:
         for i in range(200):
@@ -82,6 +91,7 @@ def sparse_members(path: Path) -> None:
         (one_dictionary_value, "x.parquet", "a dictionary of about"),
         (one_page, "x.parquet", "that claim to be"),
         (one_label, "x.parquet", "bytes of labels in 1 rows"),
+        (many_columns, "x.parquet", "cannot be read in 1 GiB of memory"),
     ],
 )
 @pytest.mark.parametrize("survey", [True, False], ids=["survey", "read"])

@@ -267,6 +267,7 @@ def test_many_class_folders_are_listed_in_a_bounded_number_of_parts(tmp_path: Pa
         ("LOC_val_solution.csv", "ImageId,PredictionString\n{0},{w0} 85 1 499 272\n{1},{w1} 1 2 3 4 {w1} 5 6 7 8\n"),
         ("metadata.csv", ",file_name,label,width\n0,{0}.jpg,{i0},500\n1,{1}.jpg,{i1},375\n"),
         ("metadata.csv", "label,image path,file_name\n{i0},x,a/{0}.jpg\n{i1},x,a/{1}.jpg\n"),
+        ("metadata.jsonl", '{{"file_name": "{0}.jpg", "label": {i0}}}\n{{"file_name": "{1}.jpg", "label": {i1}}}\n'),
         ("plain.csv", "{0}.jpg,{w0}\n{1}.jpg,{w1}\n"),
         ("one.csv", "label\n{i0}\n{i1}\n"),
         ("val_annotations.txt", "{0}.jpg\t{w0}\t0\t32\t44\t62\n{1}.jpg\t{w1}\t1\t2\t3\t4\n"),
@@ -288,8 +289,34 @@ def test_labels_files_as_data_sets_have_them(tmp_path: Path, file: str, text: st
 
 
 @pytest.mark.parametrize(
+    ("file", "text", "labels"),
+    [
+        ("metadata.csv", "file_name,label\nx.jpg,7\ny.jpg,9\n", [7, 9]),
+        ("metadata.jsonl", '{"file_name": "x.jpg", "label": 7}\n\n{"label": 9, "file_name": "y.jpg"}\n', [7, 9]),
+        ("metadata.csv", "file_name,text\nx.jpg,a fish\ny.jpg,a shark\n", [None, None]),
+        ("metadata.jsonl", "not JSON\n", [None, None]),
+        ("metadata.jsonl", "", [None, None]),
+        ("labels.csv", "file_name,label\nx.jpg,7\ny.jpg,9\n", [None, None]),
+    ],
+)
+def test_metadata_beside_the_images_has_their_labels_where_it_has_any(
+    tmp_path: Path, file: str, text: str, labels: list[int | None]
+) -> None:
+    for name in ("x.jpg", "y.jpg"):
+        (tmp_path / name).write_bytes(jpeg(0))
+    (tmp_path / file).write_text(text)
+    survey = opened(tmp_path).survey()
+    assert [image.label for image in read_all(opened(tmp_path))] == labels
+    assert (survey.labels_from == str(tmp_path / file), survey.left_out == {}) == (survey.labelled,) * 2
+    assert survey.labelled is (labels[0] is not None)
+    assert [image.label for image in read_all(opened(tmp_path, labels="none"))] == [None, None]
+
+
+@pytest.mark.parametrize(
     ("file", "text", "says"),
     [
+        ("a.jsonl", '{"file_name": "x.jpg"}\n', "line 1 is no object with a file name and a label"),
+        ("a.jsonl", "[" * 100_000, "line 1 is no object"),
         ("a.csv", "file_name,width\nx.jpg,500\n", "name the one of the labels 'label'"),
         ("a.csv", "file_name,width,label\nx.jpg,500\n", "too few"),
         ("a.txt", "x.jpg " + "9" * 2_000_000, "longer than"),

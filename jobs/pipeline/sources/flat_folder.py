@@ -11,9 +11,18 @@ from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
 from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import cut_shards, read_files
 from jobs.pipeline.sources.labels_file import check_digest, label_of, read_labels
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, extension, has_extension, open_place, place_errors, walk
+from jobs.pipeline.sources.listing import (
+    IMAGE_EXTENSIONS,
+    entries,
+    extension,
+    has_extension,
+    open_place,
+    place_errors,
+    split_uri,
+    walk,
+)
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
-from jobs.storage import shown
+from jobs.storage import absolute, shown
 from vit_actor.errors import UserError
 
 
@@ -69,8 +78,13 @@ class FlatFolder:
                         raise UserError(f"{where}; give one of them")
                 elif entry.name == self.only or (self.only is None and has_extension(entry.name, IMAGE_EXTENSIONS)):
                     yield entry.name, entry.size
-                elif self.only is None and left_out is not None:
+                elif self.only is None and left_out is not None and entry.name != self._labels_beside():
                     left_out[extension(entry.name)] += 1
+
+    def _labels_beside(self) -> str | None:
+        """The name of the labels file, if it is in the folder."""
+        folder, name = split_uri(self.labels or "")
+        return name if folder == absolute(self.folder).rstrip("/") else None
 
     def _labelled(self, names: list[str]) -> Iterator[tuple[str, int | None]]:
         if self.labels is None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import pyarrow as pa
+from pyarrow.fs import FileType
 
 from jobs.pipeline.labels import WNID, LabelSpace
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, open_place
@@ -21,6 +25,9 @@ _WNID_AND_BOXES = re.compile(rf"({WNID.pattern})\s.*")
 NAME_HEADERS = ("filename", "imageid", "image", "imagename", "path", "file", "name", "id", "key")
 LABEL_HEADERS = ("label", "labels", "class", "cls", "classid", "wnid", "synset", "predictionstring", "target", "category")
 """Of CSV columns, in small letters and without what is none; the first that is there counts."""
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+"""Beside the images, in the form of `datasets`."""
 
 MAX_LINE = 2**20
 """Characters a line may have."""
@@ -40,6 +47,22 @@ def digest_of(uri: str) -> str:
         return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
+def metadata_of(folder: str) -> str | None:
+    """The file beside the images of a folder that has their labels as `datasets` keeps them; None where it has none."""
+    for name in METADATA:
+        uri = f"{folder.rstrip('/')}/{name}"
+        filesystem, path = open_place(uri)
+        with storage_errors(uri):
+            if filesystem.get_file_info(path).type != FileType.File:
+                continue
+            with _text(filesystem.open_input_file(path)) as text:
+                first = next(_lines(text), "")
+        columns = next(csv.reader([first]), []) if name.endswith(".csv") else _fields(first)
+        if _columns(columns, LABEL_HEADERS) and _columns(columns, NAME_HEADERS):
+            return uri
+    return None
+
+
 def check_digest(uri: str, digest: str | None) -> None:
     """Raise UserError where a labels file is not the one that the job was started with."""
     if digest_of(uri) != digest:
@@ -50,10 +73,11 @@ def check_digest(uri: str, digest: str | None) -> None:
 def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:
     """The lines of a labels file, as a stream: all `name label` or all just `label`.
 
-    A .csv file has columns told by a header (NAME_HEADERS, LABEL_HEADERS), else name and label, or label alone; any other file
-    has the name, white space, and the label. What follows a WordNet id or a tab, such as boxes, is ignored. Labels are class
-    names, indices or WordNet ids. A name may be given with folders in front, which are ignored, and without its extension: see
-    label_of. Lines with a label alone are in the order of the images' sorted names.
+    A .csv file has columns told by a header (NAME_HEADERS, LABEL_HEADERS), else name and label, or label alone; a .jsonl file
+    has an object a line with such keys; any other file has the name, white space, and the label. What follows a WordNet id or a
+    tab, such as boxes, is ignored. Labels are class names, indices or WordNet ids. A name may be given with folders in front,
+    which are ignored, and without its extension: see label_of. Lines with a label alone are in the order of the images' sorted
+    names.
     Raises UserError for an unreadable file, a label that is no class of the checkpoint, and for the ILSVRC devkit's
     ILSVRC2012_validation_ground_truth.txt, whose numbers count the classes in an order of their own.
     """
@@ -65,9 +89,10 @@ def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:
     filesystem, path = open_place(uri)
     named = None
     with storage_errors(uri), filesystem.open_input_file(path) as raw:
-        text = io.TextIOWrapper(io.BufferedReader(raw, 1 << 20), encoding="utf-8-sig", newline="")
+        text = _text(raw)
+        form = next((form for ending, form in _FORMS.items() if uri.lower().endswith(ending)), _plain)
         try:
-            for number, (name, label) in enumerate(_csv(text) if uri.lower().endswith(".csv") else _plain(text), 1):
+            for number, (name, label) in enumerate(form(text), 1):
                 if named is not None and named != (name is not None):
                     raise UserError("some lines have an image name and some have not")
                 named = name is not None
@@ -91,9 +116,7 @@ def _csv(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
     name_column, label_column = 0, 1
     for number, row in enumerate(row for row in csv.reader(_lines(text)) if any(cell.strip() for cell in row)):
         if number == 0:
-            headers = [re.sub(r"[^a-z]", "", cell.lower()) for cell in row]
-            names = [headers.index(header) for header in NAME_HEADERS if header in headers]
-            labels = [headers.index(header) for header in LABEL_HEADERS if header in headers]
+            names, labels = _columns(row, NAME_HEADERS), _columns(row, LABEL_HEADERS)
             if labels:
                 name_column, label_column = (names or [-1])[0], labels[0]
                 continue
@@ -107,6 +130,31 @@ def _csv(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
         yield None if name_column < 0 else row[name_column].strip(), _without_boxes(label)
 
 
+def _jsonl(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
+    for number, line in enumerate((line for line in _lines(text) if line.strip()), 1):
+        fields = _fields(line)
+        names, labels = _columns(list(fields), NAME_HEADERS), _columns(list(fields), LABEL_HEADERS)
+        if not (names and labels):
+            raise UserError(f"line {number} is no object with a file name and a label")
+        values = list(fields.values())
+        yield str(values[names[0]]), str(values[labels[0]])
+
+
+def _fields(line: str) -> dict[str, object]:
+    """An object on a line of JSON; empty for anything else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _columns(names: Iterable[str], wanted: Sequence[str]) -> list[int]:
+    """Places among `names` of those that are wanted, the first wanted first."""
+    headers = [re.sub(r"[^a-z]", "", name.lower()) for name in names]
+    return [headers.index(header) for header in wanted if header in headers]
+
+
 def _plain(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
     for line in _lines(text):
         found = _NAME_AND_LABEL.fullmatch(line.strip())
@@ -114,6 +162,13 @@ def _plain(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
             yield found[1], _without_boxes(found[2])
         elif line.strip():
             yield None, line.strip()
+
+
+_FORMS = {".csv": _csv, ".jsonl": _jsonl}
+
+
+def _text(raw: pa.NativeFile) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(raw, 1 << 20), encoding="utf-8-sig", newline="")
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:

@@ -12,7 +12,7 @@ from jobs.pipeline.sources.arrow_files import ArrowFiles
 from jobs.pipeline.sources.class_folders import ClassFolders, label_level
 from jobs.pipeline.sources.flat_folder import FlatFolder
 from jobs.pipeline.sources.hub import is_hub, locate
-from jobs.pipeline.sources.labels_file import digest_of
+from jobs.pipeline.sources.labels_file import digest_of, metadata_of
 from jobs.pipeline.sources.listing import (
     IMAGE_EXTENSIONS,
     PARQUET_EXTENSIONS,
@@ -81,6 +81,8 @@ def open_source(
     if split is not None:
         raise UserError(f"{shown(uri)}: ?split= is for Parquet and tar files; give the folder of the split")
     if kind == "images":
+        if use_labels and labels is None and names is None:
+            labels = metadata_of(folder)
         labels, digest = _labels_file(labels)
         return FlatFolder(folder, space, use_labels, labels, digest, limit, images_per_shard, only=names)
     _refuse(labels, "class folders are their own labels")

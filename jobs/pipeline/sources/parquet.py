@@ -17,6 +17,7 @@ from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns, partition_label
+from jobs.pipeline.sources.parquet_footer import check_footer
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.storage import first_line, shown
 from vit_actor.errors import UserError
@@ -108,6 +109,7 @@ class ParquetShards:
 
     def _survey_file(self, listed: tuple[str, int]) -> tuple[str, int, int, bool]:
         name, size = listed
+        self._check_footer(name)
         file, columns = self._open(name)
         with file, self._errors(name):
             for group in range(file.num_row_groups):
@@ -120,6 +122,7 @@ class ParquetShards:
 
     def _file_shards(self, name: str) -> Iterator[Shard]:
         """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself."""
+        self._check_footer(name)
         with self._open(name)[0] as file:
             groups = _groups(file)
         first = row = position = 0
@@ -169,6 +172,13 @@ class ParquetShards:
         with self._errors(name):
             file = pq.ParquetFile(join(base, name), filesystem=filesystem, buffer_size=READ_BYTES)
             return file, Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, self._partition(name))
+
+    def _check_footer(self, name: str) -> None:
+        filesystem, base = open_place(self.files.folder)
+        try:
+            check_footer(filesystem, join(base, name))
+        except UserError as error:
+            raise UserError(f"{shown(join(self.files.folder, name))}: {error}") from None
 
     def _partition(self, name: str) -> str | None:
         return partition_label(name, self.label_column) if self.use_labels else None
