@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     job = Classification.open(args)  # what can be told without Ray is told before it starts, which takes seconds
     if job.nothing_to_do():
         return 0
-    with ray_session(args.address, meanwhile=("pandas", "jobs.reporting.page.page")):
+    with ray_session(args.address, meanwhile=("pandas",)):
         from jobs.running.streaming import stream
 
         stopped = stream(job, phases)  # list -> read -> decode -> classify -> commit

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from jobs.pipeline.cache import Cache, stored_bytes
@@ -20,6 +22,9 @@ from jobs.running.phases import Phases
 from jobs.running.progress import Progress
 from jobs.running.stopping import drain_on_signals
 from vit_actor.errors import UserError, ended_while_opening
+
+LULL_SECONDS = 0.5
+"""After so long the stream is planned, and this process waits for the first images: time to import what draws the page."""
 
 
 def stream(job: Classification, phases: Phases) -> int | None:
@@ -63,6 +68,9 @@ def stream(job: Classification, phases: Phases) -> int | None:
         told = f"error: Ray's {what} on this machine or its head has ended; what is committed stays: add --resume to go on"
         print(told, file=sys.stderr, flush=True)
 
+    page = threading.Timer(LULL_SECONDS, import_module, ["jobs.reporting.page.page"])
+    page.daemon = True
+    page.start()
     try:
         with Progress(job.survey.images, note_troubles) as progress, watch_ray(ray_is_gone):
             for chunk in committed:

@@ -24,7 +24,18 @@ from contextlib import ExitStack, suppress
 from typing import Any
 from unittest.mock import patch
 
-PRELOADED = ("ray._private.workers.default_worker", "ray.data", "pyarrow.parquet", "pyarrow.dataset", "PIL.Image", "simplejpeg")
+PRELOADED = (
+    "ray._private.workers.default_worker",
+    "ray._common.pydantic_compat",  # which Ray imports in a worker when that serialises for the first time, like the next
+    "ray._private.arrow_serialization",
+    "pydantic.v1",
+    "pyarrow.json",
+    "ray.data",
+    "pyarrow.parquet",
+    "pyarrow.dataset",
+    "PIL.Image",
+    "simplejpeg",
+)
 """None that is the project's: a submitted job may bring another version of it."""
 
 REQUEST_SECONDS = 10.0
