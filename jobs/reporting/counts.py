@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -48,7 +49,7 @@ NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\d+")
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """The footer of one predictions file: the attempt, mesh and device its rows come from.
+    """The footer of a chunk of predictions: the attempt, mesh and device its rows come from.
 
     batch_size: images in a full batch. compile_seconds: what the mesh's device took to start.
     chunk: name of the part of the data set that its rows are, in order. read_cpu_seconds: CPU time of reading and decoding it.
@@ -56,6 +57,7 @@ class FileMetadata:
     opened_at: Unix seconds at which the mesh was ready for its first images; None in files of earlier versions.
     shared_batches: by number, the batches that other files have a part of: where this file's images begin among the batch's,
         and how many the batch has.
+    rows: how many a chunk has; None for all of a file.
     """
 
     run_id: str
@@ -70,6 +72,7 @@ class FileMetadata:
     start: dict[str, float] = field(default_factory=dict)
     opened_at: float | None = None
     shared_batches: dict[str, list[int]] = field(default_factory=dict)
+    rows: int | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -218,8 +221,8 @@ class Counts:
         return self
 
 
-def count(table: pa.Table, metadata: FileMetadata, real: Real | None = None) -> Counts:
-    """The counts of one predictions file: a table with COLUMNS as in jobs/pipeline/schema.py, and its footer.
+def count(table: pa.Table, *chunks: FileMetadata, real: Real | None = None) -> Counts:
+    """The counts of prediction rows: a table with COLUMNS as in jobs/pipeline/schema.py, and the footers of its chunks in order.
 
     real: the right classes of ImageNet's validation images, where they are to be counted too.
     """
@@ -229,18 +232,10 @@ def count(table: pa.Table, metadata: FileMetadata, real: Real | None = None) -> 
     counts = Counts(
         images=len(table),
         errors=int(np.count_nonzero(~classified)),
-        confusion=Counter(zip(label[both].tolist(), prediction[both].tolist(), strict=True)),
-        label_errors=Counter(label[labelled & ~classified].tolist()),
-        top5=Counter(label[_in_top5(table["top5"], label)].tolist()),
-        predicted=Counter(prediction[classified].tolist()),
-        compile_seconds={metadata.mesh: metadata.compile_seconds},
-        starts={(metadata.mesh, phase): seconds for phase, seconds in metadata.start.items()},
-        opened={(metadata.attempt, metadata.mesh): round(metadata.opened_at * 1e9)} if metadata.opened_at else {},
-        read_time=Counter({(metadata.attempt, metadata.mesh): round(metadata.read_cpu_seconds * 1e9)}),
-        descriptions={metadata.description},
-        batch_sizes={metadata.batch_size},
-        run_ids={metadata.run_id},
-        versions=set(metadata.versions.items()),
+        confusion=_counted_pairs(label[both], prediction[both]),
+        label_errors=_counted(label[labelled & ~classified]),
+        top5=_counted(label[_in_top5(table["top5"], label)]),
+        predicted=_counted(prediction[classified]),
     )
     if counts.errors:
         failed, reasons = table.filter(pa.array(~classified)), Reasons()
@@ -254,8 +249,12 @@ def count(table: pa.Table, metadata: FileMetadata, real: Real | None = None) -> 
     counts.corrupted, counts.corrupted_correct = count_corruptions(table["image_id"], label, prediction)
     if real is not None:
         counts.real = count_real(table["image_id"], prediction, real)
-    _count_confidence(counts, table, label, prediction, metadata)
-    _count_batches(counts, table, metadata)
+    first_rows = np.cumsum([0, *(len(table) if chunk.rows is None else chunk.rows for chunk in chunks)])
+    _count_confidence(counts, table, label, prediction, chunks, first_rows)
+    batches = _Batches.of(table)
+    for chunk, first, last in zip(chunks, first_rows, first_rows[1:], strict=False):
+        _count_start(counts, chunk)
+        _count_batches(counts, batches.slice(first, last), chunk)
     return counts
 
 
@@ -284,31 +283,82 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -
     return max(0.0, (centre - half) / (1 + extra)), min(1.0, (centre + half) / (1 + extra))
 
 
-def _count_confidence(counts: Counts, table: pa.Table, label: np.ndarray, prediction: np.ndarray, metadata: FileMetadata) -> None:
+def _count_confidence(
+    counts: Counts,
+    table: pa.Table,
+    label: np.ndarray,
+    prediction: np.ndarray,
+    chunks: Sequence[FileMetadata],
+    first_rows: np.ndarray,
+) -> None:
     rows = np.flatnonzero((label >= 0) & (prediction >= 0))
     best = pc.list_element(table["top5_probability"].take(pa.array(rows)), 0).to_numpy()
     confidence = np.rint(np.clip(np.nan_to_num(best), 0, 1) * np.float64(CERTAIN)).astype(np.int64)
     bins = np.maximum((confidence * CALIBRATION_BINS - 1) // CERTAIN, 0)  # (0, 1/15], (1/15, 2/15], ...
     right = label[rows] == prediction[rows]
-    counts.confident = Counter(bins.tolist())
-    counts.confident_correct = Counter(bins[right].tolist())
-    for each, sure in zip(bins.tolist(), confidence.tolist(), strict=True):
-        counts.confidence[each] += sure
-    wrong = rows[~right]
+    counts.confident = _counted(bins)
+    counts.confident_correct = _counted(bins[right])
+    sums = np.zeros(CALIBRATION_BINS, np.int64)
+    np.add.at(sums, bins, confidence)
+    counts.confidence = Counter({each: int(sums[each]) for each in counts.confident})
+
+    wrong, doubt = rows[~right], CERTAIN - confidence[~right]
+    pair = _pair(label[wrong], prediction[wrong])
+    order = np.lexsort((doubt, pair))
+    wrong, doubt, pair = wrong[order], doubt[order], pair[order]
+    _, first, size = np.unique(pair, return_index=True, return_counts=True)
+    surest = np.flatnonzero(doubt == np.repeat(doubt[first], size))  # of each pair at least one
+    wrong, doubt = wrong[surest], doubt[surest]
     ids = table["image_id"].take(pa.array(wrong)).to_pylist()
-    for row, image_id, sure in zip(wrong.tolist(), ids, confidence[~right].tolist(), strict=True):
-        pair, example = (int(label[row]), int(prediction[row])), Example(CERTAIN - sure, image_id, metadata.chunk, row)
-        counts.examples[pair] = min(example, counts.examples.get(pair, example))
+    chunk = np.searchsorted(first_rows, wrong, side="right") - 1
+    row = wrong - first_rows[chunk]
+    pairs = zip(label[wrong].tolist(), prediction[wrong].tolist(), strict=True)
+    for key, *found in zip(pairs, doubt.tolist(), ids, chunk.tolist(), row.tolist(), strict=True):
+        example = Example(found[0], found[1], chunks[found[2]].chunk, found[3])
+        counts.examples[key] = min(example, counts.examples.get(key, example))
 
 
-def _count_batches(counts: Counts, table: pa.Table, metadata: FileMetadata) -> None:
-    ran = pc.is_valid(table["batch"])
-    if not pc.any(ran).as_py():
+def _count_start(counts: Counts, chunk: FileMetadata) -> None:
+    """Count what a chunk's footer tells of its device and the reading of its images."""
+    mesh, place = chunk.mesh, (chunk.attempt, chunk.mesh)
+    counts.compile_seconds[mesh] = max(chunk.compile_seconds, counts.compile_seconds.get(mesh, chunk.compile_seconds))
+    for phase, seconds in chunk.start.items():
+        counts.starts[mesh, phase] = max(seconds, counts.starts.get((mesh, phase), seconds))
+    if chunk.opened_at:
+        at = round(chunk.opened_at * 1e9)
+        counts.opened[place] = min(at, counts.opened.get(place, at))
+    counts.read_time[place] += round(chunk.read_cpu_seconds * 1e9)
+    counts.descriptions.add(chunk.description)
+    counts.batch_sizes.add(chunk.batch_size)
+    counts.run_ids.add(chunk.run_id)
+    counts.versions.update(chunk.versions.items())
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Of each row its batch's number, -1 without any; that batch's start in Unix nanoseconds; its time in nanoseconds."""
+
+    number: np.ndarray
+    start: np.ndarray
+    time: np.ndarray
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Batches:
+        start = pc.fill_null(table["started_at"].cast(pa.int64()), 0).to_numpy() * 1000  # us -> ns
+        time = np.rint(pc.fill_null(table["batch_seconds"], 0).to_numpy() * 1e9).astype(np.int64)
+        return cls(_integers(table["batch"], -1), start, time)
+
+    def slice(self, first: int, last: int) -> _Batches:
+        """Of the rows from `first` to `last` that were in a batch."""
+        rows = first + np.flatnonzero(self.number[first:last] >= 0)
+        return _Batches(self.number[rows], self.start[rows], self.time[rows])
+
+
+def _count_batches(counts: Counts, batches: _Batches, metadata: FileMetadata) -> None:
+    if not len(batches.number):
         return
-    table = table.filter(ran)
-    numbers, first, images = np.unique(table["batch"].to_numpy(), return_index=True, return_counts=True)
-    start = table["started_at"].cast(pa.int64()).to_numpy()[first] * 1000  # us -> ns
-    time = np.rint(table["batch_seconds"].to_numpy()[first] * 1e9).astype(np.int64)
+    numbers, first, images = np.unique(batches.number, return_index=True, return_counts=True)
+    start, time = batches.start[first], batches.time[first]
 
     # A batch taken while others are in flight keeps the device only once they are done.
     done = np.cumsum(time)
@@ -319,12 +369,13 @@ def _count_batches(counts: Counts, table: pa.Table, metadata: FileMetadata) -> N
     for i in np.flatnonzero(np.isin(numbers, [int(number) for number in metadata.shared_batches])):
         begin[i], whole[i] = metadata.shared_batches[str(numbers[i])]
     full = time[(whole == metadata.batch_size) & (begin == 0)]
-    counts.batch_times = Counter(np.searchsorted(BUCKET_EDGES, full, side="right").tolist())
-    counts.full_batch_time = int(full.sum())
+    counts.batch_times.update(np.searchsorted(BUCKET_EDGES, full, side="right").tolist())
+    counts.full_batch_time += int(full.sum())
     from_, to = time * begin // whole, time * (begin + images) // whole
     start, time = start + from_, to - from_
     work = Work(int(images.sum()), int(np.count_nonzero(begin == 0)), int(time.sum()))
-    counts.spans = {(metadata.attempt, metadata.mesh): Span(int(start.min()), int((start + time).max()), work)}
+    place, span = (metadata.attempt, metadata.mesh), Span(int(start.min()), int((start + time).max()), work)
+    counts.spans[place] = counts.spans[place] + span if place in counts.spans else span
     begins = begin == 0
     counts.windows += spread(start, np.maximum(time, 1), images, begins, attempt=metadata.attempt, mesh=metadata.mesh)
 
@@ -336,6 +387,22 @@ def _in_top5(top5: pa.ChunkedArray, label: np.ndarray) -> np.ndarray:
     hit = np.zeros(len(label), dtype=bool)
     hit[rows[pc.list_flatten(lists).to_numpy() == label[rows]]] = True
     return hit
+
+
+def _counted(values: np.ndarray) -> Counter[int]:
+    found, times = np.unique(values, return_counts=True)
+    return Counter(dict(zip(found.tolist(), times.tolist(), strict=True)))
+
+
+def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two integers from 0 to 2^31 - 1 as one of 64 bits."""
+    return first.astype(np.int64) << 32 | second.astype(np.int64)
+
+
+def _counted_pairs(first: np.ndarray, second: np.ndarray) -> Counter[tuple[int, int]]:
+    found, times = np.unique(_pair(first, second), return_counts=True)
+    pairs = zip((found >> 32).tolist(), (found & 0xFFFFFFFF).tolist(), strict=True)
+    return Counter(dict(zip(pairs, times.tolist(), strict=True)))
 
 
 def _integers(column: pa.ChunkedArray, null: int) -> np.ndarray:

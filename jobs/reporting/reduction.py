@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from itertools import batched, count, islice
@@ -27,6 +27,10 @@ FILES_IN_A_TASK, FILES_IN_A_PART = 512, 2048
 FEW_FILES = 4096
 """Up to so many are counted in this process, in seconds: Ray's start would take as long."""
 MERGED_AT_ONCE = 8
+COUNTED_AT_ONCE = 256
+"""Files of one chunk: 20 MB of rows."""
+DAMAGED = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)
+"""What reading and counting raise of a file that no run wrote, or that is cut off."""
 NAMED = 20
 """Damaged files that are named."""
 
@@ -56,6 +60,19 @@ class _Task:
     part: str | None = None
     run_id: str = ""
     real: Real | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that has been read: its rows, and the footers of the chunks whose rows they are, in order."""
+
+    name: str
+    table: pa.Table
+    footers: list[dict[str, Any]]
+
+    def chunks(self) -> Iterator[FileMetadata]:
+        for footer in self.footers:
+            yield FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
 
 
 def reduce_predictions(out: str, *, address: str | None = None, compact: str | None = None, real: Real | None = None) -> Counts:
@@ -145,32 +162,40 @@ def _run(task: _Task) -> _Counted:
     tables: list[pa.Table] = []
     footers: list[dict[str, Any]] = []
 
-    def read(file: str) -> tuple[pa.Table, list[dict[str, Any]], list[Counts]] | str:
+    def read(file: str) -> _File | str:
         with storage_errors(file), filesystem.open_input_stream(file) as stream:
             data = stream.readall()
         try:
             parquet = pq.ParquetFile(pa.BufferReader(data))
-            table, of_chunks = parquet.read(columns, use_threads=False), footers_of(parquet.metadata)
-            counts, start = [], 0
-            for footer in of_chunks:
-                metadata = FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
-                counts.append(counts_of(table.slice(start, footer["rows"]), metadata, task.real))
-                start += footer["rows"]
-            return table, of_chunks, counts
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+            return _File(file, parquet.read(columns, use_threads=False), footers_of(parquet.metadata))
+        except DAMAGED:
             return file
 
+    def count_all(files: Sequence[_File]) -> None:
+        """Count files at once, which takes a tenth of the time; one by one where some are damaged, to tell which."""
+        try:
+            found.counts += counts_of(
+                pa.concat_tables([file.table for file in files]),
+                *(chunk for file in files for chunk in file.chunks()),
+                real=task.real,
+            )
+        except DAMAGED:
+            if len(files) == 1:
+                found.damaged.append(files[0].name)
+            else:
+                for file in files:
+                    count_all([file])
+
     with ThreadPoolExecutor(READERS) as readers:
-        for files in batched(task.files, 8 * READERS):
-            for file in readers.map(read, files):
-                if isinstance(file, str):
-                    found.damaged.append(file)
-                    continue
-                for counts in file[2]:
-                    found.counts += counts
-                if task.part:
-                    tables.append(file[0])
-                    footers += file[1]
+        for names in batched(task.files, COUNTED_AT_ONCE):
+            files = list(readers.map(read, names))
+            found.damaged += [file for file in files if isinstance(file, str)]
+            sound = [file for file in files if isinstance(file, _File)]
+            if sound:
+                count_all(sound)
+            if task.part:
+                tables += [file.table for file in sound]
+                footers += [footer for file in sound for footer in file.footers]
     of_this_version = all(table.column_names == PREDICTIONS.names for table in tables)
     if task.part and of_this_version and not found.damaged and found.counts.run_ids == {task.run_id}:
         schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: part_footer(footers)})
