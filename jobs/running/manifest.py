@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ AUTO = "auto"
 
 TOLD = {"data_fingerprint": "the data set's files, sizes or rows changed", "model_digest": "the checkpoint's files changed"}
 """What to say of settings that are hashes."""
+
+_CHANGING = threading.RLock()
+"""Held from a change until it is written: else a thread that notes troubles could write over another's last word."""
 
 
 @dataclass
@@ -81,15 +85,17 @@ class Manifest:
 
         account: what went wrong on the way (Ledger.account).
         """
-        self.attempts[-1].update(ended_at=_now(), state=state, **(account or {}))
-        self.save(out)
+        with _CHANGING:
+            self.attempts[-1].update(ended_at=_now(), state=state, **(account or {}))
+            self.save(out)
 
     def note(self, out: str, account: dict[str, Any]) -> None:
         """Keep what went wrong so far (Ledger.account), so that it outlives a driver that is killed."""
-        attempt = self.attempts[-1]
-        if attempt != attempt | account:
-            attempt.update(account)
-            self.save(out)
+        with _CHANGING:
+            attempt = self.attempts[-1]
+            if attempt != attempt | account:
+                attempt.update(account)
+                self.save(out)
 
     @contextmanager
     def single_attempt(self, out: str, *, overwrite: bool) -> Iterator[None]:
@@ -105,7 +111,7 @@ class Manifest:
     def save(self, out: str) -> None:
         """Write `<out>/manifest.json`; raises UserError where storage fails."""
         filesystem, path = open_storage(out)
-        with storage_errors(out):
+        with _CHANGING, storage_errors(out):
             write_atomically(filesystem, f"{path}/manifest.json", json.dumps(asdict(self), indent=1).encode())
 
 
