@@ -294,7 +294,10 @@ def test_labels_files_as_data_sets_have_them(tmp_path: Path, file: str, text: st
         ("metadata.csv", "file_name,label\nx.jpg,7\ny.jpg,9\n", [7, 9]),
         ("metadata.jsonl", '{"file_name": "x.jpg", "label": 7}\n\n{"label": 9, "file_name": "y.jpg"}\n', [7, 9]),
         ("metadata.csv", "file_name,text\nx.jpg,a fish\ny.jpg,a shark\n", [None, None]),
+        ("metadata.csv", "\udcff\udcfe\n", [None, None]),
+        ("metadata.csv", "file_name," * 200_000, [None, None]),
         ("metadata.jsonl", "not JSON\n", [None, None]),
+        ("metadata.jsonl", "[" * 100_000, [None, None]),
         ("metadata.jsonl", "", [None, None]),
         ("labels.csv", "file_name,label\nx.jpg,7\ny.jpg,9\n", [None, None]),
     ],
@@ -304,7 +307,7 @@ def test_metadata_beside_the_images_has_their_labels_where_it_has_any(
 ) -> None:
     for name in ("x.jpg", "y.jpg"):
         (tmp_path / name).write_bytes(jpeg(0))
-    (tmp_path / file).write_text(text)
+    (tmp_path / file).write_bytes(text.encode(errors="surrogateescape"))
     survey = opened(tmp_path).survey()
     assert [image.label for image in read_all(opened(tmp_path))] == labels
     assert (survey.labels_from == str(tmp_path / file), survey.left_out == {}) == (survey.labelled,) * 2

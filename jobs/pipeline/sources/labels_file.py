@@ -9,6 +9,7 @@ import json
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -55,11 +56,11 @@ def metadata_of(folder: str) -> str | None:
         with storage_errors(uri):
             if filesystem.get_file_info(path).type != FileType.File:
                 continue
-            with _text(filesystem.open_input_file(path)) as text:
+            with _text(filesystem.open_input_file(path)) as text, suppress(UserError, UnicodeDecodeError, csv.Error):
                 first = next(_lines(text), "")
-        columns = next(csv.reader([first]), []) if name.endswith(".csv") else _fields(first)
-        if _columns(columns, LABEL_HEADERS) and _columns(columns, NAME_HEADERS):
-            return uri
+                columns = next(csv.reader([first]), []) if name.endswith(".csv") else _fields(first)
+                if _columns(columns, LABEL_HEADERS) and _columns(columns, NAME_HEADERS):
+                    return uri
     return None
 
 
