@@ -1,6 +1,6 @@
 """Commands of the project run as processes of their own, most of them forked from one that has imported their packages.
 
-Importing takes 3 s of CPU time a command and there are a hundred commands. What imports decide, and whole commands as a user
+Importing takes 3 s of CPU time a command and there are dozens of commands. What imports decide, and whole commands as a user
 starts them, are tested in test_imports.py, test_documents.py and tests/cluster.
 """
 

@@ -1,4 +1,4 @@
-"""What predictions add up to: partial counts of one file, mergeable in any order and grouping, bounded in size.
+"""What predictions add up to: partial counts of some rows, mergeable in any order and grouping, bounded in size.
 
 Everything is an integer, a minimum, a maximum or a set, so that a sum of counts does not depend on its order.
 """

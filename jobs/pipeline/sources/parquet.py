@@ -17,7 +17,7 @@ from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns, partition_label
-from jobs.pipeline.sources.parquet_footer import check_footer
+from jobs.pipeline.sources.parquet_footer import SMALL_BYTES, check_footer
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.storage import first_line, shown
 from vit_actor.errors import UserError
@@ -109,7 +109,8 @@ class ParquetShards:
 
     def _survey_file(self, listed: tuple[str, int]) -> tuple[str, int, int, bool]:
         name, size = listed
-        self._check_footer(name)
+        if size > SMALL_BYTES:
+            self._check_footer(name)
         file, columns = self._open(name)
         with file, self._errors(name):
             for group in range(file.num_row_groups):
@@ -122,7 +123,6 @@ class ParquetShards:
 
     def _file_shards(self, name: str) -> Iterator[Shard]:
         """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself."""
-        self._check_footer(name)
         with self._open(name)[0] as file:
             groups = _groups(file)
         first = row = position = 0
@@ -174,6 +174,7 @@ class ParquetShards:
             return file, Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, self._partition(name))
 
     def _check_footer(self, name: str) -> None:
+        """In the survey alone: what it has refused, no host reads."""
         filesystem, base = open_place(self.files.folder)
         try:
             check_footer(filesystem, join(base, name))
