@@ -6,7 +6,6 @@ python -m jobs.imagenet --data hf://datasets/ILSVRC/imagenet-1k --out s3://bucke
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from jobs.pipeline.commit import committed_files
@@ -24,7 +23,8 @@ from jobs.running.command import TOO_MANY_ERRORS, JobFailed, run
 from jobs.running.manifest import CHANGED
 from jobs.running.phases import Phases
 from jobs.running.session import ray_session
-from jobs.storage import shown
+from jobs.running.terminal import say
+from jobs.storage import below, shown
 from vit_actor.errors import UserError
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         stopped = stream(job, phases)  # list -> read -> decode -> classify -> commit
     phases.end("end")
     if stopped is not None:
-        print(f"stopped; what is committed stays: add --resume to go on with {args.out}", file=sys.stderr)
+        say(f"stopped; what is committed stays: add --resume to go on with {args.out}", sys.stderr)
         return stopped
     return report(job, phases)
 
@@ -52,7 +52,7 @@ def report(job: Classification, phases: Phases) -> int:
 
     out, manifest, planned = job.args.out, job.manifest, job.survey.images
     try:
-        summary = write_reports(out, phases, address=job.args.address, compact=manifest.run_id)
+        summary = write_reports(out, phases, address=job.args.address, compact=manifest.run_id, data=job.args.data)
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
         raise JobFailed(f"{error}; predictions are complete: `python -m jobs.report --out {out}` makes the report") from None
     manifest.attempts[-1]["seconds"] = phases.seconds
@@ -65,11 +65,11 @@ def report(job: Classification, phases: Phases) -> int:
     manifest.files = committed_files(out)
     manifest.end_attempt(out, "finished")
     print(summary_table(summary))
-    print(f"report: {os.path.join(out, 'report.html')}")
+    say(f"report: {below(out, 'report.html')}")
     most = job.args.max_errors
     allowed = most if isinstance(most, int) else int(most * summary.images)
     if summary.errors > allowed:
-        print(f"error: {summary.errors} images could not be read, more than --max-errors allows ({allowed})", file=sys.stderr)
+        say(f"error: {summary.errors} images could not be read, more than --max-errors allows ({allowed})", sys.stderr)
         return TOO_MANY_ERRORS
     return 0
 

@@ -13,7 +13,8 @@ from jobs.reporting.tables import summarise
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.command import JobFailed, run
-from jobs.storage import shown
+from jobs.running.terminal import say
+from jobs.storage import below
 
 if TYPE_CHECKING:
     from jobs.reporting.comparison.compare import Run
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         real = read_real(args.real)
     summary = write_reports(args.out, address=args.address, real=real)
     print(summary_table(summary))
-    print(f"report: {shown(args.out).rstrip('/')}/report.html")
+    say(f"report: {below(args.out, 'report.html')}")
     if summary.planned is not None and summary.images < summary.planned:
         raise JobFailed(f"{summary.images:,} of {summary.planned:,} images have a row; run the job again with --resume")
     return 0
@@ -61,9 +62,9 @@ def compare_runs(run_a: str, run_b: str, out: str | None, address: str | None = 
     from jobs.reporting.comparison.compare import compare, comparison_table
 
     a, b = read_run(run_a, address), read_run(run_b, address)
-    out = out or f"{run_b.rstrip('/')}/compared/{a.summary.run_id}"
+    out = out or below(run_b, f"compared/{a.summary.run_id}")
     print(comparison_table(compare(a, b, out)))
-    print(f"report: {shown(out).rstrip('/')}/comparison.html")
+    say(f"report: {below(out, 'comparison.html')}")
     return 0
 
 

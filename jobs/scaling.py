@@ -31,7 +31,8 @@ from jobs.running.arguments import (
 from jobs.running.command import run
 from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
 from jobs.running.session import ray_session
-from jobs.storage import open_storage, shown, storage_errors, write_atomically, write_table
+from jobs.running.terminal import say
+from jobs.storage import below, open_storage, shown, storage_errors, write_atomically, write_table
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
 
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     table = scaling_table(measured, manifest.data)
     write(args.out, table, manifest.run_id)
     print(terminal_table(table))
-    print(f"report: {args.out.rstrip('/')}/report/scaling.svg")
+    say(f"report: {below(args.out, 'report/scaling.svg')}")
     return 0
 
 
@@ -190,7 +191,7 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
             device_request(args, checkpoint, placement),
             images=images,
             placement=replace(placement, actors=n, grows=False),
-            out=f"{args.out.rstrip('/')}/runs/{name}",
+            out=below(args.out, f"runs/{name}"),
             cache=cache,
         )
 

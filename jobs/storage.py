@@ -22,6 +22,9 @@ NATIVE_SCHEMES = {"file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", 
 # Stores without directories, whose objects appear whole or not at all.
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 
+RETRY_SECONDS = 60
+"""How long a request to Google's store is tried again."""
+
 ROW_GROUP = 128 * 1024
 """Rows that a reader of a long table can skip together by their statistics."""
 
@@ -46,7 +49,7 @@ def open_storage(uri: str) -> tuple[FileSystem, str]:
     with storage_errors(uri):
         if scheme in NATIVE_SCHEMES:
             # Spaces and letters beyond ASCII as a URI spells them; what is spelled so already stays.
-            filesystem, path = FileSystem.from_uri(quote(uri, safe=_OF_URIS))
+            filesystem, path = FileSystem.from_uri(quote(_patient(uri), safe=_OF_URIS))
         else:
             import fsspec  # here, because few runs need it and every --help would wait for it
 
@@ -56,6 +59,20 @@ def open_storage(uri: str) -> tuple[FileSystem, str]:
                 raise UserError(f"{shown(uri)}: unknown scheme {scheme}://; use a local path, s3://, gs:// or fsspec's") from None
             filesystem = PyFileSystem(FSSpecHandler(driver))
     return filesystem, path.rstrip("/") or "/"
+
+
+def _patient(uri: str) -> str:
+    """The URI, with a limit to how long Google's client tries again: its own is 15 minutes."""
+    limit = "retry_limit_seconds"
+    if not uri.startswith(("gs://", "gcs://")) or f"{limit}=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}{limit}={RETRY_SECONDS}"
+
+
+def below(uri: str, name: str) -> str:
+    """The path or URI of what is called `name` in that directory. A query, as in s3://bucket/run?region=..., stays at the end."""
+    path, mark, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 
 def absolute(path: str) -> str:
@@ -121,15 +138,23 @@ def write_table(filesystem: FileSystem, path: str, table: pa.Table) -> None:
     write_atomically(filesystem, path, buffer.getvalue())
 
 
-_STORES_REFUSAL = re.compile(r"AWS Error ([A-Z_]{4,})")
+_STORES_REFUSAL = re.compile(r"(?:AWS Error |google::cloud::Status\(|Azure Error: \[)([A-Za-z_]{4,})")
 _CREDENTIALS = "the store refuses these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the host's role"
+_REFUSED = "the store refuses these credentials; check them, or the host's role"
+_SILENT = "the store does not answer; check the address and the network"
 _REFUSALS = {
     "NO_SUCH_BUCKET": "no such bucket; create it, or check the name",
     "ACCESS_DENIED": "access denied; the credentials may not do this in that bucket",
     "INVALID_ACCESS_KEY_ID": _CREDENTIALS,
     "INVALID_CLIENT_TOKEN_ID": _CREDENTIALS,
     "SIGNATURE_DOES_NOT_MATCH": _CREDENTIALS,
-    "NETWORK_CONNECTION": "the store does not answer; check the address and the network",
+    "AuthenticationFailed": _REFUSED,
+    "AuthorizationFailure": _REFUSED,
+    "UNAUTHENTICATED": _REFUSED,
+    "PERMISSION_DENIED": "permission denied; the credentials may not do this in that bucket",
+    "ContainerNotFound": "no such container; create it, or check the name",
+    "NETWORK_CONNECTION": _SILENT,
+    "UNAVAILABLE": _SILENT,
     "SLOW_DOWN": "the store asks to be asked less often; add --resume later",
     "SERVICE_UNAVAILABLE": "the store is unavailable; add --resume later",
 }
@@ -152,10 +177,10 @@ def storage_errors(uri: str) -> Iterator[None]:
         raise UserError(
             f"{shown(uri)}: not a valid URI; check it, and write what is special in a password as %2F and the like"
         ) from None
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         if refusal := _STORES_REFUSAL.search(str(error)):
             raise UserError(f"{shown(uri)}: {_REFUSALS.get(refusal[1], f'the store refuses ({refusal[1]})')}") from None
-        if error.errno in _FULL_OR_READ_ONLY:
+        if isinstance(error, OSError) and error.errno in _FULL_OR_READ_ONLY:
             raise UserError(f"{shown(uri)}: {first_line(error)}; {_FULL_OR_READ_ONLY[error.errno]}") from None
         raise UserError(f"{shown(uri)}: storage failed ({first_line(error)}); check the address and credentials") from None
 
@@ -187,11 +212,12 @@ def _without_credentials(uri: str) -> str:
         return uri
     rest = re.split(r"[?#;]", rest, maxsplit=1)[0]
     authority, slash, path = rest.partition("/")
-    _, at, host = authority.rpartition("@")
+    user, at, host = authority.rpartition("@")
     _, colon, port = authority.rpartition(":")
     if not at and colon and not port.isdigit() and "@" in path:  # a password with a slash in it
         host, slash, path = path.rpartition("@")[2].partition("/")
-    return f"{scheme}://{host}{slash}{path}"
+    container = f"{user}@" if scheme in ("abfs", "abfss") and user and ":" not in user else ""
+    return f"{scheme}://{container}{host}{slash}{path}"
 
 
 def first_line(error: BaseException) -> str:

@@ -24,6 +24,7 @@ def write_reports(
     address: str | None = None,
     compact: str | None = None,
     real: Real | None = None,
+    data: str | None = None,
 ) -> Summary:
     """Write `<out>/report/`, each table as Parquet, and `<out>/report.html`; returns the summary.
 
@@ -31,6 +32,7 @@ def write_reports(
     also shows a few images where the data set can be read.
     phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
     address, compact: as `reduce_predictions` takes them. real: ReaL's labels, to count accuracy by them too.
+    data: where the images are (default: the manifest's, which has no credentials).
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     refuse_foreign_page(out)
@@ -45,7 +47,7 @@ def write_reports(
     summary = summarise(counts, manifest)
     tables = report_tables(counts, summary, manifest)
     most_confused = sorted(counts.examples, key=lambda pair: (-counts.confusion[pair], pair))[:PICTURED]
-    pictures = thumbnails(manifest, [counts.examples[pair] for pair in most_confused])
+    pictures = thumbnails(manifest, data, [counts.examples[pair] for pair in most_confused])
     drawn = draw(summary, tables, pictures)
     if phases and manifest:
         phases.end("report")

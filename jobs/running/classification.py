@@ -15,7 +15,7 @@ from jobs.running.arguments import model_directory
 from jobs.running.damaged import discard_damaged
 from jobs.running.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.running.output_lock import hold_output
-from jobs.running.terminal import one_line
+from jobs.running.terminal import say
 from jobs.storage import shown
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
@@ -43,7 +43,7 @@ class Classification:
         source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
         survey = source.survey()
         if survey.left_out:
-            print(left_out(survey), file=sys.stderr)
+            say(left_out(survey), sys.stderr)
         hold_output(args.out)
         wanted = describe(args, args.device, checkpoint, survey)
         manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
@@ -51,7 +51,7 @@ class Classification:
         if damaged:
             more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
             told = f"damaged files, deleted so that their images are classified again: {', '.join(damaged[:NAMED])}{more}"
-            print(one_line(f"{shown(args.out)}: {told}"), file=sys.stderr)
+            say(f"{shown(args.out)}: {told}", sys.stderr)
         return cls(args, checkpoint, source, survey, manifest)
 
     def nothing_to_do(self) -> bool:
@@ -60,9 +60,9 @@ class Classification:
         if not self.manifest.finished:
             return False
         if self.manifest.files in ([], committed_files(out)):
-            print(f"run {run} in {out} is finished; nothing to do")
+            say(f"run {run} in {out} is finished; nothing to do")
             return True
-        print(f"run {run} in {out} was finished, but predictions are gone or changed: going on with it", file=sys.stderr)
+        say(f"run {run} in {out} was finished, but predictions are gone or changed: going on with it", sys.stderr)
         return False
 
     def begin_attempt(self, device: str) -> None:
@@ -122,4 +122,4 @@ def left_out(survey: Survey) -> str:
         told.append(f"{sum(others.values()):,} files of other types or splits ({kinds})")
     if hidden := survey.left_out.get(HIDDEN):
         told.append(f"{hidden:,} hidden names (. or _ in front)")
-    return one_line(f"left out: {', '.join(told)}")
+    return f"left out: {', '.join(told)}"

@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
-from jobs.running.terminal import one_line
+from jobs.running.terminal import say
 from vit_actor.errors import UserError
 
 FAILED = 1
@@ -31,12 +31,12 @@ def run(main: Callable[[], int]) -> None:
     try:
         code = main()
     except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         code = USER_ERROR
     except JobFailed as error:
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -44,8 +44,7 @@ def run(main: Callable[[], int]) -> None:
     except Exception as error:  # unforeseen: one line for the user, the traceback in a file
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        told = one_line(f"{type(error).__name__}: {error}")
-        print(f"error: {told}; this is a fault of the program: {_kept(error)}", file=sys.stderr)
+        say(f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}", sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
     sys.exit(code)

@@ -77,7 +77,8 @@ class _Lease:
             if self._holder() != self._own:
                 raise busy(out)
         self._ended = threading.Event()
-        threading.Thread(target=self._renew, daemon=True).start()
+        self._renewing = threading.Thread(target=self._renew, daemon=True)
+        self._renewing.start()
         atexit.register(self._give_back)
 
     def _wait_until_stale(self, out: str, found: datetime) -> None:
@@ -107,6 +108,7 @@ class _Lease:
 
     def _give_back(self) -> None:
         self._ended.set()
+        self._renewing.join(STALE_SECONDS)  # else a renewal under way could put the lease back
         with suppress(OSError):
             if self._holder() == self._own:
                 self._filesystem.delete_file(self._path)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TextIO
+
 from jobs.storage import redacted
 
 MOST_CHARACTERS = 1000
 ENDS_WITH = 200
+
+
+def say(text: str, to: TextIO | None = None) -> None:
+    """Print the text as `one_line` makes it. to: standard output, if not given."""
+    print(one_line(text), file=to or sys.stdout, flush=True)
 
 
 def one_line(text: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyarrow.fs import LocalFileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem
 
-from jobs.storage import open_storage, shown, storage_errors, write_atomically
+from jobs.storage import below, open_storage, shown, storage_errors, write_atomically
 from vit_actor.errors import UserError
 
 
@@ -27,6 +27,35 @@ def test_what_pyarrow_does_not_know_opens_through_fsspec() -> None:
     filesystem, path = open_storage("memory://storage-test/a")
     write_atomically(filesystem, f"{path}/b/c.bin", b"content")
     assert filesystem.open_input_file(f"{path}/b/c.bin").read() == b"content"
+
+
+def test_googles_client_tries_again_for_a_minute_unless_a_uri_says_else() -> None:
+    of_uri = FileSystem.from_uri
+    assert open_storage("gs://anonymous@b/x")[0].equals(of_uri("gs://anonymous@b/x?retry_limit_seconds=60")[0])
+    assert open_storage("gs://anonymous@b/x?retry_limit_seconds=5")[0].equals(
+        of_uri("gs://anonymous@b/x?retry_limit_seconds=5")[0]
+    )
+
+
+def test_a_store_that_does_not_answer_is_one_line() -> None:
+    uri = "gs://anonymous@bucket/x?scheme=http&endpoint_override=127.0.0.1:1&retry_limit_seconds=1"
+    filesystem, path = open_storage(uri)
+    says = "^gs://bucket/x: the store does not answer; check the address and the network$"
+    with pytest.raises(UserError, match=says), storage_errors(uri):
+        filesystem.get_file_info(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("/data/run", "/data/run/report.html"),
+        ("/data/a?b/", "/data/a?b/report.html"),
+        ("s3://bucket/run/", "s3://bucket/run/report.html"),
+        ("s3://bucket/run?region=eu-west-1", "s3://bucket/run/report.html?region=eu-west-1"),
+    ],
+)
+def test_a_name_below_a_uri_goes_before_its_query(place: str, expected: str) -> None:
+    assert below(place, "report.html") == expected
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

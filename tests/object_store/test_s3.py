@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,55 +67,6 @@ def error(done: Finished) -> str:
     assert "Traceback" not in done.output, done.output
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     return line
-
-
-@pytest.mark.slow
-def test_a_run_from_a_bucket_into_a_bucket_is_reported_compared_and_finished(store: Store) -> None:
-    first = imagenet(store, "s3://bucket/runs/one")
-    assert first.code == 0, first.output
-    assert len(answers(store, "runs/one")) == SHARDS * IMAGES
-    assert [key for key in store.keys("runs/one/predictions") if key.endswith(".parquet")] == [
-        "runs/one/predictions/part-000000.parquet"
-    ]
-    again = imagenet(store, "s3://bucket/runs/one", "--resume")
-    assert (again.code, "nothing to do" in again.stdout) == (0, True), again.output
-    taken = imagenet(store, "s3://bucket/runs/one")
-    assert (taken.code, "already holds run" in error(taken)) == (2, True)
-    over = imagenet(store, "s3://bucket/runs/one", "--overwrite", "--limit=100")
-    assert over.code == 0, over.output
-    assert len(answers(store, "runs/one")) == 100
-
-    environment = os.environ | store.environment
-    report = run_module("jobs.report", "--out", "s3://bucket/runs/one", environment=environment)
-    assert (report.code, "100 of 100" in report.stdout) == (0, True), report.output
-    other = imagenet(store, "s3://bucket/runs/two")
-    assert other.code == 0, other.output
-    compared = run_module("jobs.report", "--compare", "s3://bucket/runs/one", "s3://bucket/runs/two", environment=environment)
-    assert (compared.code, "0 of 100 differ" in compared.stdout) == (0, True), compared.output
-    assert any(key.endswith("comparison.html") for key in store.keys("runs/two/compared/"))
-    assert not any(".lease" in key for key in store.keys("runs/"))
-
-
-@pytest.mark.slow
-def test_what_a_killed_driver_committed_stays_and_a_second_run_waits_for_its_lease(store: Store) -> None:
-    line = [sys.executable, "-m", *command("s3://bucket/runs/killed", timing="compute=1500ms")]
-    environment = os.environ | store.environment
-    with subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
-        limit = time.monotonic() + 120
-        while not any(key.endswith(".parquet") for key in store.keys("runs/killed/predictions")):
-            assert time.monotonic() < limit
-            assert job.poll() is None
-            time.sleep(0.1)
-        second = imagenet(store, "s3://bucket/runs/killed", "--resume")
-        assert (second.code, "another job is writing there now" in error(second)) == (2, True)
-        job.send_signal(signal.SIGKILL)
-    before = answers(store, "runs/killed")
-    assert 0 < len(before) < SHARDS * IMAGES
-    resumed = imagenet(store, "s3://bucket/runs/killed", "--resume")
-    assert resumed.code == 0, resumed.output
-    after = answers(store, "runs/killed")
-    assert len(after) == SHARDS * IMAGES
-    assert before.items() <= after.items()
 
 
 @pytest.mark.slow

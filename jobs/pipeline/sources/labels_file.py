@@ -17,7 +17,7 @@ from pyarrow.fs import FileType
 
 from jobs.pipeline.labels import WNID, LabelSpace
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, open_place
-from jobs.storage import shown, storage_errors
+from jobs.storage import below, shown, storage_errors
 from vit_actor.errors import UserError
 
 _NAME_AND_LABEL = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, IMAGE_EXTENSIONS))}))[ \t,;]+(.+)", re.IGNORECASE)
@@ -51,7 +51,7 @@ def digest_of(uri: str) -> str:
 def metadata_of(folder: str) -> str | None:
     """The file beside the images of a folder that has their labels as `datasets` keeps them; None where it has none."""
     for name in METADATA:
-        uri = f"{folder.rstrip('/')}/{name}"
+        uri = below(folder, name)
         filesystem, path = open_place(uri)
         with storage_errors(uri):
             if filesystem.get_file_info(path).type != FileType.File:

@@ -24,8 +24,11 @@ MOST_SHARDS = 512
 """Shards looked through for those wanted, so that a report on a billion images does not list them all."""
 
 
-def thumbnails(manifest: Manifest | None, examples: Iterable[Example]) -> dict[str, bytes]:
-    """JPEGs of SIDE x SIDE by image_id, squeezed as the model sees them; without those that are no longer where they were."""
+def thumbnails(manifest: Manifest | None, data: str | None, examples: Iterable[Example]) -> dict[str, bytes]:
+    """JPEGs of SIDE x SIDE by image_id, squeezed as the model sees them; without those that are no longer where they were.
+
+    data: the images' place, if it is known better than the manifest tells.
+    """
     wanted: defaultdict[str, dict[int, str]] = defaultdict(dict)
     for example in examples:
         shard, _, k = example.chunk.rpartition(".")
@@ -38,7 +41,7 @@ def thumbnails(manifest: Manifest | None, examples: Iterable[Example]) -> dict[s
     how = Preprocess(SIDE, SIDE, Image.Resampling.HAMMING, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     pixels = np.empty(how.shape, np.uint8)
     try:
-        for image in _read(manifest, wanted):
+        for image in _read(manifest, data or manifest.data, wanted):
             try:
                 decode(image.data, how, pixels)
             except DecodeError:
@@ -51,9 +54,9 @@ def thumbnails(manifest: Manifest | None, examples: Iterable[Example]) -> dict[s
     return found
 
 
-def _read(manifest: Manifest, wanted: dict[str, dict[int, str]]) -> Iterator[EncodedImage]:
+def _read(manifest: Manifest, data: str, wanted: dict[str, dict[int, str]]) -> Iterator[EncodedImage]:
     """The wanted images, by shard and ordinal. Raises what the data set's storage raises."""
-    source = open_source(manifest.data, checkpoint_classes=[], labels="none", limit=manifest.settings.get("limit"))
+    source = open_source(data, checkpoint_classes=[], labels="none", limit=manifest.settings.get("limit"))
     shards = (shard for root in source.roots() for shard in source.shards(root))
     missing = len(wanted)
     for shard, _ in zip(shards, range(MOST_SHARDS), strict=False):

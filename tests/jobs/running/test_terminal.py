@@ -31,7 +31,15 @@ def test_no_form_of_a_secret_in_a_uri_is_shown(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["/data/a;b#c?d", "s3://bucket/key@1", "hf://datasets/o/n@main/data", "http://host:9000/b@c", "s3://b/x y"]
+    "uri",
+    [
+        "/data/a;b#c?d",
+        "s3://bucket/key@1",
+        "hf://datasets/o/n@main/data",
+        "http://host:9000/b@c",
+        "s3://b/x y",
+        "abfss://container@account/x",
+    ],
 )
 def test_what_is_no_secret_stays(uri: str) -> None:
     assert shown(uri) == uri
