@@ -1,4 +1,4 @@
-"""A bucket of each kind of object store on a server of this machine: moto (S3), gcp-storage-emulator (Google), Azurite (Azure)."""
+"""A bucket of each kind of object store on this machine: moto (S3), gcp-storage-emulator (Google), Azurite (Azure)."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -57,6 +58,19 @@ def test_a_worker_whose_scheduler_is_killed_is_started_again(rack: Rack) -> None
 
 def test_workers_join_a_head_that_was_restarted(rack: Rack) -> None:
     rack.systemctl("loudbox-1", "restart loudbox-head")
+    wait_for(lambda: boards(rack) == "0.0/8.0 TTNPU")
+
+
+def test_a_drained_worker_stays_away_until_its_unit_is_restarted(rack: Rack) -> None:
+    started = rack.systemctl("loudbox-2", "show -P NRestarts loudbox-worker")
+    drain = "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message maintenance"
+    code, out = rack.run("loudbox-2", f"cd {PROJECT} && . .venv/bin/activate && export RAY_AUTH_MODE=token && {drain}")
+    assert code == 0, out
+    wait_for(lambda: boards(rack) == "0.0/4.0 TTNPU")
+    time.sleep(30)  # a unit that is started again would be back
+    assert boards(rack) == "0.0/4.0 TTNPU"
+    assert rack.systemctl("loudbox-2", "show -P NRestarts loudbox-worker") == started
+    rack.systemctl("loudbox-2", "restart loudbox-worker")
     wait_for(lambda: boards(rack) == "0.0/8.0 TTNPU")
 
 
