@@ -31,6 +31,7 @@ def start_fork_server(path: Path, lives_with: int, log: Path, **environment: str
     log: gets the reason where it cannot start. Workers start as they do without it then, and when it has ended.
     """
     with socket.socket(socket.AF_UNIX) as listener, log.open("wb") as errors:
+        path.unlink(missing_ok=True)  # of a server that has ended: a host that starts again has the directory it had
         listener.bind(str(path))
         path.chmod(0o600)
         listener.listen(128)

@@ -117,13 +117,14 @@ def test_a_clusters_workers_are_forked_unless_they_need_a_setting_that_ray_reads
 
 
 def test_the_server_ends_with_the_process_it_lives_with_and_its_socket_is_its_owners_alone(tmp_path: Path) -> None:
-    lives_with = subprocess.Popen(["sleep", "1000"])
-    server = start_fork_server(tmp_path / "socket", lives_with.pid, tmp_path / "log")
-    assert (tmp_path / "socket").stat().st_mode & 0o077 == 0
-    lives_with.kill()
-    lives_with.wait()
-    assert server.wait(60) == 0
-    assert (tmp_path / "log").read_text() == ""
+    for _ in range(2):  # a host that starts again in the session it was in has the directory it had
+        lives_with = subprocess.Popen(["sleep", "1000"])
+        server = start_fork_server(tmp_path / "socket", lives_with.pid, tmp_path / "log")
+        assert (tmp_path / "socket").stat().st_mode & 0o077 == 0
+        lives_with.kill()
+        lives_with.wait()
+        assert server.wait(60) == 0
+        assert (tmp_path / "log").read_text() == ""
 
 
 @pytest.mark.parametrize("said", [b"", b"\x10", b"\xff\xff\0\0\0\0\0\0{"])
