@@ -86,14 +86,17 @@ class Stream:
 
 
 def shares(stream: Stream, ledgers: list[Any]) -> list[Stream]:
-    """The stream cut into one for each ledger, meshes and shards shared out evenly."""
+    """The stream cut into one for each ledger, meshes and shards shared out evenly.
+
+    Each takes a mesh more wherever one becomes free: those of a stream that has finished, or of a host that joins.
+    """
     of = len(ledgers)
     meshes = [stream.placement.actors // of + (index < stream.placement.actors % of) for index in range(of)]
     return [
         replace(
             stream,
             source=ShareOf(stream.source, index, of),
-            placement=replace(stream.placement, actors=meshes[index], grows=False),
+            placement=replace(stream.placement, actors=meshes[index]),
             ledger=ledger,
         )
         for index, ledger in enumerate(ledgers)

@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from jobs.pipeline.sources import open_source
+from jobs.pipeline.streams import ShareOf
 from tests.conftest import RayCluster
-from tests.faults.running import Answers, Job, answers, committed, kill_one, run, summary
+from tests.faults.running import (
+    Answers,
+    Job,
+    answers,
+    committed,
+    footers_in,
+    kill_one,
+    lose_chunks,
+    prediction_files,
+    run,
+    summary,
+)
 
 
 def test_two_streams_answer_as_one_does_on_both_meshes(
@@ -29,6 +42,25 @@ def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
     assert done.code == 0, done.output
     assert "(raylet)" not in done.output
     assert answers(tmp_path) == undisturbed
+
+
+def test_a_stream_that_has_finished_gives_its_mesh_to_the_one_that_has_not(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    assert run(meshes, data, tmp_path, "compute=1ms", "--streams=2").code == 0
+    lose_chunks(tmp_path, 0)
+    share = ShareOf(open_source(str(data), checkpoint_classes=[], labels="none"), 1, 2)
+    lost = {shard.id for root in share.roots() for shard in share.shards(root)}
+    for file in prediction_files(tmp_path):
+        if footers_in(file)[0]["chunk"].rpartition(".")[0] in lost:
+            file.unlink()
+    before = set(committed(tmp_path))
+    assert len(before) == 12
+    done = run(meshes, data, tmp_path, "compute=500ms", "--streams=2", "--resume")
+    assert done.code == 0, done.output
+    assert answers(tmp_path) == undisturbed
+    footers = [footer for file in prediction_files(tmp_path) for footer in footers_in(file)]
+    assert len({footer["mesh"] for footer in footers if footer["chunk"] not in before}) == 2
 
 
 @pytest.mark.slow
