@@ -64,7 +64,8 @@ def test_workers_join_a_head_that_was_restarted(rack: Rack) -> None:
 def test_a_drained_worker_stays_away_until_its_unit_is_restarted(rack: Rack) -> None:
     started = rack.systemctl("loudbox-2", "show -P NRestarts loudbox-worker")
     drain = "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message maintenance"
-    code, out = rack.run("loudbox-2", f"cd {PROJECT} && . .venv/bin/activate && export RAY_AUTH_MODE=token && {drain}")
+    there = "export RAY_AUTH_MODE=token RAY_TMPDIR=/tmp/ray-$(id -u)"
+    code, out = rack.run("loudbox-2", f"cd {PROJECT} && . .venv/bin/activate && {there} && {drain}")
     assert code == 0, out
     wait_for(lambda: boards(rack) == "0.0/4.0 TTNPU")
     time.sleep(30)  # a unit that is started again would be back
