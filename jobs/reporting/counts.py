@@ -6,7 +6,6 @@ Everything is an integer, a minimum, a maximum or a set, so that a sum of counts
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -15,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.reporting.batches import Batches, Span, buckets, integers
 from jobs.reporting.imagenet_sets import Real, count_corruptions, count_real
+from jobs.reporting.reasons import Reasons, reason
 from jobs.reporting.windows import Windows, Work, spread
 
 COLUMNS = [
@@ -31,20 +32,10 @@ COLUMNS = [
     "batch_seconds",
 ]
 
-# Batch times fall into buckets a factor apart whose geometric middle is within 0.5% of anything in them:
-# sqrt(1.0099) = 1.00494. From 10 us to 28 hours; what lies beyond is put into the outermost buckets.
-BUCKET_EDGES = np.rint(1e4 * 1.0099 ** np.arange(2340)).astype(np.int64)
-
-
 CALIBRATION_BINS = 15
 """Equal widths of confidence, the number Guo et al. (2017) use."""
 CERTAIN = 1 << 24
 """A confidence of 1 as an integer: confidences add up as multiples of 2^-24, which holds a float32 in [0.5, 1] exactly."""
-
-# Lengths error messages are cut to until there are few enough distinct ones.
-REASON_LENGTHS = (160, 80, 40, 20, 10, 5, 0)
-MAX_REASONS = 500
-NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\d+")
 
 
 @dataclass(frozen=True)
@@ -88,61 +79,6 @@ class Example:
     row: int
 
 
-@dataclass(frozen=True)
-class Span:
-    """Where the batches of one mesh in one attempt lie in time: Unix nanoseconds of the first start and the last end.
-
-    When a batch ended is not recorded, but follows: a mesh completes one batch at a time, so `last` is at least each
-    start plus the time that batch and those after it kept the device, and `end` at least the first start plus all
-    of its busy time.
-    """
-
-    first: int
-    last: int
-    work: Work
-
-    @property
-    def end(self) -> int:
-        return max(self.last, self.first + self.work.busy)
-
-    def __add__(self, other: Span) -> Span:
-        return Span(min(self.first, other.first), max(self.last, other.last), self.work + other.work)
-
-
-@dataclass
-class Reasons:
-    """Error messages with how many images each cost, cut to the longest length that leaves at most MAX_REASONS of them.
-
-    `length` indexes REASON_LENGTHS. Numbers read N, so that messages that differ in a size or address are one.
-    `first`: of each message's images the first by id, so that one can be looked at.
-    """
-
-    length: int = 0
-    images: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
-
-    def add(self, text: str, images: int, first: str) -> None:
-        self.images[text] += images
-        self.first[text] = min(first, self.first.get(text, first))
-
-    def __iadd__(self, other: Reasons) -> Reasons:
-        for text, images in other.images.items():
-            self.add(text, images, other.first[text])
-        self.length = max(self.length, other.length)
-        if other.images:
-            self._shorten()
-        while len(self.images) > MAX_REASONS:
-            self.length += 1
-            self._shorten()
-        return self
-
-    def _shorten(self) -> None:
-        shorter = Reasons()
-        for text, images in self.images.items():
-            shorter.add(text[: REASON_LENGTHS[self.length]], images, self.first[text])
-        self.images, self.first = shorter.images, shorter.first
-
-
 @dataclass
 class Counts:
     """Sums over prediction rows; `a += b` merges, commutatively and associatively, without keeping parts of b.
@@ -182,7 +118,7 @@ class Counts:
     """By (attempt, mesh)."""
     windows: Windows = field(default_factory=Windows)
     batch_times: Counter[int] = field(default_factory=Counter)
-    """Full batches by bucket of BUCKET_EDGES."""
+    """Full batches by bucket (see `buckets`)."""
     full_batch_time: int = 0
     """Nanoseconds of all full batches."""
     compile_seconds: dict[str, float] = field(default_factory=dict)
@@ -226,7 +162,7 @@ def count(table: pa.Table, *chunks: FileMetadata, real: Real | None = None) -> C
 
     real: the right classes of ImageNet's validation images, where they are to be counted too.
     """
-    label, prediction = _integers(table["label"], -1), _integers(table["prediction"], -1)
+    label, prediction = integers(table["label"], -1), integers(table["prediction"], -1)
     labelled, classified = label >= 0, prediction >= 0
     both = labelled & classified
     counts = Counts(
@@ -240,10 +176,10 @@ def count(table: pa.Table, *chunks: FileMetadata, real: Real | None = None) -> C
     if counts.errors:
         failed, reasons = table.filter(pa.array(~classified)), Reasons()
         for message, image_id in zip(failed["error"].to_pylist(), failed["image_id"].to_pylist(), strict=True):
-            reasons.add(_reason(message), 1, image_id)
+            reasons.add(reason(message), 1, image_id)
         counts.reasons += reasons
     if "held_prediction" in table.column_names:  # else of an earlier version
-        held = _integers(table["held_prediction"], -1)
+        held = integers(table["held_prediction"], -1)
         if (held >= 0).any():
             counts.held = Counter(answered=int((held >= 0).sum()), correct=int((labelled & (held == label)).sum()))
     counts.corrupted, counts.corrupted_correct = count_corruptions(table["image_id"], label, prediction)
@@ -251,28 +187,11 @@ def count(table: pa.Table, *chunks: FileMetadata, real: Real | None = None) -> C
         counts.real = count_real(table["image_id"], prediction, real)
     first_rows = np.cumsum([0, *(len(table) if chunk.rows is None else chunk.rows for chunk in chunks)])
     _count_confidence(counts, table, label, prediction, chunks, first_rows)
-    batches = _Batches.of(table)
+    batches = Batches.of(table)
     for chunk, first, last in zip(chunks, first_rows, first_rows[1:], strict=False):
         _count_start(counts, chunk)
         _count_batches(counts, batches.slice(first, last), chunk)
     return counts
-
-
-def quantile(batch_times: Counter[int], share: float) -> float | None:
-    """The batch time in nanoseconds that `share` of the full batches do not exceed (nearest rank), within 0.5%."""
-    rank = math.ceil(share * batch_times.total())
-    for bucket in sorted(batch_times):
-        rank -= batch_times[bucket]
-        if rank <= 0:
-            low, high = bucket_bounds(bucket)
-            return math.sqrt(low * high)
-    return None
-
-
-def bucket_bounds(bucket: int) -> tuple[int, int]:
-    """The shortest and longest batch time of a bucket, nanoseconds."""
-    bucket = min(max(bucket, 1), len(BUCKET_EDGES) - 1)
-    return int(BUCKET_EDGES[bucket - 1]), int(BUCKET_EDGES[bucket])
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -334,50 +253,17 @@ def _count_start(counts: Counts, chunk: FileMetadata) -> None:
     counts.versions.update(chunk.versions.items())
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Of each row its batch's number, -1 without any; that batch's start in Unix nanoseconds; its time in nanoseconds."""
-
-    number: np.ndarray
-    start: np.ndarray
-    time: np.ndarray
-
-    @classmethod
-    def of(cls, table: pa.Table) -> _Batches:
-        start = pc.fill_null(table["started_at"].cast(pa.int64()), 0).to_numpy() * 1000  # us -> ns
-        time = np.rint(pc.fill_null(table["batch_seconds"], 0).to_numpy() * 1e9).astype(np.int64)
-        return cls(_integers(table["batch"], -1), start, time)
-
-    def slice(self, first: int, last: int) -> _Batches:
-        """Of the rows from `first` to `last` that were in a batch."""
-        rows = first + np.flatnonzero(self.number[first:last] >= 0)
-        return _Batches(self.number[rows], self.start[rows], self.time[rows])
-
-
-def _count_batches(counts: Counts, batches: _Batches, metadata: FileMetadata) -> None:
+def _count_batches(counts: Counts, batches: Batches, metadata: FileMetadata) -> None:
     if not len(batches.number):
         return
-    numbers, first, images = np.unique(batches.number, return_index=True, return_counts=True)
-    start, time = batches.start[first], batches.time[first]
-
-    # A batch taken while others are in flight keeps the device only once they are done.
-    done = np.cumsum(time)
-    start = np.maximum.accumulate(start - (done - time)) + done - time
-
-    # Of a batch that several files have a part of, each counts its images' share of the time, and the first one the batch.
-    begin, whole = np.zeros_like(images), images.copy()
-    for i in np.flatnonzero(np.isin(numbers, [int(number) for number in metadata.shared_batches])):
-        begin[i], whole[i] = metadata.shared_batches[str(numbers[i])]
-    full = time[(whole == metadata.batch_size) & (begin == 0)]
-    counts.batch_times.update(np.searchsorted(BUCKET_EDGES, full, side="right").tolist())
-    counts.full_batch_time += int(full.sum())
-    from_, to = time * begin // whole, time * (begin + images) // whole
-    start, time = start + from_, to - from_
-    work = Work(int(images.sum()), int(np.count_nonzero(begin == 0)), int(time.sum()))
-    place, span = (metadata.attempt, metadata.mesh), Span(int(start.min()), int((start + time).max()), work)
+    parts = batches.parts(metadata.batch_size, metadata.shared_batches)
+    counts.batch_times.update(buckets(parts.full).tolist())
+    counts.full_batch_time += int(parts.full.sum())
+    work = Work(int(parts.images.sum()), int(parts.begins.sum()), int(parts.time.sum()))
+    place, span = (metadata.attempt, metadata.mesh), Span(int(parts.start.min()), int((parts.start + parts.time).max()), work)
     counts.spans[place] = counts.spans[place] + span if place in counts.spans else span
-    begins = begin == 0
-    counts.windows += spread(start, np.maximum(time, 1), images, begins, attempt=metadata.attempt, mesh=metadata.mesh)
+    time = np.maximum(parts.time, 1)
+    counts.windows += spread(parts.start, time, parts.images, parts.begins, attempt=metadata.attempt, mesh=metadata.mesh)
 
 
 def _in_top5(top5: pa.ChunkedArray, label: np.ndarray) -> np.ndarray:
@@ -403,11 +289,3 @@ def _counted_pairs(first: np.ndarray, second: np.ndarray) -> Counter[tuple[int, 
     found, times = np.unique(_pair(first, second), return_counts=True)
     pairs = zip((found >> 32).tolist(), (found & 0xFFFFFFFF).tolist(), strict=True)
     return Counter(dict(zip(pairs, times.tolist(), strict=True)))
-
-
-def _integers(column: pa.ChunkedArray, null: int) -> np.ndarray:
-    return pc.fill_null(column, null).to_numpy()
-
-
-def _reason(message: str | None) -> str:
-    return NUMBER.sub("N", message or "no prediction")[: REASON_LENGTHS[0]]

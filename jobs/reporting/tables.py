@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.reporting.batches import bucket_bounds, quantile
 from jobs.reporting.columns import schema_of
-from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, Counts, bucket_bounds, quantile, wilson_interval
+from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, Counts, wilson_interval
 from jobs.reporting.imagenet_sets import mean_over_corruptions
 from jobs.reporting.schema import (
     BATCH_TIMES,

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.reporting.counts import CERTAIN, MAX_REASONS, Counts, count, quantile, wilson_interval
+from jobs.reporting.batches import quantile
+from jobs.reporting.counts import CERTAIN, Counts, count, wilson_interval
+from jobs.reporting.reasons import MAX_REASONS
 from jobs.reporting.windows import MAX_WINDOWS, WINDOWS
 from tests.jobs.prediction_files import START, chunk, metadata, row, table
 
