@@ -23,7 +23,7 @@ from tests.faults.running import (
 )
 
 
-def test_two_streams_answer_as_one_does_on_both_meshes(
+def test_two_streams_answer_as_one_does_on_both_meshes_and_one_that_has_finished_gives_its_mesh_to_the_other(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
     done = run(meshes, data, tmp_path, "compute=50ms", "--streams=2")
@@ -31,23 +31,6 @@ def test_two_streams_answer_as_one_does_on_both_meshes(
     assert answers(tmp_path) == undisturbed
     assert (summary(tmp_path)["meshes"], summary(tmp_path)["retries"]) == (2, 0)
 
-
-def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    job = Job.start(meshes, data, tmp_path, "compute=300ms", "--streams=2")
-    job.wait_for_commits(4)
-    kill_one(meshes.environment["HOME"], "_Process")
-    done = job.end()
-    assert done.code == 0, done.output
-    assert "(raylet)" not in done.output
-    assert answers(tmp_path) == undisturbed
-
-
-def test_a_stream_that_has_finished_gives_its_mesh_to_the_one_that_has_not(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    assert run(meshes, data, tmp_path, "compute=1ms", "--streams=2").code == 0
     lose_chunks(tmp_path, 0)
     share = ShareOf(open_source(str(data), checkpoint_classes=[], labels="none"), 1, 2)
     lost = {shard.id for root in share.roots() for shard in share.shards(root)}
@@ -61,6 +44,18 @@ def test_a_stream_that_has_finished_gives_its_mesh_to_the_one_that_has_not(
     assert answers(tmp_path) == undisturbed
     footers = [footer for file in prediction_files(tmp_path) for footer in footers_in(file)]
     assert len({footer["mesh"] for footer in footers if footer["chunk"] not in before}) == 2
+
+
+def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    job = Job.start(meshes, data, tmp_path, "compute=300ms", "--streams=2")
+    job.wait_for_commits(4)
+    kill_one(meshes.environment["HOME"], "_Process")
+    done = job.end()
+    assert done.code == 0, done.output
+    assert "(raylet)" not in done.output
+    assert answers(tmp_path) == undisturbed
 
 
 @pytest.mark.slow

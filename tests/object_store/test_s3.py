@@ -109,11 +109,11 @@ def test_refused_credentials_are_told_as_such(store: Store) -> None:
 
 
 def test_more_files_than_a_page_of_a_listing_has_are_all_there(here: Store) -> None:
-    client, rows = here.client, table([row(1, 1, image_id="a.jpeg")])
+    rows = table([row(1, 1, image_id="a.jpeg")])
     Predictions("s3://bucket/many").commit("chunk-0", rows, {})
-    body = client.get_object(Bucket="bucket", Key="many/predictions/chunk-0.parquet")["Body"].read()
+    body = here.client.get_object(Bucket="bucket", Key="many/predictions/chunk-0.parquet")["Body"].read()
     for number in range(1, 1100):
-        client.put_object(Bucket="bucket", Key=f"many/predictions/chunk-{number}.parquet", Body=body)
+        here.put(f"many/predictions/chunk-{number}.parquet", body)
     assert committed_files("s3://bucket/many") == [1100, 1100 * len(body)]
 
 

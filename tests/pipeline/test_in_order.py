@@ -1,13 +1,15 @@
-"""Reading ahead: where asked for while a store answers at once, side by side once it is slow, in order either way."""
+"""Work in order: where asked for at first, by threads once a store is slow, by processes once it computes long."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
+from jobs.pipeline.sources import in_order as module
 from jobs.pipeline.sources.in_order import QUICK_SECONDS, THREADS, in_order
 
 
@@ -57,6 +59,30 @@ def test_a_store_that_turns_slow_later_gets_threads_then() -> None:
 
     assert list(in_order(work, range(60))) == list(range(60))
     assert len(threads) > 2
+
+
+def compute(item: int) -> tuple[int, int, int]:
+    """The item, after several times the waiting that threads would hide; where it was done."""
+    end = time.thread_time() + 8 * QUICK_SECONDS
+    while time.thread_time() < end:
+        pass
+    if item == 40:
+        raise OSError("gone")
+    return item, os.getpid(), threading.get_ident()
+
+
+def test_what_computes_and_does_not_wait_stays_on_the_callers_thread() -> None:
+    assert {thread for _, _, thread in in_order(compute, range(30))} == {threading.get_ident()}
+
+
+def test_what_computes_long_is_shared_by_processes_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONG_SECONDS", 20 * QUICK_SECONDS)
+    results = in_order(compute, range(100), processes=True)
+    done = [next(results) for _ in range(40)]
+    assert [item for item, _, _ in done] == list(range(40))
+    assert done[0][1] == os.getpid() != done[-1][1]
+    with pytest.raises(OSError, match="gone"):
+        next(results)
 
 
 @pytest.mark.parametrize("slow", [False, True])

@@ -38,7 +38,7 @@ class ClassFolders:
     def survey(self) -> Survey:
         contents, left_out, classes = SetHash(), Counter[str](), set[int]()
         with place_errors(self.folder):
-            for part, others, labels in in_order(self._survey_folder, self._folders(left_out)):
+            for part, others, labels in in_order(self._survey_folder, self._folders(left_out), processes=True):
                 contents.merge(part)
                 left_out += others
                 classes |= labels

@@ -1,35 +1,56 @@
-"""Work done by a few threads where a store is slow, its results in order: hides the store's latency."""
+"""Work done in order, ahead of who asks for it: by threads where it waits for a store, by processes where it computes long."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 THREADS = 8
 
 QUICK_SECONDS = 0.5e-3
-"""An item that takes no longer is done where it is asked for: a thread would cost as much as it hides. Eight files of 80 KB
+"""An item that waits no longer is done where it is asked for: a thread would cost as much as it hides. Eight files of 80 KB
 take 0.1 ms from the page cache."""
 
+LONG_SECONDS = 3.0
+"""After so much CPU time, starting processes (0.5 s each) pays."""
 
-def in_order[T, R](work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """work(item) for each item, in order; after the first one that is slow up to THREADS at a time, a few items ahead."""
-    items = iter(items)
+
+def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, processes: bool = False) -> Iterator[R]:
+    """work(item) for each item, in order. It begins where it is asked for.
+
+    Once items wait for their store, and longer than they compute, up to THREADS are worked on at a time: threads hide waiting.
+    They would slow computing down, which one thread of Python does at a time.
+    processes: whether work and items pickle, so that after LONG_SECONDS of computing every core takes part.
+    """
+    items, waited, used = iter(items), 0.0, 0.0
     for item in items:
-        began = time.monotonic()
+        began, own = time.monotonic(), time.thread_time()
         result = work(item)
-        quick = time.monotonic() - began <= QUICK_SECONDS
+        computed = time.thread_time() - own
+        idle = time.monotonic() - began - computed
+        waited, used = waited + idle, used + computed
         yield result
-        if not quick:
-            break
+        if idle > QUICK_SECONDS and waited > used:
+            yield from _ahead(ThreadPoolExecutor(THREADS), THREADS, work, items)
+        elif processes and used > LONG_SECONDS and (cores := len(os.sched_getaffinity(0))) > 1:
+            # Processes of their own start, not forks: this one may have threads that hold locks.
+            pool = ProcessPoolExecutor(cores, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+            yield from _ahead(pool, 2 * cores, work, items)
+
+
+def _ahead[T, R](pool: Executor, most: int, work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
+    """The same with up to `most` items under way."""
     pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:  # its threads start with the first item
+    with pool:
         try:
             for item in items:
                 pending.append(pool.submit(work, item))
-                if len(pending) > THREADS:
+                if len(pending) > most:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

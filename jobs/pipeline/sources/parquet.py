@@ -55,7 +55,7 @@ class ParquetShards:
         contents, images, labelled, left_out = SetHash(), 0, False, Counter[str]()
         with place_errors(self.files.folder):
             files = self.files.files(left_out)
-            for name, size, rows, has_labels in in_order(self._survey_file, files):
+            for name, size, rows, has_labels in in_order(self._survey_file, files, processes=True):
                 contents.add(name, size, rows)
                 images, labelled = images + rows, labelled or has_labels
                 if self.limit is not None and images >= self.limit:
