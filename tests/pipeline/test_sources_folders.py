@@ -315,6 +315,21 @@ def test_metadata_beside_the_images_has_their_labels_where_it_has_any(
     assert [image.label for image in read_all(opened(tmp_path, labels="none"))] == [None, None]
 
 
+def test_metadata_above_folders_has_the_labels_of_their_images_by_path(tmp_path: Path) -> None:
+    for folder in ("part-1", "part-2/deeper"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.jpg").write_bytes(jpeg(0))
+    lines = ["file_name,label", "part-2/deeper/x.jpg,9", "part-1/x.jpg,7"]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    source = opened(tmp_path)
+    survey = source.survey()
+    assert (survey.images, survey.labels_from, survey.left_out) == (2, str(tmp_path / "metadata.csv"), {})
+    assert [(image.image_id, image.label) for image in read_all(source)] == [("part-1/x.jpg", 7), ("part-2/deeper/x.jpg", 9)]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines[:2]))
+    with pytest.raises(UserError, match=r"no label for image part-1/x\.jpg"):
+        opened(tmp_path).survey()
+
+
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [

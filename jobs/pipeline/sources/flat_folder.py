@@ -1,4 +1,4 @@
-"""A folder of image files, or one of them: labels in a file, in the names, or none."""
+"""A folder of image files, or one of them: labels in a file, in the names, or none. With a file, also of a tree of folders."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class FlatFolder:
     labels: URI of a labels file, see read_labels; None for those in names such as `..._n01440764.JPEG`.
     labels_digest: of that file, as it was where the job was started.
     only: one file's name, None for all.
+    deep: whether images in folders below count too; names are then paths, in the labels file as well.
     """
 
     folder: str
@@ -43,6 +44,7 @@ class FlatFolder:
     limit: int | None
     images_per_shard: int
     only: str | None
+    deep: bool = False
 
     def survey(self) -> Survey:
         contents, names, labelled, left_out = SetHash(), SetHash(), self.labels is not None, Counter[str]()
@@ -56,7 +58,7 @@ class FlatFolder:
         looked = "none found (looked for a class in names such as x_n01440764.jpg; --labels FILE names one)"
         labels_from = (self.labels and shown(self.labels)) or ("file names" if labelled else looked)
         told = labels_from if self.use_labels else ""
-        return Survey(images, labelled, fingerprint("flat folder", contents, **settings), told, dict(left_out))
+        return Survey(images, labelled, fingerprint("flat folder", contents, **settings), told, dict(+left_out))
 
     def roots(self) -> list[str]:
         return [""]
@@ -71,6 +73,11 @@ class FlatFolder:
     def _files(self, left_out: Counter[str] | None = None) -> Iterator[tuple[str, int]]:
         filesystem, base = open_place(self.folder)
         with place_errors(self.folder):
+            if self.deep:
+                yield from walk(filesystem, base, "", IMAGE_EXTENSIONS, ordered=False, left_out=left_out)
+                if left_out is not None and (labels := self._labels_beside()):
+                    left_out[extension(labels)] -= 1
+                return
             for entry in entries(filesystem, base, left_out):
                 if entry.is_folder:
                     if self.only is None and any(walk(filesystem, base, entry.name, IMAGE_EXTENSIONS, ordered=False)):
@@ -90,7 +97,7 @@ class FlatFolder:
         if self.labels is None:
             return ((name, self._suffix(name)) for name in names)
         check_digest(self.labels, self.labels_digest)
-        lines = list(read_labels(self.labels, self.space))
+        lines = list(read_labels(self.labels, self.space, folders=self.deep))
         if lines and lines[0].name is None:
             return ((name, line.label) for name, line in zip(names, lines, strict=True))
         by_name = {line.name: line.label for line in lines}
@@ -112,7 +119,7 @@ class FlatFolder:
         """
         assert self.labels is not None
         lines, names, by_order = SetHash(), SetHash(), False
-        for position, line in enumerate(read_labels(self.labels, self.space)):
+        for position, line in enumerate(read_labels(self.labels, self.space, folders=self.deep)):
             by_order = line.name is None
             lines.add(position if by_order else line.name, line.label)
             names.add(line.name)
@@ -125,7 +132,7 @@ class FlatFolder:
     def _find_missing(self) -> None:
         assert self.labels is not None
         labels: dict[str | None, int] = {}
-        for name, label in read_labels(self.labels, self.space):
+        for name, label in read_labels(self.labels, self.space, folders=self.deep):
             if labels.setdefault(name, label) != label:
                 raise UserError(f"{shown(self.labels)}: two different labels for {name}")
         missing = min((name for name, _ in self._files() if label_of(name, labels) is None), default=None)

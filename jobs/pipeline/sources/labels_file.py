@@ -71,7 +71,7 @@ def check_digest(uri: str, digest: str | None) -> None:
         raise UserError(f"{shown(uri)}: {where}, or it has changed; put it where all hosts see it")
 
 
-def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:
+def read_labels(uri: str, space: LabelSpace, *, folders: bool = False) -> Iterator[Line]:
     """The lines of a labels file, as a stream: all `name label` or all just `label`.
 
     A .csv file has columns told by a header (NAME_HEADERS, LABEL_HEADERS), else name and label, or label alone; a .jsonl file
@@ -79,6 +79,7 @@ def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:
     tab, such as boxes, is ignored. Labels are class names, indices or WordNet ids. A name may be given with folders in front,
     which are ignored, and without its extension: see label_of. Lines with a label alone are in the order of the images' sorted
     names.
+    folders: whether those in front of a name are part of it.
     Raises UserError for an unreadable file, a label that is no class of the checkpoint, and for the ILSVRC devkit's
     ILSVRC2012_validation_ground_truth.txt, whose numbers count the classes in an order of their own.
     """
@@ -98,7 +99,7 @@ def read_labels(uri: str, space: LabelSpace) -> Iterator[Line]:
                     raise UserError("some lines have an image name and some have not")
                 named = name is not None
                 try:
-                    yield Line(name and name.rpartition("/")[2], space.index(label))
+                    yield Line(name if folders or not name else name.rpartition("/")[2], space.index(label))
                 except UserError as error:
                     raise UserError(f"label {number}: {error}") from None
         except UnicodeDecodeError:

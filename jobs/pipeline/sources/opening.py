@@ -80,11 +80,11 @@ def open_source(
         return TarShards(_one_split(FileSet(folder, TAR_EXTENSIONS, names), split), space, use_labels, labels, digest, limit)
     if split is not None:
         raise UserError(f"{shown(uri)}: ?split= is for Parquet and tar files; give the folder of the split")
-    if kind == "images":
-        if use_labels and labels is None and names is None:
-            labels = metadata_of(folder)
-        labels, digest = _labels_file(labels)
-        return FlatFolder(folder, space, use_labels, labels, digest, limit, images_per_shard, only=names)
+    beside = metadata_of(folder) if use_labels and labels is None and names is None else None
+    if kind == "images" or beside:
+        labels, digest = _labels_file(labels or beside)
+        deep = kind == "class folders"
+        return FlatFolder(folder, space, use_labels, labels, digest, limit, images_per_shard, only=names, deep=deep)
     _refuse(labels, "class folders are their own labels")
     return ClassFolders(folder, space, use_labels, label_level(folder, space), limit, images_per_shard)
 
