@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
-THREADS = 8
+THREADS, PROCESSES = 8, 16
+"""At most."""
 
 QUICK_SECONDS = 0.5e-3
 """An item that waits no longer is done where it is asked for: a thread would cost as much as it hides. Eight files of 80 KB
@@ -25,7 +26,7 @@ def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, processes: boo
 
     Once items wait for their store, and longer than they compute, up to THREADS are worked on at a time: threads hide waiting.
     They would slow computing down, which one thread of Python does at a time.
-    processes: whether work and items pickle, so that after LONG_SECONDS of computing every core takes part.
+    processes: whether work and items pickle, so that after LONG_SECONDS of computing other cores take part.
     """
     items, waited, used = iter(items), 0.0, 0.0
     for item in items:
@@ -39,6 +40,7 @@ def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, processes: boo
             yield from _ahead(ThreadPoolExecutor(THREADS), THREADS, work, items)
         elif processes and used > LONG_SECONDS and (cores := len(os.sched_getaffinity(0))) > 1:
             # Processes of their own start, not forks: this one may have threads that hold locks.
+            cores = min(cores, PROCESSES)
             pool = ProcessPoolExecutor(cores, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
             yield from _ahead(pool, 2 * cores, work, items)
 
