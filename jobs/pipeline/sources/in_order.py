@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections import deque
@@ -30,19 +31,24 @@ def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, processes: boo
     """
     items, waited, used = iter(items), 0.0, 0.0
     for item in items:
-        began, own = time.monotonic(), time.thread_time()
+        began, own, blocks = time.monotonic(), time.thread_time(), _blocks()
         result = work(item)
         computed = time.thread_time() - own
-        idle = time.monotonic() - began - computed
+        idle, slow = time.monotonic() - began - computed, _blocks() > blocks
         waited, used = waited + idle, used + computed
         yield result
-        if idle > QUICK_SECONDS and waited > used:
+        if slow and idle > QUICK_SECONDS and waited > used:
             yield from _ahead(ThreadPoolExecutor(THREADS), THREADS, work, items)
         elif processes and used > LONG_SECONDS and (cores := len(os.sched_getaffinity(0))) > 1:
             # Processes of their own start, not forks: this one may have threads that hold locks.
             cores = min(cores, PROCESSES)
             pool = ProcessPoolExecutor(cores, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
             yield from _ahead(pool, 2 * cores, work, items)
+
+
+def _blocks() -> int:
+    """How often this thread has given its core away to wait; on a busy machine it is also made to, which threads do not help."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def _ahead[T, R](pool: Executor, most: int, work: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
