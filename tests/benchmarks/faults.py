@@ -5,18 +5,21 @@ python -m tests.benchmarks.faults [rounds]     as root, for the rig
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.commands import Finished
 from tests.faults.running import Answers, Job, answers, command, kill_one, write_shards
 from tests.rig import Rig
 from tests.soak import kill_driver
@@ -45,6 +48,20 @@ def lose_host_for_a_while(rig: Rig, _: Job) -> None:
     rig.add_host("loudbox-2")
 
 
+def kill_service(program: str) -> Strike:
+    """Of Ray, on the head, where the driver is too."""
+
+    def strike(rig: Rig, _: Job) -> None:
+        head = os.readlink(f"/proc/{rig.hosts['head'].pid}/ns/pid")
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                named = program.encode() in (process / "cmdline").read_bytes().split(b"\0")[0]
+                if named and os.readlink(process / "ns" / "pid") == head:
+                    os.kill(int(process.name), signal.SIGKILL)
+
+    return strike
+
+
 def nothing(_: Rig, __: Job) -> None:
     pass
 
@@ -58,50 +75,87 @@ FAULTS: dict[str, tuple[Strike, str, tuple[str, ...]]] = {
     "host lost for good": (lose_host, SLOW, ()),
     "driver killed, --resume": (lambda _, job: kill_driver(job), SLOW, ()),
     "SIGTERM, --resume": (lambda _, job: kill_driver(job, signal.SIGTERM), SLOW, ()),
+    "SIGINT, --resume": (lambda _, job: kill_driver(job, signal.SIGINT), SLOW, ()),
+    "ledger killed, --resume": (kill_worker("Ledger"), SLOW, ()),
+    "scheduler killed, --resume": (kill_service("raylet/raylet"), SLOW, ()),
+    "control service killed, --resume": (kill_service("gcs/gcs_server"), SLOW, ()),
 }
+ENDS_RAY = ("scheduler killed, --resume", "control service killed, --resume")
+"""The resume is on another cluster, whose start does not count."""
+
+
+def two_loudboxes() -> Rig:
+    return Rig(loudboxes=2, object_store_mb=300)
+
+
+def start(rig: Rig, data: Path, out: Path, fault: str, *more: str) -> Job:
+    _, timing, arguments = FAULTS[fault]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return Job(rig.start(["python", *command(data, out, timing, *arguments, *more)], **pipes), out)
+
+
+def struck(rig: Rig, data: Path, out: Path, fault: str) -> tuple[float, Finished]:
+    """A run that the fault comes to: its seconds, and how it ended."""
+    began = time.monotonic()
+    job = start(rig, data, out, fault)
+    job.wait_for_commits(FAULT_AFTER.get(fault, MIDDLE))
+    FAULTS[fault][0](rig, job)
+    done = job.end()
+    return time.monotonic() - began, done
+
+
+def resumed(rig: Rig, data: Path, out: Path, fault: str) -> float:
+    """The seconds of the resume."""
+    began = time.monotonic()
+    done = start(rig, data, out, fault, "--resume").end()
+    assert done.code == 0, done.output
+    return time.monotonic() - began
 
 
 def one_run(rig: Rig, data: Path, out: Path, fault: str) -> tuple[float, Answers]:
     """Seconds until the job ended well, once resumed if that took it, and what it answered."""
-    strike, timing, arguments = FAULTS[fault]
+    seconds, done = struck(rig, data, out, fault)
+    return seconds + (resumed(rig, data, out, fault) if done.code else 0.0), answers(out)
 
-    def start(*more: str) -> Job:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return Job(rig.start(["python", *command(data, out, timing, *arguments, *more)], **pipes), out)
 
-    began = time.monotonic()
-    job = start()
-    job.wait_for_commits(FAULT_AFTER.get(fault, MIDDLE))
-    strike(rig, job)
-    done = job.end()
-    if done.code:
-        done = start("--resume").end()
-    assert done.code == 0, done.output
-    return time.monotonic() - began, answers(out)
+def one_run_on_two_clusters(data: Path, out: Path, fault: str) -> tuple[float, Answers]:
+    """The same for a fault that ends Ray."""
+    with two_loudboxes() as rig:
+        seconds, done = struck(rig, data, out, fault)
+    assert done.code == 1, done.output
+    with two_loudboxes() as rig:
+        return seconds + resumed(rig, data, out, fault), answers(out)
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     rows = []
-    with tempfile.TemporaryDirectory(dir="/tmp") as scratch, Rig(loudboxes=2, object_store_mb=300) as rig:
+
+    def note(fault: str, current: int, seconds: float, got: Answers) -> None:
+        lost = len(expected.rows.keys() - got.rows.keys())
+        changed = sum(got.rows[image] != expected.rows[image] for image in got.rows)
+        rows.append({"fault": fault, "round": current, "seconds": seconds, "lost": lost, "changed": changed})
+        print(f"{fault}: {seconds:.1f} s, {lost} rows lost, {changed} changed, none doubled", flush=True)
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
         data = write_shards(Path(scratch, "data"), CHUNKS)
-        _, expected = one_run(rig, data, Path(scratch, "expected"), "none")
+        with two_loudboxes() as rig:
+            _, expected = one_run(rig, data, Path(scratch, "expected"), "none")
+            for current in range(rounds):
+                for fault in (each for each in FAULTS if each not in ENDS_RAY):
+                    note(fault, current, *one_run(rig, data, Path(scratch, f"{fault}-{current}".replace(" ", "-")), fault))
+                    if "loudbox-2" not in rig.hosts:
+                        rig.add_host("loudbox-2")
         for current in range(rounds):
-            for fault in FAULTS:
-                seconds, got = one_run(rig, data, Path(scratch, f"{fault}-{current}".replace(" ", "-")), fault)
-                if "loudbox-2" not in rig.hosts:
-                    rig.add_host("loudbox-2")
-                lost = len(expected.rows.keys() - got.rows.keys())
-                changed = sum(got.rows[image] != expected.rows[image] for image in got.rows)
-                rows.append({"fault": fault, "round": current, "seconds": seconds, "lost": lost, "changed": changed})
-                print(f"{fault}: {seconds:.1f} s, {lost} rows lost, {changed} changed, none doubled", flush=True)
+            for fault in ENDS_RAY:
+                note(fault, current, *one_run_on_two_clusters(data, Path(scratch, f"{fault}-{current}".replace(" ", "-")), fault))
     undisturbed = median(row["seconds"] for row in rows if row["fault"] == "none")
-    print(f"\n{'fault':<30} {'lost':>5} {'changed':>8} {'seconds':>8} {'more than none':>15}   simulated meshes, {rounds} rounds")
+    print(f"\n{'fault':<34} {'lost':>5} {'changed':>8} {'seconds':>8} {'more than none':>15}   simulated meshes, {rounds} rounds")
     for fault in FAULTS:
         of = [row for row in rows if row["fault"] == fault]
         seconds = median(row["seconds"] for row in of)
         lost, changed = (sum(row[name] for row in of) for name in ("lost", "changed"))
-        print(f"{fault:<30} {lost:>5} {changed:>8} {seconds:>8.1f} {seconds - undisturbed:>15.1f}")
+        print(f"{fault:<34} {lost:>5} {changed:>8} {seconds:>8.1f} {seconds - undisturbed:>15.1f}")
     path = Path("out/benchmarks/faults.parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path)
