@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.commands import Finished
+from tests.commands import Command
 from tests.faults.running import Answers, Job, answers, command, kill_one, write_shards
 from tests.rig import Rig
 from tests.soak import kill_driver
@@ -90,18 +89,18 @@ def two_loudboxes() -> Rig:
 
 def start(rig: Rig, data: Path, out: Path, fault: str, *more: str) -> Job:
     _, timing, arguments = FAULTS[fault]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return Job(rig.start(["python", *command(data, out, timing, *arguments, *more)], **pipes), out)
+    line = ["python", *command(data, out, timing, *arguments, *more)]
+    return Job(Command(lambda stdout, stderr: rig.start(line, stdout=stdout, stderr=stderr)), out)
 
 
-def struck(rig: Rig, data: Path, out: Path, fault: str) -> tuple[float, Finished]:
-    """A run that the fault comes to: its seconds, and how it ended."""
+def struck(rig: Rig, data: Path, out: Path, fault: str) -> tuple[float, int]:
+    """A run that the fault comes to: its seconds and exit code."""
     began = time.monotonic()
     job = start(rig, data, out, fault)
     job.wait_for_commits(FAULT_AFTER.get(fault, MIDDLE))
     FAULTS[fault][0](rig, job)
     done = job.end()
-    return time.monotonic() - began, done
+    return time.monotonic() - began, done.code
 
 
 def resumed(rig: Rig, data: Path, out: Path, fault: str) -> float:
@@ -114,15 +113,15 @@ def resumed(rig: Rig, data: Path, out: Path, fault: str) -> float:
 
 def one_run(rig: Rig, data: Path, out: Path, fault: str) -> tuple[float, Answers]:
     """Seconds until the job ended well, once resumed if that took it, and what it answered."""
-    seconds, done = struck(rig, data, out, fault)
-    return seconds + (resumed(rig, data, out, fault) if done.code else 0.0), answers(out)
+    seconds, code = struck(rig, data, out, fault)
+    return seconds + (resumed(rig, data, out, fault) if code else 0.0), answers(out)
 
 
 def one_run_on_two_clusters(data: Path, out: Path, fault: str) -> tuple[float, Answers]:
     """The same for a fault that ends Ray."""
     with two_loudboxes() as rig:
-        seconds, done = struck(rig, data, out, fault)
-    assert done.code == 1, done.output
+        seconds, code = struck(rig, data, out, fault)
+    assert code == 1, f"it ended with {code}"
     with two_loudboxes() as rig:
         return seconds + resumed(rig, data, out, fault), answers(out)
 
