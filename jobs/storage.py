@@ -49,7 +49,7 @@ def open_storage(uri: str) -> tuple[FileSystem, str]:
     with storage_errors(uri):
         if scheme in NATIVE_SCHEMES:
             # Spaces and letters beyond ASCII as a URI spells them; what is spelled so already stays.
-            filesystem, path = FileSystem.from_uri(quote(_patient(uri), safe=_OF_URIS))
+            filesystem, path = FileSystem.from_uri(quote(_with_retry_limit(uri), safe=_OF_URIS))
         else:
             import fsspec  # here, because few runs need it and every --help would wait for it
 
@@ -61,7 +61,7 @@ def open_storage(uri: str) -> tuple[FileSystem, str]:
     return filesystem, path.rstrip("/") or "/"
 
 
-def _patient(uri: str) -> str:
+def _with_retry_limit(uri: str) -> str:
     """The URI, with a limit to how long Google's client tries again: its own is 15 minutes."""
     limit = "retry_limit_seconds"
     if not uri.startswith(("gs://", "gcs://")) or f"{limit}=" in uri:

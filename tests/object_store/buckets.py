@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from unittest.mock import patch
 from urllib.parse import urlencode
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from jobs.storage import open_storage
+from tests.conftest import free_port
 from tests.object_store.server import s3_server
 
 START_SECONDS = 30.0
@@ -38,13 +39,13 @@ class Bucket:
     root: str
     query: str = ""
     secret: str = ""
-    environment: dict[str, str] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
 
     def uri(self, name: str) -> str:
         return f"{self.root}/{name}{self.query}"
 
     def open(self, name: str) -> tuple[FileSystem, str]:
-        with patch.dict(os.environ, self.environment or {}):
+        with patch.dict(os.environ, self.environment):
             return open_storage(self.uri(name))
 
     def names(self, below: str) -> list[str]:
@@ -68,7 +69,7 @@ def s3() -> Iterator[Bucket]:
 
 @contextmanager
 def google() -> Iterator[Bucket]:
-    port = _free_port()
+    port = free_port()
     line = [sys.executable, "-m", "gcp_storage_emulator", "start", "--in-memory", "--default-bucket=bucket", f"--port={port}"]
     with _server([*line, "--host=127.0.0.1"], port):
         yield Bucket("gs://anonymous@bucket", environment={"CLOUD_STORAGE_EMULATOR_ENDPOINT": f"http://127.0.0.1:{port}"})
@@ -77,7 +78,7 @@ def google() -> Iterator[Bucket]:
 @contextmanager
 def azure() -> Iterator[Bucket]:
     """With a shared access signature in the URI. Azurite is a package of npm: `npm install -g azurite`."""
-    port = _free_port()
+    port = free_port()
     line = ["azurite-blob", "--silent", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
     with _server([*line, f"--blobPort={port}"], port):
         query, signature = _shared_access()
@@ -96,17 +97,11 @@ def _shared_access() -> tuple[str, str]:
     https://learn.microsoft.com/rest/api/storageservices/create-account-sas#construct-the-signature-string
     """
     fields = {"sv": "2020-08-04", "ss": "b", "srt": "sco", "sp": "rwdlac", "se": "2100-01-01T00:00:00Z", "spr": "https,http"}
-    of = fields.get
-    signed = "\n".join([ACCOUNT, of("sp"), of("ss"), of("srt"), "", of("se"), "", of("spr"), of("sv"), ""])  # type: ignore[list-item]
+    signed_fields = (fields.get(name, "") for name in ("sp", "ss", "srt", "st", "se", "sip", "spr", "sv"))
+    signed = "\n".join([ACCOUNT, *signed_fields, ""])
     digest = hmac.new(base64.b64decode(ACCOUNT_KEY), signed.encode(), hashlib.sha256).digest()
     signature = base64.b64encode(digest).decode()
     return urlencode(fields | {"sig": signature}), urlencode({"sig": signature}).removeprefix("sig=")
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def start(bucket: Bucket, out: str, *arguments: str, timing: str = "compute=1ms", into: Bucket | None = None) -> Command:
     device = ["--model", str(MODEL), "--device", "simulated", "--simulate", timing]
     line = ["jobs.imagenet", "--data", bucket.uri(DATA), "--out", (into or bucket).uri(out), *device, *arguments]
-    return begin(*line, environment=os.environ | (bucket.environment or {}))
+    return begin(*line, environment=os.environ | bucket.environment)
 
 
 def imagenet(bucket: Bucket, out: str, *arguments: str) -> Finished:
@@ -46,7 +46,7 @@ def imagenet(bucket: Bucket, out: str, *arguments: str) -> Finished:
 
 
 def report(bucket: Bucket, *arguments: str) -> Finished:
-    return checked(bucket, run_module("jobs.report", *arguments, environment=os.environ | (bucket.environment or {})))
+    return checked(bucket, run_module("jobs.report", *arguments, environment=os.environ | bucket.environment))
 
 
 def checked(bucket: Bucket, done: Finished) -> Finished:

@@ -2,7 +2,8 @@
 
 python -m tests.silicon.op_times --out ops.csv [--precision accurate] [--passes 5] [--layers 12]
 
-Times are ttnn's device profiler's. The CSV is what `tt-perf-report` reads. On ttnn's mock the profiler tells nothing.
+Times are ttnn's device profiler's. The CSV is what `tt-perf-report` reads. On ttnn's mock the profiler tells nothing, so that
+this was tried with made-up times alone.
 """
 
 from __future__ import annotations
@@ -59,9 +60,8 @@ def kernel_time(mesh: Any) -> tuple[float, int]:
     ttnn.synchronize_device(mesh)
     ttnn.ReadDeviceProfiler(mesh)
     programs = ttnn.get_latest_programs_perf_data()
-    if not programs:
-        raise SystemExit(f"ttnn's device profiler tells nothing; it takes boards, and {', '.join(PROFILER)} set to 1")
-    slowest = max(sum(each.program_analyses_results[KERNEL].duration for each in chip) for chip in programs.values())
+    times = (sum(each.program_analyses_results[KERNEL].duration for each in chip) for chip in programs.values())
+    slowest = max(times, default=0)
     return slowest / 1e3, max((each.core_count for chip in programs.values() for each in chip), default=0)
 
 
@@ -81,7 +81,7 @@ class Recorder:
 
     def __init__(self, ttnn: Any, mesh: Any, read: Read, names: set[str]) -> None:
         self._mesh, self._read, self._names = mesh, read, names
-        self._ttnn, self._prefix = ttnn, ""
+        self._ttnn = ttnn
         self.ops: list[Op] = []
 
     @contextmanager
@@ -96,7 +96,7 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._ttnn, name)
         if name == "transformer":
-            return _Below(self, found, "transformer.")
+            return _Transformer(self, found)
         return self.timed(name, found) if name in self._names else found
 
     def timed(self, name: str, op: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,13 +116,12 @@ class Recorder:
 
 
 @dataclass
-class _Below:
+class _Transformer:
     recorder: Recorder
     module: Any
-    prefix: str
 
     def __getattr__(self, name: str) -> Any:
-        return self.recorder.timed(self.prefix + name, getattr(self.module, name))
+        return self.recorder.timed(f"transformer.{name}", getattr(self.module, name))
 
 
 def _columns(of: str, tensor: Any) -> dict[str, str]:
@@ -134,12 +133,13 @@ def _columns(of: str, tensor: Any) -> dict[str, str]:
 
 
 def record(device: Any, passes: int, read: Read = kernel_time) -> list[Op]:
-    """The ops of one batch in their order, with their times in each of so many passes."""
+    """The ops of one batch in their order, with their times in each of so many passes; device: has just compiled."""
     import ttnn
 
+    if not any(read(device._mesh)):  # and what ran before counts for nothing
+        raise SystemExit(f"ttnn's device profiler tells nothing; it takes boards, and {', '.join(PROFILER)} set to 1")
     names = {step.op for step in steps(device._size, device._precision)}
     recorder = Recorder(ttnn, device._mesh, read, names)
-    read(device._mesh)  # so that what ran before counts for nothing
     ops: list[Op] = []
     with recorder.in_place():
         for _ in range(passes):

@@ -19,7 +19,7 @@ QUICK_SECONDS = 0.5e-3
 take 0.1 ms from the page cache."""
 
 LONG_SECONDS = 3.0
-"""After so much CPU time, starting processes (0.5 s each) pays."""
+"""After so much CPU time, starting processes (0.6 s until they answer) pays."""
 
 
 def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, processes: bool = False) -> Iterator[R]:
