@@ -30,6 +30,7 @@ def main() -> None:
     """One actor that reserves a core but computes on all, so that reading can run beside it."""
     data, model, out = sys.argv[1:]
     cores = len(os.sched_getaffinity(0))
+    ray.init(address="local")  # else it may wait for a cluster of this machine that has ended and is still noted in /tmp/ray
     images = ray.data.read_images(data, mode="RGB", include_paths=True)
     predicted = images.map_batches(
         Classifier,
