@@ -1,6 +1,6 @@
 """Decoded chunks kept from one run to the next: one file each, found by what its pixels follow from.
 
-A file is an Arrow stream of one row (Chunk.to_table) and eight bytes of checksum. It is read by mapping it into memory.
+A file is an Arrow stream of one row (Chunk.to_table) and its XXH3 checksum of 8 bytes. It is read by mapping it into memory.
 Whatever is missing, cut off or damaged is decoded again.
 """
 
@@ -12,26 +12,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
-import numpy as np
 import pyarrow as pa
 import ray
+import xxhash
 from pyarrow.fs import FileSelector, LocalFileSystem
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jobs.pipeline.chunk import Chunk
+from jobs.pipeline.chunk import Chunk, pixels_of
 from jobs.pipeline.sources.listing import open_place
 from jobs.storage import shown, storage_errors, write_atomically
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
-FORMAT = 1
+FORMAT = 2
 """Raised when files of earlier versions can no longer be read or hold other pixels."""
 
 DECODERS = ("simplejpeg", "pillow", "torch")
 """Packages whose versions decide what the pixels are."""
-
-BLOCK = 512
-"""Words that are summed up by themselves, so that the checksum notices where a page is."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,13 @@ class Cache:
         text = json.dumps([FORMAT, data_fingerprint, asdict(preprocess), list(class_names), versions], sort_keys=True)
         return cls(uri, hashlib.sha256(text.encode()).hexdigest()[:32])
 
-    def load(self, chunk: str, *, check: bool = True) -> Chunk | None:
-        """A chunk as it was kept; None where there is none, or none that is whole. Its pixels are the file's own memory.
+    def load(self, chunk: str) -> Chunk | None:
+        """A chunk as it was kept; None where there is none, or none that is whole. Its pixels are the file's own memory."""
+        row = self.load_row(chunk)
+        return None if row is None else Chunk.from_table(row)
+
+    def load_row(self, chunk: str, *, check: bool = True) -> pa.Table | None:
+        """The row that is kept under a chunk's name, in the file's own memory; None as for `load`.
 
         check: whether to compare the checksum, which looks at every byte.
         """
@@ -65,12 +67,12 @@ class Cache:
                 with filesystem.open_input_file(path) as file:
                     data = file.read_buffer()
             body = data.slice(0, data.size - 8)
-            if check and data.slice(data.size - 8).to_pybytes() != checksum(body):
+            if check and data.slice(data.size - 8).to_pybytes() != xxhash.xxh3_64_digest(body):
                 return None
-            found = Chunk.from_table(pa.ipc.open_stream(body).read_all())
+            row = pa.ipc.open_stream(body).read_all()
+            return row if row["chunk"].to_pylist() == [chunk] else None
         except (OSError, KeyError, ValueError, pa.ArrowException):
             return None
-        return found if found.name == chunk else None
 
     def reference(self, chunk: Chunk) -> Chunk:
         """A chunk that has just been loaded, without its pixels: `with_pixels` finds them, so that they need not be copied."""
@@ -88,8 +90,9 @@ class Cache:
         with pa.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table)
         body = stream.getvalue()
+        name = f"{path}/{self.key}/{chunk.name}.arrow"
         with storage_errors(self.uri):
-            write_atomically(filesystem, f"{path}/{self.key}/{chunk.name}.arrow", body, checksum(body), durable=False)
+            write_atomically(filesystem, name, body, xxhash.xxh3_64_digest(body), durable=False)
 
 
 def with_pixels(chunk: Chunk) -> Chunk:
@@ -101,17 +104,17 @@ def with_pixels(chunk: Chunk) -> Chunk:
         return chunk
     uri, key, node = json.loads(chunk.kept)
     cache = Cache(uri, key)
-    found = cache.load(chunk.name, check=node != ray.get_runtime_context().get_node_id())
-    if found is None:
+    row = cache.load_row(chunk.name, check=node != ray.get_runtime_context().get_node_id())
+    if row is None:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        found = ray.get(ray.remote(_load).options(num_cpus=0, scheduling_strategy=there).remote(cache, chunk.name))
-    if found is None:
+        row = ray.get(ray.remote(_load_row).options(num_cpus=0, scheduling_strategy=there).remote(cache, chunk.name))
+    if row is None:
         raise UserError(f"{shown(uri)}: a chunk is gone or damaged that was there a moment ago; leave the cache alone in a run")
-    return replace(chunk, pixels=found.pixels)
+    return replace(chunk, pixels=pixels_of(row))
 
 
-def _load(cache: Cache, chunk: str) -> Chunk | None:
-    return cache.load(chunk)
+def _load_row(cache: Cache, chunk: str) -> pa.Table | None:
+    return cache.load_row(chunk)
 
 
 def stored_bytes(uri: str) -> int:
@@ -119,13 +122,3 @@ def stored_bytes(uri: str) -> int:
     filesystem, path = open_place(uri)
     with storage_errors(uri):
         return sum(file.size or 0 for file in filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True)))
-
-
-def checksum(data: pa.Buffer) -> bytes:
-    """Eight bytes that change with any bit and with the order of blocks: at the speed of memory, which CRCs do not reach."""
-    words = np.frombuffer(data, np.uint64, data.size // 8)
-    blocks = words[: len(words) // BLOCK * BLOCK].reshape(-1, BLOCK).sum(axis=1, dtype=np.uint64)
-    places = np.arange(len(blocks), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    rest = hashlib.blake2b(data.slice(len(blocks) * BLOCK * 8).to_pybytes(), digest_size=8).digest()
-    total = (blocks * places).sum(dtype=np.uint64) ^ np.frombuffer(rest, np.uint64)[0]
-    return int(total).to_bytes(8, "little")

@@ -7,6 +7,7 @@ classified and committed together, under a name that a second attempt gives agai
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,17 +68,12 @@ class Chunk:
         """From one row; the pixels are a read-only view of the table's memory (indexing an Arrow binary would copy)."""
         if table.num_rows != 1:
             raise ValueError(f"a chunk is one row, not {table.num_rows}")
-        column = table["pixels"].chunk(0)
-        _, ends, data = column.buffers()
-        start, end = np.frombuffer(ends, np.int64)[column.offset : column.offset + 2]
-        shape = table["shape"][0].as_py()
-        pixels = np.frombuffer(data, np.uint8)[start:end] if end > start else np.empty(0, np.uint8)
         return cls(
             name=table["chunk"][0].as_py(),
-            image_ids=table["image_ids"][0].as_py(),
+            image_ids=_texts(table["image_ids"]),
             labels=table["labels"][0].as_py(),
-            errors=table["errors"][0].as_py(),
-            pixels=pixels.reshape(shape),
+            errors=_texts(table["errors"]),
+            pixels=pixels_of(table),
             host=table["host"][0].as_py(),
             cpu_seconds=table["cpu_seconds"][0].as_py(),
             kept=table["kept"][0].as_py(),
@@ -92,3 +88,18 @@ class Chunk:
         for place in lost:
             errors[decoded[place]] = error
         return replace(self, errors=errors, pixels=np.delete(self.pixels, sorted(lost), axis=0))
+
+
+def pixels_of(table: pa.Table) -> np.ndarray:
+    """The pixels of a row, uint8 (decoded images, height, width, 3), in the table's own memory."""
+    column = table["pixels"].chunk(0)
+    _, ends, data = column.buffers()
+    start, end = np.frombuffer(ends, np.int64)[column.offset : column.offset + 2]
+    pixels = np.frombuffer(data, np.uint8)[start:end] if end > start else np.empty(0, np.uint8)
+    return pixels.reshape(table["shape"][0].as_py())
+
+
+def _texts(column: pa.ChunkedArray) -> list[Any]:
+    """The one list of texts in a column: by way of NumPy, which takes a tenth of the time of as_py."""
+    found: list[Any] = column.chunk(0).flatten().to_numpy(zero_copy_only=False).tolist()
+    return found

@@ -175,10 +175,11 @@ class Ledger:
             self.note("retry", "decode", f"attempt {attempts} at reading {chunk}")
         return Reading.SANDBOXED if attempts > QUARANTINE_AFTER else Reading.ORDINARY
 
-    def done_reading(self, chunk: str) -> None:
-        """A chunk has been decoded."""
+    def done_reading(self, chunk: str, from_cache: int = 0) -> None:
+        """A chunk has been decoded, or so many images of it read from the cache."""
         self._reading.pop(chunk, None)
         self._decoded.add(chunk)
+        self._cached += from_cache
 
     def cache_room(self, room: float) -> None:
         """There is a cache, which may take so many bytes more."""
@@ -197,10 +198,6 @@ class Ledger:
         if self._cache_room >= 0:
             self.note("cache", "cache", why)
         self._cache_room = -1
-
-    def from_cache(self, images: int) -> None:
-        """So many images have been read from the cache."""
-        self._cached += images
 
     def passed_over(self, images: int) -> None:
         """A shard has been read whose images an earlier attempt committed, so many of them."""

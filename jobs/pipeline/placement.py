@@ -26,7 +26,7 @@ one computes (three keep it 89% busy, five 96%); a CPU takes seconds and needs o
 class Placement:
     """actors: how many can run now. cpus and boards: what each reserves. decode_cpus: what each decode task reserves.
 
-    grows: whether meshes that join later are used too.
+    grows: whether meshes that join later are used too. threads: that a CPU device computes with.
     """
 
     device: str
@@ -35,10 +35,7 @@ class Placement:
     boards: int
     decode_cpus: float
     grows: bool = False
-
-    @property
-    def threads(self) -> int:
-        return max(1, round(self.cpus))
+    threads: int = 1
 
     @property
     def calls(self) -> int:
@@ -100,7 +97,10 @@ def _place_on_cpus(cores: list[float], flops_per_image: float, cpus_per_actor: f
     rest = smallest - cpus
     if rest <= 0:
         raise UserError(f"--cpus-per-actor {cpus:g} leaves no CPU for decoding (a host has {smallest:g}); pass less")
-    return Placement("cpu", len(cores), cpus, 0, _decode_cpus(rest))
+    # One thread more than its share takes the time that decoding leaves while it waits for the model: 15% more images/s on two
+    # cores with a model that costs as much as decoding.
+    threads = max(1, round(cpus)) if cpus_per_actor is not None else min(max(1, round(cpus)) + 1, int(smallest))
+    return Placement("cpu", len(cores), cpus, 0, _decode_cpus(rest), threads=threads)
 
 
 def decode_tasks(rest: float) -> int:

@@ -52,10 +52,7 @@ def read_chunks(
             return
         wanted = _Wanted(shard, predictions.is_committed if resume else lambda chunk: False)
         for chunk in _from_cache(cache, shard, wanted):
-            if ray.get(ledger.begin_reading.remote(chunk.name)) is Reading.STOP:
-                return
-            ledger.from_cache.remote(len(chunk.image_ids))
-            ledger.done_reading.remote(chunk.name)
+            ledger.done_reading.remote(chunk.name, from_cache=len(chunk.image_ids))
             yield chunk.to_table()
         if wanted.whole:
             ledger.shard_read.remote(shard.id)

@@ -50,6 +50,7 @@ def read(
     context.raise_original_map_exception = True
     # Every block holds one row: a root, a shard, a chunk. Rows are large, so any limit below a row's size does that.
     context.target_max_block_size = 1
+    context.memory_usage_poll_interval_s = None  # else each task starts a thread, for a statistic that nothing here reads
     # A mesh that does not open is given up for good after this many tries in a row; the others go on.
     context.max_consecutive_actor_init_deaths = 2 * placement.actors
     # With every actor full (placement.calls + 1 chunks) the pool asks for more, which a mesh that joins late answers; about
