@@ -1,16 +1,19 @@
-"""Which mesh gets the next chunk: one on the chunk's own host, as long as no other would get to it clearly sooner.
+"""Which mesh gets the next chunk, and how soon: one on the chunk's own host, if no other would get to it clearly sooner.
 
 Ray Data gives a chunk to the host that decoded it even where that mesh has six waiting and another none, and hands out a
 number of chunks ahead, not an amount of work: six chunks are a quarter of a second of a T3000 and half a minute of a slow
-device. Both leave meshes without work at a run's end.
+device. Both leave meshes without work at a run's end. It also looks only ten times a second for what has been read and
+answered, which leaves a mesh that takes 20 chunks a second without work all along where few tasks read for it.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from typing import Any
 
+from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.operators import actor_pool_map_operator
 from ray.data._internal.execution.operators.actor_pool_map_operator import _NodeAwareActorPool
 
@@ -19,6 +22,18 @@ AHEAD_SECONDS = 1.0
 
 LOCAL_SECONDS = 0.25
 """How much later a mesh on the chunk's own host may get to it than another, at most by a chunk: what moving 77 MB may take."""
+
+LOOK_SECONDS = 0.01, 0.1
+"""Least and most time between two looks of Ray Data's scheduling loop; the second is Ray's own, always."""
+
+LOOKS_A_CHUNK = 4
+"""Looks between two chunks: what a look finds late then costs little beside a chunk, and looking does as well."""
+
+COUNTED = 10
+"""Chunks that tell how many come a second; fewer would not, since a look finds several at once."""
+
+MANY_A_SECOND = 30
+"""Chunks, from which on Ray's own pace will do: each look then finds several, and more looks would only cost CPU time."""
 
 
 def hand_out_evenly() -> None:
@@ -33,6 +48,8 @@ class EvenPool(_NodeAwareActorPool):
         super().__init__(*args, **kwargs)
         self._chunk_seconds: float | None = None
         self._since: dict[Any, float] = {}  # when an actor began the chunk that it is at
+        self._done: deque[float] = deque(maxlen=COUNTED)  # when the latest chunks of all actors were
+        look_every(LOOK_SECONDS[1])
 
     def select_actors(self, bundle: Any = None, actor_locality_enabled: bool = False) -> Any:
         """The actor for a chunk, or None where all have enough."""
@@ -65,6 +82,11 @@ class EvenPool(_NodeAwareActorPool):
         self._chunk_seconds = took if self._chunk_seconds is None else 0.75 * self._chunk_seconds + 0.25 * took
         if self._running_actors[actor].num_tasks_in_flight:
             self._since[actor] = now
+        self._done.append(now)
+        if len(self._done) > 1:
+            chunk_every = (now - self._done[0]) / (len(self._done) - 1)
+            many = len(self._done) == COUNTED and chunk_every < 1 / MANY_A_SECOND
+            look_every(LOOK_SECONDS[1] if many else chunk_every / LOOKS_A_CHUNK)
 
     def _enough(self) -> int:
         """Chunks for an actor: those it is configured for, or fewer where that is more than AHEAD_SECONDS of work."""
@@ -79,3 +101,9 @@ class EvenPool(_NodeAwareActorPool):
         took = self._chunk_seconds or 1.0
         at_work = time.monotonic() - self._since.get(actor, math.inf) if chunks and self._chunk_seconds else 0.0
         return chunks * took - min(at_work, took)
+
+
+def look_every(seconds: float) -> None:
+    """How long Ray Data's loop waits, unless all that is under way is done sooner; within LOOK_SECONDS."""
+    least, most = LOOK_SECONDS
+    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = min(most, max(least, seconds))

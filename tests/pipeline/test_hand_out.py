@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 
 import pytest
 from ray.data._internal.actor_autoscaler.autoscaling_actor_pool import AutoscalingActorConfig
+from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.interfaces import ExecutionResources
 from ray.data._internal.execution.operators.actor_pool_map_operator import _ActorState
 
 from jobs.pipeline import hand_out
 from jobs.pipeline.hand_out import EvenPool
+
+LOOKS = "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S"
 
 
 @dataclass
@@ -29,7 +32,8 @@ class Actor:
 
 
 @pytest.fixture
-def pool() -> EvenPool:
+def pool(monkeypatch: pytest.MonkeyPatch) -> EvenPool:
+    monkeypatch.setattr(streaming_executor_state, LOOKS, 0.1)  # as Ray has it, and is to have it again after the test
     config = AutoscalingActorConfig(
         min_size=2,
         max_size=2,
@@ -118,3 +122,20 @@ def test_time_without_work_is_not_taken_for_slowness(pool: EvenPool, clock: list
     while give(pool, "a"):
         pass
     assert pool._running_actors[mesh].num_tasks_in_flight == 6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "look"), [(10.0, 0.1), (0.5, 0.1), (0.2, 0.05), (0.047, 0.01175), (0.035, 0.01), (0.02, 0.1), (0.001, 0.1)]
+)
+def test_completions_are_looked_for_often_where_chunks_come_one_by_one(
+    pool: EvenPool, clock: list[float], seconds: float, look: float
+) -> None:
+    a, b = join(pool, "a"), join(pool, "b")
+    for _ in range(6):  # two at once, as a look finds them
+        work(pool, clock, 2 * seconds, a, b)
+    clock[0] += seconds
+    pool.on_task_submitted(a)
+    pool.on_task_completed(a)
+    assert getattr(streaming_executor_state, LOOKS) == pytest.approx(look, rel=0.2)
+    EvenPool(create_actor_fn=lambda *_: None, config=pool._config, map_worker_cls_name="mesh")
+    assert getattr(streaming_executor_state, LOOKS) == 0.1
