@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.streams [rounds]
 
-Images are rows that no decoder takes, so that a chunk costs what it costs to hand out, to commit and to count. The CPU time is
-the machine's, all processes together; of each figure, what starting and ending cost is left out.
+A chunk is one image that no decoder takes, in a file of its own, so that it costs what listing, handing out, committing and
+counting cost. The CPU time is the machine's, all processes together; of each figure, the start and the end are left out.
 """
 
 from __future__ import annotations
@@ -19,24 +19,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.pipeline.chunk import CHUNK_IMAGES
 from tests.benchmarks.bench import machine
 from tests.commands import ROOT
 from tests.conftest import RayCluster, ray_head
 
-FEW, MANY = 160, 1600
+FEW, MANY = 200, 1200
 """Chunks of two runs, whose difference leaves out the start and the end."""
 
 STREAMS = 1, 2, 4
 
 
 def unreadable(folder: Path, chunks: int) -> Path:
-    """A Parquet file of so many row groups, each a chunk of rows that are no image."""
+    """So many Parquet files, each a chunk of one row that is no image."""
     folder.mkdir()
-    rows = pa.table({"image": [{"bytes": b"no image"}] * CHUNK_IMAGES})
-    with pq.ParquetWriter(folder / "0.parquet", rows.schema) as file:
-        for _ in range(chunks):
-            file.write_table(rows)
+    row = pa.table({"image": [{"bytes": b"no image"}]})
+    for number in range(chunks):
+        pq.write_table(row, folder / f"{number:05d}.parquet")
     return folder
 
 
