@@ -36,19 +36,24 @@ def enough_streams(placement: Placement) -> int:
 
 @dataclass(frozen=True)
 class ShareOf:
-    """Every n-th shard of a source, n being the number of shares; the same ones in every attempt.
+    """One of several equal shares of a source, the same in every attempt.
 
-    Shares differ by one shard a root at most.
+    by_root: whether it has every n-th root, n being the number of shares, so that each root is listed once. Else it has every
+        n-th shard of every root, and each share lists them all; shares then differ by one shard a root at most.
     """
 
     source: Source
     index: int
     of: int
+    by_root: bool = False
 
     def roots(self) -> list[str]:
-        return self.source.roots()
+        roots = self.source.roots()
+        return roots[self.index :: self.of] if self.by_root else roots
 
     def shards(self, root: str) -> Iterator[Shard]:
+        if self.by_root:
+            return self.source.shards(root)
         first = zlib.crc32(root.encode())  # else the first share would get the odd shard of every root
         return (shard for n, shard in enumerate(self.source.shards(root), first) if n % self.of == self.index)
 
@@ -91,11 +96,12 @@ def shares(stream: Stream, ledgers: list[Any]) -> list[Stream]:
     Each takes a mesh more wherever one becomes free: those of a stream that has finished, or of a host that joins.
     """
     of = len(ledgers)
+    by_root = len(stream.source.roots()) % of == 0  # as many for each; at most 16, so for few streams alone
     meshes = [stream.placement.actors // of + (index < stream.placement.actors % of) for index in range(of)]
     return [
         replace(
             stream,
-            source=ShareOf(stream.source, index, of),
+            source=ShareOf(stream.source, index, of, by_root),
             placement=replace(stream.placement, actors=meshes[index]),
             ledger=ledger,
         )

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import open_source
-from jobs.pipeline.streams import ShareOf
+from jobs.pipeline.streams import ShareOf, Stream, shares
 from tests.conftest import RayCluster
 from tests.faults.running import (
     Answers,
@@ -56,6 +57,24 @@ def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
     assert done.code == 0, done.output
     assert "(raylet)" not in done.output
     assert answers(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(("of", "listings"), [(1, 1), (3, 1), (2, 2), (4, 4)])
+def test_shares_are_disjoint_and_complete_and_each_part_is_listed_once_where_they_divide_it(
+    tmp_path: Path, of: int, listings: int
+) -> None:
+    for folder in range(130):
+        (tmp_path / f"{folder:03d}").mkdir()
+        (tmp_path / f"{folder:03d}" / "x.jpg").touch()
+    source = open_source(str(tmp_path), checkpoint_classes=[], labels="none")
+    roots = source.roots()
+    assert len(roots) == 3
+    placement = Placement("simulated", actors=of, cpus=0.5, boards=4, decode_cpus=0.5)
+    whole = Stream(source, placement, None, "", None, None, None, {}, 1.0, False)
+    parts = [stream.source for stream in shares(whole, [None] * of)]
+    assert sum(len(part.roots()) for part in parts) == listings * len(roots)
+    found = [shard.id for part in parts for root in part.roots() for shard in part.shards(root)]
+    assert sorted(found) == sorted(shard.id for root in roots for shard in source.shards(root))
 
 
 @pytest.mark.slow
