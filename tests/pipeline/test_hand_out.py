@@ -125,7 +125,7 @@ def test_time_without_work_is_not_taken_for_slowness(pool: EvenPool, clock: list
 
 
 @pytest.mark.parametrize(
-    ("seconds", "look"), [(10.0, 0.1), (0.5, 0.1), (0.2, 0.05), (0.047, 0.01175), (0.035, 0.01), (0.02, 0.1), (0.001, 0.1)]
+    ("seconds", "look"), [(10.0, 0.1), (0.5, 0.1), (0.1, 0.05), (0.047, 0.0235), (0.036, 0.018), (0.02, 0.1), (0.001, 0.1)]
 )
 def test_completions_are_looked_for_often_where_chunks_come_one_by_one(
     pool: EvenPool, clock: list[float], seconds: float, look: float
