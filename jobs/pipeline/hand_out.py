@@ -3,7 +3,7 @@
 Ray Data gives a chunk to the host that decoded it even where that mesh has six waiting and another none, and hands out a
 number of chunks ahead, not an amount of work: six chunks are a quarter of a second of a T3000 and half a minute of a slow
 device. Both leave meshes without work at a run's end. It also looks only ten times a second for what has been read and
-answered, which leaves a mesh that takes 20 chunks a second without work all along where few tasks read for it.
+answered, which leaves a mesh that takes 20 chunks a second without work again and again where few tasks read for it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LOOK_SECONDS = 0.1
 """Most time between two looks of Ray Data's scheduling loop: always, as Ray has it."""
 
 LOOKS_A_CHUNK = 2
-"""Looks between two chunks. On two cores that read from a cache for a T3000, 0, 1, 2 and 4 gave 7,100, 7,600, 8,200 and 7,400
-images/s (medians of four rounds): a look costs CPU time."""
+"""Looks between two chunks. A look costs CPU time: on two cores that read from a cache for a simulated T3000, Ray's own pace and
+1, 2 and 4 looks a chunk gave 7,100, 7,600, 8,200 and 7,400 images/s (medians of four rounds)."""
 
 COUNTED = 10
 """Chunks that tell how many come a second; fewer would not, since a look finds several at once."""

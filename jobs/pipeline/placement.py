@@ -97,8 +97,8 @@ def _place_on_cpus(cores: list[float], flops_per_image: float, cpus_per_actor: f
     rest = smallest - cpus
     if rest <= 0:
         raise UserError(f"--cpus-per-actor {cpus:g} leaves no CPU for decoding (a host has {smallest:g}); pass less")
-    # One thread more than its share takes the time that decoding leaves while it waits for the model: 15% more images/s on two
-    # cores with a model that costs as much as decoding.
+    # One thread more than its share takes the time that decoding leaves while it waits for the model: 9% and 20% more images/s in
+    # two pairs of runs on two cores, with a model that costs about as much as decoding.
     threads = max(1, round(cpus)) if cpus_per_actor is not None else min(max(1, round(cpus)) + 1, int(smallest))
     return Placement("cpu", len(cores), cpus, 0, _decode_cpus(rest), threads=threads)
 
