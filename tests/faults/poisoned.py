@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from jobs import imagenet
+from jobs.running import streaming
 from jobs.running.arguments import device_request
 from jobs.running.command import run
 from vit_actor.device import BatchResult, Device
@@ -33,6 +34,7 @@ class DeadlyDevice:
     def __init__(self, device: Device) -> None:
         self._device = device
         self.batch_size = device.batch_size
+        self.start = device.start
         self.description = device.description
 
     def compile(self) -> float:
@@ -60,12 +62,12 @@ class PoisonedRequest:
         return DeadlyDevice(self.request())
 
 
-def poisoned(*arguments: Any) -> PoisonedRequest:
-    return PoisonedRequest(device_request(*arguments))
+def poisoned(*arguments: Any, **named: Any) -> PoisonedRequest:
+    return PoisonedRequest(device_request(*arguments, **named))
 
 
 if __name__ == "__main__":
     from tests.faults import poisoned as importable  # by its importable name, so that actors can unpickle the request
 
-    with patch.object(imagenet, "device_request", importable.poisoned):
+    with patch.object(streaming, "device_request", importable.poisoned):
         run(imagenet.main)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import ViTForImageClassification
 
-from tests.silicon.conftest import SIMULATED
+from tests.silicon.conftest import IMAGES, SIMULATED
 from tests.silicon.models import logits
 from tests.vit_actor.agreement import centred_pcc, plain_preprocess, random_images, reference_logits
 from vit_actor.checkpoint import load_checkpoint
@@ -27,10 +27,10 @@ AGREEMENT: dict[Precision, float] = {"accurate": 0.9970, "fast": 0.9965}
 
 
 @contextmanager
-def opened(checkpoint: Path, precision: Precision = "accurate") -> Iterator[Any]:
+def opened(checkpoint: Path, precision: Precision = "accurate", images_per_chip: int = 8) -> Iterator[Any]:
     from vit_actor.t3000 import T3000Vit
 
-    device = T3000Vit(load_checkpoint(str(checkpoint)), precision=precision)
+    device = T3000Vit(load_checkpoint(str(checkpoint)), precision=precision, images_per_chip=images_per_chip)
     try:
         yield device
     finally:
@@ -57,10 +57,10 @@ def test_the_bundled_model_answers_as_transformers_does(precision: Literal["accu
 
 @pytest.mark.parametrize("precision", ["accurate", "fast"])
 def test_base_agrees_with_transformers(base: Path, precision: Literal["accurate", "fast"]) -> None:
-    images = random_images(8, 224)
-    expected = reference_logits(ViTForImageClassification.from_pretrained(base).eval(), images, plain_preprocess(224))
-    with opened(base, precision) as device:
+    with opened(base, precision, IMAGES) as device:
+        images = random_images(device.batch_size, 224)
         answered = logits(device, images)
+    expected = reference_logits(ViTForImageClassification.from_pretrained(base).eval(), images, plain_preprocess(224))
     assert centred_pcc(answered, expected) >= AGREEMENT[precision]
 
 
@@ -71,8 +71,8 @@ def test_long_sequences_attended_in_one_op_agree_with_transformers(tmp_path: Pat
     model = ViTForImageClassification(ViTConfig(num_labels=1000, num_hidden_layers=1, image_size=384)).eval()
     model.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"size": {"height": 384, "width": 384}}')
-    images = random_images(8, 384)
-    with opened(tmp_path) as device:
+    with opened(tmp_path, images_per_chip=IMAGES) as device:
+        images = random_images(device.batch_size, 384)
         answered = logits(device, images)
     assert centred_pcc(answered, reference_logits(model, images, plain_preprocess(384))) >= AGREEMENT["accurate"]
 

@@ -51,11 +51,12 @@ def mock_logits(
     *,
     rounding: bool,
     precision: Literal["fast", "accurate"] = "accurate",
+    images_per_chip: int = 8,
     change: Callable[[Any, Any], Any] = lambda weights, staging: weights,
 ) -> tuple[torch.Tensor, Goldens]:
     """Logits (n, classes) of n images, and what ran for the last batch.
 
-    Up to 8 images go to all chips alike, which are then computed once; more are spread over the chips.
+    Up to `images_per_chip` go to all chips alike, which are then computed once; more are spread over the chips.
     change: takes the arranged weights and the filled Staging, and returns the weights to use.
     """
     import ttnn
@@ -63,7 +64,7 @@ def mock_logits(
     from vit_actor.staging import Staging
     from vit_actor.ttnn_vit import place, plan, vit
 
-    size, chips = geometry(as_read(model.config), images_per_chip=8), mesh.get_num_devices()
+    size, chips = geometry(as_read(model.config), images_per_chip), mesh.get_num_devices()
     preprocess = plain_preprocess(size.image_size)
     weights, program = arrange(model.state_dict(), as_read(model.config), preprocess, size), plan(size, precision)
     staging = Staging(size, mesh)
