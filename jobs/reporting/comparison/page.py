@@ -41,7 +41,7 @@ def _simulated(c: Comparison) -> str:
         return ""
     return (
         f'<div class="notice simulated"><b>SIMULATED</b> — no accelerator ran in run {" and ".join(runs)}. '
-        "Times come from a model of the device, and answers are not a checkpoint's.</div>"
+        "Those times say nothing about hardware, and answers only where ttsim ran the kernels: see the runs' own pages.</div>"
     )
 
 

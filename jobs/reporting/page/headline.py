@@ -6,19 +6,26 @@ from jobs.reporting.page.markup import cards, duration, milliseconds
 from jobs.reporting.schema import Summary
 
 
+SIMULATIONS = {
+    "simulated by ttnn's mock": (
+        "<b>MOCKED</b> — the real ttnn drove its mock of the chips: nothing was computed on silicon. "
+        "Times and throughput are this host's, and say nothing about a T3000."
+    ),
+    "simulated by ttsim": (
+        "<b>SIMULATED BY TTSIM</b> — the real kernels ran in Tenstorrent's simulator of the chips: answers are what they compute. "
+        "Times and throughput are this host's, and say nothing about a T3000."
+    ),
+    "simulated": (
+        "<b>SIMULATED</b> — no accelerator ran. Times and throughput come from a model of the device; "
+        "accuracy says nothing about a checkpoint."
+    ),
+}
+"""By how a device's description starts, the longest first: what of its run is real."""
+
+
 def notices(summary: Summary) -> str:
-    found = []
-    mocked = [device for device in summary.devices if device.startswith("simulated by ttnn's mock")]
-    if mocked:
-        found.append(
-            '<div class="notice simulated"><b>MOCKED</b> — the real ttnn drove its mock of the chips: nothing was computed on '
-            "silicon. Times and throughput are this host's, and say nothing about a T3000.</div>"
-        )
-    if summary.simulated and len(mocked) < len(summary.devices):
-        found.append(
-            '<div class="notice simulated"><b>SIMULATED</b> — no accelerator ran. Times and throughput come from a model '
-            "of the device; accuracy says nothing about a checkpoint.</div>"
-        )
+    kinds = {next((kind for kind in SIMULATIONS if device.startswith(kind)), None) for device in summary.devices}
+    found = [f'<div class="notice simulated">{text}</div>' for kind, text in SIMULATIONS.items() if kind in kinds]
     if summary.planned is not None and summary.images < summary.planned:
         found.append(
             f'<div class="notice"><b>Incomplete</b> — {summary.images:,} of {summary.planned:,} images so far. '
