@@ -72,7 +72,9 @@ class Summary:
     lost_hosts: Annotated[list[str], "hosts with a device that were lost; one that was lost twice is here twice"]
     meshes: Annotated[int, "devices that classified images, in the attempt that had most"]
     devices: Annotated[list[str], "the distinct descriptions of the devices"]
-    simulated: Annotated[bool, "whether any device was simulated: then times are not hardware's; `devices` says what the answers are worth"]
+    simulated: Annotated[
+        bool, "whether any device was simulated: then times are not hardware's; `devices` says what the answers are worth"
+    ]
     active_seconds: Annotated[float, "first batch's start to last batch's end, summed over attempts: no pauses between"]
     system_fps: Annotated[
         float | None,

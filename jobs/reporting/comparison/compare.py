@@ -102,7 +102,9 @@ def comparison_table(c: Comparison) -> str:
         if was and became:
             lines.append((what, f"{was:,.2f} -> {became:,.2f} {unit}" + (f", {ratio:.3f} times" if ratio else "")))
     if simulated := [run for run, was in (("A", c.simulated_a), ("B", c.simulated_b)) if was]:
-        lines.append(("simulated", f"run {' and '.join(simulated)}: times say nothing about hardware, answers only where ttsim ran the kernels"))
+        runs = " and ".join(simulated)
+        said = f"run {runs}: times say nothing about hardware, answers only where ttsim ran the kernels"
+        lines.append(("simulated", said))
     if c.relabelled:
         lines.append(("relabelled", f"{c.relabelled:,} images, left out of the accuracy"))
     return "\n".join([*(f"{name:<12}{text}" for name, text in lines), c.verdict])

@@ -5,14 +5,13 @@ from __future__ import annotations
 from jobs.reporting.page.markup import cards, duration, milliseconds
 from jobs.reporting.schema import Summary
 
-
 SIMULATIONS = {
     "simulated by ttnn's mock": (
         "<b>MOCKED</b> — the real ttnn drove its mock of the chips: nothing was computed on silicon. "
         "Times and throughput are this host's, and say nothing about a T3000."
     ),
     "simulated by ttsim": (
-        "<b>SIMULATED BY TTSIM</b> — the real kernels ran in Tenstorrent's simulator of the chips: answers are what they compute. "
+        "<b>SIMULATED BY TTSIM</b> — the real kernels ran in Tenstorrent's simulator of the chips, and the answers are theirs. "
         "Times and throughput are this host's, and say nothing about a T3000."
     ),
     "simulated": (
