@@ -10,8 +10,8 @@ import pytest
 from tests.silicon.models import random_base
 
 SIMULATED = "TT_METAL_SIMULATOR" in os.environ
-IMAGES = 2 if SIMULATED else 8
-"""A chip's in the tests of Base: a simulator takes some 20 seconds a pass for each, even of one layer."""
+IMAGES = 1 if SIMULATED else 8
+"""A chip's in the tests of Base: a simulator takes half a minute for a pass of one layer and one image."""
 
 
 @pytest.fixture(autouse=True)

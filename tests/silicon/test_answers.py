@@ -58,7 +58,7 @@ def test_the_bundled_model_answers_as_transformers_does(precision: Literal["accu
 @pytest.mark.parametrize("precision", ["accurate", "fast"])
 def test_base_agrees_with_transformers(base: Path, precision: Literal["accurate", "fast"]) -> None:
     with opened(base, precision, IMAGES) as device:
-        images = random_images(device.batch_size, 224)
+        images = random_images(2 * device.batch_size, 224)
         answered = logits(device, images)
     expected = reference_logits(ViTForImageClassification.from_pretrained(base).eval(), images, plain_preprocess(224))
     assert centred_pcc(answered, expected) >= AGREEMENT[precision]
@@ -72,7 +72,7 @@ def test_long_sequences_attended_in_one_op_agree_with_transformers(tmp_path: Pat
     model.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"size": {"height": 384, "width": 384}}')
     with opened(tmp_path, images_per_chip=IMAGES) as device:
-        images = random_images(device.batch_size, 384)
+        images = random_images(2 * device.batch_size, 384)
         answered = logits(device, images)
     assert centred_pcc(answered, reference_logits(model, images, plain_preprocess(384))) >= AGREEMENT["accurate"]
 

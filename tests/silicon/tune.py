@@ -109,8 +109,7 @@ def measure(alternative: Alternative, checkpoint: Checkpoint, seconds: float) ->
             device.compile()
             side = checkpoint.preprocess.height
             images = random_images(8, side)
-            step = min(device.batch_size, len(images))
-            answered = torch.cat([logits(device, images[at : at + step]) for at in range(0, len(images), step)])
+            answered = logits(device, images)
             batch = random_images(device.batch_size, side)
             list(device.classify(_for_seconds(batch, seconds / 4)))  # warm-up
             started, count = time.monotonic(), 0
