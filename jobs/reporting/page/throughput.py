@@ -9,7 +9,7 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from jobs.reporting.page.colours import SERIES, light
 from jobs.reporting.page.markup import clean, duration, section, time_unit
@@ -81,7 +81,7 @@ def throughput(table: pa.Table, faults: pa.Table) -> str:
         axes[1].set_ylabel("images/s, each device")
         axes[1].legend(loc="lower center", ncols=4, fontsize=8, frameon=False, bbox_to_anchor=(0.5, 1.0))
     for each in axes[:1] if many else axes:
-        each.yaxis.set_major_formatter(EngFormatter(sep=""))
+        each.yaxis.set_major_formatter(_rates())
         each.set_ylim(bottom=0)
     for each in axes:
         for resume in activity.resumes:
@@ -153,8 +153,14 @@ def _heat_map(
     axes.grid(visible=False)
     colours = LinearSegmentedColormap.from_list("opacity", [(0.2, 0.53, 0.82, 0.0), (0.2, 0.53, 0.82, 1.0)])
     drawn = axes.imshow(image, aspect="auto", cmap=colours, vmin=0, extent=extent, interpolation="nearest")
-    figure.colorbar(drawn, ax=axes, label="images/s, each device", format=EngFormatter(sep=""), pad=0.01)
+    figure.colorbar(drawn, ax=axes, label="images/s, each device", format=_rates(), pad=0.01)
     if len(meshes) <= NAMED_MESHES:
         axes.set_yticks(range(len(meshes)), [clean(each) for each in meshes], fontsize=7)
     else:
         axes.set_ylabel(f"{len(meshes):,} devices, by name")
+
+
+def _rates() -> FuncFormatter:
+    """10k for ten thousand, but 0.8 and not 800m for less than one, as in a simulator."""
+    thousands = EngFormatter(sep="")
+    return FuncFormatter(lambda rate, _: thousands(rate) if abs(rate) >= 1000 else f"{rate:g}")

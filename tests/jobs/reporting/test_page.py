@@ -123,6 +123,15 @@ def test_drawings_take_their_colours_from_the_page_and_their_parts_have_names_of
     assert set(re.findall(r'(?:href="#|url\(#)([\w-]+)', html)) == set(names)
 
 
+def test_less_than_an_image_a_second_is_a_fraction_and_no_prefix(tmp_path: Path) -> None:
+    rows = [row(0, 0, batch=b, at=10 * b, seconds=10.0) for b in range(4) for _ in range(8)]
+    write_file(tmp_path, "chunk.parquet", rows, metadata("host-a/0-3"))
+    write_reports(str(tmp_path))
+    ticks = [each.text for each in drawings(page(tmp_path))[0].iter() if each.tag == "text"]
+    assert "0.8" in ticks
+    assert not [tick for tick in ticks if tick and re.fullmatch(r"[0-9.]+m", tick)]
+
+
 def test_faults_are_marked_where_they_were_noticed(tmp_path: Path) -> None:
     for mesh in ("host-a/0-3", "host-b/0-3"):
         rows = [row(0, 0, batch=b, at=b, seconds=1.0) for b in range(20) for _ in range(4)]
