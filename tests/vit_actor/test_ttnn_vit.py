@@ -40,7 +40,7 @@ def base(random_vit: Build) -> ViTForImageClassification:
 
 @pytest.fixture(scope="module")
 def photographs() -> np.ndarray:
-    return random_images(2, 224)
+    return random_images(8, 224)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def expected(base: ViTForImageClassification, photographs: np.ndarray) -> torch.
 def test_twelve_layers_of_base_equal_transformers_in_float32(
     base: ViTForImageClassification, photographs: np.ndarray, expected: torch.Tensor, mesh: Any
 ) -> None:
-    logits, _ = mock_logits(base, photographs, mesh, rounding=False, images_per_chip=2)
+    logits, _ = mock_logits(base, photographs, mesh, rounding=False)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
     assert centred_pcc(logits, expected) > 0.9999
 
@@ -59,10 +59,11 @@ def test_twelve_layers_of_base_equal_transformers_in_float32(
 def test_twelve_layers_of_base_survive_the_rounding_of_every_stored_tensor(
     base: ViTForImageClassification, photographs: np.ndarray, expected: torch.Tensor, mesh: Any
 ) -> None:
-    accurate, _ = mock_logits(base, photographs, mesh, rounding=True, precision="accurate", images_per_chip=2)
-    fast, _ = mock_logits(base, photographs, mesh, rounding=True, precision="fast", images_per_chip=2)
-    assert centred_pcc(accurate, expected) >= 0.9985  # measured 0.9990
-    assert centred_pcc(fast, expected) >= 0.9975  # measured 0.9983
+    two, of_two = photographs[:2], expected[:2]  # rounding eight takes three times as long
+    accurate, _ = mock_logits(base, two, mesh, rounding=True, precision="accurate", images_per_chip=2)
+    fast, _ = mock_logits(base, two, mesh, rounding=True, precision="fast", images_per_chip=2)
+    assert centred_pcc(accurate, of_two) >= 0.9985  # measured 0.9990
+    assert centred_pcc(fast, of_two) >= 0.9975  # measured 0.9982
 
 
 @pytest.mark.parametrize(
