@@ -14,6 +14,10 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino as ov  # noqa: E402
 from openvino import opset15 as op  # noqa: E402
 
+MIDDLE = 128
+"""Taken from each byte before it is multiplied. What is left is exact in bfloat16, and its products are as small as those of
+normalised pixels, so that rounding weights costs no more."""
+
 
 def openvino_graph(checkpoint: Checkpoint) -> ov.Model:
     """The checkpoint's model with normalisation in front: uint8 (n, height, width, 3) -> float32 (n, classes), for any n.
@@ -43,18 +47,25 @@ class _Graph:
         self._heads, self._epsilon = heads, epsilon
 
     def embed(self, pixels: ov.Node, scale: tuple[float, ...], shift: tuple[float, ...], patch: tuple[int, int]) -> ov.Node:
-        """uint8 (b, height, width, 3) -> (b, t, f): normalised, cut into patches, projected, with class token and positions."""
-        # Channels first before any arithmetic: OpenVINO takes ten times as long over an innermost dimension of 3.
-        channels = op.convert(op.transpose(pixels, [0, 3, 1, 2]), "f32")
-        per_channel = (np.array(each, np.float32).reshape(1, 3, 1, 1) for each in (scale, shift))
-        normal = op.add(op.multiply(channels, next(per_channel)), next(per_channel))
-        projection = self._tensors["vit.embeddings.patch_embeddings.projection.weight"]
-        patches = op.convolution(normal, projection, list(patch), [0, 0], [0, 0], [1, 1])
-        rows = op.transpose(op.reshape(patches, [0, 0, -1], special_zero=True), [0, 2, 1])
-        rows = op.add(rows, self._tensors["vit.embeddings.patch_embeddings.projection.bias"])
-        images = op.gather(op.shape_of(rows), [0], 0)
-        token = op.broadcast(self._tensors["vit.embeddings.cls_token"], op.concat([images, [1, projection.shape[0]]], 0))
-        return op.add(op.concat([token, rows], 1), self._tensors["vit.embeddings.position_embeddings"])
+        """uint8 (b, height, width, 3) -> (b, t, f): cut into patches, normalised and projected, with class token and positions.
+
+        Patches are cut from bytes and projected by one product, which takes a third of the CPU time of a convolution of floats.
+        The normalisation is part of it: w (scale x + shift) + bias = (w scale) (x - MIDDLE) + (bias + w (shift + scale MIDDLE)).
+        """
+        name = "vit.embeddings.patch_embeddings.projection."
+        weight = self._tensors[name + "weight"].data.transpose(0, 2, 3, 1)  # (f, rows, columns, 3), as pixels lie
+        per_channel = np.array(scale), np.array(shift)
+        bias = self._tensors[name + "bias"].data + (weight * (per_channel[1] + per_channel[0] * MIDDLE)).sum((1, 2, 3))
+        height, width = (pixels.partial_shape[axis].get_length() // patch[axis - 1] for axis in (1, 2))
+        whole = op.slice(pixels, [0, 0], [height * patch[0], width * patch[1]], [1, 1], [1, 2])  # what fills no patch is left out
+        rows = op.reshape(whole, [0, height, patch[0], width, -1], special_zero=True)
+        cut = op.reshape(op.transpose(rows, [0, 1, 3, 2, 4]), [0, height * width, weight[0].size], special_zero=True)
+        centred = op.subtract(op.convert(cut, "f32"), np.float32(MIDDLE))
+        projection = (weight * per_channel[0]).astype(np.float32).reshape(len(weight), -1)
+        patches = op.add(op.matmul(centred, projection, transpose_a=False, transpose_b=True), bias.astype(np.float32))
+        images = op.gather(op.shape_of(patches), [0], 0)
+        token = op.broadcast(self._tensors["vit.embeddings.cls_token"], op.concat([images, [1, len(weight)]], 0))
+        return op.add(op.concat([token, patches], 1), self._tensors["vit.embeddings.position_embeddings"])
 
     def block(self, hidden: ov.Node, name: str) -> ov.Node:
         """One encoder block: (b, t, f) -> (b, t, f)."""

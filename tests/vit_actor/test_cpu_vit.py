@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import ViTForImageClassification, ViTImageProcessorPil
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.cpu_vit import CpuVit
@@ -97,6 +97,25 @@ def _assert_matches(device: CpuVit, pixels: np.ndarray, reference: np.ndarray) -
 
 def test_top_5_and_probabilities_are_those_of_transformers_alone(device: CpuVit, pixels: np.ndarray) -> None:
     _assert_matches(device, pixels, _reference_log_probabilities(SAMPLE / "model", 64))
+
+
+@pytest.mark.parametrize(("side", "patch"), [((24, 16), 8), ((16, 24), (8, 4)), ((21, 26), (4, 8))])
+def test_images_and_patches_may_be_oblong_and_patches_leave_an_edge(
+    tmp_path: Path, side: tuple[int, int], patch: int | tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "num_hidden_layers": 1, "num_labels": 10}
+    model = ViTForImageClassification(ViTConfig(image_size=side, patch_size=patch, initializer_range=0.1, **sizes)).eval()
+    model.save_pretrained(tmp_path)
+    size = dict(zip(("height", "width"), side, strict=True))
+    ViTImageProcessorPil(size=size).save_pretrained(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (5, *side, 3), np.uint8)
+    with torch.inference_mode():
+        reference = model(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1).logits.log_softmax(1).numpy()
+    device = CpuVit(load_checkpoint(str(tmp_path)), threads=1)
+    (result,) = device.classify([images])
+    expected = np.take_along_axis(reference, result.classes, axis=1)
+    assert np.abs(np.log(result.probabilities) - expected).max() < (1e-4 if "float32" in device.description else 0.05)
 
 
 def test_each_channels_own_mean_and_deviation_are_applied(tmp_path: Path, pixels: np.ndarray) -> None:
