@@ -22,6 +22,19 @@ CONNECT_SECONDS = 5.0
 RENEW_SECONDS = 2
 """Between two renewals of what Ray Data has reserved; it expires when four in a row are late."""
 
+OWN_RAY = {
+    # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a decode
+    # task may have to wait minutes for a slow device.
+    "idle_worker_killing_time_threshold_ms": "600000",
+    # Its scheduler tries to reach its object store before that listens, in half of all starts, and then waits this long: a second
+    # unless told otherwise. Ten seconds of attempts in all, as without this.
+    "raylet_client_connect_timeout_milliseconds": "20",
+    "raylet_client_num_connect_attempts": "500",
+    # The driver would wait for workers before it asks for any.
+    "prestart_worker_first_driver": "false",
+}
+"""Settings of Ray's own, of a session on this machine."""
+
 
 @contextmanager
 def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[None]:
@@ -42,9 +55,8 @@ def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[
         if not address:
             # A token of this session's own: no other account may use it, and no file is left in the home.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a
-            # decode task may have to wait minutes for a slow device.
-            os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+            for name, value in OWN_RAY.items():
+                os.environ.setdefault(f"RAY_{name}", value)
             home = session.enter_context(ray_home())
         import ray  # after the variables above, which it reads, and after every mistake that can be told without it
 

@@ -23,7 +23,7 @@ from jobs.running.progress import Progress
 from jobs.running.stopping import drain_on_signals
 from vit_actor.errors import UserError, ended_while_opening
 
-LULL_SECONDS = 0.5
+LULL_SECONDS = 0.1
 """After so long the stream is planned, and this process waits for the first images: time to import what draws the page."""
 
 
