@@ -129,6 +129,7 @@ def become_worker(command: list[str], environment: dict[str, str], directory: st
 
 def load() -> None:
     """Import what workers need. Raises RuntimeError where Ray's library has drawn a random number meanwhile."""
+    gc.disable()  # nothing that is imported is garbage
     import ray.actor
 
     with patch.object(ray.actor, "ActorClassID", DrawnByPython):
@@ -139,6 +140,7 @@ def load() -> None:
         ctypes.CDLL(os.path.join(os.path.dirname(torch.origin), RESIZES))
     if len({drawn_in_a_fork() for _ in range(2)}) == 1:
         raise RuntimeError("two workers would draw the same ids, so none is forked")
+    gc.enable()
     gc.freeze()  # what is imported stays: a worker's collector need not touch, and so copy, its memory
 
 
