@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+from ray.data.block import BlockStats
 
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.classify import NO_ANSWER, NO_ANSWER_TO_ANY, Classifier, prediction_rows
@@ -71,8 +73,13 @@ def open_device() -> SimulatedVit:
     return SimulatedVit(SimulatedTiming(compute=0.001, compile=0.0))
 
 
-def run(cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = False) -> tuple[int, int]:
-    """The stages over a source: how many images were classified, and how many an earlier run had committed."""
+def run(
+    cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = False, watch: Callable[[], None] = lambda: None
+) -> tuple[int, int]:
+    """The stages over a source: how many images were classified, and how many an earlier run had committed.
+
+    watch: called at each chunk that is committed.
+    """
     placement = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
     predictions = Predictions(str(out))
     with ray_session(cluster.address):
@@ -82,7 +89,10 @@ def run(cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = 
         committed = classify(
             chunks, open_device, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=60
         )
-        images = sum(table["images"][0].as_py() for table in committed)
+        images = 0
+        for table in committed:
+            images += table["images"][0].as_py()
+            watch()
         return images, ray.get(ledger.account.remote())["committed_before"]
 
 
@@ -101,6 +111,12 @@ def test_reading_stays_out_of_the_actors_even_where_both_ask_ray_for_the_same(cl
     assert len(rows) == 8
     assert len(actors) == 1
     assert not readers & actors
+
+
+def test_nothing_of_a_block_stays_in_the_driver_when_its_chunk_is_committed(cluster: RayCluster, tmp_path: Path) -> None:
+    kept: list[int] = []
+    run(cluster, SignedImages(), tmp_path, watch=lambda: kept.append(sum(type(o) is BlockStats for o in gc.get_objects())))
+    assert kept == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("counted", [pytest.param(True, marks=pytest.mark.slow), False])
