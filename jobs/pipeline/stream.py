@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.data._internal.execution.operators import map_operator
@@ -80,9 +79,9 @@ def classify(
     identity: dict[str, Any],
     ledger: Any,
     limit_seconds: float,
-) -> Iterator[pa.Table]:
-    """Run the stream, with one actor a mesh (see Classifier for the arguments): yields rows (chunk, images, errors) as they
-    are committed."""
+) -> Iterator[dict[str, Any]]:
+    """Run the stream, with one actor a mesh (see Classifier for the arguments): yields chunk, images and errors, by name, of
+    each chunk as it is committed."""
     hand_out_evenly()
     committed = chunks.map_batches(
         Classifier,
@@ -100,4 +99,6 @@ def classify(
         memory=1,
         resources={BOARDS: placement.boards} if placement.boards else None,
     )
-    yield from committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
+    for table in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4):
+        for chunk in table.to_pylist():  # noqa: UP028 - Ray sends values into this generator, which a list takes none of
+            yield chunk

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
 import ray
 
 from jobs.pipeline.cache import Cache
@@ -76,8 +75,8 @@ class Stream:
     limit_seconds: float
     resume: bool
 
-    def rows(self) -> Iterator[pa.Table]:
-        """Rows (chunk, images, errors) as they are committed."""
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What `classify` tells of each chunk as it is committed."""
         from jobs.pipeline.stream import classify, read
 
         in_parts = chunks_in_parts(self.out) if self.resume else frozenset()
@@ -109,12 +108,12 @@ def shares(stream: Stream, ledgers: list[Any]) -> list[Stream]:
     ]
 
 
-def run_together(streams: list[Stream]) -> Iterator[pa.Table]:
+def run_together(streams: list[Stream]) -> Iterator[dict[str, Any]]:
     """The rows of all streams as they come, each stream in a process of its own; one that ends is started again and resumes.
 
     Raises what a stream raises, and its process's end at the MOST_DEATHS-th.
     """
-    rows: queue.SimpleQueue[pa.Table | BaseException | None] = queue.SimpleQueue()
+    rows: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
 
     def follow(stream: Stream) -> None:
         for life in range(MOST_DEATHS + 1):
@@ -148,5 +147,5 @@ def run_together(streams: list[Stream]) -> Iterator[pa.Table]:
 class _Process:
     """A stream's process."""
 
-    def rows(self, stream: Stream) -> Iterator[pa.Table]:
+    def rows(self, stream: Stream) -> Iterator[dict[str, Any]]:
         yield from stream.rows()

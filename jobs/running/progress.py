@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from jobs.running.terminal import one_line
@@ -99,10 +97,10 @@ class Progress:
         self._ask()
         self._bar.close()
 
-    def add(self, committed: pa.Table) -> None:
-        """Rows (chunk, images, errors) have been committed."""
+    def add(self, committed: dict[str, Any]) -> None:
+        """A chunk has been committed: its `images`, and how many of them are `errors`."""
         with self._lock:
-            self._pace.add(pc.sum(committed["images"]).as_py(), pc.sum(committed["errors"]).as_py(), time.monotonic())
+            self._pace.add(committed["images"], committed["errors"], time.monotonic())
 
     def _show(self) -> None:
         while not self._ended.wait(EVERY["terminal" if self._live else "log"]):

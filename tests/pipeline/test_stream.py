@@ -90,8 +90,8 @@ def run(
             chunks, open_device, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=60
         )
         images = 0
-        for table in committed:
-            images += table["images"][0].as_py()
+        for chunk in committed:
+            images += chunk["images"]
             watch()
         return images, ray.get(ledger.account.remote())["committed_before"]
 

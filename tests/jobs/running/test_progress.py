@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from jobs.running import progress
@@ -27,8 +26,8 @@ from tests.faults.running import command, lose_chunks, run, write_shards
 CONTROL = re.compile(r"[^\n\x20-\x7e]")
 
 
-def committed(images: int, errors: int = 0) -> pa.Table:
-    return pa.table({"chunk": ["a"], "images": [images], "errors": [errors]})
+def committed(images: int, errors: int) -> dict[str, Any]:
+    return {"chunk": "a", "images": images, "errors": errors}
 
 
 def test_a_line_says_done_rates_errors_and_what_is_left() -> None:
