@@ -50,9 +50,6 @@ def read(
     context.raise_original_map_exception = True
     # Every block holds one row: a root, a shard, a chunk. Rows are large, so any limit below a row's size does that.
     context.target_max_block_size = 1
-    # Else this process keeps statistics of every block, about 8 KB a chunk, and sends them all to another one every five seconds:
-    # 0.8 GB, and 1.5 s of CPU time each time, for 50 million images. Ray has no setting for it.
-    map_operator.to_stats = lambda _: []
     context.memory_usage_poll_interval_s = None  # else each task starts a thread, for a statistic that nothing here reads
     # A mesh that does not open is given up for good after this many tries in a row; the others go on.
     context.max_consecutive_actor_init_deaths = 2 * placement.actors
@@ -83,6 +80,9 @@ def classify(
     """Run the stream, with one actor a mesh (see Classifier for the arguments): yields chunk, images and errors, by name, of
     each chunk as it is committed."""
     hand_out_evenly()
+    # Else this process keeps statistics of every block, about 8 KB a chunk, and sends them all to another one every five seconds:
+    # 0.8 GB, and 1.5 s of CPU time each time, for 50 million images. Ray has no setting for it.
+    map_operator.to_stats = lambda _: []
     committed = chunks.map_batches(
         Classifier,
         fn_constructor_args=(open_device, predictions, identity, ledger, limit_seconds, placement.calls),
