@@ -100,5 +100,6 @@ def classify(
         resources={BOARDS: placement.boards} if placement.boards else None,
     )
     for table in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4):
-        for chunk in table.to_pylist():  # noqa: UP028 - Ray sends values into this generator, which a list takes none of
+        # Not `yield from`: Ray calls send() on this generator, which a list's iterator does not have.
+        for chunk in table.to_pylist():  # noqa: UP028
             yield chunk
