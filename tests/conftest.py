@@ -18,13 +18,12 @@ from typing import Any
 
 import pytest
 
-from jobs.running.session import OWN_RAY
 from tests.commands import ROOT
 
 # Ray reads these once, when it is first used in a process; the tests' clusters and the tests themselves share them.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-os.environ.update({f"RAY_{name}": value for name, value in OWN_RAY.items()})
+os.environ.update(RAY_idle_worker_killing_time_threshold_ms="600000")  # as cluster/start-node.sh sets it
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ short job does. The tests in tests/cluster and tests/rig start theirs as operato
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from jobs.running.ray_home import ray_home
+from jobs.running.session import OWN_RAY
 
 if __name__ == "__main__":
+    os.environ.update({f"RAY_{name}": value for name, value in OWN_RAY.items()})
     with ray_home() as home:
         import ray  # after the fork server was started, so that both load it at once
 

@@ -1,6 +1,6 @@
 """What a chunk costs the job's own process, whose one scheduling loop bounds how many images/s a job can hand out.
 
-python -m tests.benchmarks.driver [chunks]        800 by default; 20000 tell the memory of a long run
+python -m tests.benchmarks.driver [chunks]        800 by default; more tell better what memory stays
 """
 
 from __future__ import annotations
