@@ -115,12 +115,11 @@ def read_first_image(data: str) -> Check:
     """Fetch one image of the data set as a job would; for a gated one that takes the right HF_TOKEN on this host."""
     try:
         source = open_source(data, checkpoint_classes=[], labels="none")
-        for root in source.roots():
-            for shard in source.shards(root):
-                for _, image in source.read(shard, lambda ordinal: ordinal == 0):
-                    if image.error:
-                        return Check("data", "warn", f"{image.image_id}: {image.error}", "the first image is damaged; look at it")
-                    return Check("data", "pass", f"{image.image_id}: {len(image.data):,} bytes")
+        for shard in source.shards():
+            for _, image in source.read(shard, lambda ordinal: ordinal == 0):
+                if image.error:
+                    return Check("data", "warn", f"{image.image_id}: {image.error}", "the first image is damaged; look at it")
+                return Check("data", "pass", f"{image.image_id}: {len(image.data):,} bytes")
     except UserError as error:
         return Check("data", "fail", str(error), "give this host the same path, mount or credentials as the others")
     return Check("data", "fail", f"{shown(data)}: no image in it", "check --data")

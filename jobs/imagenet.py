@@ -20,11 +20,10 @@ from jobs.running.arguments import (
 )
 from jobs.running.classification import Classification
 from jobs.running.command import TOO_MANY_ERRORS, JobFailed, run
-from jobs.running.manifest import CHANGED
 from jobs.running.phases import Phases
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
-from jobs.storage import below, shown
+from jobs.storage import below
 from vit_actor.errors import UserError
 
 
@@ -56,9 +55,6 @@ def report(job: Classification, phases: Phases) -> int:
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
         raise JobFailed(f"{error}; predictions are complete: `python -m jobs.report --out {out}` makes the report") from None
     manifest.attempts[-1]["seconds"] = phases.seconds
-    if job.data_changed():
-        manifest.end_attempt(out, CHANGED)
-        raise JobFailed(f"{shown(job.args.data)}: changed while the run read it; start again with --overwrite")
     if planned is not None and summary.images != planned:
         manifest.end_attempt(out, "incomplete")
         raise JobFailed(f"{summary.images} of {planned} images have a row in {out}; add --resume to go on")

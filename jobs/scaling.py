@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.sources import Source, open_source
+from jobs.pipeline.sources import Source, open_source, surveyed
 from jobs.pipeline.sources.opening import NO_LABELS
 from jobs.running.apart import check_apart
 from jobs.running.arguments import (
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     checkpoint = load_checkpoint(args.model)
     check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
-    images = survey(args, checkpoint) if args.data else 0
+    images = images_to_share(args, checkpoint) if args.data else 0
     check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
     with ray_session(args.address):
         placement = placement_for(args, checkpoint)
@@ -102,9 +102,9 @@ def mesh_counts(largest: int) -> list[int]:
     return [*(2**k for k in range((largest - 1).bit_length())), largest]
 
 
-def survey(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
+def images_to_share(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     """How many images there are to share out."""
-    images = _source(args, checkpoint, args.limit).survey().images
+    images = surveyed(_source(args, checkpoint, args.limit)).images
     if images is None:
         images = args.limit
     if images is None:
@@ -177,16 +177,19 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
     from jobs.pipeline.cache import Cache
 
     @functools.cache  # the survey lists the data set
-    def opened(images: int) -> tuple[Source, Cache | None]:
+    def opened(images: int) -> tuple[Source, list[bytes], Cache | None]:
         source = _source(args, checkpoint, images)
+        found = surveyed(source)
         if not args.cache:
-            return source, None
-        return source, Cache.of(args.cache, source.survey().fingerprint, checkpoint.preprocess, checkpoint.class_names)
+            return source, found.shards, None
+        cache = Cache.of(args.cache, found.fingerprint, checkpoint.preprocess, checkpoint.class_names)
+        return source, found.shards, cache
 
     def run_as(name: str, n: int, images: int) -> Round:
-        source, cache = opened(images)
+        source, shards, cache = opened(images)
         return through_pipeline(
             source,
+            shards,
             checkpoint,
             device_request(args, checkpoint, placement),
             images=images,

@@ -40,8 +40,8 @@ CASES = {
     "jobs.projection": ("import jobs.projection", set()),
     "a checkpoint, looked at": (f"{LOAD}; checkpoint.digest, checkpoint.flops, checkpoint.tensors()", set()),
     "a data set, surveyed": (
-        "from jobs.pipeline.sources import open_source; "
-        "open_source('jobs/sample/images', checkpoint_classes=list(map(str, range(10)))).survey()",
+        "from jobs.pipeline.sources import open_source, surveyed; "
+        "surveyed(open_source('jobs/sample/images', checkpoint_classes=list(map(str, range(10)))))",
         set(),
     ),
     "a decode worker": (DECODE, {"ray"}),

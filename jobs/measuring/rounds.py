@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from jobs.measuring.utilisation import Utilisation, Watch
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.commit import FOOTER, Predictions
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.sources import EncodedImage, Shard, Source, Survey
+from jobs.pipeline.sources import Source
 from jobs.pipeline.stream import classify, read
 from jobs.reporting.schema import WAITS
 from jobs.reporting.write import write_reports
@@ -74,6 +74,7 @@ def on_devices(meshes: list[Any], *, iterations: int, warmup: int) -> Round:
 
 def through_pipeline(
     source: Source,
+    shards: list[bytes],
     checkpoint: Checkpoint,
     open_device: Callable[[], Device],
     *,
@@ -92,13 +93,15 @@ def through_pipeline(
     if cache:
         ledger.cache_room.remote(math.inf)
     chunks = read(
-        WhenAllAreOpen(source, ledger, placement.actors),
+        source,
+        shards,
         preprocess=checkpoint.preprocess,
         predictions=predictions,
         placement=placement,
         ledger=ledger,
         resume=False,
         cache=cache,
+        wait=partial(wait_for_meshes, ledger, placement.actors),  # so that they start together
     )
     identity = {"run_id": new_run_id(), "attempt": 1, "versions": package_versions()}
     committed = classify(
@@ -132,30 +135,13 @@ def through_pipeline(
     return Round(classified, summary.active_seconds, busy, summary.devices[0])
 
 
-@dataclass(frozen=True)
-class WhenAllAreOpen:
-    """A source that names no shard before so many meshes are open, so that they start together."""
-
-    source: Source
-    ledger: Any
-    meshes: int
-
-    def survey(self) -> Survey:
-        return self.source.survey()
-
-    def roots(self) -> list[str]:
-        return self.source.roots()
-
-    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-        return self.source.read(shard, wanted)
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        limit = time.monotonic() + OPEN_SECONDS
-        while len(ray.get(self.ledger.account.remote())["meshes"]) < self.meshes:
-            if time.monotonic() > limit:
-                raise JobFailed(f"{self.meshes} meshes did not open within {OPEN_SECONDS} s")
-            time.sleep(0.1)
-        return self.source.shards(root)
+def wait_for_meshes(ledger: Any, meshes: int) -> None:
+    """Return when so many are open; raises JobFailed after OPEN_SECONDS."""
+    limit = time.monotonic() + OPEN_SECONDS
+    while len(ray.get(ledger.account.remote())["meshes"]) < meshes:
+        if time.monotonic() > limit:
+            raise JobFailed(f"{meshes} meshes did not open within {OPEN_SECONDS} s")
+        time.sleep(0.1)
 
 
 def _read_cpu_seconds(out: str) -> float:

@@ -88,8 +88,8 @@ class Ledger:
         self._events: list[dict[str, Any]] = []
         self._committed_before = self._cached = 0
         self._cache_room: float = 0
-        self._roots = 0
-        self._listed: dict[str, int] = {}
+        self._parts = 0
+        self._listed: dict[int, int] = {}
         self._shards_read = 0
         self._shards: dict[str, int] = {}
         self._decoded: set[str] = set()
@@ -136,13 +136,13 @@ class Ledger:
         """Whether another actor would open a mesh for nothing."""
         return self._released
 
-    def listing(self, roots: int) -> None:
-        """The data set is about to be listed in so many parts."""
-        self._roots = roots
+    def listing(self, parts: int) -> None:
+        """The data set's shards are about to be handed out in so many parts."""
+        self._parts = parts
 
-    def listed(self, root: str, shards: int) -> None:
-        """A part of the data set, by a digest of its name, has been listed: so many shards of it are to be read."""
-        self._listed[root] = shards
+    def listed(self, part: int, shards: int) -> None:
+        """This part has been handed out: so many shards of it are to be read."""
+        self._listed[part] = shards
 
     def shard_read(self, shard: str) -> None:
         """All chunks of a shard have been decoded."""
@@ -151,7 +151,7 @@ class Ledger:
 
     def more_is_coming(self) -> bool:
         """Whether chunks are still to come to the devices, as far as it is known: what was repeated may count twice."""
-        reading = len(self._listed) < self._roots or self._shards_read < sum(self._listed.values())
+        reading = len(self._listed) < self._parts or self._shards_read < sum(self._listed.values())
         return not self._draining and (reading or bool(self._decoded))
 
     def begin_shard(self, shard: str) -> int | None:

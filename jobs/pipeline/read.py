@@ -59,7 +59,7 @@ def read_chunks(
             continue
         images = _images(source, shard, wanted, attempt)
         for k, numbered in groupby(images, key=lambda pair: pair[0] // CHUNK_IMAGES):
-            name = chunk_name(shard, k)
+            name = chunk_name(shard.id, k)
             how = ray.get(ledger.begin_reading.remote(name))
             if how is Reading.STOP:
                 return
@@ -90,7 +90,7 @@ def _from_cache(cache: Cache | None, shard: Shard, wanted: _Wanted) -> Iterator[
     if cache is None:
         return
     for k in count() if shard.images is None else range(-(-shard.images // CHUNK_IMAGES)):
-        name, began = chunk_name(shard, k), time.process_time()
+        name, began = chunk_name(shard.id, k), time.process_time()
         if not wanted.chunk(name):
             continue
         chunk = cache.load(name)
@@ -139,9 +139,9 @@ class _Wanted:
         self.whole = known or (last and not self._committed_any)
 
     def __call__(self, ordinal: int) -> bool:
-        if chunk_name(self._shard, ordinal // CHUNK_IMAGES) in self._had:
+        if chunk_name(self._shard.id, ordinal // CHUNK_IMAGES) in self._had:
             return False
-        if self._is_committed(chunk_name(self._shard, ordinal // CHUNK_IMAGES)):
+        if self._is_committed(chunk_name(self._shard.id, ordinal // CHUNK_IMAGES)):
             self.passed_over.add(ordinal)
             return False
         return True

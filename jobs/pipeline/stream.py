@@ -27,11 +27,14 @@ WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_co
 
 
 LISTERS = TaskPoolStrategy(2)
-"""Listing waits for storage, not for compute: no CPU of its own, and two tasks at once keep up."""
+"""On a resume, handing out shards waits for storage, not for compute: no CPU of its own, and two tasks at once keep up."""
+LISTINGS = 16
+"""Tasks that hand out shards, at most: each costs as much as a chunk."""
 
 
 def read(
     source: Source,
+    shards: list[bytes],
     *,
     preprocess: Preprocess,
     predictions: Predictions,
@@ -39,8 +42,13 @@ def read(
     ledger: Any,
     resume: bool,
     cache: Cache | None = None,
+    share: tuple[int, int] = (0, 1),
+    wait: Callable[[], None] | None = None,
 ) -> Dataset:
-    """Every image of a source as rows of decoded chunks; on resume only chunks that are not committed."""
+    """Every image of a source as rows of decoded chunks; on resume only chunks that are not committed.
+
+    shards: of the source, as `surveyed` packed them. share, wait: see list_shards.
+    """
     for handler in logging.getLogger("ray.data").handlers:  # to the terminal; Ray Data's log file keeps the tracebacks
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)
@@ -48,7 +56,7 @@ def read(
     context.enable_progress_bars = False
     # Else what reaches the driver is "UDF failed", and the reason only as part of a traceback.
     context.raise_original_map_exception = True
-    # Every block holds one row: a root, a shard, a chunk. Rows are large, so any limit below a row's size does that.
+    # Every block of shards and of chunks holds one row. Rows are large, so any limit below a row's size does that.
     context.target_max_block_size = 1
     context.memory_usage_poll_interval_s = None  # else each task starts a thread, for a statistic that nothing here reads
     # A mesh that does not open is given up for good after this many tries in a row; the others go on.
@@ -57,13 +65,13 @@ def read(
     # one in five waits for such a mesh. None is given up for a lull: it would have to compile again.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.1
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
-    names = source.roots()
-    ledger.listing.remote(len(names))
-    roots = ray.data.from_items([{"root": root} for root in names])
-    common = {"source": source, "predictions": predictions, "ledger": ledger, "resume": resume}
-    shards = roots.map_batches(partial(list_shards, **common), **WHOLE, num_cpus=0, compute=LISTERS)
-    return shards.map_batches(
-        partial(read_chunks, **common, preprocess=preprocess, cache=cache), **WHOLE, num_cpus=placement.decode_cpus
+    ledger.listing.remote(len(shards))
+    rows = [{"number": number, "shards": together} for number, together in enumerate(shards)]
+    packed = ray.data.from_items(rows, override_num_blocks=min(len(rows), LISTINGS))
+    common = {"predictions": predictions, "ledger": ledger, "resume": resume}
+    listed = packed.map_batches(partial(list_shards, **common, share=share, wait=wait), **WHOLE, num_cpus=0, compute=LISTERS)
+    return listed.map_batches(
+        partial(read_chunks, **common, source=source, preprocess=preprocess, cache=cache), **WHOLE, num_cpus=placement.decode_cpus
     )
 
 

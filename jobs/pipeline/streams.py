@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import queue
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,7 @@ import ray
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.commit import Predictions, chunks_in_parts
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.sources import EncodedImage, Shard, Source
+from jobs.pipeline.sources import Source
 from vit_actor.device import Device
 from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.preprocess import Preprocess
@@ -34,37 +33,14 @@ def enough_streams(placement: Placement) -> int:
 
 
 @dataclass(frozen=True)
-class ShareOf:
-    """One of several equal shares of a source, the same in every attempt.
+class Stream:
+    """What `read` and `classify` take.
 
-    by_root: whether it has every n-th root, n being the number of shares, so that each root is listed once. Else it has every
-        n-th shard of every root, and each share lists them all; shares then differ by one shard a root at most.
+    shards: list[bytes], as `surveyed` packed them, in the object store: every stream has all, and reads its share.
     """
 
     source: Source
-    index: int
-    of: int
-    by_root: bool = False
-
-    def roots(self) -> list[str]:
-        roots = self.source.roots()
-        return roots[self.index :: self.of] if self.by_root else roots
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        if self.by_root:
-            return self.source.shards(root)
-        first = zlib.crc32(root.encode())  # else the first share would get the odd shard of every root
-        return (shard for n, shard in enumerate(self.source.shards(root), first) if n % self.of == self.index)
-
-    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-        return self.source.read(shard, wanted)
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One share: what `read` and `classify` take."""
-
-    source: Any
+    shards: ray.ObjectRef
     placement: Placement
     ledger: Any
     out: str
@@ -74,6 +50,7 @@ class Stream:
     identity: dict[str, Any]
     limit_seconds: float
     resume: bool
+    share: tuple[int, int] = (0, 1)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """What `classify` tells of each chunk as it is committed."""
@@ -85,7 +62,9 @@ class Stream:
             "placement": self.placement,
             "ledger": self.ledger,
         }
-        chunks = read(self.source, preprocess=self.preprocess, resume=self.resume, cache=self.cache, **common)
+        shards = ray.get(self.shards)
+        own: dict[str, Any] = {"preprocess": self.preprocess, "resume": self.resume, "cache": self.cache, "share": self.share}
+        chunks = read(self.source, shards, **own, **common)
         return classify(chunks, self.open_device, identity=self.identity, limit_seconds=self.limit_seconds, **common)
 
 
@@ -95,15 +74,9 @@ def shares(stream: Stream, ledgers: list[Any]) -> list[Stream]:
     Each takes a mesh more wherever one becomes free: those of a stream that has finished, or of a host that joins.
     """
     of = len(ledgers)
-    by_root = len(stream.source.roots()) % of == 0  # as many for each; at most 16, so for few streams alone
     meshes = [stream.placement.actors // of + (index < stream.placement.actors % of) for index in range(of)]
     return [
-        replace(
-            stream,
-            source=ShareOf(stream.source, index, of, by_root),
-            placement=replace(stream.placement, actors=meshes[index]),
-            ledger=ledger,
-        )
+        replace(stream, share=(index, of), placement=replace(stream.placement, actors=meshes[index]), ledger=ledger)
         for index, ledger in enumerate(ledgers)
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jobs.pipeline.commit import committed_files
-from jobs.pipeline.sources import Source, Survey, open_source
+from jobs.pipeline.sources import Source, Survey, open_source, surveyed
 from jobs.pipeline.sources.listing import HIDDEN
 from jobs.running.apart import check_apart
 from jobs.running.arguments import model_directory
@@ -18,7 +18,6 @@ from jobs.running.output_lock import hold_output
 from jobs.running.terminal import say
 from jobs.storage import shown
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
-from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
 NAMED = 5
@@ -41,18 +40,18 @@ class Classification:
         check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
         checkpoint = load_checkpoint(args.model)
         source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
-        survey = source.survey()
-        if survey.left_out:
-            say(left_out(survey), sys.stderr)
+        found = surveyed(source)
+        if found.left_out:
+            say(left_out(found), sys.stderr)
         hold_output(args.out)
-        wanted = describe(args, args.device, checkpoint, survey)
+        wanted = describe(args, args.device, checkpoint, found)
         manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
         damaged = discard_damaged(args.out) if args.resume else []
         if damaged:
             more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
             told = f"damaged files, deleted so that their images are classified again: {', '.join(damaged[:NAMED])}{more}"
             say(f"{shown(args.out)}: {told}", sys.stderr)
-        return cls(args, checkpoint, source, survey, manifest)
+        return cls(args, checkpoint, source, found, manifest)
 
     def nothing_to_do(self) -> bool:
         """Whether the run is finished and its predictions are all there; told in a line, as is if some are not."""
@@ -70,13 +69,6 @@ class Classification:
         wanted = describe(self.args, device, self.checkpoint, self.survey)
         self.manifest = claim(self.args.out, wanted, resume=self.args.resume, overwrite=self.args.overwrite)
         self.manifest.begin_attempt(self.args.out, overwrite=self.args.overwrite)
-
-    def data_changed(self) -> bool:
-        """Whether the data set is another than it was: one listing more, the only way to notice a file that came or went."""
-        try:
-            return self.source.survey().fingerprint != self.survey.fingerprint
-        except UserError:
-            return True
 
 
 def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:

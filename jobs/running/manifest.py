@@ -20,8 +20,6 @@ from jobs.storage import open_storage, storage_errors, write_atomically
 from vit_actor.errors import UserError
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
-CHANGED = "changed"
-"""State of an attempt whose data set changed meanwhile: its rows may be of either version."""
 
 AUTO = "auto"
 """A device that depends on the cluster."""
@@ -81,7 +79,7 @@ class Manifest:
         self.save(out)
 
     def end_attempt(self, out: str, state: str, account: dict[str, Any] | None = None) -> None:
-        """state: classified (reports to come), finished, stopped, incomplete, changed or failed; running for ever: killed.
+        """state: classified (reports to come), finished, stopped, incomplete or failed; running for ever: killed.
 
         account: what went wrong on the way (Ledger.account).
         """
@@ -178,8 +176,6 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
     existing = load_manifest(out)
     if existing is None:
         raise UserError(f"--resume: no run in {out}; leave --resume out to start one")
-    if existing.attempts and existing.attempts[-1]["state"] == CHANGED:
-        raise UserError(f"--resume: the data set changed while the run in {out} read it; start again with --overwrite")
     differing = [
         TOLD.get(key) or f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
         for key in sorted(existing.settings.keys() | wanted.settings.keys())

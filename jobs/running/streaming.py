@@ -10,6 +10,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+import ray
+
 from jobs.pipeline.cache import Cache, stored_bytes
 from jobs.pipeline.streams import Stream, enough_streams, run_together, shares
 from jobs.running.arguments import device_request, placement_for
@@ -40,6 +42,7 @@ def stream(job: Classification, phases: Phases) -> int | None:
     ledgers = [ledger, *more_ledgers(count - 1)]
     whole = Stream(
         job.source,
+        ray.put(job.survey.shards),
         placement,
         ledger,
         args.out,

@@ -1,4 +1,4 @@
-"""What listing costs with the number of files: seconds and peak memory of the survey, and of listing the shards after it.
+"""What listing a data set costs with the number of files: seconds, peak memory, and the size of its packed shards.
 
 python -m tests.benchmarks.listing [--files 1000000]
 
@@ -18,16 +18,15 @@ A_FOLDER = 1_000
 """Files of a class folder."""
 
 LISTED = """
-import resource, sys, time
-from jobs.pipeline.sources import open_source
+import sys, time
+from jobs.pipeline.sources import open_source, surveyed
 source = open_source(sys.argv[1], checkpoint_classes=[], labels="none")
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    told = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # of this program, not of what forked it
+    return int(told.split()[1]) / 1024
 before, began = peak(), time.monotonic()
-source.survey()
-surveyed, after = time.monotonic(), peak()
-found = sum(shard.images for root in source.roots() for shard in source.shards(root))
-print(found, surveyed - began, after - before, time.monotonic() - surveyed, peak() - before)
+found = surveyed(source)
+print(found.images, time.monotonic() - began, peak() - before, sum(map(len, found.shards)) / 2**20)
 """
 
 
@@ -55,16 +54,16 @@ def main(arguments: list[str] | None = None) -> None:
         "--files", type=int, default=1_000_000, help="files of the larger of two data sets (default: %(default)s)"
     )
     files = parser.parse_args(arguments).files
-    print(f"{'files':>10} {'layout':>14} {'survey s':>9} {'MB':>6} {'shards s':>9} {'MB':>6}")
+    print(f"{'files':>10} {'layout':>14} {'seconds':>8} {'MB':>6} {'MB of shards':>13}")
     for count in (files // 4, files):
         for layout, a_folder in (("class folders", A_FOLDER), ("flat folder", count)):
             with tempfile.TemporaryDirectory() as scratch:
                 folder = make(Path(scratch) / "data", count, a_folder)
                 line = [sys.executable, "-c", LISTED, str(folder)]
                 done = subprocess.run(line, capture_output=True, text=True, check=True)
-            found, survey, memory, shards, more = map(float, done.stdout.split())
+            found, seconds, memory, shards = map(float, done.stdout.split())
             assert found == count
-            print(f"{count:>10,} {layout:>14} {survey:>9.1f} {memory:>6.0f} {shards:>9.1f} {more:>6.0f}", flush=True)
+            print(f"{count:>10,} {layout:>14} {seconds:>8.1f} {memory:>6.0f} {shards:>13.1f}", flush=True)
 
 
 if __name__ == "__main__":

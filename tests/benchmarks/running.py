@@ -10,7 +10,7 @@ import ray
 
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.sources import open_source
+from jobs.pipeline.sources import open_source, surveyed
 from jobs.pipeline.stream import classify, read
 from jobs.running.ledgers import open_ledger
 from vit_actor.checkpoint import load_checkpoint
@@ -24,8 +24,10 @@ def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = 
     checkpoint = load_checkpoint(str(model))
     with tempfile.TemporaryDirectory() as out:
         ledger, predictions = open_ledger(out), Predictions(out)
+        source = open_source(str(data), checkpoint_classes=checkpoint.class_names)
         chunks = read(
-            open_source(str(data), checkpoint_classes=checkpoint.class_names),
+            source,
+            surveyed(source).shards,
             preprocess=checkpoint.preprocess,
             predictions=predictions,
             placement=placement,
@@ -47,6 +49,6 @@ def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = 
         committed = classify(
             chunks, request, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=120
         )
-        images = sum(sum(table["images"].to_pylist()) for table in committed)
+        images = sum(chunk["images"] for chunk in committed)
         ray.kill(ledger)  # it would live as long as this process, which is to run again
         return images

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.sources import open_source
-from jobs.pipeline.streams import ShareOf, Stream, shares
+from jobs.pipeline.sources import open_source, surveyed, unpacked
+from jobs.pipeline.streams import Stream, shares
 from tests.conftest import RayCluster
 from tests.faults.running import (
     Answers,
@@ -33,8 +33,7 @@ def test_two_streams_answer_as_one_does_on_both_meshes_and_one_that_has_finished
     assert (summary(tmp_path)["meshes"], summary(tmp_path)["retries"]) == (2, 0)
 
     lose_chunks(tmp_path, 0)
-    share = ShareOf(open_source(str(data), checkpoint_classes=[], labels="none"), 1, 2)
-    lost = {shard.id for root in share.roots() for shard in share.shards(root)}
+    lost = {shard.id for shard in list(open_source(str(data), checkpoint_classes=[], labels="none").shards())[1::2]}
     for file in prediction_files(tmp_path):
         if footers_in(file)[0]["chunk"].rpartition(".")[0] in lost:
             file.unlink()
@@ -59,22 +58,22 @@ def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
     assert answers(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize(("of", "listings"), [(1, 1), (3, 1), (2, 2), (4, 4)])
-def test_shares_are_disjoint_and_complete_and_each_part_is_listed_once_where_they_divide_it(
-    tmp_path: Path, of: int, listings: int
-) -> None:
-    for folder in range(130):
-        (tmp_path / f"{folder:03d}").mkdir()
-        (tmp_path / f"{folder:03d}" / "x.jpg").touch()
-    source = open_source(str(tmp_path), checkpoint_classes=[], labels="none")
-    roots = source.roots()
-    assert len(roots) == 3
+@pytest.mark.parametrize("of", [1, 2, 3, 16])
+def test_shares_are_disjoint_and_complete_and_as_large_as_each_other(tmp_path: Path, of: int) -> None:
+    for number in range(1300):
+        (tmp_path / f"{number:04d}.jpg").touch()
+    source = open_source(str(tmp_path), checkpoint_classes=[], labels="none", images_per_shard=30)
     placement = Placement("simulated", actors=of, cpus=0.5, boards=4, decode_cpus=0.5)
-    whole = Stream(source, placement, None, "", None, None, None, {}, 1.0, False)
-    parts = [stream.source for stream in shares(whole, [None] * of)]
-    assert sum(len(part.roots()) for part in parts) == listings * len(roots)
-    found = [shard.id for part in parts for root in part.roots() for shard in part.shards(root)]
-    assert sorted(found) == sorted(shard.id for root in roots for shard in source.shards(root))
+    whole = Stream(source, None, placement, None, "", None, None, None, {}, 1.0, False)
+    packed = surveyed(source).shards
+    found = [
+        [shard for number, together in enumerate(packed) for shard, _, _ in unpacked(together, number, stream.share)]
+        for stream in shares(whole, [None] * of)
+    ]
+    everything = [shard.id for shard in source.shards()]
+    assert len(everything) == 44
+    assert sorted(shard for share in found for shard in share) == sorted(everything)
+    assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.measuring.rounds import through_pipeline
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.sources import open_source
+from jobs.pipeline.sources import open_source, surveyed
 from jobs.projection import TABLE, System, enough_streams, main, markdown, project
 from jobs.running.session import ray_session
 from tests.commands import ROOT
@@ -72,7 +72,8 @@ def test_it_agrees_with_measured_runs_on_1_2_and_4_meshes_to_a_tenth(mesh_cluste
             )
             out = tmp_path / f"{meshes}-{compute}"
             placement = Placement("simulated", meshes, 0.5, 4, 1.0)
-            sample = through_pipeline(source, checkpoint, request, images=limit, placement=placement, out=str(out))
+            shards = surveyed(source).shards
+            sample = through_pipeline(source, shards, checkpoint, request, images=limit, placement=placement, out=str(out))
             if compute == COMPUTE:
                 measured[meshes] = steady_fps(out)
                 alone = alone or sample

@@ -125,11 +125,10 @@ def webdataset(root: Path, images: list[Picture], shards: int = 2, label: str = 
 
 
 def read_all(source: Source, wanted: Callable[[int], bool] = lambda _: True) -> list[EncodedImage]:
-    """Every image of a source, root by root and shard by shard."""
+    """Every image of a source, shard by shard."""
     return [image for _, image in read_ordinals(source, wanted)]
 
 
 def read_ordinals(source: Source, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-    for root in source.roots():
-        for shard in source.shards(root):
-            yield from source.read(shard, wanted)
+    for shard in source.shards():
+        yield from source.read(shard, wanted)

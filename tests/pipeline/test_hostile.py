@@ -24,19 +24,16 @@ MOST_SECONDS = 60
 READ = """
 import json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
-from jobs.pipeline.sources import open_source
+from jobs.pipeline.sources import open_source, surveyed
 from vit_actor.errors import UserError
 found = {"images": 0, "errors": [], "refused": None}
 try:
     source = open_source(sys.argv[1], checkpoint_classes=[str(i) for i in range(10)], labels=sys.argv[2] or None)
-    if sys.argv[3] == "survey":
-        source.survey()
-    for root in source.roots():
-        for shard in source.shards(root):
-            for _, image in source.read(shard, lambda ordinal: True):
-                found["images"] += 1
-                if image.error and len(found["errors"]) < 3:
-                    found["errors"].append(image.error)
+    for shard in list(source.shards()) if sys.argv[3] == "survey" else source.shards():
+        for _, image in source.read(shard, lambda ordinal: True):
+            found["images"] += 1
+            if image.error and len(found["errors"]) < 3:
+                found["errors"].append(image.error)
 except UserError as error:
     found["refused"] = str(error)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # of this program, not of what forked it

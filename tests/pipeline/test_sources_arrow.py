@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
-from jobs.pipeline.sources import open_source
+from jobs.pipeline.sources import open_source, surveyed
 from tests.pipeline.corpus import CLASS_NAMES, pictures, read_all
 from vit_actor.errors import UserError
 
@@ -32,13 +32,13 @@ def test_a_saved_data_set_has_the_images_labels_and_order_of_its_parquet_form(tm
     one, other = (read_all(source) for source in (saved, parquet))
     assert [(bytes(image.data), image.label) for image in one] == [(bytes(image.data), image.label) for image in other]
     assert one[0].image_id == "data-00000-of-00002.arrow#0"
-    assert (saved.survey().images, saved.survey().labelled) == (9, True)
+    assert (surveyed(saved).images, surveyed(saved).labelled) == (9, True)
 
 
 def test_of_a_saved_dictionary_validation_is_taken(tmp_path: Path) -> None:
     DatasetDict({"train": dataset(9), "validation": dataset(5), "test": dataset(2)}).save_to_disk(tmp_path)
-    assert opened(tmp_path).survey().images == 5
-    assert opened(f"{tmp_path}?split=train").survey().images == 9
+    assert surveyed(opened(tmp_path)).images == 5
+    assert surveyed(opened(f"{tmp_path}?split=train")).images == 9
     assert {image.image_id.split("/")[0] for image in read_all(opened(tmp_path))} == {"validation"}
 
 
@@ -56,9 +56,9 @@ def test_what_load_dataset_left_in_its_cache_is_read(tmp_path: Path) -> None:
 def test_a_limit_and_wanted_ordinals_are_kept(tmp_path: Path) -> None:
     dataset().save_to_disk(tmp_path, num_shards=2)
     source = opened(tmp_path, limit=7)
-    assert source.survey().images == 7
-    assert sum(shard.images for root in source.roots() for shard in source.shards(root)) == 7
-    assert len(read_all(source, lambda ordinal: ordinal == 0)) == len(list(source.shards(source.roots()[0])))
+    assert surveyed(source).images == 7
+    assert sum(shard.images for shard in source.shards()) == 7
+    assert len(read_all(source, lambda ordinal: ordinal == 0)) == len(list(source.shards()))
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 1000])
@@ -77,4 +77,4 @@ def test_labels_that_do_not_fit_end_before_any_work(tmp_path: Path) -> None:
     )
     with_value.save_to_disk(tmp_path)
     with pytest.raises(UserError, match=r"label 5000 is outside the classes 0-999"):
-        opened(tmp_path).survey()
+        surveyed(opened(tmp_path))

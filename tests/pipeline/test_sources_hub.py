@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from jobs.pipeline.sources import Source, open_source
+from jobs.pipeline.sources import Source, open_source, surveyed
 from jobs.pipeline.sources.listing import open_place
 from tests.pipeline.corpus import CLASS_NAMES, class_folders, hub_parquet, pictures, read_all, webdataset
 from vit_actor.errors import UserError
@@ -151,14 +151,14 @@ def opened(uri: str) -> Source:
 
 def refusal(uri: str) -> str:
     with pytest.raises(UserError) as raised:
-        opened(uri).survey()
+        surveyed(opened(uri))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
 def test_the_validation_split_is_read_by_default(hub: Hub) -> None:
     source = opened(f"hf://datasets/{OPEN}")
-    survey, images = source.survey(), read_all(source)
+    survey, images = surveyed(source), read_all(source)
     assert (survey.images, survey.labelled) == (10, True)
     assert [(image.label, bytes(image.data)) for image in images] == [(i.label, i.data) for i in IMAGES]
     assert images[5].image_id == "validation-00001-of-00002.parquet#0"
@@ -177,7 +177,7 @@ def test_the_validation_split_is_read_by_default(hub: Hub) -> None:
 )
 def test_a_split_a_path_and_a_revision_can_be_chosen(hub: Hub, rest: str, images: int) -> None:
     source = opened(f"hf://datasets/{OPEN}{rest}")
-    assert source.survey().images == images == len(read_all(source))
+    assert surveyed(source).images == images == len(read_all(source))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_image_folders_tars_and_configurations_are_found_as_datasets_finds_them(
 
 def test_a_gated_data_set_is_read_with_the_token_of_the_environment(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_member")
-    assert opened(f"hf://datasets/{GATED}").survey().images == 10
+    assert surveyed(opened(f"hf://datasets/{GATED}")).images == 10
     assert hub.tokens_seen == {"hf_member"}
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from jobs.pipeline.sources import EncodedImage, Source, open_source
+from jobs.pipeline.sources import EncodedImage, Shard, Source, open_source, surveyed, unpacked
 from tests.pipeline.corpus import (
     CLASS_NAMES,
     Picture,
@@ -77,7 +78,7 @@ def contents(images: list[EncodedImage]) -> list[tuple[str, int | None, bytes, s
 
 def test_every_image_comes_back_whole_with_its_label(data_sets: dict[str, Path], layout: str) -> None:
     source = opened(data_sets[layout])
-    survey, images = source.survey(), read_all(source)
+    survey, images = surveyed(source), read_all(source)
     expected = [(None if layout in UNLABELLED else image.label, image.data) for image in IMAGES]
     assert sorted((image.label or 0, bytes(image.data)) for image in images) == sorted(
         (label or 0, data) for label, data in expected
@@ -91,15 +92,14 @@ def test_every_image_comes_back_whole_with_its_label(data_sets: dict[str, Path],
 
 def test_labels_can_be_ignored(data_sets: dict[str, Path], layout: str) -> None:
     source = opened(data_sets[layout], labels="none")
-    assert not source.survey().labelled
+    assert not surveyed(source).labelled
     assert {image.label for image in read_all(source)} == {None}
 
 
 def test_shards_are_the_same_on_every_listing_with_ids_fit_for_files(data_sets: dict[str, Path], layout: str) -> None:
     source, again = opened(data_sets[layout]), pickle.loads(pickle.dumps(opened(data_sets[layout])))
-    assert source.roots() == again.roots()
-    shards = [shard for root in source.roots() for shard in source.shards(root)]
-    assert shards == [shard for root in again.roots() for shard in again.shards(root)]
+    shards = list(source.shards())
+    assert shards == list(again.shards())
     assert len({shard.id for shard in shards}) == len(shards)
     assert all(shard.id.replace(".", "").replace("-", "").replace("_", "").isalnum() and len(shard.id) < 128 for shard in shards)
     assert all(json.loads(json.dumps(shard.payload)) == shard.payload for shard in shards)
@@ -109,29 +109,55 @@ def test_shards_are_the_same_on_every_listing_with_ids_fit_for_files(data_sets: 
 def test_a_limit_takes_the_first_images_in_listing_order(data_sets: dict[str, Path], layout: str, limit: int) -> None:
     everything, source = contents(read_all(opened(data_sets[layout]))), opened(data_sets[layout], limit)
     assert contents(read_all(source)) == everything[:limit]
-    assert source.survey().images in (None, min(limit, len(IMAGES)))
+    assert surveyed(source).images in (None, min(limit, len(IMAGES)))
 
 
 def test_only_wanted_ordinals_are_given_under_the_same_numbers(data_sets: dict[str, Path], layout: str) -> None:
     source = opened(data_sets[layout])
-    for root in source.roots():
-        for shard in source.shards(root):
-            everything = {i: contents([image])[0] for i, image in source.read(shard, lambda _: True)}
-            assert list(everything) == list(range(len(everything)))
-            some = {i: contents([image])[0] for i, image in source.read(shard, lambda i: i % 3 == 1)}
-            assert some == {i: image for i, image in everything.items() if i % 3 == 1}
-            assert list(source.read(shard, lambda _: False)) == []
+    for shard in source.shards():
+        everything = {i: contents([image])[0] for i, image in source.read(shard, lambda _: True)}
+        assert list(everything) == list(range(len(everything)))
+        some = {i: contents([image])[0] for i, image in source.read(shard, lambda i: i % 3 == 1)}
+        assert some == {i: image for i, image in everything.items() if i % 3 == 1}
+        assert list(source.read(shard, lambda _: False)) == []
 
 
 def test_the_fingerprint_is_of_contents_labels_and_cut_but_not_of_place(tmp_path: Path, layout: str) -> None:
-    first = opened(LAYOUTS[layout](tmp_path / "one", IMAGES)).survey().fingerprint
-    assert opened(LAYOUTS[layout](tmp_path / "two", IMAGES)).survey().fingerprint == first
+    first = surveyed(opened(LAYOUTS[layout](tmp_path / "one", IMAGES))).fingerprint
+    assert surveyed(opened(LAYOUTS[layout](tmp_path / "two", IMAGES))).fingerprint == first
     others = [
         opened(LAYOUTS[layout](tmp_path / "fewer", IMAGES[:4])),
         opened(tmp_path / "one", limit=20),
         opened(tmp_path / "one", labels="none"),
     ]
-    assert len({first, *(source.survey().fingerprint for source in others)}) == 4
+    # Where there are no labels, to ignore them changes nothing.
+    assert len({first, *(surveyed(source).fingerprint for source in others)}) == (3 if layout == "flat folder" else 4)
+
+
+def test_files_that_change_after_they_were_listed_are_told_and_not_read(
+    data_sets: dict[str, Path], layout: str, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(data_sets[layout], tmp_path / "copy")
+    source = opened(copy)
+    shards = list(source.shards())
+    for file in copy.rglob("*"):
+        if file.is_file() and file.suffix != ".txt":
+            file.write_bytes(file.read_bytes() + b"more")
+    for shard in shards:
+        if "paths" in shard.payload:
+            found = [image.error for _, image in source.read(shard, lambda _: True)]
+            assert found
+            assert all(error and error.endswith("when the run listed it") for error in found)
+        else:
+            with pytest.raises(UserError, match=r"changed while the run read it; restore it first|not a readable Parquet file"):
+                next(source.read(shard, lambda _: True))
+
+
+def test_packed_shards_are_those_that_were_listed(data_sets: dict[str, Path], layout: str) -> None:
+    source = opened(data_sets[layout])
+    packed = surveyed(source).shards
+    found = [Shard(i, json.loads(payload), n) for k, part in enumerate(packed) for i, payload, n in unpacked(part, k)]
+    assert found == list(source.shards())
 
 
 def test_the_same_comes_from_a_store_behind_fsspec(data_sets: dict[str, Path], layout: str) -> None:
@@ -139,7 +165,7 @@ def test_the_same_comes_from_a_store_behind_fsspec(data_sets: dict[str, Path], l
     store.put(str(data_sets[layout]) + "/", "/bucket/data/", recursive=True)
     try:
         source, local = opened("memory://bucket/data"), opened(data_sets[layout])
-        assert source.survey() == local.survey()
+        assert surveyed(source) == surveyed(local)
         assert contents(read_all(source)) == contents(read_all(local))
     finally:
         store.rm("/bucket", recursive=True)
@@ -153,14 +179,13 @@ def test_what_travels_to_workers_stays_small(data_sets: dict[str, Path], layout:
     source = opened(data_sets[layout])
     names = len(pickle.dumps(CLASS_NAMES))
     assert len(pickle.dumps(source)) < names + 1500
-    assert len(source.roots()) == 1
 
 
 @pytest.mark.parametrize("name", ["ILSVRC2012_val_00000001.JPEG", "a b.jpg", "käse#1 é%20.png", "50%.webp", "a{1,2}*?.jpg"])
 def test_a_single_image_is_a_data_set(tmp_path: Path, name: str) -> None:
     flat_folder(tmp_path, [Picture(name, 3, IMAGES[0].data), Picture("other.jpg", 4, IMAGES[1].data)])
     source = opened(tmp_path / name)
-    assert source.survey().images == 1
+    assert surveyed(source).images == 1
     assert contents(read_all(source)) == [(name, None, IMAGES[0].data, None)]
     assert contents(read_all(opened((tmp_path / name).as_uri()))) == [(name, None, IMAGES[0].data, None)]
 
@@ -199,7 +224,7 @@ def test_what_is_no_data_set_ends_in_one_clear_line(tmp_path: Path, uri: str, sa
     plain_parquet(tmp_path / "both" / "x.parquet", IMAGES[:2])
     webdataset(tmp_path / "tar", IMAGES[:4])
     with pytest.raises(UserError, match=says) as raised:
-        opened(tmp_path / uri).survey()
+        surveyed(opened(tmp_path / uri))
     assert "\n" not in str(raised.value)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.pipeline.sources import Source, open_source
+from jobs.pipeline.sources import Source, open_source, surveyed
 from tests.pipeline.corpus import CLASS_NAMES, WNIDS, hub_parquet, pictures, plain_parquet, read_all
 from vit_actor.errors import UserError
 
@@ -36,14 +36,14 @@ def test_class_names_stored_by_the_datasets_library_are_looked_up(tmp_path: Path
     """A data set of 3 of the checkpoint's classes, in another order: its label 0 is the checkpoint's class 999."""
     images = pictures(9, labels=(0, 1, 2))
     source = opened(hub_parquet(tmp_path, images, ["thing 999", "Res tertia 5", "n01440764"]))
-    assert source.survey().labelled
+    assert surveyed(source).labelled
     assert labels(source) == [999, 5, 0] * 3
 
 
 def test_class_names_of_other_classes_end_before_any_work(tmp_path: Path) -> None:
     hub_parquet(tmp_path, pictures(6, labels=(0, 1)), ["walrus", "gnu"])
     with pytest.raises(UserError, match="'walrus', does not fit"):
-        opened(tmp_path).survey()
+        surveyed(opened(tmp_path))
     assert labels(opened(tmp_path, labels="label")) == [0, 1] * 3  # the user says they are the checkpoint's
 
 
@@ -65,7 +65,7 @@ def test_labels_are_integers_or_text_and_may_be_missing(
 ) -> None:
     columns = {"image": pa.array(BYTES[:3]), "label": stored}
     source = opened(written(tmp_path / "x.parquet", columns, write_statistics=statistics))
-    assert source.survey().labelled == any(label is not None for label in expected)
+    assert surveyed(source).labelled == any(label is not None for label in expected)
     assert labels(source) == expected
 
 
@@ -84,7 +84,7 @@ def test_labels_are_integers_or_text_and_may_be_missing(
 def test_a_label_outside_the_classes_ends_before_any_work(tmp_path: Path, stored: pa.Array, says: str, statistics: bool) -> None:
     written(tmp_path / "x.parquet", {"image": pa.array(BYTES[:2]), "label": stored}, write_statistics=statistics)
     with pytest.raises(UserError, match=f"x.parquet: .*{says}"):
-        opened(tmp_path).survey()
+        surveyed(opened(tmp_path))
     assert labels(opened(tmp_path, labels="none")) == [None, None]
 
 
@@ -117,7 +117,7 @@ def test_columns_that_are_not_there_end_before_any_work(
 ) -> None:
     written(tmp_path / "x.parquet", columns)
     with pytest.raises(UserError, match=says):
-        opened(tmp_path, **options).survey()
+        surveyed(opened(tmp_path, **options))
 
 
 def test_a_named_label_column_is_used(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_named_label_column_is_used(tmp_path: Path) -> None:
 def test_what_is_no_parquet_file_ends_before_any_work(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.parquet").write_bytes(content)
     with pytest.raises(UserError, match=r"x.parquet: not a readable Parquet file"):
-        opened(tmp_path).survey()
+        surveyed(opened(tmp_path))
 
 
 def test_a_row_with_only_a_path_or_nothing_is_one_error(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_damaged_row_group_is_an_error_in_each_of_its_rows_and_no_other(tmp_pa
     data[column.data_page_offset : column.data_page_offset + 40] = b"\xff" * 40  # the header of its first page
     path.write_bytes(data)
     source = opened(path)
-    assert source.survey().images == 12
+    assert surveyed(source).images == 12
     found = read_all(source)
     assert [image.image_id for image in found] == [f"x.parquet#{row}" for row in range(12)]
     assert [image.error is None for image in found] == [True] * 4 + [False] * 4 + [True] * 4
@@ -165,7 +165,7 @@ def test_shards_are_runs_of_row_groups_that_make_one_chunk_or_one_row_group_that
 ) -> None:
     plain_parquet(tmp_path / "x.parquet", IMAGES, row_group_size=group)
     source = opened(tmp_path, images_per_shard=5)
-    found = [shard for root in source.roots() for shard in source.shards(root)]
+    found = list(source.shards())
     assert [sum(1 for _ in source.read(shard, lambda _: True)) for shard in found] == shards
     assert [shard.images for shard in found] == shards
 
@@ -181,20 +181,12 @@ def test_row_groups_with_no_wanted_row_are_not_read(tmp_path: Path) -> None:
     assert [(image.image_id, bytes(image.data)) for image in found] == [(f"x.parquet#{i}", BYTES[i]) for i in range(8, 12)]
 
 
-def test_many_files_are_listed_in_a_bounded_number_of_parts(tmp_path: Path) -> None:
-    for k in range(1100):
-        written(tmp_path / f"{k:04d}.parquet", {"bytes": [b"x"]})
-    source = opened(tmp_path)
-    assert len(source.roots()) == 16
-    assert sorted(image.image_id for image in read_all(source)) == [f"{k:04d}.parquet#0" for k in range(1100)]
-
-
 def test_a_large_row_group_is_read_page_by_page(tmp_path: Path) -> None:
     """Of a row group of 40 MB, no more than a read, a page and a few rows are in memory at once."""
     images = [os.urandom(40_000) for _ in range(1_000)]
     written(tmp_path / "x.parquet", {"bytes": images}, row_group_size=1_000, use_dictionary=False, write_batch_size=32)
     source = opened(tmp_path)
-    [shard] = source.shards(source.roots()[0])
+    [shard] = source.shards()
     before = pa.total_allocated_bytes()
     read = [(len(image.data), pa.total_allocated_bytes() - before) for _, image in source.read(shard, lambda _: True)]
     assert sum(size for size, _ in read) == 40_000_000
@@ -204,7 +196,7 @@ def test_a_large_row_group_is_read_page_by_page(tmp_path: Path) -> None:
 def test_a_file_that_changes_after_it_was_listed_is_told_and_not_read(tmp_path: Path) -> None:
     path = plain_parquet(tmp_path / "a.parquet", IMAGES)
     source = opened(tmp_path)
-    (shard,) = source.shards(source.roots()[0])
+    (shard,) = source.shards()
     path.unlink()
     with pytest.raises(UserError, match=r"a\.parquet: no such file"):
         list(source.read(shard, lambda _: True))
@@ -221,7 +213,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     columns = [pa.array([b"x"]), pa.array([1]), pa.array([b"y"] if name == "image" else [2])]
     pq.write_table(pa.Table.from_arrays(columns, names=["image", "label", name]), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=f"two columns are named '{name}'"):
-        opened(tmp_path).survey()
+        surveyed(opened(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -242,14 +234,16 @@ def test_labels_and_images_of_every_type_that_holds_them(
 ) -> None:
     pq.write_table(pa.table({"image": pa.array(BYTES[:4], binary), "label": labels}), tmp_path / "x.parquet")
     source = opened(tmp_path)
-    assert source.survey().labelled
+    assert surveyed(source).labelled
     images = read_all(source)
     assert [(bytes(image.data), image.label) for image in images] == list(zip(BYTES[:4], expected, strict=True))
 
 
-def test_a_label_that_is_no_whole_number_is_an_error_row(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"image": BYTES[:2], "label": [1.5, 2.0]}), tmp_path / "x.parquet", write_statistics=False)
-    images = read_all(opened(tmp_path))
+def test_a_label_that_becomes_no_whole_number_after_it_was_listed_is_an_error_row(tmp_path: Path) -> None:
+    source = opened(written(tmp_path / "x.parquet", {"image": BYTES[:2], "label": [1.0, 2.0]}, write_statistics=False))
+    (shard,) = source.shards()
+    written(tmp_path / "x.parquet", {"image": BYTES[:2], "label": [1.5, 2.0]}, write_statistics=False)
+    images = [image for _, image in source.read(shard, lambda _: True)]
     assert images[0].error == "label 1.5 is no whole number"
     assert images[1].label == 2
 
@@ -258,7 +252,7 @@ def test_a_label_that_is_a_hive_partition(tmp_path: Path) -> None:
     for label in ("7", "__HIVE_DEFAULT_PARTITION__"):
         written(tmp_path / f"label={label}" / "x.parquet", {"image": BYTES[:2]})
     source = opened(tmp_path)
-    assert source.survey().labelled
+    assert surveyed(source).labelled
     found = {image.image_id: image.label for image in read_all(source)}
     assert [found[f"label=7/x.parquet#{i}"] for i in range(2)] == [7, 7]
     assert [found[f"label=__HIVE_DEFAULT_PARTITION__/x.parquet#{i}"] for i in range(2)] == [None, None]
@@ -274,7 +268,7 @@ def splits(folder: Path) -> Path:
     ("query", "rows"), [("", 2), ("?split=validation", 2), ("?split=val", 2), ("?split=train", 3), ("?split=test", 1)]
 )
 def test_of_a_local_copy_with_several_splits_one_is_taken(tmp_path: Path, query: str, rows: int) -> None:
-    survey = opened(f"{splits(tmp_path)}{query}").survey()
+    survey = surveyed(opened(f"{splits(tmp_path)}{query}"))
     assert survey.images == rows
     assert sum(files for kind, files in survey.left_out.items() if kind.startswith("split ")) == 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.pipeline.sources import EncodedImage, Source, open_source
+from jobs.pipeline.sources import EncodedImage, Source, open_source, surveyed
 from tests.pipeline.corpus import CLASS_NAMES, WNIDS, pictures, read_all, tar, webdataset
 from vit_actor.errors import UserError
 
@@ -31,7 +31,7 @@ def labels(images: list[EncodedImage]) -> list[int | None]:
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])
 def test_compressed_tars_are_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
     source = opened(tar(tmp_path / f"shard{suffix}", members()))
-    assert source.survey().labelled
+    assert surveyed(source).labelled
     assert [(image.label, bytes(image.data)) for image in read_all(source)] == [(i.label, i.data) for i in IMAGES]
 
 
@@ -51,7 +51,7 @@ def test_compressed_tars_are_read_like_plain_ones(tmp_path: Path, suffix: str) -
 def test_labels_are_indices_wordnet_ids_or_names_in_cls_or_json(tmp_path: Path, content: str, label: int | None) -> None:
     extension = "json" if content.startswith("{") else "cls"
     source = opened(tar(tmp_path / "x.tar", [(f"a.{extension}", content.encode()), ("a.jpg", IMAGES[0].data)]))
-    assert source.survey().labelled == (label is not None)
+    assert surveyed(source).labelled == (label is not None)
     assert labels(read_all(source)) == [label]
 
 
@@ -132,7 +132,7 @@ def test_one_damaged_tar_of_many_is_one_error(tmp_path: Path) -> None:
     webdataset(tmp_path, IMAGES)
     (tmp_path / "shard-002.tar").write_bytes(b"not a tar" * 200)
     source = opened(tmp_path)
-    source.survey()
+    surveyed(source)
     images = read_all(source)
     assert [image.image_id for image in images if image.error] == ["shard-002.tar"]
     assert len(images) == 7
@@ -154,7 +154,7 @@ def test_a_label_that_cannot_be_read_costs_one_image_at_most(tmp_path: Path, con
 def test_a_first_label_outside_the_classes_ends_before_any_work(tmp_path: Path, content: bytes, says: str) -> None:
     path = tar(tmp_path / "x.tar", [("a.jpg", IMAGES[0].data), ("a.cls", content)])
     with pytest.raises(UserError, match=says):
-        opened(path).survey()
+        surveyed(opened(path))
 
 
 def test_a_later_label_outside_the_classes_is_an_error_of_its_image(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_later_label_outside_the_classes_is_an_error_of_its_image(tmp_path: Pa
         pair for k in range(80) for pair in ((f"{k:03d}.jpg", IMAGES[0].data), (f"{k:03d}.cls", b"1000" if k == 79 else b"3"))
     ]
     source = opened(tar(tmp_path / "x.tar", many))
-    assert source.survey().labelled
+    assert surveyed(source).labelled
     assert [image.image_id for image in read_all(source) if image.error] == ["x.tar/079.jpg"]
 
 
@@ -174,7 +174,7 @@ def test_what_is_no_tar_of_images_ends_before_any_work(tmp_path: Path, data: byt
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(UserError, match=says):
-        opened(path).survey()
+        surveyed(opened(path))
 
 
 def test_skipped_images_are_not_read_from_a_plain_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_skipped_images_are_not_read_from_a_plain_tar(tmp_path: Path, monkeypatc
 def test_a_tar_that_is_gone_after_it_was_listed_is_told(tmp_path: Path) -> None:
     webdataset(tmp_path, pictures(4), shards=1)
     source = open_source(str(tmp_path), checkpoint_classes=CLASS_NAMES)
-    (shard,) = source.shards(source.roots()[0])
+    (shard,) = source.shards()
     next(tmp_path.iterdir()).unlink()
     with pytest.raises(UserError, match=r"shard-000\.tar: no such file"):
         list(source.read(shard, lambda _: True))
@@ -257,7 +257,7 @@ def test_labels_in_a_file_beside_the_tars(tmp_path: Path) -> None:
     tar(tmp_path / "data" / "x.tar", [(image.name, image.data) for image in IMAGES])
     (tmp_path / "labels.txt").write_text("".join(f"{image.name} {image.label}\n" for image in IMAGES[1:]))
     source = open_source(str(tmp_path / "data"), checkpoint_classes=CLASS_NAMES, labels=str(tmp_path / "labels.txt"))
-    assert source.survey().labelled
+    assert surveyed(source).labelled
     assert labels(read_all(source)) == [None, *(image.label for image in IMAGES[1:])]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.classify import NO_ANSWER, NO_ANSWER_TO_ANY, Classifier, prediction_rows
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.sources import EncodedImage, Shard, Survey
+from jobs.pipeline.sources import EncodedImage, Shard, Survey, surveyed
 from jobs.pipeline.stream import classify, read
 from jobs.running.ledgers import open_ledger
 from jobs.running.session import ray_session
@@ -43,14 +43,9 @@ class SignedImages:
     readable: frozenset[str] = frozenset("0123")
     counted: bool = True
 
-    def survey(self) -> Survey:
-        return Survey(8, False, "")
-
-    def roots(self) -> list[str]:
-        return [""]
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        return (Shard(f"{number}", {}, 2 if self.counted else None) for number in range(4))
+    def shards(self) -> Generator[Shard, None, Survey]:
+        yield from (Shard(f"{number}", {}, 2 if self.counted else None) for number in range(4))
+        return Survey(8, False)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         if shard.id not in self.readable:
@@ -84,11 +79,10 @@ def run(
     predictions = Predictions(str(out))
     with ray_session(cluster.address):
         ledger = open_ledger(f"{out}-{resume}")  # of its own: a process keeps the first one's lock to its end
-        chunks = read(source, preprocess=PIXELS, predictions=predictions, placement=placement, ledger=ledger, resume=resume)
+        common = {"predictions": predictions, "placement": placement, "ledger": ledger}
+        chunks = read(source, surveyed(source).shards, preprocess=PIXELS, resume=resume, **common)
         identity = {"run_id": "run", "attempt": 1, "versions": {}}
-        committed = classify(
-            chunks, open_device, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=60
-        )
+        committed = classify(chunks, open_device, identity=identity, limit_seconds=60, **common)
         images = 0
         for chunk in committed:
             images += chunk["images"]

@@ -2,5 +2,6 @@
 
 from jobs.pipeline.sources.opening import open_source
 from jobs.pipeline.sources.source import EncodedImage, Shard, Source, Survey
+from jobs.pipeline.sources.surveying import surveyed, unpacked
 
-__all__ = ["EncodedImage", "Shard", "Source", "Survey", "open_source"]
+__all__ = ["EncodedImage", "Shard", "Source", "Survey", "open_source", "surveyed", "unpacked"]

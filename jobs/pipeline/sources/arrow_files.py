@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,8 +13,7 @@ import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
 from jobs.pipeline.labels import LabelSpace
-from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
-from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
+from jobs.pipeline.sources.listing import FileSet, check_unchanged, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.storage import shown
@@ -39,44 +37,30 @@ class ArrowFiles:
     limit: int | None
     images_per_shard: int
 
-    def survey(self) -> Survey:
-        contents, images, labelled, left_out = SetHash(), 0, False, Counter[str]()
-        files = self.files.files(left_out)
+    def shards(self) -> Generator[Shard, None, Survey]:
+        images, labelled, left_out = 0, False, Counter[str]()
         told, held = "", None
-        for name, size in files:
+        for name, size in self.files.files(left_out):
             table, columns = self._open(name)
-            contents.add(name, size, table.num_rows)
             labelled = self._check_labels(name, table, columns) or labelled
             told, held = columns.labels_from, self.space.fewer(columns.indices or ())
-            images += table.num_rows
-            if self.limit is not None and images >= self.limit:
-                images = self.limit
+            rows = table.num_rows if self.limit is None else min(table.num_rows, self.limit - images)
+            for position, first in enumerate(range(0, rows, self.images_per_shard)):
+                count = min(self.images_per_shard, rows - first)
+                payload = {"file": name, "size": size, "first_row": first, "rows": count}
+                yield Shard(shard_id(name, position), payload, count)
+            images += rows
+            if images == self.limit:
                 break
         if not images:
             raise UserError(f"{shown(self.files.folder)}: its Arrow files have no rows")
-        labels = self.label_column if self.use_labels else False
-        settings = {"labels": labels, "limit": self.limit, "images_per_shard": self.images_per_shard}
-        digest = fingerprint("arrow", contents, **settings)
-        return Survey(images, labelled, digest, told if self.use_labels else "", dict(left_out), held if labelled else None)
-
-    def roots(self) -> list[str]:
-        return self.files.roots(whole=self.limit is not None)
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        left = self.limit
-        for name in json.loads(root):
-            rows = self._open(name)[0].num_rows
-            for position, first in enumerate(range(0, rows, self.images_per_shard)):
-                count = min(self.images_per_shard, rows - first, rows if left is None else left)
-                yield Shard(shard_id(name, position), {"file": name, "first_row": first, "rows": count}, count)
-                if left is not None and (left := left - count) <= 0:
-                    return
+        told, labels_by = (told, str(self.label_column)) if self.use_labels else ("", "")
+        return Survey(images, labelled, told, dict(left_out), held if labelled else None, labels_by)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, first, rows = shard.payload["file"], shard.payload["first_row"], shard.payload["rows"]
+        check_unchanged(join(self.files.folder, name), shard.payload["size"])
         table, columns = self._open(name)
-        if table.num_rows < first + rows:
-            raise UserError(f"{shown(join(self.files.folder, name))}: changed while the run read it; restore it first")
         for start in range(0, rows, READ_ROWS):
             span = range(start, min(start + READ_ROWS, rows))
             selected = {ordinal for ordinal in span if wanted(ordinal)}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from jobs.pipeline.labels import LabelSpace
-from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
-from jobs.pipeline.sources.image_files import cut_shards, read_files
+from jobs.pipeline.sources.image_files import ImageFile, cut_shards, read_files
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, SPLITS, entries, extension, open_place, place_errors, walk
-from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, root_count
+from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
 from jobs.storage import shown
 from vit_actor.errors import UserError
 
@@ -35,32 +33,23 @@ class ClassFolders:
     limit: int | None
     images_per_shard: int
 
-    def survey(self) -> Survey:
-        contents, left_out, classes = SetHash(), Counter[str](), set[int]()
+    def shards(self) -> Generator[Shard, None, Survey]:
+        count, left_out, classes = 0, Counter[str](), set[int]()
+
+        def images() -> Iterator[ImageFile]:
+            nonlocal count
+            for found, others in in_order(self._list_folder, self._folders(left_out), processes=True):
+                left_out.update(others)
+                classes.update(image.label for image in found if image.label is not None)
+                count += len(found)
+                yield from found
+
         with place_errors(self.folder):
-            for part, others, labels in in_order(self._survey_folder, self._folders(left_out), processes=True):
-                contents.merge(part)
-                left_out += others
-                classes |= labels
-                if self.limit is not None and contents.count >= self.limit:
-                    break
-        settings = {"labels": self.use_labels, "limit": self.limit, "images_per_shard": self.images_per_shard}
-        images = contents.count if self.limit is None else min(contents.count, self.limit)
+            yield from cut_shards(islice(images(), self.limit), self.images_per_shard)
         labels_from = "folder names" if self.use_labels else ""
-        digest = fingerprint("class folders", contents, **settings)
-        held = self.space.fewer(classes) if self.limit is None else None
-        return Survey(images, self.use_labels, digest, labels_from, dict(left_out), held)
-
-    def roots(self) -> list[str]:
-        """Runs of class folders, as JSON lists; one of all folders under a limit, which counts across them."""
-        folders = self._folders()
-        size = -(-len(folders) // (1 if self.limit is not None else root_count(len(folders))))
-        return [json.dumps(folders[i : i + size]) for i in range(0, len(folders), size)]
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        images = (image for folder in json.loads(root) for image in self._images(folder, ordered=True))
-        labelled = ((path, label) for path, label, _ in islice(images, self.limit))
-        return cut_shards(labelled, json.loads(root)[0], self.images_per_shard)
+        if self.limit is not None:
+            return Survey(min(count, self.limit), self.use_labels, labels_from, dict(left_out))
+        return Survey(count, self.use_labels, labels_from, dict(left_out), self.space.fewer(classes))
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
@@ -73,24 +62,16 @@ class ClassFolders:
             left_out.update(extension(entry.name) for entry in found if not entry.is_folder)
         return sorted(entry.name for entry in found if entry.is_folder)
 
-    def _survey_folder(self, folder: str) -> tuple[SetHash, Counter[str], set[int]]:
-        contents, left_out, classes = SetHash(), Counter[str](), set[int]()
-        for path, label, size in self._images(folder, ordered=False, left_out=left_out):
-            contents.add(path, size)
-            if label is not None:
-                classes.add(label)
-        return contents, left_out, classes
-
-    def _images(
-        self, folder: str, *, ordered: bool, left_out: Counter[str] | None = None
-    ) -> Iterator[tuple[str, int | None, int]]:
-        """(path, label, size) of the images under one of the class folders."""
+    def _list_folder(self, folder: str) -> tuple[list[ImageFile], Counter[str]]:
+        """The images under one of the class folders, and what lies beside them."""
+        images, left_out = list[ImageFile](), Counter[str]()
         filesystem, base = open_place(self.folder)
         parent, label = None, None
-        for path, size in walk(filesystem, base, folder, IMAGE_EXTENSIONS, ordered=ordered, left_out=left_out):
+        for path, size in walk(filesystem, base, folder, IMAGE_EXTENSIONS, ordered=True, left_out=left_out):
             if parent != (parent := path.rpartition("/")[0]):
                 label = self._label(parent)
-            yield path, label, size
+            images.append(ImageFile(path, label, size))
+        return images, left_out
 
     def _label(self, folder: str) -> int | None:
         if not self.use_labels:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, zip_longest
 
 from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
-from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
-from jobs.pipeline.sources.image_files import cut_shards, read_files
-from jobs.pipeline.sources.labels_file import check_digest, label_of, read_labels
+from jobs.pipeline.sources.image_files import ImageFile, cut_shards, read_files
+from jobs.pipeline.sources.labels_file import Line, label_of, read_labels
 from jobs.pipeline.sources.listing import (
     IMAGE_EXTENSIONS,
     entries,
@@ -21,6 +20,7 @@ from jobs.pipeline.sources.listing import (
     split_uri,
     walk,
 )
+from jobs.pipeline.sources.long_sort import long_sorted
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
 from jobs.storage import absolute, shown
 from vit_actor.errors import UserError
@@ -31,7 +31,6 @@ class FlatFolder:
     """folder/ILSVRC2012_val_00000001.JPEG and so on, in the order of their names.
 
     labels: URI of a labels file, see read_labels; None for those in names such as `..._n01440764.JPEG`.
-    labels_digest: of that file, as it was where the job was started.
     only: one file's name, None for all.
     deep: whether images in folders below count too; names are then paths, in the labels file as well.
     """
@@ -40,32 +39,29 @@ class FlatFolder:
     space: LabelSpace
     use_labels: bool
     labels: str | None
-    labels_digest: str | None
     limit: int | None
     images_per_shard: int
     only: str | None
     deep: bool = False
 
-    def survey(self) -> Survey:
-        contents, names, labelled, left_out = SetHash(), SetHash(), self.labels is not None, Counter[str]()
-        for name, size in self._files(left_out):
-            contents.add(name, size)
-            names.add(name)
-            labelled |= self._suffix(name) is not None
-        source = self._survey_labels(names) if self.labels is not None else self.use_labels
-        settings = {"labels": source, "limit": self.limit, "images_per_shard": self.images_per_shard, "only": self.only}
-        images = contents.count if self.limit is None else min(contents.count, self.limit)
+    def shards(self) -> Generator[Shard, None, Survey]:
+        count, left_out, labelled = 0, Counter[str](), self.labels is not None
+
+        def images() -> Iterator[ImageFile]:
+            nonlocal count, labelled
+            for image in self._labelled(long_sorted(self._files(left_out))):
+                labelled |= image.label is not None
+                count += 1
+                yield image
+
+        found = images()
+        yield from cut_shards(islice(found, self.limit), self.images_per_shard)
+        for _ in found:  # beyond the limit, where labels must fit as well
+            pass
         looked = "none found (looked for a class in names such as x_n01440764.jpg; --labels FILE names one)"
         labels_from = (self.labels and shown(self.labels)) or ("file names" if labelled else looked)
         told = labels_from if self.use_labels else ""
-        return Survey(images, labelled, fingerprint("flat folder", contents, **settings), told, dict(+left_out))
-
-    def roots(self) -> list[str]:
-        return [""]
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        names = sorted(name for name, _ in self._files())
-        return cut_shards(islice(self._labelled(names), self.limit), self.only or "images", self.images_per_shard)
+        return Survey(count if self.limit is None else min(count, self.limit), labelled, told, dict(+left_out))
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
@@ -93,15 +89,34 @@ class FlatFolder:
         folder, name = split_uri(self.labels or "")
         return name if folder == absolute(self.folder).rstrip("/") else None
 
-    def _labelled(self, names: list[str]) -> Iterator[tuple[str, int | None]]:
+    def _labelled(self, files: Iterator[tuple[str, int]]) -> Iterator[ImageFile]:
+        """The files, (name, size) in the names' order, with their labels."""
         if self.labels is None:
-            return ((name, self._suffix(name)) for name in names)
-        check_digest(self.labels, self.labels_digest)
-        lines = list(read_labels(self.labels, self.space, folders=self.deep))
-        if lines and lines[0].name is None:
-            return ((name, line.label) for name, line in zip(names, lines, strict=True))
-        by_name = {line.name: line.label for line in lines}
-        return ((name, label_of(name, by_name)) for name in names)
+            yield from (ImageFile(name, self._suffix(name), size) for name, size in files)
+            return
+        lines = read_labels(self.labels, self.space, folders=self.deep)
+        first = next(lines, None)
+        if first is None or first.name is None:
+            yield from self._by_order(files, chain(filter(None, [first]), lines))
+            return
+        labels: dict[str | None, int] = {}
+        for name, label in chain([first], lines):
+            if labels.setdefault(name, label) != label:
+                raise UserError(f"{shown(self.labels)}: two different labels for {name}")
+        for name, size in files:
+            found = label_of(name, labels)
+            if found is None:
+                raise UserError(f"{shown(self.labels)}: no label for image {printable(name)}")
+            yield ImageFile(name, found, size)
+
+    def _by_order(self, files: Iterator[tuple[str, int]], lines: Iterator[Line]) -> Iterator[ImageFile]:
+        """The same where the lines go by the images' order."""
+        for count, (file, line) in enumerate(zip_longest(files, lines)):
+            if file is None or line is None:
+                more = sum(1 for _ in chain(lines, files))
+                labels, images = (count + (one is not None) + (more if one is not None else 0) for one in (line, file))
+                raise UserError(f"{shown(self.labels or '')}: {labels} labels for {images} images; give one line an image")
+            yield ImageFile(file[0], line.label, file[1])
 
     def _suffix(self, name: str) -> int | None:
         found = WNID_SUFFIX.fullmatch(name) if self.use_labels else None
@@ -111,30 +126,3 @@ class FlatFolder:
             return self.space.index(found[1])
         except UserError as error:
             raise UserError(f"{shown(self.folder)}: {printable(name)}: {error}; or pass --labels none to predict only") from None
-
-    def _survey_labels(self, images: SetHash) -> str:
-        """Check that the labels file has a label for every image, without holding its lines; its own fingerprint.
-
-        images: hash of the images' names.
-        """
-        assert self.labels is not None
-        lines, names, by_order = SetHash(), SetHash(), False
-        for position, line in enumerate(read_labels(self.labels, self.space, folders=self.deep)):
-            by_order = line.name is None
-            lines.add(position if by_order else line.name, line.label)
-            names.add(line.name)
-        if by_order and lines.count != images.count:
-            raise UserError(f"{shown(self.labels)}: {lines.count} labels for {images.count} images; give one line an image")
-        if not by_order and names != images:  # rare: labels of more images than these, or of other ones
-            self._find_missing()
-        return fingerprint("labels file", lines)
-
-    def _find_missing(self) -> None:
-        assert self.labels is not None
-        labels: dict[str | None, int] = {}
-        for name, label in read_labels(self.labels, self.space, folders=self.deep):
-            if labels.setdefault(name, label) != label:
-                raise UserError(f"{shown(self.labels)}: two different labels for {name}")
-        missing = min((name for name, _ in self._files() if label_of(name, labels) is None), default=None)
-        if missing is not None:
-            raise UserError(f"{shown(self.labels)}: no label for image {printable(missing)}")

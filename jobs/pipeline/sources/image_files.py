@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import batched
+from typing import NamedTuple
 
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import join, open_place
@@ -17,27 +18,39 @@ READ_AHEAD = 8
 """Files a thread reads in one go: handing them over one by one costs more than reading them from a page cache."""
 
 
-def cut_shards(images: Iterable[tuple[str, int | None]], place: str, images_per_shard: int) -> Iterator[Shard]:
-    """(path, label) in listing order -> shards of up to images_per_shard of them."""
+class ImageFile(NamedTuple):
+    """path: below the data set's folder. size: in bytes."""
+
+    path: str
+    label: int | None
+    size: int
+
+
+def cut_shards(images: Iterable[ImageFile], images_per_shard: int) -> Iterator[Shard]:
+    """Images in listing order -> shards of up to images_per_shard of them, named by the folder of the first."""
     for position, part in enumerate(batched(images, images_per_shard)):
-        payload = {"paths": [path for path, _ in part], "labels": [label for _, label in part]}
-        yield Shard(shard_id(place, position), payload, len(part))
+        paths, labels, sizes = (list(column) for column in zip(*part, strict=True))
+        place = paths[0].rpartition("/")[0] or "images"
+        yield Shard(shard_id(place, position), {"paths": paths, "labels": labels, "sizes": sizes}, len(part))
 
 
 def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
     """The wanted files of a shard made by cut_shards, in order. folder: URI the paths are relative to."""
     filesystem, base = open_place(folder)
-    paths, labels = shard.payload["paths"], shard.payload["labels"]
+    paths, labels, sizes = (shard.payload[name] for name in ("paths", "labels", "sizes"))
 
     def read(ordinals: tuple[int, ...]) -> list[tuple[int, EncodedImage]]:
-        return [(ordinal, read_one(paths[ordinal], labels[ordinal])) for ordinal in ordinals]
+        return [(ordinal, read_one(paths[ordinal], labels[ordinal], sizes[ordinal])) for ordinal in ordinals]
 
-    def read_one(path: str, label: int | None) -> EncodedImage:
+    def read_one(path: str, label: int | None, listed: int) -> EncodedImage:
         image_id = printable(path)
         try:
             with filesystem.open_input_file(join(base, path)) as file:
-                if file.size() > MAX_FILE_BYTES:
+                size = file.size()
+                if size > MAX_FILE_BYTES:
                     return EncodedImage(image_id, label, b"", f"larger than {MAX_FILE_BYTES >> 20} MiB")
+                if size != listed:
+                    return EncodedImage(image_id, label, b"", f"has {size:,} bytes, had {listed:,} when the run listed it")
                 return EncodedImage(image_id, label, view(file.read_buffer()))
         except UnicodeEncodeError:
             return EncodedImage(image_id, label, b"", "cannot be read: its name is not valid UTF-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -16,7 +15,6 @@ from typing import NamedTuple
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from jobs.pipeline.sources.hub import hub_errors, is_hub
-from jobs.pipeline.sources.source import root_count
 from jobs.storage import open_storage, shown, storage_errors
 from vit_actor.errors import UserError
 
@@ -196,15 +194,6 @@ class FileSet:
             raise UserError(f"{shown(join(self.folder, self.names or ''))}: nothing here matches")
         return found
 
-    def roots(self, *, whole: bool) -> list[str]:
-        """The files' names in n parts, as JSON lists: every n-th file from the i-th; in a single part if `whole`.
-
-        Names and not numbers, or each part's task would list everything again.
-        """
-        names = [name for name, _ in self.files()]
-        n = 1 if whole else root_count(len(names))
-        return [json.dumps(names[i::n]) for i in range(n)]
-
     def _matching(self, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
         assert self.names is not None
         if self.names in (name for name, _ in files):  # as it stands, whatever characters it has
@@ -215,6 +204,17 @@ class FileSet:
             raise UserError(f"{shown(join(self.folder, min(missing)))}: no such file")
         pattern = re.compile("|".join(re.escape(name).replace(r"\*", ".*").replace(r"\?", ".") for name in names), re.DOTALL)
         return [file for file in files if pattern.fullmatch(file[0])]
+
+
+def check_unchanged(uri: str, size: int) -> None:
+    """Raise UserError where a file of a data set no longer has the size in bytes that it was listed with."""
+    filesystem, path = open_place(uri)
+    with place_errors(uri):
+        found = filesystem.get_file_info(path)
+    if found.type == FileType.NotFound:
+        raise UserError(f"{shown(uri)}: no such file or directory; restore it first")
+    if found.size != size:
+        raise UserError(f"{shown(uri)}: changed while the run read it; restore it first")
 
 
 def expand_braces(pattern: str) -> list[str]:

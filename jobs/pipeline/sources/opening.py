@@ -76,15 +76,16 @@ def open_source(
         arrow = _one_split(FileSet(folder, KINDS["Arrow"], names), split)
         return ArrowFiles(arrow, space, use_labels, labels, limit, images_per_shard)
     if kind == "tar":
-        labels, digest = _labels_file(labels)
-        return TarShards(_one_split(FileSet(folder, TAR_EXTENSIONS, names), split), space, use_labels, labels, digest, limit)
+        where, digest = (absolute(labels), digest_of(labels)) if labels else (None, None)
+        return TarShards(_one_split(FileSet(folder, TAR_EXTENSIONS, names), split), space, use_labels, where, digest, limit)
     if split is not None:
         raise UserError(f"{shown(uri)}: ?split= is for Parquet and tar files; give the folder of the split")
     beside = metadata_of(folder) if use_labels and labels is None and names is None else None
     if kind == "images" or beside:
-        labels, digest = _labels_file(labels or beside)
+        labels = labels or beside
         deep = kind == "class folders"
-        return FlatFolder(folder, space, use_labels, labels, digest, limit, images_per_shard, only=names, deep=deep)
+        where = labels and absolute(labels)
+        return FlatFolder(folder, space, use_labels, where, limit, images_per_shard, only=names, deep=deep)
     _refuse(labels, "class folders are their own labels")
     return ClassFolders(folder, space, use_labels, label_level(folder, space), limit, images_per_shard)
 
@@ -101,11 +102,6 @@ def _one_split(files: FileSet, split: str | None) -> FileSet:
             f"{shown(files.folder)}: no split {split or 'validation'!r}; {found}: add ?split=<name>, or give the files"
         )
     return replace(files, split=wanted)
-
-
-def _labels_file(labels: str | None) -> tuple[str, str] | tuple[None, None]:
-    """(where workers find a labels file, its digest)."""
-    return (None, None) if labels is None else (absolute(labels), digest_of(labels))
 
 
 def _locate(uri: str) -> tuple[str, str | None]:

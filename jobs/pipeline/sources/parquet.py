@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.pipeline.labels import LabelSpace
-from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns, partition_label
@@ -51,35 +49,22 @@ class ParquetShards:
     limit: int | None
     images_per_shard: int
 
-    def survey(self) -> Survey:
-        contents, images, labelled, left_out = SetHash(), 0, False, Counter[str]()
+    def shards(self) -> Generator[Shard, None, Survey]:
+        images, labelled, left_out = 0, False, Counter[str]()
+        files = self.files.files(left_out)
         with place_errors(self.files.folder):
-            files = self.files.files(left_out)
-            for name, size, rows, has_labels in in_order(self._survey_file, files, processes=True):
-                contents.add(name, size, rows)
-                images, labelled = images + rows, labelled or has_labels
+            for name, groups, has_labels in in_order(self._survey_file, files, processes=True):
+                labelled = labelled or has_labels
+                yield from self._cut(name, groups, None if self.limit is None else self.limit - images)
+                images += sum(count for count, _ in groups)
                 if self.limit is not None and images >= self.limit:
                     images = self.limit
                     break
         if not images:
             raise UserError(f"{shown(self.files.folder)}: its Parquet files have no rows")
-        labels = self.label_column if self.use_labels else False
-        settings = {"labels": labels, "limit": self.limit, "most_images_per_shard": self.images_per_shard}
         told, held = self._labels_of(files[0][0]) if self.use_labels else ("", None)
-        digest = fingerprint("parquet", contents, **settings)
-        return Survey(images, labelled, digest, told, dict(left_out), held if labelled else None)
-
-    def roots(self) -> list[str]:
-        return self.files.roots(whole=self.limit is not None)
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        left = self.limit
-        for name in json.loads(root):
-            for shard in self._file_shards(name):
-                rows = sum(shard.payload["rows"])
-                yield shard if left is None or rows <= left else Shard(shard.id, {**shard.payload, "take": left}, left)
-                if left is not None and (left := left - rows) <= 0:
-                    return
+        labels_by = str(self.label_column) if self.use_labels else ""
+        return Survey(images, labelled, told, dict(left_out), held if labelled else None, labels_by)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, row = shard.payload["file"], shard.payload["first_row"]
@@ -107,7 +92,8 @@ class ParquetShards:
                 return "the folders' names", None
             return columns.labels_from, self.space.fewer(columns.indices or ())
 
-    def _survey_file(self, listed: tuple[str, int]) -> tuple[str, int, int, bool]:
+    def _survey_file(self, listed: tuple[str, int]) -> tuple[str, list[tuple[int, int]], bool]:
+        """A file's name, (rows, bytes) of its row groups, and whether it has labels."""
         name, size = listed
         if size > SMALL_BYTES:
             self._check_footer(name)
@@ -118,22 +104,24 @@ class ParquetShards:
             partition = self._partition(name)
             if columns.label is None and partition is not None:
                 self.space.index(partition)
-                return name, size, file.metadata.num_rows, True
-            return name, size, file.metadata.num_rows, columns.labelled(file, self.space)
+                return name, _groups(file), True
+            return name, _groups(file), columns.labelled(file, self.space)
 
-    def _file_shards(self, name: str) -> Iterator[Shard]:
-        """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself."""
-        with self._open(name)[0] as file:
-            groups = _groups(file)
+    def _cut(self, name: str, groups: list[tuple[int, int]], left: int | None) -> Iterator[Shard]:
+        """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself.
+
+        left: rows to take, None for all.
+        """
         first = row = position = 0
-        while first < len(groups):
+        while first < len(groups) and (left is None or row < left):
             last, total = first, 0
             while last < len(groups) and (last == first or total + groups[last][0] <= self.images_per_shard):
                 last, total = last + 1, total + groups[last][0]
             if total:
                 payload = {"file": name, "first_group": first, "first_row": row}
                 payload |= {"rows": [count for count, _ in groups[first:last]], "bytes": [size for _, size in groups[first:last]]}
-                yield Shard(shard_id(name, position), payload, total)
+                take = total if left is None else min(total, left - row)
+                yield Shard(shard_id(name, position), payload if take == total else payload | {"take": take}, take)
                 position += 1
             first, row = last, row + total
 

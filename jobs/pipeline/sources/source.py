@@ -1,10 +1,10 @@
-"""What every layout of a data set offers: a survey before work starts, shards listed as a stream, images read from one."""
+"""What every layout of a data set offers: its shards, listed as a stream, and the images of one of them."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,52 +41,41 @@ class Survey:
 
     images: how many, after the limit; None where counting would mean reading everything (tar).
     labelled: whether any image has a label.
-    fingerprint: SHA-256 over names, sizes, label source and how shards are cut; a run resumes only under the same.
     held: the classes the data holds, ascending, where those are fewer than the checkpoint's; None where not known.
     labels_from: where labels come from, or where they were looked for if none was found, for people.
     left_out: files that are no data, by their extension; `hidden` for names that say so. Only what a listing sees.
+    labels_by: what labels depend on, beside the shards and the checkpoint: a column, a file's digest.
+    shards: of the whole data set, in its order, packed; see `surveyed`, which gives a survey this and the next.
+    fingerprint: SHA-256 over labels_by and the shards, so over names, sizes and how shards are cut; a run resumes only under the
+        same.
     """
 
     images: int | None
     labelled: bool
-    fingerprint: str
     labels_from: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     held: tuple[int, ...] | None = None
+    labels_by: str = ""
+    shards: list[bytes] = field(default_factory=list, repr=False)
+    fingerprint: str = ""
 
 
 class Source(Protocol):
     """A data set in one layout. Pickles small: it opens its storage anew wherever it is used."""
 
-    def survey(self) -> Survey:
-        """Look through the data set as a stream, on the driver.
+    def shards(self) -> Generator[Shard, None, Survey]:
+        """List the data set as a stream of shards, the same in the same order every time; at the end, what it holds.
 
-        Raises UserError for an empty or unreadable data set and for labels that do not fit the checkpoint.
+        Raises UserError for an empty or unreadable data set and for labels that do not fit the checkpoint, some of them only at
+        the end.
         """
-
-    def roots(self) -> list[str]:
-        """Parts that can be listed in parallel; at most ROOTS, however large the data set."""
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        """The shards of one root, as a stream, in the same order every time."""
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         """(ordinal in the shard, image) for every ordinal that is `wanted`, ascending.
 
-        The bytes of others are not read where the layout allows. One bad image is one error, never an exception.
+        The bytes of others are not read where the layout allows. One bad image is one error, never an exception. Raises
+        UserError for a file of many images that is gone or no longer the one that was listed.
         """
-
-
-ROOTS = 16
-"""Parts a data set is listed in: enough to hide a store's latency, few enough to be nothing beside the reading."""
-
-PLACES_PER_ROOT = 64
-"""Files or folders below which another listing task costs more than it saves; shards do not reach across roots."""
-
-
-def root_count(places: int) -> int:
-    """How many parts to list a number of files or folders in."""
-    return max(1, min(ROOTS, -(-places // PLACES_PER_ROOT)))
 
 
 def shard_id(place: str, position: int) -> str:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
 from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
-from jobs.pipeline.sources.fingerprint import SetHash, fingerprint
 from jobs.pipeline.sources.image_files import MAX_FILE_BYTES
 from jobs.pipeline.sources.labels_file import check_digest, label_of, read_labels
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, FileSet, has_extension, is_hidden, join, open_place, place_errors
+from jobs.pipeline.sources.listing import (
+    IMAGE_EXTENSIONS,
+    FileSet,
+    check_unchanged,
+    has_extension,
+    is_hidden,
+    join,
+    open_place,
+    place_errors,
+)
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.pipeline.sources.tar_members import DamagedTar, Member, tar_members
 from jobs.storage import shown
@@ -65,36 +73,27 @@ class TarShards:
     labels_digest: str | None
     limit: int | None
 
-    def survey(self) -> Survey:
-        contents, labelled, left_out = SetHash(), None, Counter[str]()
-        with place_errors(self.files.folder):
-            for name, size in self.files.files(left_out):
-                contents.add(name, size)
+    def shards(self) -> Generator[Shard, None, Survey]:
+        labelled, left_out, left = None, Counter[str](), self.limit
+        for name, size in self.files.files(left_out):
+            with place_errors(self.files.folder):
                 labelled = self._peek(name) if labelled is None else labelled
+            if left is None:
+                yield Shard(shard_id(name, 0), {"file": name, "size": size})
+            elif left:
+                take = sum(1 for _ in islice(self._samples(name, lambda _: False), left))
+                yield Shard(shard_id(name, 0), {"file": name, "size": size, "take": take}, take)
+                left -= take
         if labelled is None:
             raise UserError(f"{shown(self.files.folder)}: its tar files hold no images")
         members = ", ".join(f".{name}" for name in LABELS)
         looked = f"none found in the first {SURVEYED} samples (looked for members {members})"
         told = (shown(self.labels) if self.labels else f"members {members} or names") if labelled else looked
-        digest = fingerprint("tar", contents, labels=self.labels_digest or self.use_labels, limit=self.limit, samples="first dot")
-        return Survey(None, labelled, digest, told if self.use_labels else "", dict(left_out))
-
-    def roots(self) -> list[str]:
-        return self.files.roots(whole=self.limit is not None)
-
-    def shards(self, root: str) -> Iterator[Shard]:
-        left = self.limit
-        for name in json.loads(root):
-            if left is None:
-                yield Shard(shard_id(name, 0), {"file": name})
-                continue
-            take = sum(1 for _ in islice(self._samples(name, lambda _: False), left))
-            yield Shard(shard_id(name, 0), {"file": name, "take": take}, take)
-            left -= take
-            if not left:
-                return
+        labels_by = f"samples by the first dot, {self.labels_digest or self.use_labels}"
+        return Survey(None, labelled, told if self.use_labels else "", dict(left_out), labels_by=labels_by)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+        check_unchanged(join(self.files.folder, shard.payload["file"]), shard.payload["size"])
         samples = enumerate(islice(self._samples(shard.payload["file"], wanted), shard.payload.get("take")))
         while True:
             with place_errors(join(self.files.folder, shard.payload["file"])):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -57,9 +58,8 @@ def thumbnails(manifest: Manifest | None, data: str | None, examples: Iterable[E
 def _read(manifest: Manifest, data: str, wanted: dict[str, dict[int, str]]) -> Iterator[EncodedImage]:
     """The wanted images, by shard and ordinal. Raises what the data set's storage raises."""
     source = open_source(data, checkpoint_classes=[], labels="none", limit=manifest.settings.get("limit"))
-    shards = (shard for root in source.roots() for shard in source.shards(root))
     missing = len(wanted)
-    for shard, _ in zip(shards, range(MOST_SHARDS), strict=False):
+    for shard in islice(source.shards(), MOST_SHARDS):
         if shard.id in wanted:
             yield from _of_shard(source.read(shard, wanted[shard.id].__contains__), wanted[shard.id])
             missing -= 1
