@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,8 @@ from vit_actor.preprocess import Preprocess
 
 STREAM_IMAGES_PER_SECOND = 50_000
 """What one process keeps up with: every chunk of 512 costs it 10 ms (`jobs.projection`)."""
+TOLD_EVERY_SECONDS = 0.25
+"""A stream tells the job of its chunks no more often."""
 MOST_DEATHS = 3
 """Times a stream's process may end, and be started again, before the run fails."""
 
@@ -92,8 +95,9 @@ def run_together(streams: list[Stream]) -> Iterator[dict[str, Any]]:
         for life in range(MOST_DEATHS + 1):
             process = ray.remote(_Process).options(num_cpus=0, scheduling_strategy="SPREAD").remote()
             try:
-                for row in process.rows.options(num_returns="streaming").remote(stream):
-                    rows.put(ray.get(row))
+                for some in process.rows.options(num_returns="streaming").remote(stream):
+                    for row in ray.get(some):
+                        rows.put(row)
                 rows.put(None)
                 return
             except ray.exceptions.RayActorError as error:
@@ -120,5 +124,13 @@ def run_together(streams: list[Stream]) -> Iterator[dict[str, Any]]:
 class _Process:
     """A stream's process."""
 
-    def rows(self, stream: Stream) -> Iterator[dict[str, Any]]:
-        yield from stream.rows()
+    def rows(self, stream: Stream) -> Iterator[list[dict[str, Any]]]:
+        """Those of a moment together: one by one they would cost the job's process 0.06 ms of CPU time each, which makes 16,500
+        chunks/s of all streams together; 1,000 LoudBoxes do more."""
+        held, told = [], time.monotonic()
+        for row in stream.rows():
+            held.append(row)
+            if time.monotonic() - told > TOLD_EVERY_SECONDS:
+                yield held
+                held, told = [], time.monotonic()
+        yield held

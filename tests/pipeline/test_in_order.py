@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from jobs.pipeline.sources import in_order as module
-from jobs.pipeline.sources.in_order import QUICK_SECONDS, THREADS, in_order
+from jobs.pipeline.sources.in_order import QUICK_SECONDS, SURVEY_THREADS, THREADS, in_order
 
 
 def slowly(work: Callable[[int], int]) -> Callable[[int], int]:
@@ -37,15 +37,16 @@ def test_quick_items_are_done_on_the_callers_thread_as_they_are_asked_for() -> N
     assert asked == [threading.get_ident()] * 3
 
 
-def test_after_a_slow_item_as_many_as_there_are_threads_are_under_way_together() -> None:
-    together = threading.Barrier(THREADS, timeout=60)
+@pytest.mark.parametrize(("survey", "threads"), [(False, THREADS), (True, SURVEY_THREADS)])
+def test_after_a_slow_item_as_many_as_there_are_threads_are_under_way_together(survey: bool, threads: int) -> None:
+    together = threading.Barrier(threads, timeout=60)
 
     def work(item: int) -> int:
-        if item <= THREADS:
+        if 0 < item <= threads:
             together.wait()
         return item
 
-    assert list(in_order(slowly(work), range(50))) == list(range(50))
+    assert list(in_order(slowly(work), range(150), survey=survey)) == list(range(150))
 
 
 def test_a_store_that_turns_slow_later_gets_threads_then() -> None:
@@ -77,7 +78,7 @@ def test_what_computes_and_does_not_wait_stays_on_the_callers_thread() -> None:
 
 def test_what_computes_long_is_shared_by_processes_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONG_SECONDS", 20 * QUICK_SECONDS)
-    results = in_order(compute, range(100), processes=True)
+    results = in_order(compute, range(100), survey=True)
     done = [next(results) for _ in range(40)]
     assert [item for item, _, _ in done] == list(range(40))
     assert done[0][1] == os.getpid() != done[-1][1]

@@ -38,7 +38,7 @@ class ClassFolders:
 
         def images() -> Iterator[ImageFile]:
             nonlocal count
-            for found, others in in_order(self._list_folder, self._folders(left_out), processes=True):
+            for found, others in in_order(self._list_folder, self._folders(left_out), survey=True):
                 left_out.update(others)
                 classes.update(image.label for image in found if image.label is not None)
                 count += len(found)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
-THREADS, PROCESSES = 8, 16
-"""At most."""
+THREADS, SURVEY_THREADS, PROCESSES = 8, 64, 16
+"""At most: of one of many readers, of the one survey, whose every item is a request or two, and of processes."""
 
 QUICK_SECONDS = 0.5e-3
 """An item that waits no longer is done where it is asked for: a thread would cost as much as it hides. Eight files of 80 KB
@@ -22,13 +22,15 @@ LONG_SECONDS = 3.0
 """After so much CPU time, starting processes (0.6 s until they answer) pays."""
 
 
-def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, processes: bool = False) -> Iterator[R]:
+def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, survey: bool = False) -> Iterator[R]:
     """work(item) for each item, in order. It begins where it is asked for.
 
     Once items wait for their store, and longer than they compute, up to THREADS are worked on at a time: threads hide waiting.
     They would slow computing down, which one thread of Python does at a time.
-    processes: whether work and items pickle, so that after LONG_SECONDS of computing other cores take part.
+    survey: whether nothing else goes on meanwhile. Then up to SURVEY_THREADS wait, and after LONG_SECONDS of computing other
+        cores take part; work and items must pickle.
     """
+    threads = SURVEY_THREADS if survey else THREADS
     items, waited, used = iter(items), 0.0, 0.0
     for item in items:
         began, own, blocks = time.monotonic(), time.thread_time(), _blocks()
@@ -38,8 +40,8 @@ def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, processes: boo
         waited, used = waited + idle, used + computed
         yield result
         if slow and idle > QUICK_SECONDS and waited > used:
-            yield from _ahead(ThreadPoolExecutor(THREADS), THREADS, work, items)
-        elif processes and used > LONG_SECONDS and (cores := len(os.sched_getaffinity(0))) > 1:
+            yield from _ahead(ThreadPoolExecutor(threads), threads, work, items)
+        elif survey and used > LONG_SECONDS and (cores := len(os.sched_getaffinity(0))) > 1:
             # Processes of their own start, not forks: this one may have threads that hold locks.
             cores = min(cores, PROCESSES)
             pool = ProcessPoolExecutor(cores, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))

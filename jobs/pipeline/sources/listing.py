@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from jobs.pipeline.sources.hub import hub_errors, is_hub
+from jobs.pipeline.sources.in_order import SURVEY_THREADS
 from jobs.storage import open_storage, shown, storage_errors
 from vit_actor.errors import UserError
 
@@ -48,7 +50,11 @@ class Entry(NamedTuple):
 
 @lru_cache(maxsize=16)
 def open_place(uri: str) -> tuple[FileSystem, str]:
-    """open_storage, once a process: connecting to a store can take a while."""
+    """open_storage, once a process: connecting to a store can take a while.
+
+    Of a store, as many requests as threads ask for are under way at once; pyarrow's own limit is 8 listings, 25 connections.
+    """
+    pa.set_io_thread_count(max(pa.io_thread_count(), SURVEY_THREADS))
     return open_storage(uri)
 
 

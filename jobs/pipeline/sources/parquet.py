@@ -53,7 +53,7 @@ class ParquetShards:
         images, labelled, left_out = 0, False, Counter[str]()
         files = self.files.files(left_out)
         with place_errors(self.files.folder):
-            for name, groups, has_labels in in_order(self._survey_file, files, processes=True):
+            for name, groups, has_labels in in_order(self._survey_file, files, survey=True):
                 labelled = labelled or has_labels
                 yield from self._cut(name, groups, None if self.limit is None else self.limit - images)
                 images += sum(count for count, _ in groups)
