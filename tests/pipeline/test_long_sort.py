@@ -18,7 +18,7 @@ def open_files() -> int:
 @pytest.mark.parametrize("most", [50, 100, 5000])
 def test_what_is_sorted_in_parts_is_sorted_and_leaves_no_file_open(count: int, most: int) -> None:
     rng = random.Random(count)
-    items = [(f"{rng.randrange(1000)}.jpg", rng.randrange(10**6)) for _ in range(count)]
+    items = [(f"{rng.randrange(1000)}-k\u00e4se-\udce9\n.jpg", rng.randrange(10**6)) for _ in range(count)]
     before = open_files()
     assert list(long_sorted(iter(items), most)) == sorted(items)
     assert open_files() == before
@@ -26,7 +26,7 @@ def test_what_is_sorted_in_parts_is_sorted_and_leaves_no_file_open(count: int, m
 
 def test_one_who_stops_early_leaves_no_file_open() -> None:
     before = open_files()
-    found = long_sorted(iter(range(1000, 0, -1)), 100)
-    assert [next(found), next(found)] == [1, 2]
+    found = long_sorted(((f"{number:04d}", number) for number in range(1000, 0, -1)), 100)
+    assert [next(found), next(found)] == [("0001", 1), ("0002", 2)]
     found.close()
     assert open_files() == before

@@ -1,49 +1,48 @@
-"""Sort what may not fit into memory."""
+"""Sort more files than fit into memory."""
 
 from __future__ import annotations
 
 import heapq
-import pickle
+import json
 from collections.abc import Iterable, Iterator
 from itertools import batched
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO
 
 MOST = 500_000
-"""Items that are in memory at once: 90 MB of file names and sizes."""
-_TOGETHER = 1_000
-"""Items written and read together."""
+"""Files that are in memory at once: 90 MB of names and sizes."""
+_A_LINE = 1_000
+"""Files written and read together."""
+
+type File = tuple[str, int]
+"""Name and size."""
 
 
-def long_sorted[T: Any](items: Iterable[T], most: int = MOST) -> Iterator[T]:
-    """The items in ascending order; all but `most` of them wait in temporary files, which are removed at the end.
+def long_sorted(files: Iterable[File], most: int = MOST) -> Iterator[File]:
+    """The files by name; all but `most` of them wait in temporary files, which are removed at the end.
 
     Raises OSError where the disk has no room for them.
     """
-    runs = (sorted(run) for run in batched(items, most))
-    run, following = next(runs, []), next(runs, None)
-    if following is None:
-        yield from run
+    parts = (sorted(part) for part in batched(files, most))
+    first, second = next(parts, []), next(parts, None)
+    if second is None:
+        yield from first
         return
-    files = [_written(run), _written(following), *map(_written, runs)]
+    written = [_write(first), _write(second), *map(_write, parts)]
     try:
-        yield from heapq.merge(*map(_read, files))
+        yield from heapq.merge(*map(_read, written))
     finally:
-        for file in files:
-            file.close()
+        for part in written:
+            part.close()
 
 
-def _written(run: list[Any]) -> IO[bytes]:
-    file = TemporaryFile()  # noqa: SIM115 -- long_sorted closes it
-    for part in batched(run, _TOGETHER):
-        pickle.dump(part, file)
-    file.seek(0)
-    return file
+def _write(part: list[File]) -> IO[str]:
+    written = TemporaryFile("w+", encoding="ascii")  # noqa: SIM115 -- long_sorted closes it
+    written.writelines(f"{json.dumps(some)}\n" for some in batched(part, _A_LINE))
+    written.seek(0)
+    return written
 
 
-def _read(file: IO[bytes]) -> Iterator[Any]:
-    while True:
-        try:
-            yield from pickle.load(file)
-        except EOFError:
-            return
+def _read(written: IO[str]) -> Iterator[File]:
+    for line in written:
+        yield from ((name, size) for name, size in json.loads(line))
