@@ -17,18 +17,8 @@ from jobs.running.ledgers import open_ledger
 from tests.conftest import RayCluster, ray_head
 from tests.faults.running import Answers, Job, answers, committed, run, write_shards
 from tests.jobs.prediction_files import row, table
+from tests.small_disk import small_disk
 from vit_actor.errors import UserError
-
-
-@contextmanager
-def small_disk(at: Path, size: str) -> Iterator[Path]:
-    """A file system of so many bytes; making one takes root."""
-    at.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(at)], check=True, timeout=20)
-    try:
-        yield at
-    finally:
-        subprocess.run(["umount", "-l", str(at)], check=True, timeout=20)
 
 
 @contextmanager

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from jobs.pipeline.sources.long_sort import long_sorted
+from tests.small_disk import small_disk
+from vit_actor.errors import UserError
 
 
 def open_files() -> int:
@@ -22,6 +26,14 @@ def test_what_is_sorted_in_parts_is_sorted_and_leaves_no_file_open(count: int, m
     before = open_files()
     assert list(long_sorted(iter(items), most)) == sorted(items)
     assert open_files() == before
+
+
+def test_a_disk_too_small_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(UserError, match=r"disk: No space left on device; free some") as refused:
+            list(long_sorted(((f"{number:09d}.jpg", number) for number in range(10_000)), 1_000))
+    assert "\n" not in str(refused.value)
 
 
 def test_one_who_stops_early_leaves_no_file_open() -> None:

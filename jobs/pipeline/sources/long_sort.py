@@ -6,8 +6,10 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 from itertools import batched
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO
+
+from jobs.storage import storage_errors
 
 MOST = 500_000
 """Files that are in memory at once: 90 MB of names and sizes."""
@@ -21,14 +23,15 @@ type File = tuple[str, int]
 def long_sorted(files: Iterable[File], most: int = MOST) -> Iterator[File]:
     """The files by name; all but `most` of them wait in temporary files, which are removed at the end.
 
-    Raises OSError where the disk has no room for them.
+    Raises UserError where the disk has no room for them.
     """
     parts = (sorted(part) for part in batched(files, most))
     first, second = next(parts, []), next(parts, None)
     if second is None:
         yield from first
         return
-    written = [_write(first), _write(second), *map(_write, parts)]
+    with storage_errors(gettempdir()):
+        written = [_write(first), _write(second), *map(_write, parts)]
     try:
         yield from heapq.merge(*map(_read, written))
     finally:
