@@ -113,8 +113,8 @@ class FlatFolder:
         """The same where the lines go by the images' order."""
         for count, (file, line) in enumerate(zip_longest(files, lines)):
             if file is None or line is None:
-                more = sum(1 for _ in chain(lines, files))
-                labels, images = (count + (one is not None) + (more if one is not None else 0) for one in (line, file))
+                longer = count + 1 + sum(1 for _ in chain(lines, files))
+                labels, images = (longer, count) if file is None else (count, longer)
                 raise UserError(f"{shown(self.labels or '')}: {labels} labels for {images} images; give one line an image")
             yield ImageFile(file[0], line.label, file[1])
 
