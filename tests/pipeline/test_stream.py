@@ -140,10 +140,9 @@ def test_an_actor_that_gets_boards_when_the_run_lets_go_of_them_opens_them_only_
     identity = {"run_id": "run", "attempt": 1, "versions": {}}
     with ray_session(cluster.address):
         ledger = open_ledger(str(tmp_path / "out"))
-        chunks = read(
-            SignedImages(), preprocess=PIXELS, predictions=predictions, placement=placement, ledger=ledger, resume=False
-        )
-        list(classify(chunks, noted, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=60))
+        common = {"predictions": predictions, "placement": placement, "ledger": ledger}
+        chunks = read(SignedImages(), surveyed(SignedImages()).shards, preprocess=PIXELS, resume=False, **common)
+        list(classify(chunks, noted, identity=identity, limit_seconds=60, **common))
         late = ray.remote(Classifier).remote(noted, predictions, identity, ledger, 60, 2)
         ray.get(late.__ray_ready__.remote())
         assert len(opened.read_text().split()) == 1
