@@ -91,7 +91,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _running(command: list[str], environment: dict[str, str], **pipes: int) -> Iterator[subprocess.Popen[str]]:
+def _running(command: list[str], environment: dict[str, str], stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """A process and all that it starts, until the end of the block."""
     process = subprocess.Popen(
         command,
@@ -101,7 +101,7 @@ def _running(command: list[str], environment: dict[str, str], **pipes: int) -> I
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        **pipes,
+        stdin=stdin,
     )
     try:
         yield process

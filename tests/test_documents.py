@@ -63,7 +63,7 @@ class Block:
 
 
 BLOCKS = [
-    Block(name, *opening.partition(" ")[::2], tuple(body.splitlines()))
+    Block(name, opening.partition(" ")[0], opening.partition(" ")[2], tuple(body.splitlines()))
     for name, text in DOCUMENTS.items()
     for opening, body in re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 ]

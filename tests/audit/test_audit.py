@@ -33,7 +33,7 @@ def known_bad() -> list[Requirement]:
 def calls(source: str) -> set[str]:
     """Dotted names of everything a source calls, such as pickle.load, whatever names it imported them under."""
     tree = ast.parse(source)
-    names = {}
+    names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""

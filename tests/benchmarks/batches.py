@@ -72,7 +72,7 @@ def main() -> None:
             line = f"{layout:52}"
             for name, project in versions.items():
                 out = Path(scratch) / f"{name}-{number}"
-                command = [sys.executable, "-m", "jobs.imagenet", "--data", data, "--model", model, "--out", out]
+                command = [sys.executable, "-m", "jobs.imagenet", "--data", str(data), "--model", str(model), "--out", str(out)]
                 command += ["--device", "simulated", "--simulate", "compute=10ms", "--labels", "none", "--max-errors", "5%"]
                 if layout.startswith(("1,000", "class")):
                     command = [part for part in command if part not in ("--labels", "none")]

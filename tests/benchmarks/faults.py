@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -128,7 +129,7 @@ def one_run_on_two_clusters(data: Path, out: Path, fault: str) -> tuple[float, A
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    rows = []
+    rows: list[dict[str, Any]] = []
 
     def note(fault: str, current: int, seconds: float, got: Answers) -> None:
         lost = len(expected.rows.keys() - got.rows.keys())

@@ -34,7 +34,7 @@ def shared_memory() -> int:
 
 
 def main() -> None:
-    rows = []
+    rows: list[dict[str, object]] = []
     print(f"{'images':>7} {'device':>22} {'images/s':>9} {'seconds':>8} {'driver MB':>10} {'object store MB':>16}")
     with tempfile.TemporaryDirectory() as scratch:
         model = random_checkpoint(Path(scratch) / "model", "tiny")

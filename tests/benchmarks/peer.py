@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def main() -> None:
                 raise RuntimeError(f"{command(out)[0]}: {rows} rows of {images}")
             return rows
 
-        alternatives = {name: lambda command=command: run(command) for name, command in commands(data, model).items()}
+        alternatives: dict[str, Callable[[], int]] = {
+            name: partial(run, command) for name, command in commands(data, model).items()
+        }
         report(
             f"{images:,} photographs, whole processes, ViT of size '{size}'",
             interleave(alternatives, rounds),

@@ -125,7 +125,8 @@ def main() -> None:
         if len(sys.argv) > 2:
             trees["before"] = scratch / "before"
             subprocess.run(["git", "worktree", "add", "--detach", trees["before"], sys.argv[2]], cwd=ROOT, check=True)
-            stack.callback(subprocess.run, ["git", "worktree", "remove", "--force", trees["before"]], cwd=ROOT, check=True)
+            gone = ["git", "worktree", "remove", "--force", str(trees["before"])]
+            stack.callback(lambda: subprocess.run(gone, cwd=ROOT, check=True))
         measured: dict[tuple[str, str], list[Measured]] = {}
         for current in range(-1, rounds):  # the first round fills caches and does not count
             for version, tree in trees.items():

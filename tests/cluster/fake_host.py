@@ -65,7 +65,7 @@ def install_tt_smi(
 ) -> Path:
     """A tt-smi that prints a snapshot in the real one's layout (tt-smi's tt_smi/log.py), or fails; its directory, for PATH."""
     board = {"bus_id": "N/A", "board_id": "0100014211703010", "coords": "(0, 0, 0, 0)", "dram_status": dram}
-    chip = {
+    chip: dict[str, dict[str, object]] = {
         "board_info": board | {"dram_speed": "12G", "pcie_speed": 4, "pcie_width": "16"},
         "telemetry": {"voltage": "0.80", "current": " 21.0", "aiclk": " 500", "power": " 17.0", "asic_temperature": heat},
         "limits": {"vdd_min": "0.80", "vdd_max": "0.95", "tdp_limit": "85", "asic_fmax": "1000", "thm_limit": "75"},

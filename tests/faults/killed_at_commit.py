@@ -37,7 +37,7 @@ class Deadly(Predictions):
         if due and self.moment == "before":
             self.kill()
         if due and self.moment == "within":
-            storage.os.replace = self.kill  # type: ignore[attr-defined]
+            storage.os.replace = self.kill  # type: ignore[assignment]
         super().commit(chunk, rows, footer)
         if due and self.moment == "after":
             self.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,11 +43,11 @@ def command(data: Path, out: Path, timing: str, *arguments: str, module: str = "
     return ["-m", module, *common, *arguments]
 
 
-def wait_until(true: Callable[[], bool], job: Command, limit: float = LIMIT) -> None:
+def wait_until(true: Callable[[], bool], job: Command | subprocess.Popen[str], limit: float = LIMIT) -> None:
     """Raises AssertionError when the job ends first, or the limit is over."""
     end = time.monotonic() + limit
     while not true():
-        assert job.poll() is None, f"the job ended: {job.told()}"
+        assert job.poll() is None, f"the job ended: {job.told() if isinstance(job, Command) else job.args!r}"
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -139,7 +140,7 @@ def answers(out: Path) -> Answers:
     columns = ["label", "prediction", "top5", "correct", "error"]
     files = [pq.ParquetFile(file).read(["image_id", *columns]) for file in prediction_files(out)]
     rows = pa.concat_tables(files).to_pylist()
-    found = {row["image_id"]: tuple(str(row[column]) for column in columns) for row in rows}
+    found: dict[str, tuple[object, ...]] = {row["image_id"]: tuple(str(row[column]) for column in columns) for row in rows}
     assert len(found) == len(rows), "an image has two rows"
     return Answers(found, summary(out)["top1"])
 

@@ -64,7 +64,7 @@ def test_shares_are_disjoint_and_complete_and_as_large_as_each_other(tmp_path: P
         (tmp_path / f"{number:04d}.jpg").touch()
     source = open_source(str(tmp_path), checkpoint_classes=[], labels="none", images_per_shard=30)
     placement = Placement("simulated", actors=of, cpus=0.5, boards=4, decode_cpus=0.5)
-    whole = Stream(source, None, placement, None, "", None, None, None, {}, 1.0, False)
+    whole = Stream(source, None, placement, None, "", None, None, None, {}, 1.0, False)  # type: ignore[arg-type]
     packed = surveyed(source).shards
     found = [
         [shard for number, together in enumerate(packed) for shard, _, _ in unpacked(together, number, stream.share)]

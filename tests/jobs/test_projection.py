@@ -79,6 +79,8 @@ def test_it_agrees_with_measured_runs_on_1_2_and_4_meshes_to_a_tenth(mesh_cluste
                 alone = alone or sample
 
     assert alone is not None
+    assert alone.busy.decode_cores is not None
+    assert alone.busy.driver is not None
     system = System(
         cores=3,
         mesh_fps=BATCH / COMPUTE,

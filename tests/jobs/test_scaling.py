@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +26,7 @@ def scaling(cluster: RayCluster, *arguments: str) -> Finished:
     )
 
 
-def one_round(fps: float, seconds: float = 20.0, device: float = 0.99, **busy: float) -> Round:
+def one_round(fps: float, seconds: float = 20.0, device: float = 0.99, **busy: Any) -> Round:
     return Round(round(fps * seconds), seconds, Utilisation(device, **busy), "simulated T3000")
 
 

@@ -70,7 +70,7 @@ def test_a_write_that_fails_keeps_the_previous_file_and_leaves_nothing_beside_it
     filesystem, path = open_storage(str(tmp_path))
     write_atomically(filesystem, f"{path}/file.bin", b"before")
     with pytest.raises(TypeError):
-        write_atomically(filesystem, f"{path}/file.bin", "text, not bytes")  # type: ignore[arg-type]
+        write_atomically(filesystem, f"{path}/file.bin", "text, not bytes")
     assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
     assert (tmp_path / "file.bin").read_bytes() == b"before"
 

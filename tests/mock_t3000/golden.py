@@ -203,7 +203,8 @@ class Goldens:
             for chip in range(chips):
                 chip_args, chip_kwargs = _map(partial(self._chip, chip), inputs, Place)
                 if self.rounding and name in PRODUCTS:
-                    chip_args = (*shortened(*chip_args[:2], kwargs.get("compute_kernel_config")), *chip_args[2:])
+                    activations, weights, *rest = chip_args
+                    chip_args = (*shortened(activations, weights, kwargs.get("compute_kernel_config")), *rest)
                 answer = golden(*chip_args, **chip_kwargs)
                 per_chip.append(answer if isinstance(answer, list | tuple) else [answer])
             for index, place in enumerate(outputs):

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,12 +132,13 @@ def test_a_lease_is_refused_while_it_is_renewed_and_taken_when_it_is_not(here: S
     monkeypatch.setattr(output_lock, "STALE_SECONDS", 6.0)
     monkeypatch.setattr(output_lock, "_held", {})
     hold_output("s3://bucket/leased")
-    lease = output_lock._held.pop("bucket/leased")
+    lease: Any = output_lock._held.pop("bucket/leased")
     with pytest.raises(UserError, match="another job is writing there now"):
         hold_output("s3://bucket/leased")
     lease._ended.set()  # as if its process were killed
     hold_output("s3://bucket/leased")
-    output_lock._held["bucket/leased"]._give_back()
+    lease = output_lock._held["bucket/leased"]
+    lease._give_back()
     assert not any(".lease" in key for key in here.keys("leased"))
 
 

@@ -40,5 +40,5 @@ def test_one_who_stops_early_leaves_no_file_open() -> None:
     before = open_files()
     found = long_sorted(((f"{number:04d}", number) for number in range(1000, 0, -1)), 100)
     assert [next(found), next(found)] == [("0001", 1), ("0002", 2)]
-    found.close()
+    found.close()  # type: ignore[attr-defined]
     assert open_files() == before

@@ -113,7 +113,7 @@ def test_the_image_column_is_found(tmp_path: Path, columns: dict[str, Any], read
     ],
 )
 def test_columns_that_are_not_there_end_before_any_work(
-    tmp_path: Path, columns: dict[str, Any], options: dict[str, str], says: str
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], says: str
 ) -> None:
     written(tmp_path / "x.parquet", columns)
     with pytest.raises(UserError, match=says):

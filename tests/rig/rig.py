@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.rig.machine import Machine, Switch
 from vit_actor.errors import UserError
@@ -129,7 +129,7 @@ class Rig:
         host: str = _HEAD,
         env: Mapping[str, str] | None = None,
         cwd: Path = _REPOSITORY,
-        **options: object,
+        **options: Any,
     ) -> subprocess.Popen[str]:
         """Start a command on a host; `python` and `ray` are this interpreter's. options are Popen's.
 

@@ -47,8 +47,7 @@ def prometheus(rig: Rig, directory: Path) -> Iterator[None]:
     whole = directory / "prometheus.yml"
     whole.write_text(f"{config}\nrule_files: [{ROOT / 'cluster' / 'alerts.yml'}]\n")
     arguments = [f"--config.file={whole}", "--web.listen-address=127.0.0.1:9090", f"--storage.tsdb.path={directory / 'data'}"]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = rig.start(["prometheus", *arguments], **pipes)
+    server = rig.start(["prometheus", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:

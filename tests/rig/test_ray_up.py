@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
@@ -94,7 +95,8 @@ def test_a_second_ray_up_brings_a_change_to_every_host(rack: Rack) -> None:
     code, out = operate(rack, "echo '# changed' >> jobs/storage.py && ray up --yes cluster/loudboxes.yaml")
     assert code == 0, out
     for host in ("loudbox-1", "loudbox-2"):
-        wait_for(lambda host=host: rack.run(host, "tail -n 1 loudbox-vit/jobs/storage.py")[1] == "# changed\n")
+        last_line = partial(rack.run, host, "tail -n 1 loudbox-vit/jobs/storage.py")
+        wait_for(lambda last_line=last_line: last_line()[1] == "# changed\n")  # type: ignore[misc]
     wait_for(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
 
 

@@ -28,7 +28,7 @@ def command(data: Path, out: Path, streams: int) -> list[str]:
 
 def test_any_number_of_streams_gives_the_same_answers_and_one_that_dies_loses_none(tmp_path: Path) -> None:
     data = write_shards(tmp_path / "data", SHARDS)
-    found = {}
+    found: dict[int | str, dict[str, int]] = {}
     with Rig(loudboxes=4, cpus=2, object_store_mb=300) as rig:
         for streams in (1, 2, 4):
             out = tmp_path / f"streams-{streams}"

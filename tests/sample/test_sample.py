@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_no_image_is_among_those_the_model_was_trained_on() -> None:
 
 
 @pytest.mark.parametrize("processor_class", [ViTImageProcessor, ViTImageProcessorPil])
-def test_transformers_alone_finds_the_accuracy_the_readme_states(processor_class: type) -> None:
+def test_transformers_alone_finds_the_accuracy_the_readme_states(processor_class: Any) -> None:
     model = ViTForImageClassification.from_pretrained(SAMPLE / "model").eval()
     processor = processor_class.from_pretrained(SAMPLE / "model")
     correct = 0

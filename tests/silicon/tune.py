@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -34,7 +34,7 @@ Change = Callable[[Any, Any], Any]
 @dataclass(frozen=True)
 class Alternative:
     name: str
-    precision: str
+    precision: Literal["fast", "accurate"]
     images_per_chip: int = 8
     change: Change = lambda plan, other: plan
     traces: int = 2
@@ -89,7 +89,7 @@ def measure(alternative: Alternative, checkpoint: Checkpoint, seconds: float) ->
             return super().start(host)
 
     def changed(size: Any, precision: Any, stable_softmax: bool = False) -> Any:
-        other = "fast" if precision == "accurate" else "accurate"
+        other: Literal["fast", "accurate"] = "fast" if precision == "accurate" else "accurate"
         return alternative.change(original(size, precision, stable_softmax), original(size, other, stable_softmax))
 
     def forward(*arguments: Any) -> Any:

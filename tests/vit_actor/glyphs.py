@@ -25,8 +25,10 @@ SIDE = 32
 CHARACTERS = (
     "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyzαβγδεζηθικλμνξπρστυφχψωςΓΔΘΛΞΠΣΦΨΩ!#$%&()*+/<=>?@[]{}~"  # noqa: RUF001 - the likeness is the point
 )
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic")
-FONTS += ("STIXGeneral", "STIXGeneralItalic")
+FONTS = (
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic"),
+    *("STIXGeneral", "STIXGeneralItalic"),
+)
 """As matplotlib ships them."""
 
 CONFIG = ViTConfig(

@@ -62,9 +62,9 @@ def test_batches_are_full_across_calls_while_more_is_coming(sizes: list[int]) ->
     batches = batches_of(answers)
     total = sum(sizes)
     assert [parts[-1][2] for parts in batches.values()] == [64] * (total // 64) + [total % 64] * (total % 64 > 0)
-    for parts in batches.values():  # they tile the batch
-        assert [first for first, _, _ in parts] == [0, *(last for _, last, _ in parts[:-1])]
-        assert parts[-1][1] == parts[-1][2]
+    for spans in batches.values():  # they tile the batch
+        assert [first for first, _, _ in spans] == [0, *(last for _, last, _ in spans[:-1])]
+        assert spans[-1][1] == spans[-1][2]
 
 
 def test_an_idle_device_does_not_wait_for_ever_for_what_is_said_to_be_coming() -> None:

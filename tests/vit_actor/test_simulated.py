@@ -159,7 +159,7 @@ def test_three_batches_are_in_flight_and_a_tick_of_none_delivers_the_oldest() ->
     next(answers)
     assert asked == ["first", "second", "tick", "third", "tick"]
     assert len(list(answers)) == 1
-    full = device(NO_TIME).classify(asked.append(str(n)) or images(1) for n in range(9))
+    full = device(NO_TIME).classify(asked.append(str(n)) or images(1) for n in range(9))  # type: ignore[func-returns-value]
     asked.clear()
     next(full)
     assert asked == ["0", "1", "2"]

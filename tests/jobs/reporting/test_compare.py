@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -23,7 +24,7 @@ Answers = list[tuple[str, int | None, int | None]]
 """(image id, label, prediction)"""
 
 
-def a_run(out: Path, answers: Answers, name: str, files: int = 1, **about: object) -> Path:
+def a_run(out: Path, answers: Answers, name: str, files: int = 1, **about: Any) -> Path:
     """A run of these answers, dealt out over some files."""
     rows = [row(label, prediction, image_id=image, run_id=name) for image, label, prediction in answers]
     for number in range(files):
@@ -76,11 +77,15 @@ def test_every_kind_of_flip_is_counted_listed_and_told_by_class(tmp_path: Path) 
 
 def test_files_of_other_names_cuts_and_orders_give_the_same_counts(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    before: Answers = [(f"{i}.jpg", i % 7, int(rng.integers(7))) for i in range(500)]
-    after: Answers = [(image, label, int(rng.integers(7))) for image, label, _ in before][20:]
+
+    def random(answers: Answers) -> Answers:
+        return [(image, label, int(rng.integers(7))) for image, label, _ in answers]
+
+    before = random([(f"{i}.jpg", i % 7, None) for i in range(500)])
+    after = random(before)[20:]
     a = a_run(tmp_path / "a", before, "run-1", files=4)
     whole = a_run(tmp_path / "b", after, "run-2", files=4)
-    rng.shuffle(after)
+    after = [after[place] for place in rng.permutation(len(after))]
     shuffled = a_run(tmp_path / "c", after, "run-2", files=9)
     (shuffled / "predictions" / "0.parquet").rename(shuffled / "predictions" / "elsewhere.parquet")
     first, second = compared(a, whole, tmp_path / "1"), compared(a, shuffled, tmp_path / "2")
@@ -104,8 +109,11 @@ def test_the_same_run_twice_is_identical(tmp_path: Path) -> None:
 
 
 def test_without_labels_only_agreement_is_compared(tmp_path: Path) -> None:
-    bare = [[(image, None, answer) for image, _, answer in answers if image not in "hi"] for answers in (BEFORE, AFTER)]
-    c = compared(a_run(tmp_path / "a", bare[0], "run-1"), a_run(tmp_path / "b", bare[1], "run-2"), tmp_path / "out")
+    def bare(answers: Answers) -> Answers:
+        return [(image, None, answer) for image, _, answer in answers if image not in "hi"]
+
+    a, b = a_run(tmp_path / "a", bare(BEFORE), "run-1"), a_run(tmp_path / "b", bare(AFTER), "run-2")
+    c = compared(a, b, tmp_path / "out")
     assert (c.flips, c.labelled, c.top1_a, c.difference, c.p_value) == (6, 0, None, None, None)
     assert c.verdict == "answers differ on 6 of 7 images; no labels, so no accuracy to compare"
     assert "have no labels" in (tmp_path / "out" / "comparison.html").read_text()

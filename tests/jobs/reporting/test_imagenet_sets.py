@@ -38,6 +38,7 @@ def test_real_counts_any_of_the_right_classes_and_leaves_out_images_without_one(
     right = [best in classes for n, (best, classes) in enumerate(zip(predictions, real, strict=True)) if classes and n != 7]
     assert summary.real_images == sum(map(bool, real)) == len(right) + 1  # the one with an error counts as wrong
     assert summary.real_top1 == sum(right) / summary.real_images
+    assert summary.top1 is not None
     assert summary.real_top1 > summary.top1
 
 

@@ -29,11 +29,17 @@ def run(simulated_run: tuple[Path, Finished]) -> Path:
     return simulated_run[0]
 
 
+def asked(query: str) -> pa.Table:
+    answer = duckdb.sql(query)
+    assert answer is not None
+    return answer.to_arrow_table()
+
+
 @pytest.fixture
 def ask(run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Rows]:
     """The answer to a question of the document, asked where it says: from within the run's directory."""
     monkeypatch.chdir(run)
-    return lambda question: duckdb.sql(QUERIES[question]).to_arrow_table().to_pylist()
+    return lambda question: asked(QUERIES[question]).to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +116,7 @@ def test_two_runs_are_joined_by_their_images(sample_run: tuple[Path, Finished], 
     for there, here in (("/mnt/runs/run-1", sample_run[0]), ("/mnt/runs/run-2", run)):
         assert there in query
         query = query.replace(there, str(here))
-    got = duckdb.sql(query).to_arrow_table().to_pylist()
+    got = asked(query).to_pylist()
     became = {row["image_id"]: row["prediction"] for row in rows}
     was = {row["image_id"]: row["prediction"] for row in pq.read_table(sample_run[0] / "predictions").to_pylist()}
     assert [(r["image_id"], r["was"], r["became"]) for r in got] == [
@@ -140,7 +146,7 @@ def test_every_tool_sees_the_types_that_were_written(run: Path, tmp_path: Path) 
     for name, files in tables.items():
         written = PREDICTIONS if name == "predictions" else pq.read_schema(files)
         kinds = [plain(field.type) for field in written]
-        assert [plain(field.type) for field in duckdb.sql(f"FROM '{files}'").to_arrow_table().schema] == kinds, name
+        assert [plain(field.type) for field in asked(f"FROM '{files}'").schema] == kinds, name
         assert [plain(field.type) for field in pl.read_parquet(files).to_arrow().schema] == kinds, name
         loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
         assert [plain(field.type) for field in loaded.features.arrow_schema] == kinds, name

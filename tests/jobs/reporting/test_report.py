@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,7 +239,7 @@ def test_the_command_prints_the_summary_and_where_the_page_is(tmp_path: Path, ca
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data.replace(b"attempt", b"attermp")]
 )
-def test_all_damaged_files_are_named_at_once(tmp_path: Path, damage) -> None:
+def test_all_damaged_files_are_named_at_once(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     a_run(tmp_path, files=3)
     bad = sorted((tmp_path / "predictions").rglob("*.parquet"))[1:]
     for file in bad:

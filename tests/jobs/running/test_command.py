@@ -32,7 +32,7 @@ def test_what_is_foreseen_is_one_line(capsys: pytest.CaptureFixture[str], error:
 
 def test_what_nobody_foresaw_is_one_line_that_says_where_its_traceback_is(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> int:
-        return {}["a\nkey"]
+        return dict[str, int]()["a\nkey"]
 
     with pytest.raises(SystemExit) as ended:
         run(main)
@@ -40,6 +40,6 @@ def test_what_nobody_foresaw_is_one_line_that_says_where_its_traceback_is(capsys
     line = capsys.readouterr().err
     assert line.startswith("error: KeyError: 'a\\nkey'; this is a fault of the program")
     assert line.count("\n") == 1
-    kept = Path(re.search(r"report it with (\S+)", line)[1])
+    (kept,) = map(Path, re.findall(r"report it with (\S+)", line))
     assert "Traceback" in kept.read_text()
     kept.unlink()

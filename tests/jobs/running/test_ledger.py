@@ -124,13 +124,13 @@ def test_an_error_while_opening_is_told_and_is_no_death() -> None:
 def test_more_is_coming_until_all_is_listed_read_and_begun() -> None:
     ledger = Ledger()
     ledger.listing(2)
-    ledger.listed("a", 1)
+    ledger.listed(0, 1)
     assert ledger.more_is_coming()
     ledger.begin_reading("x")
     ledger.done_reading("x")
     ledger.shard_read("shard")
     assert ledger.more_is_coming()  # the other part is not listed yet
-    ledger.listed("b", 0)
+    ledger.listed(1, 0)
     assert ledger.more_is_coming()  # a chunk is on its way
     ledger.begin("x", 512, 64, "mesh")
     assert not ledger.more_is_coming()
