@@ -30,7 +30,7 @@ def surveyed(source: Source) -> Survey:
     packed = []
     for together in batched(shards(), SHARDS_TOGETHER):
         lines = "\n".join(map(_line, together)).encode()
-        digest.update(lines)
+        digest.update(lines + b"\n")
         packed.append(_compressed(lines))
     digest.update(found[0].labels_by.encode())
     return replace(found[0], shards=packed, fingerprint=digest.hexdigest())
