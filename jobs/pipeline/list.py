@@ -14,6 +14,7 @@ from jobs.pipeline.chunk import CHUNK_IMAGES, chunk_name
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.sources import unpacked
 from jobs.pipeline.sources.in_order import in_order
+from jobs.pipeline.sources.surveying import Unpacked
 
 
 def list_shards(
@@ -52,7 +53,7 @@ def list_shards(
         ledger.listed.remote(row["number"], listed)
 
 
-def _look_up(shard: tuple[str, str, int | None], predictions: Predictions, resume: bool) -> tuple[Any, bool]:
+def _look_up(shard: Unpacked, predictions: Predictions, resume: bool) -> tuple[Unpacked, bool]:
     """The shard, and whether all its chunks are known to be committed: never on a first attempt, nor of unknown size."""
     name, _, images = shard
     if not resume or images is None:

@@ -29,7 +29,7 @@ WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_co
 LISTERS = TaskPoolStrategy(2)
 """On a resume, handing out shards waits for storage, not for compute: no CPU of its own, and two tasks at once keep up."""
 LISTINGS = 16
-"""Tasks that hand out shards, at most: each costs as much as a chunk."""
+"""Tasks that hand out shards, at most; LISTERS run at once."""
 
 
 def read(

@@ -125,8 +125,8 @@ class _Process:
     """A stream's process."""
 
     def rows(self, stream: Stream) -> Iterator[list[dict[str, Any]]]:
-        """Those of a moment together: one by one they would cost the job's process 0.06 ms of CPU time each, which makes 16,500
-        chunks/s of all streams together; 1,000 LoudBoxes do more."""
+        """Those of a moment together: one by one they cost the job's process 0.06 ms of CPU time each (measured on two cores), so
+        16,500 chunks/s of all streams together would fill it. 1,000 LoudBoxes are projected to do 20,600."""
         held, told = [], time.monotonic()
         for row in stream.rows():
             held.append(row)

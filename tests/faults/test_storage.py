@@ -101,14 +101,20 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: P
             open_ledger(str(disk / "out"))
 
 
+def listed(meshes: RayCluster, data: Path, copy: Path, out: Path) -> Job:
+    """A job over a copy of the data, which has listed it and read nothing of it yet."""
+    shutil.copytree(data, copy)
+    job = Job.start(meshes, copy, out, "compute=50ms")
+    job.wait_until((out / "manifest.json").exists)
+    return job
+
+
 @pytest.mark.slow
 def test_a_shard_gone_before_it_is_read_ends_the_job_in_one_line(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
     copy, out = tmp_path / "data", tmp_path / "out"
-    shutil.copytree(data, copy)
-    job = Job.start(meshes, copy, out, "compute=50ms")
-    job.wait_until((out / "manifest.json").exists)  # the data set is surveyed, and nothing of it read yet
+    job = listed(meshes, data, copy, out)
     (copy / "0023.parquet").unlink()
     failed = job.end()
     assert failed.code == 1, failed.output
@@ -119,8 +125,9 @@ def test_a_shard_gone_before_it_is_read_ends_the_job_in_one_line(
     assert refused.code == 2
     assert "changed" in errors(refused.stderr)[0]
 
-    again = run(meshes, data, out, "compute=1ms", "--overwrite")
-    assert again.code == 0, again.output
+    shutil.copy(data / "0023.parquet", copy / "0023.parquet")
+    resumed = run(meshes, copy, out, "compute=1ms", "--resume")
+    assert resumed.code == 0, resumed.output
     assert answers(out) == undisturbed
 
 
@@ -129,9 +136,7 @@ def test_a_shard_that_comes_while_the_run_reads_is_not_of_this_run(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
     copy, out = tmp_path / "data", tmp_path / "out"
-    shutil.copytree(data, copy)
-    job = Job.start(meshes, copy, out, "compute=50ms")
-    job.wait_until((out / "manifest.json").exists)
+    job = listed(meshes, data, copy, out)
     shutil.copy(copy / "0007.parquet", copy / "0024.parquet")
     done = job.end()
     assert done.code == 0, done.output
@@ -146,9 +151,7 @@ def test_a_shard_that_becomes_another_before_it_is_read_ends_the_job_and_only_a_
     meshes: RayCluster, data: Path, tmp_path: Path
 ) -> None:
     copy, out, expected = tmp_path / "data", tmp_path / "out", tmp_path / "expected"
-    shutil.copytree(data, copy)
-    job = Job.start(meshes, copy, out, "compute=50ms")
-    job.wait_until((out / "manifest.json").exists)
+    job = listed(meshes, data, copy, out)
     shutil.copy(copy / "0007.parquet", copy / "0023.parquet")  # as many rows, other pictures
     failed = job.end()
     assert failed.code == 1, failed.output

@@ -24,12 +24,12 @@ MOST_SECONDS = 60
 READ = """
 import json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
-from jobs.pipeline.sources import open_source, surveyed
+from jobs.pipeline.sources import open_source
 from vit_actor.errors import UserError
 found = {"images": 0, "errors": [], "refused": None}
 try:
     source = open_source(sys.argv[1], checkpoint_classes=[str(i) for i in range(10)], labels=sys.argv[2] or None)
-    for shard in list(source.shards()) if sys.argv[3] == "survey" else source.shards():
+    for shard in source.shards():
         for _, image in source.read(shard, lambda ordinal: True):
             found["images"] += 1
             if image.error and len(found["errors"]) < 3:
@@ -42,8 +42,8 @@ print(json.dumps(found))
 """
 
 
-def read(data: Path, labels: Path | str = "", *, survey: bool) -> dict:
-    command = [sys.executable, "-c", READ, str(data), str(labels), "survey" if survey else "read"]
+def read(data: Path, labels: Path | str = "") -> dict:
+    command = [sys.executable, "-c", READ, str(data), str(labels)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=MOST_SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
@@ -90,12 +90,11 @@ def sparse_members(path: Path) -> None:
         (one_label, "x.parquet", "bytes of labels in 1 rows"),
     ],
 )
-@pytest.mark.parametrize("survey", [True, False], ids=["survey", "read"])
 def test_parquet_that_claims_much_is_told_by_its_footer(
-    tmp_path: Path, make: Callable[[Path], None], name: str, says: str, survey: bool
+    tmp_path: Path, make: Callable[[Path], None], name: str, says: str
 ) -> None:
     make(tmp_path / name)
-    found = read(tmp_path, survey=survey)
+    found = read(tmp_path)
     assert found["peak"] < MOST_BYTES
     told = [found["refused"]] if found["refused"] else found["errors"]
     assert says in told[0]
@@ -103,14 +102,14 @@ def test_parquet_that_claims_much_is_told_by_its_footer(
 
 def test_a_footer_that_takes_gigabytes_is_refused_by_the_survey(tmp_path: Path) -> None:
     many_columns(tmp_path / "x.parquet")
-    found = read(tmp_path, survey=True)
+    found = read(tmp_path)
     assert found["peak"] < MOST_BYTES
     assert "x.parquet: its footer of 60,000," in found["refused"]
 
 
 def test_many_large_members_of_one_stem_are_not_held_together(tmp_path: Path) -> None:
     sparse_members(tmp_path / "x.tar")
-    found = read(tmp_path, survey=True)
+    found = read(tmp_path)
     assert found["images"] == 200
     assert found["peak"] < MOST_BYTES
 
@@ -121,7 +120,7 @@ def test_a_labels_file_of_one_line_without_end_is_refused_before_it_is_read(tmp_
     (data / "x.jpg").write_bytes(jpeg(0))
     with (tmp_path / "labels.csv").open("wb") as file:
         file.truncate(400 * 2**20)
-    found = read(data, tmp_path / "labels.csv", survey=True)
+    found = read(data, tmp_path / "labels.csv")
     assert "longer than" in found["refused"]
     assert found["peak"] < MOST_BYTES
 
@@ -129,7 +128,7 @@ def test_a_labels_file_of_one_line_without_end_is_refused_before_it_is_read(tmp_
 def test_metadata_that_is_nested_without_end_is_no_fault(tmp_path: Path) -> None:
     table = pa.table({"image": [jpeg(0)], "label": [3]}).replace_schema_metadata({"huggingface": "[" * 200_000})
     pq.write_table(table, tmp_path / "x.parquet")
-    assert read(tmp_path, survey=True) | {"peak": 0} == {"images": 1, "errors": [], "refused": None, "peak": 0}
+    assert read(tmp_path) | {"peak": 0} == {"images": 1, "errors": [], "refused": None, "peak": 0}
 
 
 @pytest.mark.parametrize("names", [5, None, {"a": 1}, "abc"])
@@ -137,4 +136,4 @@ def test_class_names_that_are_none_are_not_used(tmp_path: Path, names: object) -
     about = json.dumps({"info": {"features": {"label": {"names": names}}}})
     table = pa.table({"image": [jpeg(0)], "label": [3]}).replace_schema_metadata({"huggingface": about})
     pq.write_table(table, tmp_path / "x.parquet")
-    assert read(tmp_path, survey=True)["images"] == 1
+    assert read(tmp_path)["images"] == 1

@@ -54,12 +54,11 @@ class ClassFolders:
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
 
-    def _folders(self, left_out: Counter[str] | None = None) -> list[str]:
+    def _folders(self, left_out: Counter[str]) -> list[str]:
         filesystem, base = open_place(self.folder)
         with place_errors(self.folder):
             found = list(entries(filesystem, base, left_out))
-        if left_out is not None:
-            left_out.update(extension(entry.name) for entry in found if not entry.is_folder)
+        left_out.update(extension(entry.name) for entry in found if not entry.is_folder)
         return sorted(entry.name for entry in found if entry.is_folder)
 
     def _list_folder(self, folder: str) -> tuple[list[ImageFile], Counter[str]]:

@@ -66,12 +66,12 @@ class FlatFolder:
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
 
-    def _files(self, left_out: Counter[str] | None = None) -> Iterator[tuple[str, int]]:
+    def _files(self, left_out: Counter[str]) -> Iterator[tuple[str, int]]:
         filesystem, base = open_place(self.folder)
         with place_errors(self.folder):
             if self.deep:
                 yield from walk(filesystem, base, "", IMAGE_EXTENSIONS, ordered=False, left_out=left_out)
-                if left_out is not None and (labels := self._labels_beside()):
+                if labels := self._labels_beside():
                     left_out[extension(labels)] -= 1
                 return
             for entry in entries(filesystem, base, left_out):
@@ -81,7 +81,7 @@ class FlatFolder:
                         raise UserError(f"{where}; give one of them")
                 elif entry.name == self.only or (self.only is None and has_extension(entry.name, IMAGE_EXTENSIONS)):
                     yield entry.name, entry.size
-                elif self.only is None and left_out is not None and entry.name != self._labels_beside():
+                elif self.only is None and entry.name != self._labels_beside():
                     left_out[extension(entry.name)] += 1
 
     def _labels_beside(self) -> str | None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import FileSet, join, open_place, place_errors
+from jobs.pipeline.sources.listing import FileSet, check_unchanged, join, open_place, place_errors
 from jobs.pipeline.sources.parquet_columns import Columns, partition_label
 from jobs.pipeline.sources.parquet_footer import SMALL_BYTES, check_footer
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
@@ -53,10 +53,10 @@ class ParquetShards:
         images, labelled, left_out = 0, False, Counter[str]()
         files = self.files.files(left_out)
         with place_errors(self.files.folder):
-            for name, groups, has_labels in in_order(self._survey_file, files, survey=True):
+            for (name, size), groups, has_labels in in_order(self._survey_file, files, survey=True):
                 labelled = labelled or has_labels
-                yield from self._cut(name, groups, None if self.limit is None else self.limit - images)
-                images += sum(count for count, _ in groups)
+                yield from self._cut(name, size, groups, None if self.limit is None else self.limit - images)
+                images += sum(groups)
                 if self.limit is not None and images >= self.limit:
                     images = self.limit
                     break
@@ -71,10 +71,11 @@ class ParquetShards:
         first, sizes = shard.payload["first_group"], shard.payload["rows"]
         take = shard.payload.get("take", sum(sizes))
         ordinal = 0
+        check_unchanged(join(self.files.folder, name), shard.payload["size"])
         with place_errors(join(self.files.folder, name)):
             file, columns = self._open(name)
         with file:
-            if _groups(file)[first : first + len(sizes)] != list(zip(sizes, shard.payload["bytes"], strict=True)):
+            if _groups(file)[first : first + len(sizes)] != sizes:
                 raise UserError(f"{shown(join(self.files.folder, name))}: changed while the run read it; restore it first")
             for group, rows in enumerate(sizes, first):
                 span = range(ordinal, min(ordinal + rows, take))
@@ -92,8 +93,8 @@ class ParquetShards:
                 return "the folders' names", None
             return columns.labels_from, self.space.fewer(columns.indices or ())
 
-    def _survey_file(self, listed: tuple[str, int]) -> tuple[str, list[tuple[int, int]], bool]:
-        """A file's name, (rows, bytes) of its row groups, and whether it has labels."""
+    def _survey_file(self, listed: tuple[str, int]) -> tuple[tuple[str, int], list[int], bool]:
+        """A file's name and size, the rows of its row groups, and whether it has labels."""
         name, size = listed
         if size > SMALL_BYTES:
             self._check_footer(name)
@@ -104,22 +105,21 @@ class ParquetShards:
             partition = self._partition(name)
             if columns.label is None and partition is not None:
                 self.space.index(partition)
-                return name, _groups(file), True
-            return name, _groups(file), columns.labelled(file, self.space)
+                return listed, _groups(file), True
+            return listed, _groups(file), columns.labelled(file, self.space)
 
-    def _cut(self, name: str, groups: list[tuple[int, int]], left: int | None) -> Iterator[Shard]:
+    def _cut(self, name: str, size: int, groups: list[int], left: int | None) -> Iterator[Shard]:
         """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself.
 
-        left: rows to take, None for all.
+        groups: rows of each. left: rows to take, None for all.
         """
         first = row = position = 0
         while first < len(groups) and (left is None or row < left):
             last, total = first, 0
-            while last < len(groups) and (last == first or total + groups[last][0] <= self.images_per_shard):
-                last, total = last + 1, total + groups[last][0]
+            while last < len(groups) and (last == first or total + groups[last] <= self.images_per_shard):
+                last, total = last + 1, total + groups[last]
             if total:
-                payload = {"file": name, "first_group": first, "first_row": row}
-                payload |= {"rows": [count for count, _ in groups[first:last]], "bytes": [size for _, size in groups[first:last]]}
+                payload = {"file": name, "size": size, "first_group": first, "first_row": row, "rows": groups[first:last]}
                 take = total if left is None else min(total, left - row)
                 yield Shard(shard_id(name, position), payload if take == total else payload | {"take": take}, take)
                 position += 1
@@ -183,10 +183,9 @@ class ParquetShards:
             raise UserError(f"{where}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _groups(file: pq.ParquetFile) -> list[tuple[int, int]]:
-    """(rows, bytes) of each row group, by the file's footer."""
-    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-    return [(group.num_rows, group.total_byte_size) for group in groups]
+def _groups(file: pq.ParquetFile) -> list[int]:
+    """Rows of each row group, by the file's footer."""
+    return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
 def _check_size(file: pq.ParquetFile, columns: Columns, group: int) -> None:

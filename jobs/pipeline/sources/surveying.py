@@ -15,6 +15,9 @@ from jobs.pipeline.sources.source import Shard, Source, Survey
 SHARDS_TOGETHER = 16
 """Shards packed together: names compress well beside each other, and unpacked they are 0.5 MB."""
 
+type Unpacked = tuple[str, str, int | None]
+"""A shard's id, its payload as JSON, how many images it has."""
+
 
 def surveyed(source: Source) -> Survey:
     """List the whole data set. Memory grows by its packed shards alone, 8 to 23 bytes an image file, as its name is.
@@ -36,8 +39,8 @@ def surveyed(source: Source) -> Survey:
     return replace(found[0], shards=packed, fingerprint=digest.hexdigest())
 
 
-def unpacked(packed: bytes, number: int, share: tuple[int, int] = (0, 1)) -> list[tuple[str, str, int | None]]:
-    """(id, payload as JSON, images) of the number-th shards that were packed together, as far as they are in a share.
+def unpacked(packed: bytes, number: int, share: tuple[int, int] = (0, 1)) -> list[Unpacked]:
+    """The number-th shards that were packed together, as far as they are in a share.
 
     share: (index, of): every of-th shard of the data set, from the index-th on.
     """

@@ -163,7 +163,7 @@ def test_confused_pairs_have_a_picture_where_the_images_can_be_read(tmp_path: Pa
             (data / f"class {label}").mkdir()
             (data / f"class {label}" / "it.png").write_bytes(each)
     source = open_source(str(data), checkpoint_classes=[], labels="none")
-    (shard,) = (shard for shard in source.shards())
+    (shard,) = source.shards()
     ids = [image.image_id for _, image in source.read(shard, lambda _: True)]
     rows = [row(0, 0, image_id=ids[0]), row(1, 2, image_id=ids[1]), row(2, 1, image_id="was another then")]
     write_file(tmp_path, "a.parquet", rows, metadata(chunk=f"{shard.id}.00000"))
