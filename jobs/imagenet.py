@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jobs.pipeline.commit import committed_files
 from jobs.running.arguments import (
@@ -20,10 +24,13 @@ from jobs.running.arguments import (
 )
 from jobs.running.classification import Classification
 from jobs.running.command import TOO_MANY_ERRORS, JobFailed, run
+from jobs.running.permissions import may_delete
 from jobs.running.phases import Phases
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
-from jobs.storage import below
+from jobs.storage.address import below, shown
+from jobs.storage.failure import Gone, patiently
+from jobs.storage.files import open_storage, read_whole
 from vit_actor.errors import UserError
 
 
@@ -31,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     phases = Phases()
     args = parse(arguments)
     job = Classification.open(args)  # what can be told without Ray is told before it starts, which takes seconds
-    if job.nothing_to_do():
-        return 0
+    if job.is_done():
+        return verdict(args, *counted(args.out))
     with ray_session(args.address, meanwhile=("pandas",)):
         from jobs.running.streaming import stream
 
@@ -51,7 +58,10 @@ def report(job: Classification, phases: Phases) -> int:
 
     out, manifest, planned = job.args.out, job.manifest, job.survey.images
     try:
-        summary = write_reports(out, phases, address=job.args.address, compact=manifest.run_id, data=job.args.data)
+        compact = manifest.run_id if may_delete(out) else None
+        if compact is None:
+            say(f"{shown(out)}: deleting is refused there, so predictions stay one file a chunk; grant it to have them merged")
+        summary = write_reports(out, phases, address=job.args.address, compact=compact, data=job.args.data)
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
         raise JobFailed(f"{error}; predictions are complete: `python -m jobs.report --out {out}` makes the report") from None
     manifest.attempts[-1]["seconds"] = phases.seconds
@@ -62,12 +72,29 @@ def report(job: Classification, phases: Phases) -> int:
     manifest.end_attempt(out, "finished")
     print(summary_table(summary))
     say(f"report: {below(out, 'report.html')}")
-    most = job.args.max_errors
-    allowed = most if isinstance(most, int) else int(most * summary.images)
-    if summary.errors > allowed:
-        say(f"error: {summary.errors} images could not be read, more than --max-errors allows ({allowed})", sys.stderr)
+    return verdict(job.args, summary.images, summary.errors)
+
+
+def verdict(args: argparse.Namespace, images: int, errors: int) -> int:
+    """The exit code of a finished run, whether it has just finished or is asked again."""
+    most = args.max_errors
+    allowed = most if isinstance(most, int) else int(most * images)
+    if errors > allowed:
+        say(f"error: {errors} images could not be read, more than --max-errors allows ({allowed})", sys.stderr)
         return TOO_MANY_ERRORS
     return 0
+
+
+def counted(out: str) -> tuple[int, int]:
+    """(images, errors) of a finished run, by its report; none where somebody took that away."""
+    address = below(out, "report/summary.parquet")
+    filesystem, path = open_storage(address)
+    try:
+        data = patiently(partial(read_whole, filesystem, path), address, "read")
+    except Gone:
+        return 0, 0
+    summary = pq.read_table(pa.BufferReader(data), columns=["images", "errors"]).to_pylist()[0]
+    return summary["images"], summary["errors"]
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

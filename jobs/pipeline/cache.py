@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 
 import pyarrow as pa
@@ -19,9 +20,9 @@ from pyarrow.fs import FileSelector, LocalFileSystem
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.pipeline.chunk import Chunk, pixels_of
-from jobs.pipeline.sources.listing import open_place
-from jobs.storage import shown, storage_errors, write_atomically
-from vit_actor.errors import UserError
+from jobs.storage.address import below, shown
+from jobs.storage.failure import Failing, StorageError, patiently, storage_errors
+from jobs.storage.files import open_storage, read_whole, write_atomically
 from vit_actor.preprocess import Preprocess
 
 FORMAT = 2
@@ -58,25 +59,23 @@ class Cache:
 
         check: whether to compare the checksum, which looks at every byte.
         """
-        filesystem, path = open_place(self.uri)
-        path = f"{path}/{self.key}/{chunk}.arrow"
+        place = self._place(chunk)
+        filesystem, path = open_storage(place)
+        mapped = isinstance(filesystem, LocalFileSystem)
         try:
-            if isinstance(filesystem, LocalFileSystem):
-                data = pa.memory_map(path).read_buffer()
-            else:
-                with filesystem.open_input_file(path) as file:
-                    data = file.read_buffer()
+            with storage_errors(place, "read"):
+                data = pa.memory_map(path).read_buffer() if mapped else read_whole(filesystem, path)
             body = data.slice(0, data.size - 8)
             if check and data.slice(data.size - 8).to_pybytes() != xxhash.xxh3_64_digest(body):
                 return None
             row = pa.ipc.open_stream(body).read_all()
             return row if row["chunk"].to_pylist() == [chunk] else None
-        except (OSError, KeyError, ValueError, pa.ArrowException):
+        except (StorageError, KeyError, ValueError, pa.ArrowException):
             return None
 
     def reference(self, chunk: Chunk) -> Chunk:
         """A chunk that has just been loaded, without its pixels: `with_pixels` finds them, so that they need not be copied."""
-        filesystem, _ = open_place(self.uri)
+        filesystem, _ = open_storage(self.uri)
         if not isinstance(filesystem, LocalFileSystem):
             return chunk
         place = json.dumps([self.uri, self.key, ray.get_runtime_context().get_node_id()])
@@ -84,33 +83,38 @@ class Cache:
 
     def keep(self, chunk: Chunk) -> None:
         """Write a chunk, whole or not at all. Raises UserError where storage fails."""
-        filesystem, path = open_place(self.uri)
         stream = pa.BufferOutputStream()
         table = replace(chunk, host="", cpu_seconds=0.0).to_table()
         with pa.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table)
         body = stream.getvalue()
-        name = f"{path}/{self.key}/{chunk.name}.arrow"
-        with storage_errors(self.uri):
-            write_atomically(filesystem, name, body, xxhash.xxh3_64_digest(body), durable=False)
+        filesystem, path = open_storage(self._place(chunk.name))
+        write_atomically(filesystem, path, body, xxhash.xxh3_64_digest(body), durable=False)
+
+    def _place(self, chunk: str) -> str:
+        return below(self.uri, f"{self.key}/{chunk}.arrow")
 
 
 def with_pixels(chunk: Chunk) -> Chunk:
     """A chunk with the pixels that it only says the place of: from this host's disk, else from the host that found them.
 
-    Raises UserError where they are gone meanwhile.
+    Raises Failing where they are gone meanwhile.
     """
     if chunk.kept is None:
         return chunk
     uri, key, node = json.loads(chunk.kept)
-    cache = Cache(uri, key)
+    return replace(chunk, pixels=pixels_of(patiently(partial(_kept_row, Cache(uri, key), chunk, node), uri)))
+
+
+def _kept_row(cache: Cache, chunk: Chunk, node: str) -> pa.Table:
     row = cache.load_row(chunk.name, check=node != ray.get_runtime_context().get_node_id())
     if row is None:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         row = ray.get(ray.remote(_load_row).options(num_cpus=0, scheduling_strategy=there).remote(cache, chunk.name))
     if row is None:
-        raise UserError(f"{shown(uri)}: a chunk is gone or damaged that was there a moment ago; leave the cache alone in a run")
-    return replace(chunk, pixels=pixels_of(row))
+        where = shown(cache.uri)
+        raise Failing(f"{where}: a chunk is gone or damaged that was there a moment ago; leave the cache alone in a run")
+    return row
 
 
 def _load_row(cache: Cache, chunk: str) -> pa.Table | None:
@@ -119,6 +123,6 @@ def _load_row(cache: Cache, chunk: str) -> pa.Table | None:
 
 def stored_bytes(uri: str) -> int:
     """Bytes of all that is kept below a directory or URI. Raises UserError where storage fails."""
-    filesystem, path = open_place(uri)
-    with storage_errors(uri):
-        return sum(file.size or 0 for file in filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True)))
+    filesystem, path = open_storage(uri)
+    listing = FileSelector(path, recursive=True, allow_not_found=True)
+    return sum(file.size or 0 for file in patiently(partial(filesystem.get_file_info, listing), uri, "list"))

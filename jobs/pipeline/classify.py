@@ -22,7 +22,7 @@ from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
-from jobs.pipeline.ledger import Quarantine
+from jobs.pipeline.ledger import Quarantine, tell_ledger
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import PREDICTIONS
 from vit_actor.actor import DeviceThread, Part
@@ -66,6 +66,7 @@ class Classifier:
         self._device_thread = partial(DeviceThread, open_device, limit_seconds=limit_seconds, more_coming=more_coming)
         self._predictions = predictions
         self._ledger = ledger
+        tell_ledger(ledger)
         self._host = socket.gethostname()
         actor = ray.get_runtime_context().get_actor_id()
         self._mesh = mesh_name(self._host, ray.get(ledger.place.remote(self._host, actor)))

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS
-from jobs.storage import open_storage, storage_errors, write_table
+from jobs.storage.failure import Damaged, decoding, patiently
+from jobs.storage.files import named, open_storage, write_table
 
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
@@ -53,14 +54,13 @@ class Predictions:
         if chunk in self.in_parts:
             return True
         filesystem, _ = self._storage
-        return filesystem.get_file_info(self._path(chunk)).type == fs.FileType.File
+        return patiently(partial(filesystem.get_file_info, self._path(chunk)), self.out, "look at").type == fs.FileType.File
 
     def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
-        """Write a chunk's rows (schema PREDICTIONS); visible only when whole. Raises UserError where storage fails."""
+        """Write a chunk's rows (schema PREDICTIONS); visible only when whole. Raises StorageError."""
         filesystem, _ = self._storage
         schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: json.dumps(footer, sort_keys=True).encode()})
-        with storage_errors(self.out):
-            write_table(filesystem, self._path(chunk), rows.cast(schema))
+        write_table(filesystem, self._path(chunk), rows.cast(schema))
 
     def _path(self, chunk: str) -> str:
         return f"{self._storage[1]}/{chunk}.parquet"
@@ -69,18 +69,19 @@ class Predictions:
 def chunks_in_parts(out: str) -> frozenset[str]:
     """The chunks whose rows are in files of many, as those say themselves. Raises UserError where storage fails."""
     filesystem, path = open_storage(out)
-    with storage_errors(out):
-        entries = filesystem.get_file_info(fs.FileSelector(f"{path}/predictions", allow_not_found=True))
-        parts = [entry.path for entry in entries if PART.fullmatch(entry.base_name)]
-        return frozenset(footer["chunk"] for part in parts for footer in read_footers(filesystem, part))
+    listing = fs.FileSelector(f"{path}/predictions", allow_not_found=True)
+    entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
+    parts = [entry.path for entry in entries if PART.fullmatch(entry.base_name)]
+    return frozenset(footer["chunk"] for part in parts for footer in read_footers(filesystem, part))
 
 
 def read_footers(filesystem: fs.FileSystem, file: str) -> list[dict[str, Any]]:
     """`footers_of` a file of predictions; none of a damaged one."""
-    with filesystem.open_input_file(file) as stream:
+    with patiently(partial(filesystem.open_input_file, file), named(filesystem, file), "read") as stream:
         try:
-            return footers_of(pq.read_metadata(stream))
-        except (pa.ArrowException, KeyError, TypeError, ValueError):
+            with decoding():
+                return footers_of(pq.read_metadata(stream))
+        except Damaged:
             return []
 
 
@@ -108,7 +109,7 @@ def part_footer(footers: Sequence[dict[str, Any]]) -> bytes:
 def committed_files(out: str) -> list[int]:
     """[files, bytes] of the predictions in an output: what a listing tells of whether all are there."""
     filesystem, path = open_storage(out)
-    with storage_errors(out):
-        entries = filesystem.get_file_info(fs.FileSelector(f"{path}/predictions", recursive=True, allow_not_found=True))
-        sizes = [entry.size or 0 for entry in entries if entry.type == fs.FileType.File and entry.path.endswith(".parquet")]
+    listing = fs.FileSelector(f"{path}/predictions", recursive=True, allow_not_found=True)
+    entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
+    sizes = [entry.size or 0 for entry in entries if entry.type == fs.FileType.File and entry.path.endswith(".parquet")]
     return [len(sizes), sum(sizes)]

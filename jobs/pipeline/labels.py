@@ -17,6 +17,10 @@ WNID_SUFFIX = re.compile(r".*_(n[0-9]{8})\.[^.]+")
 _INDEX = re.compile(r"[0-9]{1,9}")
 
 
+class LabelError(UserError):
+    """A label that is no class of the checkpoint, or no label at all."""
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """The classes of a checkpoint, by index, in the words of its id2label.
@@ -31,23 +35,23 @@ class LabelSpace:
 
         A name matches whole, else regardless of case and of what is neither letter nor digit, else as one of a class's
         comma-separated synonyms. WordNet ids are in ImageNet-1k's order, which is theirs sorted.
-        Raises UserError for what is none of these, fits several classes, or lies outside the checkpoint's classes.
+        Raises LabelError for what is none of these, fits several classes, or lies outside the checkpoint's classes.
         """
         label = label.strip()
         found = self.matches(label)
         if len(found) == 1:
             return found[0]
         if found:
-            raise UserError(f"label {quoted(label)} fits classes {', '.join(map(str, found))}; use an index or a WordNet id")
+            raise LabelError(f"label {quoted(label)} fits classes {', '.join(map(str, found))}; use an index or a WordNet id")
         if WNID.fullmatch(label):
             if len(self.class_names) != 1000:
-                raise UserError(
+                raise LabelError(
                     f"WordNet id {label} needs an ImageNet-1k checkpoint; this one has {len(self.class_names)} classes, not 1000"
                 )
-            raise UserError(f"WordNet id {label} is not one of ImageNet-1k's 1000 classes")
+            raise LabelError(f"WordNet id {label} is not one of ImageNet-1k's 1000 classes")
         if _INDEX.fullmatch(label):
-            raise UserError(f"label {label} is outside the checkpoint's classes {self.range}")
-        raise UserError(
+            raise LabelError(f"label {label} is outside the checkpoint's classes {self.range}")
+        raise LabelError(
             f"label {quoted(label)} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids"
         )
 
@@ -78,7 +82,7 @@ class LabelSpace:
         Otherwise the two lists must be the same classes in the same order: at least half of the names match their
         position and none matches only another. This is how ImageNet-1k fits, whose second crane the hub's data set
         has to call "crane2" because ClassLabel names are unique.
-        Raises UserError if neither holds.
+        Raises LabelError if neither holds.
         """
         found = [self.matches(name) for name in names]
         if all(len(classes) == 1 for classes in found):
@@ -88,7 +92,7 @@ class LabelSpace:
         beyond = [i for i in unknown if i >= len(self.class_names)]
         if elsewhere or beyond or 2 * len(unknown) > len(names):
             i = (elsewhere or beyond or unknown)[0]
-            raise UserError(f"the data set's class {i}, {quoted(names[i])}, does not fit the checkpoint's classes {self.range}")
+            raise LabelError(f"the data set's class {i}, {quoted(names[i])}, does not fit the checkpoint's classes {self.range}")
         return tuple(range(len(names)))
 
     def fewer(self, classes: Iterable[int]) -> tuple[int, ...] | None:

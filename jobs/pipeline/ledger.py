@@ -6,10 +6,14 @@ took its actor down twice is then tried in pieces, each announced, until the ima
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
+
+from jobs.storage.failure import tell_waits
 
 QUARANTINE_AFTER = 2
 """Attempts at a chunk that may end in a dead actor before it is tried in pieces; at a shard, before it is read in a process
@@ -18,6 +22,8 @@ POISON_PILL_DEATHS = 2
 """Deaths with one image alone on the device before it is recorded as an error."""
 MOST_ATTEMPTS = 40
 """Attempts at a chunk before the images still in quarantine are given up: enough to find several poison pills among 512."""
+STORAGE_SECONDS = 5.0
+"""Seconds that storage fails before it is told, and between two times."""
 SHARD_ATTEMPTS = 4
 """Attempts at a shard before what is left of it becomes errors, unread."""
 
@@ -71,6 +77,12 @@ class Quarantine:
     given_up: set[int]
 
 
+def tell_ledger(ledger: Any) -> None:
+    """From now on, what this process waits for in storage is told to the run's ledger."""
+    who = f"{socket.gethostname()}:{os.getpid()}"
+    tell_waits(lambda what, seconds: ledger.storage_waits.remote(who, what, seconds))
+
+
 class Ledger:
     """The actor's body; see `open_ledger`."""
 
@@ -95,6 +107,8 @@ class Ledger:
         self._decoded: set[str] = set()
         self._opening: set[str] = set()
         self._opened_at: float | None = None
+        self._waiting: set[str] = set()
+        self._waits_told = 0.0
         self._draining = False
         self._released = False
 
@@ -243,6 +257,17 @@ class Ledger:
             self._heard[where] = time.time()
         if len(self._events) < 1000:
             self._events.append({"at": time.time(), "kind": kind, "where": where, "what": what})
+
+    def storage_waits(self, who: str, what: str | None, seconds: float) -> None:
+        """A process has waited so long for storage, which says `what`; None: it waits no longer. Told once in STORAGE_SECONDS."""
+        if what is None:
+            self._waiting.discard(who)
+            return
+        self._waiting.add(who)
+        if seconds > STORAGE_SECONDS and time.monotonic() - self._waits_told > STORAGE_SECONDS:
+            self._waits_told = time.monotonic()
+            tasks = f"{len(self._waiting)} tasks wait" if len(self._waiting) > 1 else "1 task waits"
+            self.note("storage", "storage", f"{what}; since {seconds:.0f} s; {tasks}")
 
     def drain(self) -> None:
         """Let what is on a device finish and hand out nothing more."""

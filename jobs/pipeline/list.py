@@ -12,6 +12,7 @@ import ray
 
 from jobs.pipeline.chunk import CHUNK_IMAGES, chunk_name
 from jobs.pipeline.commit import Predictions
+from jobs.pipeline.ledger import tell_ledger
 from jobs.pipeline.sources import unpacked
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.surveying import Unpacked
@@ -34,6 +35,7 @@ def list_shards(
 
     share: see `unpacked`. wait: called before anything is handed out.
     """
+    tell_ledger(ledger)
     if wait:
         wait()
     looked = time.monotonic()

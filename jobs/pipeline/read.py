@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache as remember
-from itertools import count, groupby
+from itertools import count, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,13 @@ from jobs.pipeline.cache import Cache
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk, chunk_name
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.decode import DecodeError, decode
-from jobs.pipeline.ledger import QUARANTINE_AFTER, SHARD_ATTEMPTS, Reading
+from jobs.pipeline.ledger import QUARANTINE_AFTER, SHARD_ATTEMPTS, Reading, tell_ledger
 from jobs.pipeline.read_apart import lost, read_apart
 from jobs.pipeline.sandbox import Sandbox, TimeLimit
-from jobs.pipeline.sources import EncodedImage, Shard, Source
+from jobs.pipeline.sources import EncodedImage, Shard, Source, address_of
+from jobs.storage.address import shown
+from jobs.storage.failure import REFUSED_ROW, Damaged, Failing, patiently
+from jobs.storage.files import forget_cached
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
@@ -45,6 +48,7 @@ def read_chunks(
     On resume, chunks that are already committed are neither read nor decoded. When the run is draining, nothing more is.
     Chunks that are in the cache are taken from there, and others are put there.
     """
+    tell_ledger(ledger)
     for row in shards.to_pylist():
         shard = Shard(row["id"], json.loads(row["payload"]), row["images"])
         attempt = ray.get(ledger.begin_shard.remote(shard.id))
@@ -57,26 +61,87 @@ def read_chunks(
         if wanted.whole:
             ledger.shard_read.remote(shard.id)
             continue
-        images = _images(source, shard, wanted, attempt)
-        for k, numbered in groupby(images, key=lambda pair: pair[0] // CHUNK_IMAGES):
-            name = chunk_name(shard.id, k)
-            how = ray.get(ledger.begin_reading.remote(name))
-            if how is Reading.STOP:
-                return
-            limited: Sandbox | TimeLimit = Sandbox() if how is Reading.SANDBOXED else TimeLimit()
-            with limited:
-                decoded = decode_chunk(name, (image for _, image in numbered), preprocess, limited.decode)
-            if cache and decoded.lasting and how is Reading.ORDINARY:
+        chunks = _Chunks(source, shard, wanted, attempt, preprocess, ledger)
+        while decoded := patiently(chunks.next, shown(source.folder)):
+            if cache and decoded.lasting and not chunks.sandboxed:
                 _keep(cache, decoded, ledger)
-            ledger.done_reading.remote(name)
+            ledger.done_reading.remote(decoded.name)
             yield decoded.to_table()
             del decoded  # Ray has its copy, and the memory is free for the next chunk
+        if chunks.stopped:
+            return
         if wanted.passed_over:
             ledger.passed_over.remote(len(wanted.passed_over))
         ledger.shard_read.remote(shard.id)
 
 
-def _images(source: Source, shard: Shard, wanted: _Wanted, attempt: int) -> Iterator[tuple[int, EncodedImage]]:
+class _Chunks:
+    """The chunks of a shard that are wanted, read and decoded one after the other.
+
+    An image that cannot be decoded is read once more, past the page cache. If that gives other bytes, storage is failing, and
+    reading goes on again with the chunk. sandboxed: whether the latest one was. stopped: whether the run is draining.
+    """
+
+    def __init__(self, source: Source, shard: Shard, wanted: _Wanted, attempt: int, preprocess: Preprocess, ledger: Any) -> None:
+        self._source, self._shard, self._wanted, self._attempt = source, shard, wanted, attempt
+        self._preprocess, self._ledger = preprocess, ledger
+        self._groups: Iterator[tuple[int, Iterator[tuple[int, EncodedImage]]]] | None = None
+        self._following = 0
+        self._begun: tuple[str, Reading] = ("", Reading.ORDINARY)
+        self.sandboxed = self.stopped = False
+
+    def next(self) -> Chunk | None:
+        """The next chunk; None after the last one, or when the run is draining. Raises StorageError; can be asked again."""
+        try:
+            return self._next()
+        except Damaged as damage:  # a file that could be read when it was listed
+            self._groups = None
+            raise Failing(f"{shown(self._source.folder)}: {self._shard.id}: {damage}") from None
+        except Failing:
+            self._groups = None
+            raise
+
+    def _next(self) -> Chunk | None:
+        if self._groups is None:
+            first = self._following
+            images = _images(self._source, self._shard, lambda ordinal: ordinal >= first and self._wanted(ordinal), self._attempt)
+            self._groups = groupby(images, key=lambda pair: pair[0] // CHUNK_IMAGES)
+        k, numbered = next(self._groups, (0, None))
+        if numbered is None:
+            return None
+        name = chunk_name(self._shard.id, k)
+        if self._begun[0] != name:
+            self._begun = name, ray.get(self._ledger.begin_reading.remote(name))
+        how = self._begun[1]
+        self.stopped, self.sandboxed = how is Reading.STOP, how is Reading.SANDBOXED
+        if self.stopped:
+            return None
+        limited: Sandbox | TimeLimit = Sandbox() if self.sandboxed else TimeLimit()
+        with limited:
+            chunk, failed = decode_chunk(name, numbered, self._preprocess, limited.decode)
+        self._read_again(failed)
+        self._following = (k + 1) * CHUNK_IMAGES
+        return chunk
+
+    def _read_again(self, failed: dict[int, EncodedImage]) -> None:
+        """Raise Failing where an image that is to be an error is another one when it is read again."""
+        doubtful = {ordinal for ordinal, image in failed.items() if not (image.error or "").startswith(REFUSED_ROW)}
+        if not doubtful or self._attempt > QUARANTINE_AFTER:
+            return
+        for place in {address_of(self._source, self._shard, ordinal) for ordinal in doubtful}:
+            forget_cached(place)
+        again = self._source.read(self._shard, frozenset(doubtful).__contains__)
+        for ordinal, image in islice(again, len(doubtful)):
+            if image != failed.get(ordinal):
+                where = shown(address_of(self._source, self._shard, ordinal))
+                raise Failing(f"{where}: {image.image_id}: two reads gave different bytes")
+            doubtful.discard(ordinal)
+        if doubtful:
+            where = shown(address_of(self._source, self._shard, min(doubtful)))
+            raise Failing(f"{where}: two reads gave different images")
+
+
+def _images(source: Source, shard: Shard, wanted: Callable[[int], bool], attempt: int) -> Iterator[tuple[int, EncodedImage]]:
     """The wanted images of a shard: after deaths of the process that read it, read in another one, and at last not at all."""
     if attempt <= QUARANTINE_AFTER:
         return source.read(shard, wanted)
@@ -147,27 +212,35 @@ class _Wanted:
         return True
 
 
-def decode_chunk(name: str, images: Iterable[EncodedImage], preprocess: Preprocess, decoder: Decode = decode) -> Chunk:
-    """Decode up to CHUNK_IMAGES images as they arrive, each straight to its place; what fails is an error, not a gap."""
+def decode_chunk(
+    name: str, images: Iterable[tuple[int, EncodedImage]], preprocess: Preprocess, decoder: Decode = decode
+) -> tuple[Chunk, dict[int, EncodedImage]]:
+    """Decode up to CHUNK_IMAGES images as they arrive, each straight to its place; what fails is an error, not a gap.
+
+    images: with their ordinals in the shard. Returns the chunk, and as they were read those images of it that are errors.
+    """
     began = time.process_time()
     pixels = _room_for_pixels(preprocess.shape)
     ids: list[str] = []
     labels: list[int | None] = []
     errors: list[str | None] = []
-    decoded, lasting = 0, True
-    for image in images:
+    failed: dict[int, EncodedImage] = {}
+    for ordinal, image in images:
         error = image.error
-        lasting = lasting and error is None
         if error is None:
             try:
-                decoder(image.data, preprocess, pixels[decoded])
-                decoded += 1
+                decoder(image.data, preprocess, pixels[len(ids) - len(failed)])
             except DecodeError as failure:
                 error = str(failure)
+        if error is not None:
+            failed[ordinal] = image
         ids.append(image.image_id)
         labels.append(image.label)
         errors.append(error)
-    return Chunk(name, ids, labels, errors, pixels[:decoded], socket.gethostname(), time.process_time() - began, lasting=lasting)
+    lasting = all(image.error is None for image in failed.values())
+    decoded = pixels[: len(ids) - len(failed)]
+    used = time.process_time() - began
+    return Chunk(name, ids, labels, errors, decoded, socket.gethostname(), used, lasting=lasting), failed
 
 
 _last_room: list[np.ndarray] = []

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
 from itertools import combinations
-from urllib.parse import unquote
 
 from jobs.pipeline.sources.hub import is_hub
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, TAR_EXTENSIONS, has_extension, split_uri
-from jobs.storage import shown
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, TAR_EXTENSIONS, has_extension
+from jobs.storage.address import parent, place, shown
 from vit_actor.errors import UserError
 
 WRITTEN = ("--out", "--cache")
-SAME = {"gcs": "gs", "abfss": "abfs", "s3a": "s3"}
-"""Other names of a scheme."""
 DATA_EXTENSIONS = (*IMAGE_EXTENSIONS, *PARQUET_EXTENSIONS, *TAR_EXTENSIONS)
 
 
@@ -24,7 +19,7 @@ def check_apart(places: dict[str, str | None]) -> None:
     places: paths and URIs by the option that gave them. Links are followed, and spellings of one URI are the same place. Single
     files and patterns are no folders: what a run writes beside them is not read.
     """
-    found = {option: _place(uri) for option, uri in places.items() if uri and _is_folder(uri)}
+    found = {option: place(uri) for option, uri in places.items() if uri and _is_folder(uri)}
     for first, second in combinations(found, 2):
         if (first in WRITTEN or second in WRITTEN) and _overlap(found[first], found[second]):
             one, other = (shown(places[option] or "") for option in (first, second))
@@ -37,13 +32,5 @@ def _overlap(first: tuple[str, str], second: tuple[str, str]) -> bool:
 
 
 def _is_folder(uri: str) -> bool:
-    name = split_uri(uri)[1]
+    name = parent(uri)[1]
     return not (is_hub(uri) or any(mark in name for mark in "*?{") or has_extension(name, DATA_EXTENSIONS))
-
-
-def _place(uri: str) -> tuple[str, str]:
-    """(kind of storage, normalised path)."""
-    scheme, separator, path = shown(uri).partition("://")
-    if separator and scheme != "file":
-        return SAME.get(scheme, scheme), posixpath.normpath(path)
-    return "file", os.path.realpath(unquote(path) if separator else os.path.expanduser(uri))

@@ -12,9 +12,10 @@ from jobs.pipeline.sources import Source, Survey, open_source, surveyed
 from jobs.pipeline.sources.listing import HIDDEN
 from jobs.running.apart import check_apart
 from jobs.running.arguments import model_directory
-from jobs.running.damaged import discard_damaged
+from jobs.running.damaged import discard
 from jobs.running.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.running.output_lock import hold_output
+from jobs.running.permissions import check_output
 from jobs.running.terminal import say
 from jobs.storage import shown
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
@@ -44,17 +45,15 @@ class Classification:
         if found.left_out:
             say(left_out(found), sys.stderr)
         hold_output(args.out)
+        check_output(args.out)
         wanted = describe(args, args.device, checkpoint, found)
         manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
-        damaged = discard_damaged(args.out) if args.resume else []
-        if damaged:
-            more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
-            told = f"damaged files, deleted so that their images are classified again: {', '.join(damaged[:NAMED])}{more}"
-            say(f"{shown(args.out)}: {told}", sys.stderr)
+        if args.resume:
+            discard_and_tell(args.out)
         return cls(args, checkpoint, source, found, manifest)
 
-    def nothing_to_do(self) -> bool:
-        """Whether the run is finished and its predictions are all there; told in a line, as is if some are not."""
+    def is_done(self) -> bool:
+        """Whether the run is finished and its predictions are all there; says so, and says if some are not."""
         run, out = self.manifest.run_id, self.args.out
         if not self.manifest.finished:
             return False
@@ -102,6 +101,17 @@ def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, surv
 def preprocess_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Preprocess:
     """The checkpoint's preprocessing, with images turned upright first if that was asked for."""
     return replace(checkpoint.preprocess, upright=args.exif == "upright")
+
+
+def discard_and_tell(out: str) -> None:
+    """Take out of the predictions what is to be classified again, and say so."""
+    again = discard(out)
+    if again.damaged:
+        more = f" and {len(again.damaged) - NAMED:,} more" if len(again.damaged) > NAMED else ""
+        names = ", ".join(sorted(again.damaged)[:NAMED])
+        say(f"{shown(out)}: damaged files, deleted so that their images are classified again: {names}{more}", sys.stderr)
+    if again.unread:
+        say(f"{shown(out)}: {again.unread:,} images that storage had failed to give are read again", sys.stderr)
 
 
 def left_out(survey: Survey) -> str:

@@ -10,7 +10,9 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
+from jobs.running.output_lock import lost_output
 from jobs.running.terminal import say
+from jobs.storage.failure import Failing
 from vit_actor.errors import UserError
 
 FAILED = 1
@@ -37,7 +39,7 @@ def run(main: Callable[[], int]) -> None:
         code = main()
     except UserError as error:
         say(f"error: {error}", sys.stderr)
-        code = USER_ERROR
+        code = FAILED if isinstance(error, Failing) else USER_ERROR
     except JobFailed as error:
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
@@ -50,6 +52,9 @@ def run(main: Callable[[], int]) -> None:
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
         say(f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}", sys.stderr)
+        code = FAILED
+    if lost := lost_output():  # whatever the interrupted command said
+        say(f"error: {lost}", sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
     sys.exit(code)

@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pyarrow import fs
 
 from jobs.running.clearing import clear_run, refuse_foreign_page
-from jobs.storage import open_storage, storage_errors, write_atomically
+from jobs.running.output_lock import lost_output
+from jobs.storage.address import below
+from jobs.storage.failure import Gone, patiently
+from jobs.storage.files import open_storage, read_whole, write_atomically
 from vit_actor.errors import UserError
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
@@ -109,7 +113,9 @@ class Manifest:
     def save(self, out: str) -> None:
         """Write `<out>/manifest.json`; raises UserError where storage fails."""
         filesystem, path = open_storage(out)
-        with _CHANGING, storage_errors(out):
+        if lost := lost_output():
+            raise UserError(lost)
+        with _CHANGING:
             write_atomically(filesystem, f"{path}/manifest.json", json.dumps(asdict(self), indent=1).encode())
 
 
@@ -121,13 +127,12 @@ def new_run_id() -> str:
 def load_manifest(out: str) -> Manifest | None:
     """The manifest in `out`, or None where no run has been; raises UserError when it cannot be read."""
     filesystem, path = open_storage(out)
-    with storage_errors(out):
-        if filesystem.get_file_info(f"{path}/manifest.json").type != fs.FileType.File:
-            return None
-        with filesystem.open_input_stream(f"{path}/manifest.json") as stream:
-            text = stream.readall()
     try:
-        manifest = Manifest(**json.loads(text))
+        data = patiently(partial(read_whole, filesystem, f"{path}/manifest.json"), below(out, "manifest.json"), "read")
+    except Gone:
+        return None
+    try:
+        manifest = Manifest(**json.loads(data.to_pybytes()))
         _check_types(manifest)
         return manifest
     except (ValueError, TypeError, RecursionError):
@@ -160,9 +165,8 @@ def check_free(out: str, *, overwrite: bool) -> None:
             f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it"
         )
     filesystem, path = open_storage(out)
-    with storage_errors(out):
-        if filesystem.get_file_info(f"{path}/predictions").type != fs.FileType.NotFound:
-            raise UserError(f"--out {out} holds predictions of no known run; choose another, or --overwrite to replace them")
+    if patiently(partial(filesystem.get_file_info, f"{path}/predictions"), out, "look at").type != fs.FileType.NotFound:
+        raise UserError(f"--out {out} holds predictions of no known run; choose another, or --overwrite to replace them")
 
 
 def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:

@@ -2,91 +2,171 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
+import errno
 import fcntl
 import os
-import signal
 import socket
-import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, unquote
 
-from pyarrow.fs import FileSystem, LocalFileSystem
+from pyarrow.fs import LocalFileSystem
 
-from jobs.storage import OBJECT_STORES, open_storage, shown, storage_errors, write_atomically
+from jobs.storage.address import below, parts_of, path_of, shown
+from jobs.storage.failure import Gone, StorageError, patiently, storage_errors
+from jobs.storage.files import OBJECT_STORES, endpoint_of, open_storage, write_atomically
 from vit_actor.errors import UserError
 
 RENEW_SECONDS = 5.0
-"""Between two renewals of a lease."""
+"""Between two renewals of a lease, and two looks at a lock file."""
 STALE_SECONDS = 20.0
 """Seconds without renewal after which a lease has expired. The resume of a killed driver waits for that."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What a filesystem without locks answers: Lustre by default, some NFS mounts."""
 
-_held: dict[str, int | _Lease] = {}
+_held: dict[str, _Lock] = {}
+_lost: list[str] = []
 
 
-def busy(out: str) -> UserError:
+class Taken(UserError):
+    """Another job has the output."""
+
+
+def busy(out: str) -> Taken:
     """What to say when another run has `out`."""
-    return UserError(f"--out {shown(out)}: another job is writing there now; wait for it, or choose another --out")
+    return Taken(f"--out {shown(out)}: another job is writing there now; wait for it, or choose another --out")
 
 
 def hold_output(out: str) -> None:
     """Keep other processes, on all hosts that share the disk or the bucket, from running into `out`; again is no fault.
 
-    Raises UserError while another process holds it. On filesystems of fsspec's nothing is locked.
+    Raises Taken while another process holds it, StorageError where it cannot be locked. On filesystems of fsspec's nothing is
+    locked. A lock that is lost later interrupts the process; see `lost_output`.
     """
     filesystem, path = open_storage(out)
     if path in _held:
         return
     if filesystem.type_name in OBJECT_STORES:
-        _held[path] = _Lease(out, filesystem, f"{path}/.lease")
+        _held[path] = _Lease(out)
     elif isinstance(filesystem, LocalFileSystem):
-        _held[path] = _lock_file(out, path)
+        try:
+            _held[path] = _LockFile(out, path)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _held[path] = _Lease(out)
 
 
-def _lock_file(out: str, path: str) -> int:
-    with storage_errors(out):
-        os.makedirs(path, exist_ok=True)
-        lock = os.open(f"{path}/.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise busy(out) from None
-    return lock
+def lost_output() -> str | None:
+    """Why this process may no longer write to its output, in one line; None while it may."""
+    return _lost[0] if _lost else None
 
 
-class _Lease:
-    """An object that its holder writes again and again; who finds another's in its place stops its own run, as SIGTERM would.
+class _Lock:
+    """Looks at itself now and then from a thread; once it is lost, it interrupts the process, like Ctrl-C twice."""
 
-    Stores differ in what they promise of conditional writes, and pyarrow offers none. So a lease is taken, and looked at again a
+    def __init__(self, out: str) -> None:
+        self._out = out
+        self._ended = threading.Event()
+        self._watching = threading.Thread(target=self._watch, name="output lock", daemon=True)
+        self._watching.start()
+
+    def look(self) -> None:
+        """Raise Taken where another job has it, StorageError where that cannot be told."""
+        raise NotImplementedError
+
+    def _watch(self) -> None:
+        sure = time.monotonic()
+        while not self._ended.wait(RENEW_SECONDS):
+            try:
+                self.look()
+                sure = time.monotonic()
+            except Taken:
+                self._interrupt("another job has taken it over")
+                return
+            except StorageError as error:
+                if time.monotonic() - sure > STALE_SECONDS - RENEW_SECONDS:
+                    self._interrupt(f"its lock could not be renewed for {time.monotonic() - sure:.0f} s ({error})")
+                    return
+
+    def _interrupt(self, why: str) -> None:
+        _lost.append(f"--out {shown(self._out)}: {why}; this job has stopped, what it committed stays: add --resume to go on")
+        for _ in range(2):  # the first lets what is in flight finish
+            _thread.interrupt_main()
+            time.sleep(0.2)
+
+
+class _LockFile(_Lock):
+    def __init__(self, out: str, path: str) -> None:
+        self._path = f"{path}/.lock"
+        with storage_errors(self._path, "lock"):
+            os.makedirs(path, exist_ok=True)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise busy(out) from None
+        except OSError as error:
+            os.close(self._file)
+            if error.errno in NO_LOCKS:
+                raise
+            with storage_errors(self._path, "lock"):
+                raise
+        super().__init__(out)
+
+    def look(self) -> None:
+        try:
+            with storage_errors(self._path, "look at"):
+                there = os.stat(self._path).st_ino == os.fstat(self._file).st_ino
+        except Gone:
+            there = False
+        if not there:
+            raise busy(self._out)
+
+
+class _Lease(_Lock):
+    """An object that its holder writes again and again.
+
+    On S3 every write is conditional: the object must be as this job last saw it. Elsewhere it is written, and looked at again a
     moment later: of two that take it at once the later write stays. Ages are by the store's own clock.
     """
 
-    def __init__(self, out: str, filesystem: FileSystem, path: str) -> None:
-        self._filesystem, self._path = filesystem, path
+    def __init__(self, out: str) -> None:
+        self._address = below(out, ".lease")
+        self._filesystem, self._path = open_storage(self._address)
         self._own = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}".encode()
-        with storage_errors(out):
-            found = self._written_at()
-            if found is not None:
-                self._wait_until_stale(out, found)
-            self._write()
+        self._conditional = _ConditionalObject.of(self._address)
+        self._out = out
+        found = patiently(self._written_at, self._address)
+        if found is not None:
+            self._wait_until_stale(found)
+        patiently(self._write, self._address)
+        if self._conditional is None:
             time.sleep(1)
-            if self._holder() != self._own:
-                raise busy(out)
-        self._ended = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, daemon=True)
-        self._renewing.start()
+            self._check_holder()
+        super().__init__(out)
         atexit.register(self._give_back)
 
-    def _wait_until_stale(self, out: str, found: datetime) -> None:
-        """Raises UserError when the lease is renewed."""
+    def look(self) -> None:
+        if self._conditional is None:
+            self._check_holder()
+        self._write()
+
+    def _wait_until_stale(self, found: datetime) -> None:
+        """Raises Taken when the lease is renewed."""
         mark = f"{self._path}.{self._own[-8:].decode()}"
         write_atomically(self._filesystem, mark, b"")  # to learn the store's time
         now = self._filesystem.get_file_info(mark).mtime or found
-        self._filesystem.delete_file(mark)
+        with suppress(OSError):  # who may not delete is told so elsewhere
+            self._filesystem.delete_file(mark)
         left = STALE_SECONDS - (now - found).total_seconds()
         while left > 0:
             time.sleep(min(1.0, left))
@@ -95,32 +175,92 @@ class _Lease:
             if written is None:  # given back
                 return
             if written != found:
-                raise busy(out)
-
-    def _renew(self) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
-            with suppress(OSError):  # the next commit says what is wrong with the store
-                if self._holder() != self._own:
-                    print(f"error: another job has taken {self._path} over; stopping this one", file=sys.stderr, flush=True)
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
-                self._write()
+                raise busy(self._out)
 
     def _give_back(self) -> None:
         self._ended.set()
-        self._renewing.join(STALE_SECONDS)  # else a renewal under way could put the lease back
-        with suppress(OSError):
-            if self._holder() == self._own:
-                self._filesystem.delete_file(self._path)
+        self._watching.join(STALE_SECONDS)  # else a renewal under way could put the lease back
+        with suppress(OSError, UserError):
+            self._check_holder()
+            self._filesystem.delete_file(self._path)
 
     def _write(self) -> None:
-        write_atomically(self._filesystem, self._path, self._own)
+        if self._conditional is None:
+            with storage_errors(self._address, "replace"), self._filesystem.open_output_stream(self._path) as stream:
+                stream.write(self._own)
+        elif not self._conditional.put(self._own):
+            try:
+                self._check_holder()  # a write that was repeated finds itself there
+            except Gone:
+                raise busy(self._out) from None
+            self._conditional.look()
 
     def _written_at(self) -> datetime | None:
-        written: datetime | None = self._filesystem.get_file_info(self._path).mtime
+        if self._conditional is not None:
+            self._conditional.look()
+        with storage_errors(self._address, "look at"):
+            written: datetime | None = self._filesystem.get_file_info(self._path).mtime
         return written
 
-    def _holder(self) -> bytes:
-        with self._filesystem.open_input_stream(self._path) as stream:
-            holder: bytes = stream.readall()
-        return holder
+    def _check_holder(self) -> None:
+        with storage_errors(self._address, "read"), self._filesystem.open_input_stream(self._path) as stream:
+            if stream.readall() != self._own:
+                raise busy(self._out)
+
+
+class _ConditionalObject:
+    """An object of S3 that is written only if it is as it was last seen."""
+
+    def __init__(self, store: Any, key: str, address: str) -> None:
+        self._store, self._key, self._address = store, key, address
+        self._seen: str | None = None
+
+    @classmethod
+    def of(cls, address: str) -> _ConditionalObject | None:
+        parts = parts_of(address)
+        if parts is None or parts.scheme != "s3":
+            return None
+        from obstore.store import S3Store  # here, because few runs need it
+
+        settings = dict(parse_qsl(parts.query or ""))
+        user, _, bucket = parts.authority.rpartition("@")
+        key, _, secret = (unquote(part) for part in user.partition(":"))
+        options: dict[str, Any] = {"access_key_id": key, "secret_access_key": secret, "region": settings.get("region")}
+        options["endpoint"] = endpoint_of(settings)
+        given = {name: value for name, value in options.items() if value}
+        if not key and not os.environ.get("AWS_ACCESS_KEY_ID"):
+            given["credential_provider"] = _credentials()
+        limits: dict[str, Any] = {"client_options": {"allow_http": True, "timeout": "10s"}, "retry_config": {"max_retries": 2}}
+        with storage_errors(address, "open"):
+            return cls(S3Store(bucket, **given, **limits), path_of(address), address)
+
+    def look(self) -> None:
+        """See the object as it is."""
+        from obstore import head
+        from obstore.exceptions import NotFoundError
+
+        with storage_errors(self._address, "look at"):
+            try:
+                self._seen = head(self._store, self._key)["e_tag"]
+            except (NotFoundError, FileNotFoundError):
+                self._seen = None
+
+    def put(self, data: bytes) -> bool:
+        """Write it; False where it is not as it was seen."""
+        from obstore import put
+        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
+
+        mode: Any = "create" if self._seen is None else {"e_tag": self._seen}
+        with storage_errors(self._address, "replace" if self._seen else "write"):
+            try:
+                self._seen = put(self._store, self._key, data, mode=mode)["e_tag"]
+            except (AlreadyExistsError, PreconditionError, NotFoundError, FileNotFoundError):
+                return False
+        return True
+
+
+def _credentials() -> Callable[[], Any]:
+    """Of the host's role, a profile or single sign-on, as AWS's own library finds them."""
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    return Boto3CredentialProvider()

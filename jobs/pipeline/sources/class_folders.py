@@ -7,12 +7,12 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.labels import LabelError, LabelSpace
 from jobs.pipeline.sources.image_files import ImageFile, cut_shards, read_files
 from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, SPLITS, entries, extension, open_place, place_errors, walk
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, SPLITS, entries, extension, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
-from jobs.storage import shown
+from jobs.storage.address import shown
 from vit_actor.errors import UserError
 
 SAMPLED = 20
@@ -44,8 +44,7 @@ class ClassFolders:
                 count += len(found)
                 yield from found
 
-        with place_errors(self.folder):
-            yield from cut_shards(islice(images(), self.limit), self.images_per_shard)
+        yield from cut_shards(islice(images(), self.limit), self.images_per_shard)
         labels_from = "folder names" if self.use_labels else ""
         if self.limit is not None:
             return Survey(min(count, self.limit), self.use_labels, labels_from, dict(left_out))
@@ -55,18 +54,15 @@ class ClassFolders:
         return read_files(self.folder, shard, wanted)
 
     def _folders(self, left_out: Counter[str]) -> list[str]:
-        filesystem, base = open_place(self.folder)
-        with place_errors(self.folder):
-            found = list(entries(filesystem, base, left_out))
+        found = list(entries(self.folder, left_out))
         left_out.update(extension(entry.name) for entry in found if not entry.is_folder)
         return sorted(entry.name for entry in found if entry.is_folder)
 
     def _list_folder(self, folder: str) -> tuple[list[ImageFile], Counter[str]]:
         """The images under one of the class folders, and what lies beside them."""
         images, left_out = list[ImageFile](), Counter[str]()
-        filesystem, base = open_place(self.folder)
         parent, label = None, None
-        for path, size in walk(filesystem, base, folder, IMAGE_EXTENSIONS, ordered=True, left_out=left_out):
+        for path, size in walk(self.folder, folder, IMAGE_EXTENSIONS, ordered=True, left_out=left_out):
             if parent != (parent := path.rpartition("/")[0]):
                 label = self._label(parent)
             images.append(ImageFile(path, label, size))
@@ -78,7 +74,7 @@ class ClassFolders:
         names = folder.split("/")
         try:
             return self.space.index(names[min(self.level, len(names) - 1)])
-        except UserError as error:
+        except LabelError as error:
             where = f"{shown(self.folder)}: folder {printable(folder)!r}"
             raise UserError(f"{where}: {error}; or pass --labels none to predict only") from None
 
@@ -89,16 +85,14 @@ def label_level(folder: str, space: LabelSpace) -> int:
     That at which all of these name a class, by name or WordNet id rather than by a number, else the deepest; the last one where
     there is none. Raises UserError where the folders are splits.
     """
-    filesystem, base = open_place(folder)
-    with place_errors(folder):
-        names = sorted(entry.name for entry in entries(filesystem, base) if entry.is_folder)
-        if len(names) > 1 and all(name.lower() in SPLITS for name in names):
-            raise UserError(f"{shown(folder)}: its folders are splits ({', '.join(names)}); give one of them")
-        paths = []
-        for name in names[:: max(1, len(names) // SAMPLED)]:
-            first = next(walk(filesystem, base, name, IMAGE_EXTENSIONS, ordered=True), None)
-            if first is not None:
-                paths.append(first[0].split("/")[:-1])
+    names = sorted(entry.name for entry in entries(folder) if entry.is_folder)
+    if len(names) > 1 and all(name.lower() in SPLITS for name in names):
+        raise UserError(f"{shown(folder)}: its folders are splits ({', '.join(names)}); give one of them")
+    paths = []
+    for name in names[:: max(1, len(names) // SAMPLED)]:
+        first = next(walk(folder, name, IMAGE_EXTENSIONS, ordered=True), None)
+        if first is not None:
+            paths.append(first[0].split("/")[:-1])
     levels = range(min(map(len, paths), default=1))
     sure = {level: min((space.how_sure(path[level]) for path in paths), default=0) for level in levels}
     return max(levels, key=lambda level: (sure[level], level))

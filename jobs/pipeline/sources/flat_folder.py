@@ -7,22 +7,13 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 
-from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
+from jobs.pipeline.labels import WNID_SUFFIX, LabelError, LabelSpace
 from jobs.pipeline.sources.image_files import ImageFile, cut_shards, read_files
 from jobs.pipeline.sources.labels_file import Line, label_of, read_labels
-from jobs.pipeline.sources.listing import (
-    IMAGE_EXTENSIONS,
-    entries,
-    extension,
-    has_extension,
-    open_place,
-    place_errors,
-    split_uri,
-    walk,
-)
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, extension, has_extension, walk
 from jobs.pipeline.sources.long_sort import long_sorted
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
-from jobs.storage import absolute, shown
+from jobs.storage.address import parent, place, shown
 from vit_actor.errors import UserError
 
 
@@ -67,27 +58,28 @@ class FlatFolder:
         return read_files(self.folder, shard, wanted)
 
     def _files(self, left_out: Counter[str]) -> Iterator[tuple[str, int]]:
-        filesystem, base = open_place(self.folder)
-        with place_errors(self.folder):
-            if self.deep:
-                yield from walk(filesystem, base, "", IMAGE_EXTENSIONS, ordered=False, left_out=left_out)
-                if labels := self._labels_beside():
-                    left_out[extension(labels)] -= 1
-                return
-            for entry in entries(filesystem, base, left_out):
-                if entry.is_folder:
-                    if self.only is None and any(walk(filesystem, base, entry.name, IMAGE_EXTENSIONS, ordered=False)):
-                        where = f"{shown(self.folder)}: holds images and also folder {printable(entry.name)!r} with images"
-                        raise UserError(f"{where}; give one of them")
-                elif entry.name == self.only or (self.only is None and has_extension(entry.name, IMAGE_EXTENSIONS)):
-                    yield entry.name, entry.size
-                elif self.only is None and entry.name != self._labels_beside():
-                    left_out[extension(entry.name)] += 1
+        labels = self._labels_beside()
+        if self.deep:
+            yield from walk(self.folder, "", IMAGE_EXTENSIONS, ordered=False, left_out=left_out)
+            if labels:
+                left_out[extension(labels)] -= 1
+            return
+        for entry in entries(self.folder, left_out):
+            if entry.is_folder:
+                if self.only is None and any(walk(self.folder, entry.name, IMAGE_EXTENSIONS, ordered=False)):
+                    where = f"{shown(self.folder)}: holds images and also folder {printable(entry.name)!r} with images"
+                    raise UserError(f"{where}; give one of them")
+            elif entry.name == self.only or (self.only is None and has_extension(entry.name, IMAGE_EXTENSIONS)):
+                yield entry.name, entry.size
+            elif self.only is None and entry.name != labels:
+                left_out[extension(entry.name)] += 1
 
     def _labels_beside(self) -> str | None:
         """The name of the labels file, if it is in the folder."""
-        folder, name = split_uri(self.labels or "")
-        return name if folder == absolute(self.folder).rstrip("/") else None
+        if self.labels is None:
+            return None
+        folder, name = parent(self.labels)
+        return name if place(folder) == place(self.folder) else None
 
     def _labelled(self, files: Iterator[tuple[str, int]]) -> Iterator[ImageFile]:
         """The files, (name, size) in the names' order, with their labels."""
@@ -124,5 +116,5 @@ class FlatFolder:
             return None
         try:
             return self.space.index(found[1])
-        except UserError as error:
+        except LabelError as error:
             raise UserError(f"{shown(self.folder)}: {printable(name)}: {error}; or pass --labels none to predict only") from None

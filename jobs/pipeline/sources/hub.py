@@ -5,16 +5,15 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-from jobs.storage import first_line, shown
+from jobs.storage.address import shown
+from jobs.storage.failure import storage_errors
 from vit_actor.errors import UserError
 
-TOKENS = "https://huggingface.co/settings/tokens"
 _URI = re.compile(
-    r"hf://datasets/(?P<repo>[^/@?]+/[^/@?]+)(?P<revision>@[^/?]+)?(?:/(?P<path>[^?]*))?"
+    r"hf://datasets/(?P<repo>[^/@?]+/[^/@?]+)(?P<revision>@(?:refs/(?:convert|pr)/)?[^/?]+)?(?:/(?P<path>[^?]*))?"
     r"(?:\?(?P<query>(?:split|config)=[\w.-]+(?:&(?:split|config)=[\w.-]+)?))?"
 )
 
@@ -39,7 +38,7 @@ def locate(uri: str) -> str:
     repo = f"datasets/{found['repo']}{found['revision'] or ''}"
     query = dict(part.split("=") for part in (found["query"] or "").split("&") if part)
     split, config = query.get("split", "validation"), query.get("config")
-    with hub_errors(uri):
+    with storage_errors(uri):
         from huggingface_hub import HfFileSystem
 
         hub = HfFileSystem()  # not through pyarrow, which reports every refusal as a missing file
@@ -128,50 +127,3 @@ def _list(hub: Any, folder: str) -> list[dict[str, Any]]:
 
 def _last(info: dict[str, Any]) -> str:
     return str(info["name"]).rpartition("/")[2]
-
-
-@contextmanager
-def hub_errors(uri: str) -> Iterator[None]:
-    """Turn what the hub's client raises inside the block into a UserError with the fix in one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # the client's errors share no base class; this is where they end
-        raise UserError(f"{shown(uri)}: {_explain(error, uri)}") from None
-
-
-def _explain(error: Exception, uri: str) -> str:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    cause = error.__cause__ or error if isinstance(error, FileNotFoundError) else error
-    page = "https://huggingface.co/" + "/".join(uri.removeprefix("hf://").split("?")[0].split("@")[0].split("/")[:3])
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    token = bool(os.environ.get("HF_TOKEN"))
-    if isinstance(cause, GatedRepoError):
-        if token:
-            return f"HF_TOKEN has no access; accept the terms at {page} with its account, or create another at {TOKENS}"
-        return f"gated; accept its terms at {page}, create a token at {TOKENS} and set HF_TOKEN"
-    if isinstance(cause, RevisionNotFoundError):
-        return f"no such revision; see {page}"
-    if isinstance(cause, RepositoryNotFoundError):
-        hint = "whether HF_TOKEN may see it" if token else f"if it is private, create a token at {TOKENS} and set HF_TOKEN"
-        return f"no such data set; check the name, or {hint}"
-    if isinstance(cause, HfHubHTTPError) and status in (401, 403):
-        return (
-            f"HF_TOKEN was refused; create a valid one at {TOKENS}" if token else f"create a token at {TOKENS} and set HF_TOKEN"
-        )
-    if isinstance(cause, FileNotFoundError):
-        return f"no such file or folder; see {page}"
-    if isinstance(cause, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set; unset it, or give a local copy of the data set"
-    reason = first_line(cause)
-    return (
-        f"huggingface.co cannot be reached or did not answer ({reason}); check the network, or give a local copy of the data set"
-    )

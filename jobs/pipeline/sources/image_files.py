@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import batched
 from typing import NamedTuple
 
 from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import join, open_place
 from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id, view
-from jobs.storage import first_line
+from jobs.storage.address import below
+from jobs.storage.failure import REFUSED_ROW, Gone, Refused, patiently
+from jobs.storage.files import open_storage, read_whole
 
 MAX_FILE_BYTES = 256 * 2**20
 """A larger file is no photograph, and one is enough to fill a worker's memory."""
@@ -35,28 +37,40 @@ def cut_shards(images: Iterable[ImageFile], images_per_shard: int) -> Iterator[S
 
 
 def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-    """The wanted files of a shard made by cut_shards, in order. folder: URI the paths are relative to."""
-    filesystem, base = open_place(folder)
+    """The wanted files of a shard made by cut_shards, in order. folder: address the paths are relative to.
+
+    A file that is gone, has another size, or is refused alone is an error. Raises Refused where none can be read.
+    """
+    filesystem, base = open_storage(folder)
     paths, labels, sizes = (shard.payload[name] for name in ("paths", "labels", "sizes"))
 
-    def read(ordinals: tuple[int, ...]) -> list[tuple[int, EncodedImage]]:
+    def read(ordinals: tuple[int, ...]) -> list[tuple[int, EncodedImage | Refused]]:
         return [(ordinal, read_one(paths[ordinal], labels[ordinal], sizes[ordinal])) for ordinal in ordinals]
 
-    def read_one(path: str, label: int | None, listed: int) -> EncodedImage:
-        image_id = printable(path)
+    def read_one(path: str, label: int | None, listed: int) -> EncodedImage | Refused:
+        failed = partial(EncodedImage, printable(path), label, b"")
+        if not path.isascii() and printable(path) != path:
+            return failed("cannot be read: its name is not valid UTF-8")
         try:
-            with filesystem.open_input_file(join(base, path)) as file:
-                size = file.size()
-                if size > MAX_FILE_BYTES:
-                    return EncodedImage(image_id, label, b"", f"larger than {MAX_FILE_BYTES >> 20} MiB")
-                if size != listed:
-                    return EncodedImage(image_id, label, b"", f"has {size:,} bytes, had {listed:,} when the run listed it")
-                return EncodedImage(image_id, label, view(file.read_buffer()))
-        except UnicodeEncodeError:
-            return EncodedImage(image_id, label, b"", "cannot be read: its name is not valid UTF-8")
-        except OSError as error:
-            reason = "the file is gone" if isinstance(error, FileNotFoundError) else first_line(error)
-            return EncodedImage(image_id, label, b"", f"cannot be read: {reason}")
+            data = patiently(partial(read_whole, filesystem, f"{base}/{path}", MAX_FILE_BYTES), below(folder, path), "read")
+        except Gone:
+            return failed("cannot be read: the file is gone")
+        except Refused as refused:
+            return refused
+        if data is None:
+            return failed(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        if data.size != listed:
+            return failed(f"has {data.size:,} bytes, had {listed:,} when the run listed it")
+        return EncodedImage(printable(path), label, view(data))
 
+    any_read, refused = False, None
     for part in in_order(read, batched((i for i in range(len(paths)) if wanted(i)), READ_AHEAD)):
-        yield from part
+        for ordinal, image in part:
+            if isinstance(image, Refused):
+                refused = image
+                yield ordinal, EncodedImage(printable(paths[ordinal]), labels[ordinal], b"", f"{REFUSED_ROW} ({image})")
+            else:
+                any_read = True
+                yield ordinal, image
+    if refused is not None and not any_read:
+        raise refused

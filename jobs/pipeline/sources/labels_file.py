@@ -10,14 +10,16 @@ import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
-import pyarrow as pa
 from pyarrow.fs import FileType
 
-from jobs.pipeline.labels import WNID, LabelSpace
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, open_place
-from jobs.storage import below, shown, storage_errors
+from jobs.pipeline.labels import WNID, LabelError, LabelSpace
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS
+from jobs.storage.address import below, shown
+from jobs.storage.failure import patiently
+from jobs.storage.files import SteadyFile, open_storage
 from vit_actor.errors import UserError
 
 _NAME_AND_LABEL = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, IMAGE_EXTENSIONS))}))[ \t,;]+(.+)", re.IGNORECASE)
@@ -43,24 +45,22 @@ class Line(NamedTuple):
 
 def digest_of(uri: str) -> str:
     """SHA-256 of a labels file. Raises UserError where it cannot be read."""
-    filesystem, path = open_place(uri)
-    with storage_errors(uri), filesystem.open_input_file(path) as raw:
-        return hashlib.file_digest(raw, "sha256").hexdigest()
+    with SteadyFile(uri) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def metadata_of(folder: str) -> str | None:
     """The file beside the images of a folder that has their labels as `datasets` keeps them; None where it has none."""
     for name in METADATA:
         uri = below(folder, name)
-        filesystem, path = open_place(uri)
-        with storage_errors(uri):
-            if filesystem.get_file_info(path).type != FileType.File:
-                continue
-            with _text(filesystem.open_input_file(path)) as text, suppress(UserError, UnicodeDecodeError, csv.Error):
-                first = next(_lines(text), "")
-                columns = next(csv.reader([first]), []) if name.endswith(".csv") else _fields(first)
-                if _columns(columns, LABEL_HEADERS) and _columns(columns, NAME_HEADERS):
-                    return uri
+        filesystem, path = open_storage(uri)
+        if patiently(partial(filesystem.get_file_info, path), uri, "look at").type != FileType.File:
+            continue
+        with _text(uri) as text, suppress(LabelError, UnicodeDecodeError, csv.Error):
+            first = next(_lines(text), "")
+            columns = next(csv.reader([first]), []) if name.endswith(".csv") else _fields(first)
+            if _columns(columns, LABEL_HEADERS) and _columns(columns, NAME_HEADERS):
+                return uri
     return None
 
 
@@ -88,23 +88,21 @@ def read_labels(uri: str, space: LabelSpace, *, folders: bool = False) -> Iterat
             f"{shown(uri)}: its numbers are the devkit's ILSVRC2012_ID, not class indices; "
             "give a file of names and WordNet ids instead"
         )
-    filesystem, path = open_place(uri)
     named = None
-    with storage_errors(uri), filesystem.open_input_file(path) as raw:
-        text = _text(raw)
+    with _text(uri) as text:
         form = next((form for ending, form in _FORMS.items() if uri.lower().endswith(ending)), _plain)
         try:
             for number, (name, label) in enumerate(form(text), 1):
                 if named is not None and named != (name is not None):
-                    raise UserError("some lines have an image name and some have not")
+                    raise LabelError("some lines have an image name and some have not")
                 named = name is not None
                 try:
                     yield Line(name if folders or not name else name.rpartition("/")[2], space.index(label))
-                except UserError as error:
-                    raise UserError(f"label {number}: {error}") from None
+                except LabelError as error:
+                    raise LabelError(f"label {number}: {error}") from None
         except UnicodeDecodeError:
             raise UserError(f"{shown(uri)}: not a UTF-8 text file") from None
-        except (UserError, csv.Error) as error:
+        except (LabelError, csv.Error) as error:
             raise UserError(f"{shown(uri)}: {error}") from None
 
 
@@ -123,11 +121,11 @@ def _csv(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
                 name_column, label_column = (names or [-1])[0], labels[0]
                 continue
             if names:
-                raise UserError(f"its columns are {', '.join(row)}; name the one of the labels 'label'")
+                raise LabelError(f"its columns are {', '.join(row)}; name the one of the labels 'label'")
             if len(row) == 1:
                 name_column, label_column = -1, 0
         if label_column >= len(row):
-            raise UserError(f"row {number + 1} has {len(row)} columns, too few for a label")
+            raise LabelError(f"row {number + 1} has {len(row)} columns, too few for a label")
         label = row[label_column].strip()
         yield None if name_column < 0 else row[name_column].strip(), _without_boxes(label)
 
@@ -137,7 +135,7 @@ def _jsonl(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
         fields = _fields(line)
         names, labels = _columns(list(fields), NAME_HEADERS), _columns(list(fields), LABEL_HEADERS)
         if not (names and labels):
-            raise UserError(f"line {number} is no object with a file name and a label")
+            raise LabelError(f"line {number} is no object with a file name and a label")
         values = list(fields.values())
         yield str(values[names[0]]), str(values[labels[0]])
 
@@ -169,14 +167,14 @@ def _plain(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
 _FORMS = {".csv": _csv, ".jsonl": _jsonl}
 
 
-def _text(raw: pa.NativeFile) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BufferedReader(raw, 1 << 20), encoding="utf-8-sig", newline="")
+def _text(uri: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(SteadyFile(uri), 1 << 20), encoding="utf-8-sig", newline="")
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
     while line := text.readline(MAX_LINE):
         if len(line) == MAX_LINE:
-            raise UserError(f"a line is longer than {MAX_LINE:,} characters")
+            raise LabelError(f"a line is longer than {MAX_LINE:,} characters")
         yield line
 
 

@@ -7,17 +7,15 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import NamedTuple
 
-import pyarrow as pa
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from jobs.pipeline.sources.hub import hub_errors, is_hub
-from jobs.pipeline.sources.in_order import SURVEY_THREADS
-from jobs.storage import open_storage, shown, storage_errors
+from jobs.storage.address import below, shown
+from jobs.storage.failure import Gone, explained, patiently, storage_errors
+from jobs.storage.files import open_storage
 from vit_actor.errors import UserError
 
 # fmt: off
@@ -48,22 +46,8 @@ class Entry(NamedTuple):
     is_folder: bool
 
 
-@lru_cache(maxsize=16)
-def open_place(uri: str) -> tuple[FileSystem, str]:
-    """open_storage, once a process: connecting to a store can take a while.
-
-    Of a store, as many requests as threads ask for are under way at once; pyarrow's own limit is 8 listings, 25 connections.
-    """
-    pa.set_io_thread_count(max(pa.io_thread_count(), SURVEY_THREADS))
-    return open_storage(uri)
-
-
-def place_errors(uri: str) -> AbstractContextManager[None]:
-    """Turn what a store raises inside the block into a UserError naming `uri` and the fix."""
-    return hub_errors(uri) if is_hub(uri) else storage_errors(uri)
-
-
 def join(folder: str, name: str) -> str:
+    """A path below the data set's folder; `below` makes addresses of them."""
     return f"{folder}/{name}" if folder else name
 
 
@@ -86,38 +70,54 @@ def extension(name: str) -> str:
     return f".{last.lower()}" if stem and dot and len(last) < 12 else "without"
 
 
-def entries(filesystem: FileSystem, folder: str, left_out: Counter[str] | None = None) -> Iterator[Entry]:
+def entries(address: str, left_out: Counter[str] | None = None) -> Iterator[Entry]:
     """A folder's own entries, in no order. Hidden names, pipes, sockets and devices are no data and left out.
 
-    left_out: counts the hidden ones.
+    left_out: counts the hidden ones. Raises UserError for a key of a bucket that cannot be addressed.
     """
-    if isinstance(filesystem, LocalFileSystem):
-        with os.scandir(folder) as found:  # as a stream, where pyarrow would build the whole list
-            for item in found:
-                if is_hidden(item.name):
-                    if left_out is not None:
-                        left_out[HIDDEN] += 1
-                    continue
-                try:
-                    info = item.stat()
-                except OSError:
-                    yield Entry(item.name, 0, False)
-                    continue
-                if stat.S_ISDIR(info.st_mode):
-                    yield Entry(item.name, 0, True)
-                elif stat.S_ISREG(info.st_mode):
-                    yield Entry(item.name, info.st_size, False)
-        return
-    for info in filesystem.get_file_info(FileSelector(folder)):
-        if is_hidden(info.base_name):
-            if left_out is not None:
-                left_out[HIDDEN] += 1
-        elif info.type != FileType.Unknown:
-            yield Entry(info.base_name, info.size or 0, info.type == FileType.Directory)
+    filesystem, path = open_storage(address)
+    listed = _local_entries if isinstance(filesystem, LocalFileSystem) else partial(_store_entries, filesystem)
+    for entry in listed(address, path):
+        if not is_hidden(entry.name):
+            yield entry
+        elif left_out is not None:
+            left_out[HIDDEN] += 1
+
+
+def _local_entries(address: str, path: str) -> Iterator[Entry]:
+    with patiently(partial(os.scandir, path), address, "list") as found, storage_errors(address, "list"):
+        for item in found:  # as a stream, where pyarrow would build the whole list
+            try:
+                info = item.stat()
+            except OSError as error:
+                if explained(error)[0] is not Gone:
+                    raise
+                yield Entry(item.name, 0, False)  # a link that leads nowhere
+                continue
+            if stat.S_ISDIR(info.st_mode):
+                yield Entry(item.name, 0, True)
+            elif stat.S_ISREG(info.st_mode):
+                yield Entry(item.name, info.st_size, False)
+
+
+def _store_entries(filesystem: FileSystem, address: str, path: str) -> Iterator[Entry]:
+    listed: list[FileInfo] = patiently(partial(filesystem.get_file_info, FileSelector(path)), address, "list")
+    for info in listed:
+        name = info.path.removeprefix(path).strip("/")
+        if name in ("", ".", ".."):
+            raise UserError(f"{shown(address)}: {_unaddressed(filesystem, path, name)}; rename it or remove it")
+        if info.type != FileType.Unknown:
+            yield Entry(name, info.size or 0, info.type == FileType.Directory)
+
+
+def _unaddressed(filesystem: FileSystem, path: str, part: str) -> str:
+    """The key that makes a listing name its own folder, or a part . or .. , as part of a sentence."""
+    found = filesystem.get_file_info(FileSelector(path, recursive=True))
+    key = next((info.path for info in found if f"/{part}/" in f"{info.path}/" and info.type == FileType.File), path)
+    return f"its key {key!r} has a part {part!r} between slashes, which the store's clients cannot address"
 
 
 def walk(
-    filesystem: FileSystem,
     base: str,
     folder: str,
     extensions: tuple[str, ...],
@@ -128,12 +128,12 @@ def walk(
 ) -> Iterator[tuple[str, int]]:
     """(path below base, size) of the files under a folder: its own by name, then those of its folders by name.
 
-    ordered: False leaves a folder's own files in no order, but holds none of them in memory.
+    base: an address. ordered: False leaves a folder's own files in no order, but holds none of them in memory.
     left_out: counts the files of other extensions, by extension, and hidden names.
     """
     if depth > MAX_DEPTH:
         raise UserError(f"{folder}: nested deeper than {MAX_DEPTH} folders; remove the symbolic link that leads back")
-    found = entries(filesystem, join(base, folder), left_out)
+    found = entries(below(base, folder) if folder else base, left_out)
     folders = []
     for entry in sorted(found) if ordered else found:
         if entry.is_folder:
@@ -143,8 +143,7 @@ def walk(
         elif left_out is not None:
             left_out[extension(entry.name)] += 1
     for name in sorted(folders):
-        below = join(folder, name)
-        yield from walk(filesystem, base, below, extensions, ordered=ordered, left_out=left_out, depth=depth + 1)
+        yield from walk(base, join(folder, name), extensions, ordered=ordered, left_out=left_out, depth=depth + 1)
 
 
 SPLITS = {
@@ -185,19 +184,17 @@ class FileSet:
 
     def files(self, left_out: Counter[str] | None = None) -> list[tuple[str, int]]:
         """(path below the folder, size), sorted. Raises UserError for a name that is not there, or if nothing matches."""
-        filesystem, base = open_place(self.folder)
-        with place_errors(self.folder):
-            if self.names is None:
-                found = sorted(walk(filesystem, base, "", self.extensions, ordered=False, left_out=left_out))
-            else:
-                found = self._matching(sorted(e[:2] for e in entries(filesystem, base) if not e.is_folder))
+        if self.names is None:
+            found = sorted(walk(self.folder, "", self.extensions, ordered=False, left_out=left_out))
+        else:
+            found = self._matching(sorted(e[:2] for e in entries(self.folder) if not e.is_folder))
         if self.split is not None:
             if left_out is not None:
                 others = (split_of(name) for name, _ in found)
                 left_out.update(f"split {other or 'without a name'}" for other in others if other != self.split)
             found = [file for file in found if split_of(file[0]) == self.split]
         if not found:
-            raise UserError(f"{shown(join(self.folder, self.names or ''))}: nothing here matches")
+            raise UserError(f"{shown(below(self.folder, self.names or ''))}: nothing here matches")
         return found
 
     def _matching(self, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -207,20 +204,9 @@ class FileSet:
         names = expand_braces(self.names)
         missing = {name for name in names if not re.search(r"[*?]", name)}.difference(name for name, _ in files)
         if missing:
-            raise UserError(f"{shown(join(self.folder, min(missing)))}: no such file")
+            raise UserError(f"{shown(below(self.folder, min(missing)))}: no such file")
         pattern = re.compile("|".join(re.escape(name).replace(r"\*", ".*").replace(r"\?", ".") for name in names), re.DOTALL)
         return [file for file in files if pattern.fullmatch(file[0])]
-
-
-def check_unchanged(uri: str, size: int) -> None:
-    """Raise UserError where a file of a data set no longer has the size in bytes that it was listed with."""
-    filesystem, path = open_place(uri)
-    with place_errors(uri):
-        found = filesystem.get_file_info(path)
-    if found.type == FileType.NotFound:
-        raise UserError(f"{shown(uri)}: no such file or directory; restore it first")
-    if found.size != size:
-        raise UserError(f"{shown(uri)}: changed while the run read it; restore it first")
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -235,15 +221,3 @@ def expand_braces(pattern: str) -> list[str]:
     else:
         choices = found[1].split(",")
     return [name for choice in choices for name in expand_braces(pattern[: found.start()] + choice + pattern[found.end() :])]
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """(URI of the folder, last name); a query such as ?region=... stays with the folder."""
-    scheme = "://" in uri
-    path, mark, query = uri.partition("?") if scheme else (uri, "", "")
-    folder, slash, name = path.rstrip("/").rpartition("/")
-    if not scheme:
-        return folder or slash or ".", name
-    if folder.endswith((":/", "//")):
-        folder += "/"
-    return folder + mark + query, name

@@ -9,7 +9,7 @@ from itertools import batched
 from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
-from jobs.storage import storage_errors
+from jobs.storage.failure import storage_errors
 
 MOST = 500_000
 """Files that are in memory at once: 90 MB of names and sizes."""
@@ -30,7 +30,7 @@ def long_sorted(files: Iterable[File], most: int = MOST) -> Iterator[File]:
     if second is None:
         yield from first
         return
-    with storage_errors(gettempdir()):
+    with storage_errors(gettempdir(), "write"):
         written = [_write(first), _write(second), *map(_write, parts)]
     try:
         yield from heapq.merge(*map(_read, written))

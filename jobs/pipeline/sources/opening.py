@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import os
 from dataclasses import replace
+from functools import partial
 
 from pyarrow.fs import FileType
 
@@ -22,15 +23,14 @@ from jobs.pipeline.sources.listing import (
     entries,
     has_extension,
     join,
-    open_place,
-    place_errors,
     split_of,
-    split_uri,
 )
 from jobs.pipeline.sources.parquet import ParquetShards
 from jobs.pipeline.sources.source import Source
 from jobs.pipeline.sources.webdataset import TarShards
-from jobs.storage import absolute, shown
+from jobs.storage.address import absolute, below, is_uri, parent, shown, without_query
+from jobs.storage.failure import patiently
+from jobs.storage.files import open_storage
 from vit_actor.errors import UserError
 
 KINDS = {"images": IMAGE_EXTENSIONS, "Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS, "Arrow": (".arrow",)}
@@ -62,11 +62,10 @@ def open_source(
     space = LabelSpace(tuple(checkpoint_classes))
     use_labels = labels != NO_LABELS
     labels = labels if use_labels else None
-    split = None
     if is_hub(uri):
         uri = locate(uri)
-    elif found := re.fullmatch(r"(.+)\?split=([\w.-]+)", uri):
-        uri, split = found[1], found[2]
+    uri, asked = without_query(uri, "split") if is_uri(uri) else _local_split(uri)
+    split = asked.get("split")
     folder, names = _locate(uri)
     kind = _kind_of_name(names) if names else _kind_of_folder(folder)
     if kind == "Parquet":
@@ -104,17 +103,21 @@ def _one_split(files: FileSet, split: str | None) -> FileSet:
     return replace(files, split=wanted)
 
 
+def _local_split(path: str) -> tuple[str, dict[str, str]]:
+    """A local path without ?split=<name> behind it, and the split. A ? is a wildcard, or part of a name, otherwise."""
+    folder, found, split = path.rpartition("?split=")
+    return (folder, {"split": split}) if found and "/" not in split and not os.path.exists(path) else (path, {})
+
+
 def _locate(uri: str) -> tuple[str, str | None]:
     """(folder URI, file name or pattern in it), or (folder URI, None) for all that a folder holds."""
-    if not ("://" in uri and "{" in uri):  # braces make no valid URI
-        filesystem, path = open_place(uri)
-        with place_errors(uri):
-            kind = filesystem.get_file_info(path).type
-        if kind == FileType.Directory:
-            return uri.rstrip("/") or "/", None
-        if kind == FileType.File:
-            return split_uri(uri)[0], path.rpartition("/")[2]
-    folder, name = split_uri(uri)
+    filesystem, path = open_storage(uri)
+    kind = patiently(partial(filesystem.get_file_info, path), uri, "look at").type
+    if kind == FileType.Directory:
+        return uri, None
+    folder, name = parent(uri)
+    if kind == FileType.File:
+        return folder, name
     if not any(mark in name for mark in "*?{"):
         raise UserError(f"{shown(uri)}: no such file or directory; check the path")
     if has_extension(name, IMAGE_EXTENSIONS):
@@ -131,24 +134,23 @@ def _kind_of_name(name: str) -> str:
 
 def _kind_of_folder(uri: str) -> str:
     """images, Parquet, tar, or "class folders": by the folder's own files, else by those of its folders, first found."""
-    filesystem, base = open_place(uri)
     level, depth = [""], 0
-    with place_errors(uri):
-        while level:
-            below: list[str] = []
-            for folder in level:
-                found: set[str] = set()
-                for entry in entries(filesystem, join(base, folder)):
-                    if entry.is_folder:
-                        below.append(join(folder, entry.name))
-                    else:
-                        found |= {kind for kind, extensions in KINDS.items() if has_extension(entry.name, extensions)}
-                if len(found) > 1:
-                    raise UserError(f"{shown(join(uri, folder))}: holds both {' and '.join(sorted(found))}; give one of them")
-                if found:
-                    kind = found.pop()
-                    return "class folders" if depth and kind == "images" else kind
-            level, depth = sorted(below), depth + 1
+    while level:
+        deeper: list[str] = []
+        for folder in level:
+            found: set[str] = set()
+            for entry in entries(below(uri, folder) if folder else uri):
+                if entry.is_folder:
+                    deeper.append(join(folder, entry.name))
+                else:
+                    found |= {kind for kind, extensions in KINDS.items() if has_extension(entry.name, extensions)}
+            if len(found) > 1:
+                where = shown(below(uri, folder) if folder else uri)
+                raise UserError(f"{where}: holds both {' and '.join(sorted(found))}; give one of them")
+            if found:
+                kind = found.pop()
+                return "class folders" if depth and kind == "images" else kind
+        level, depth = sorted(deeper), depth + 1
     raise UserError(f"{shown(uri)}: no images, Parquet files or tar shards in it")
 
 

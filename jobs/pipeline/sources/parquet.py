@@ -6,18 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.labels import LabelError, LabelSpace
 from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import FileSet, check_unchanged, join, open_place, place_errors
+from jobs.pipeline.sources.listing import FileSet
 from jobs.pipeline.sources.parquet_columns import Columns, partition_label
 from jobs.pipeline.sources.parquet_footer import SMALL_BYTES, check_footer
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
-from jobs.storage import first_line, shown
+from jobs.storage.address import below, shown
+from jobs.storage.failure import Damaged, Gone, decoded, decoding
+from jobs.storage.files import SteadyFile, read_twice
 from vit_actor.errors import UserError
 
 READ_BYTES = 8 * 2**20
@@ -49,20 +52,23 @@ class ParquetShards:
     limit: int | None
     images_per_shard: int
 
+    @property
+    def folder(self) -> str:
+        return self.files.folder
+
     def shards(self) -> Generator[Shard, None, Survey]:
         images, labelled, left_out = 0, False, Counter[str]()
         files = self.files.files(left_out)
-        with place_errors(self.files.folder):
-            for (name, size), groups, has_labels in in_order(self._survey_file, files, survey=True):
-                labelled = labelled or has_labels
-                yield from self._cut(name, size, groups, None if self.limit is None else self.limit - images)
-                images += sum(groups)
-                if self.limit is not None and images >= self.limit:
-                    images = self.limit
-                    break
+        for (name, size), groups, has_labels in in_order(self._survey_file, files, survey=True):
+            labelled = labelled or has_labels
+            yield from self._cut(name, size, groups, None if self.limit is None else self.limit - images)
+            images += sum(groups)
+            if self.limit is not None and images >= self.limit:
+                images = self.limit
+                break
         if not images:
             raise UserError(f"{shown(self.files.folder)}: its Parquet files have no rows")
-        told, held = self._labels_of(files[0][0]) if self.use_labels else ("", None)
+        told, held = self._labels_of(*files[0]) if self.use_labels else ("", None)
         labels_by = str(self.label_column) if self.use_labels else ""
         return Survey(images, labelled, told, dict(left_out), held if labelled else None, labels_by)
 
@@ -71,12 +77,9 @@ class ParquetShards:
         first, sizes = shard.payload["first_group"], shard.payload["rows"]
         take = shard.payload.get("take", sum(sizes))
         ordinal = 0
-        check_unchanged(join(self.files.folder, name), shard.payload["size"])
-        with place_errors(join(self.files.folder, name)):
-            file, columns = self._open(name)
-        with file:
+        with self._opened(name, shard.payload["size"]) as (file, columns):
             if _groups(file)[first : first + len(sizes)] != sizes:
-                raise UserError(f"{shown(join(self.files.folder, name))}: changed while the run read it; restore it first")
+                raise Gone(f"{shown(below(self.files.folder, name))}: changed while the run read it; restore it first")
             for group, rows in enumerate(sizes, first):
                 span = range(ordinal, min(ordinal + rows, take))
                 selected = {i for i in span if wanted(i)}
@@ -85,21 +88,27 @@ class ParquetShards:
                     yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
                 ordinal, row = ordinal + rows, row + rows
 
-    def _labels_of(self, name: str) -> tuple[str, tuple[int, ...] | None]:
+    def _labels_of(self, name: str, size: int) -> tuple[str, tuple[int, ...] | None]:
         """Where labels come from, and the classes they are of where the data set has names for fewer than all."""
-        file, columns = self._open(name)
-        with file:
+        with self._opened(name, size) as (_, columns):
             if columns.label is None and self._partition(name) is not None:
                 return "the folders' names", None
             return columns.labels_from, self.space.fewer(columns.indices or ())
 
     def _survey_file(self, listed: tuple[str, int]) -> tuple[tuple[str, int], list[int], bool]:
         """A file's name and size, the rows of its row groups, and whether it has labels."""
+        where = below(self.files.folder, listed[0])
+        try:
+            return read_twice(where, partial(self._survey_groups, listed, where))
+        except Damaged as damage:
+            raise UserError(f"{shown(where)}: not a readable Parquet file ({damage})") from None
+
+    def _survey_groups(self, listed: tuple[str, int], where: str) -> tuple[tuple[str, int], list[int], bool]:
         name, size = listed
-        if size > SMALL_BYTES:
-            self._check_footer(name)
-        file, columns = self._open(name)
-        with file, self._errors(name):
+        if size > SMALL_BYTES:  # in the survey alone: what it has refused, no host reads
+            with SteadyFile(where, size) as steady:
+                check_footer(steady)
+        with self._opened(name, size) as (file, columns), self._label_errors(name), decoding():
             for group in range(file.num_row_groups):
                 _check_label_size(file, columns, group)
             partition = self._partition(name)
@@ -132,7 +141,7 @@ class ParquetShards:
         selection = [columns.leaf] if columns.label is None else [columns.leaf, columns.label]
         try:
             _check_size(file, columns, group)
-            for batch in file.iter_batches(READ_ROWS, [group], selection, use_threads=False):
+            for batch in decoded(file.iter_batches(READ_ROWS, [group], selection, use_threads=False)):
                 images = batch.column(columns.image)
                 if pa.types.is_struct(images.type):
                     images = pc.struct_field(images, "bytes")
@@ -140,47 +149,37 @@ class ParquetShards:
                 for image, stored in zip(images, labels, strict=True):
                     yield self._image(f"{prefix}{row}", image, stored, columns)
                     row += 1
-        except (pa.ArrowException, OSError, MemoryError, UserError) as error:
-            reason = first_line(error)
+        except (Damaged, LabelError) as damage:
             for lost in range(row, end):
-                yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {reason}")
+                yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {damage}")
 
     def _image(self, image_id: str, image: pa.Scalar, stored: float | str | None, columns: Columns) -> EncodedImage:
         try:
             label = columns.index(stored, self.space)
-        except UserError as error:
+        except LabelError as error:
             return EncodedImage(image_id, None, b"", str(error))
         if not image.is_valid:
             return EncodedImage(image_id, label, b"", "no image bytes in this row, at most a path")
         return EncodedImage(image_id, label, view(image.as_buffer()))
 
-    def _open(self, name: str) -> tuple[pq.ParquetFile, Columns]:
-        """A file, to be closed, and its columns. Raises UserError naming it if it is not Parquet or lacks what is needed."""
-        filesystem, base = open_place(self.files.folder)
-        with self._errors(name):
-            file = pq.ParquetFile(join(base, name), filesystem=filesystem, buffer_size=READ_BYTES)
-            return file, Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, self._partition(name))
-
-    def _check_footer(self, name: str) -> None:
-        """In the survey alone: what it has refused, no host reads."""
-        filesystem, base = open_place(self.files.folder)
-        try:
-            check_footer(filesystem, join(base, name))
-        except UserError as error:
-            raise UserError(f"{shown(join(self.files.folder, name))}: {error}") from None
+    @contextmanager
+    def _opened(self, name: str, size: int) -> Iterator[tuple[pq.ParquetFile, Columns]]:
+        """A file and its columns. Raises Damaged if it is not Parquet, UserError naming it if it lacks what is needed."""
+        with SteadyFile(below(self.files.folder, name), size) as steady:
+            with self._label_errors(name), decoding():
+                file = pq.ParquetFile(steady, buffer_size=READ_BYTES)
+                columns = Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, self._partition(name))
+            yield file, columns
 
     def _partition(self, name: str) -> str | None:
         return partition_label(name, self.label_column) if self.use_labels else None
 
     @contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
-        where = shown(join(self.files.folder, name))
+    def _label_errors(self, name: str) -> Iterator[None]:
         try:
             yield
-        except UserError as error:
-            raise UserError(f"{where}: {error}; or pass --labels none to predict only") from None
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{where}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+        except LabelError as error:
+            raise UserError(f"{shown(below(self.files.folder, name))}: {error}; or pass --labels none to predict only") from None
 
 
 def _groups(file: pq.ParquetFile) -> list[int]:
@@ -189,23 +188,23 @@ def _groups(file: pq.ParquetFile) -> list[int]:
 
 
 def _check_size(file: pq.ParquetFile, columns: Columns, group: int) -> None:
-    """Raise UserError for a row group that would take far more memory than it holds: by its footer, before anything is read."""
+    """Raise Damaged for a row group that would take far more memory than it holds: by its footer, before anything is read."""
     _check_label_size(file, columns, group)
     for column in _of(file, columns.leaf, group):
         size, stored = column.total_uncompressed_size, max(column.total_compressed_size, 1)
         if size > MAX_BLOWN_UP_BYTES and size > 100 * stored:
-            raise UserError(f"{stored:,} bytes that claim to be {size:,}")
+            raise Damaged(f"{stored:,} bytes that claim to be {size:,}")
         if column.has_dictionary_page:
             dictionary = min((column.data_page_offset - column.dictionary_page_offset) * size // stored, size)
             if dictionary > MAX_DICTIONARY_BYTES:
-                raise UserError(f"a dictionary of about {dictionary:,} bytes; write the file without dictionaries")
+                raise Damaged(f"a dictionary of about {dictionary:,} bytes; write the file without dictionaries")
 
 
 def _check_label_size(file: pq.ParquetFile, columns: Columns, group: int) -> None:
     rows = file.metadata.row_group(group).num_rows
     for column in _of(file, columns.label, group) if columns.label else ():
         if column.total_uncompressed_size > MAX_LABEL_BYTES + 1024 * rows:
-            raise UserError(f"{column.total_uncompressed_size:,} bytes of labels in {rows:,} rows; these are no labels")
+            raise LabelError(f"{column.total_uncompressed_size:,} bytes of labels in {rows:,} rows; these are no labels")
 
 
 def _of(file: pq.ParquetFile, path: str, group: int) -> Iterator[pq.ColumnChunkMetaData]:

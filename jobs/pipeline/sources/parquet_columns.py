@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import LabelSpace
-from vit_actor.errors import UserError
+from jobs.pipeline.labels import LabelError, LabelSpace
 
 IMAGE_NAMES = ("image", "img", "jpeg", "jpg", "png", "webp", "bytes", "image_bytes", "content")
 LABEL_NAMES = ("label", "labels", "cls", "class")
@@ -45,7 +44,7 @@ class Columns:
     ) -> Columns:
         """From a file's schema. label_column: as the user named it, None to look for one. partition: a label in the file's path.
 
-        Raises UserError for no image column or several, a label column that is not there or has no usable type, and
+        Raises LabelError for no image column or several, a label column that is not there or has no usable type, and
         class names that do not fit the checkpoint.
         """
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
@@ -55,14 +54,14 @@ class Columns:
             label = None
         for name in (image, label):
             if name in twice:
-                raise UserError(f"two columns are named {name!r}; rename one")
+                raise LabelError(f"two columns are named {name!r}; rename one")
         if not use_labels or label is None:
             return cls(image, leaf, None, None)
         if label not in schema.names:
-            raise UserError(f"no label column {label!r}; columns are {', '.join(schema.names)}")
+            raise LabelError(f"no label column {label!r}; columns are {', '.join(schema.names)}")
         kind = _label_type(schema, label)
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_text(kind)):
-            raise UserError(f"label column {label!r} is {kind}; it must be whole numbers or text")
+            raise LabelError(f"label column {label!r} is {kind}; it must be whole numbers or text")
         names = _class_names(schema, label) if label_column is None and pa.types.is_integer(kind) else None
         return cls(image, leaf, label, space.translate(names) if names else None)
 
@@ -74,7 +73,7 @@ class Columns:
     def labelled(self, file: pq.ParquetFile, space: LabelSpace) -> bool:
         """Whether any row has a label; reads only statistics where they suffice, else only the label column.
 
-        Raises UserError for a label outside the classes.
+        Raises LabelError for a label outside the classes.
         """
         if self.label is None:
             return False
@@ -91,25 +90,25 @@ class Columns:
             if low != low:  # not a number
                 continue
             if part := next((value for value in (low, high) if value != int(value)), None):
-                raise UserError(f"label {part:g} is no whole number")
+                raise LabelError(f"label {part:g} is no whole number")
             if low < UNKNOWN or high >= classes:
-                raise UserError(f"label {low if low < UNKNOWN else high:g} is outside the classes 0-{classes - 1}")
+                raise LabelError(f"label {low if low < UNKNOWN else high:g} is outside the classes 0-{classes - 1}")
             labelled |= high > UNKNOWN
         return labelled
 
     def index(self, stored: float | str | None, space: LabelSpace) -> int | None:
-        """The class index of one stored label. Raises UserError if it is outside the classes."""
+        """The class index of one stored label. Raises LabelError if it is outside the classes."""
         if stored is None or stored in (UNKNOWN, *NONE) or stored != stored:  # a NaN is how pandas writes that there is none
             return None
         if isinstance(stored, float):  # how pandas writes whole numbers among which some are missing
             if not stored.is_integer():
-                raise UserError(f"label {stored:g} is no whole number")
+                raise LabelError(f"label {stored:g} is no whole number")
             stored = int(stored)
         if isinstance(stored, str):
             return space.index(stored)
         classes = range(len(space.class_names)) if self.indices is None else self.indices
         if not 0 <= stored < len(classes):
-            raise UserError(f"label {stored} is outside the classes 0-{len(classes) - 1}")
+            raise LabelError(f"label {stored} is outside the classes 0-{len(classes) - 1}")
         return classes[stored]
 
     def _ranges(self, file: pq.ParquetFile) -> Iterator[tuple[int, int]]:
@@ -150,9 +149,9 @@ def _image_column(schema: pa.Schema) -> tuple[str, str]:
             candidates[field.name] = field.name
     named = [name for name in IMAGE_NAMES if name in candidates] or list(candidates)
     if not named:
-        raise UserError(f"no image column (bytes, or a struct with bytes); columns are {', '.join(schema.names)}")
+        raise LabelError(f"no image column (bytes, or a struct with bytes); columns are {', '.join(schema.names)}")
     if named[0] not in IMAGE_NAMES and len(named) > 1:
-        raise UserError(f"columns {', '.join(named)} could all be the image; rename one to 'image'")
+        raise LabelError(f"columns {', '.join(named)} could all be the image; rename one to 'image'")
     return named[0], candidates[named[0]]
 
 

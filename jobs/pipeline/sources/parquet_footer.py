@@ -5,9 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from pyarrow.fs import FileSystem
-
-from vit_actor.errors import UserError
+from jobs.storage.failure import Damaged
+from jobs.storage.files import SteadyFile
 
 SMALL_BYTES = 256 * 2**10
 """Footers of no more are read as they are: the worst takes 70 MB. One of ImageNet's shards has 10 KB."""
@@ -25,23 +24,19 @@ pq.read_metadata(io.BytesIO(sys.stdin.buffer.read()))
 """
 
 
-def check_footer(filesystem: FileSystem, path: str) -> None:
-    """Read a large footer in a process that may take so much memory and time, and no more; raise UserError if that fails.
+def check_footer(file: SteadyFile) -> None:
+    """Read a large footer in a process that may take so much memory and time, and no more; raise Damaged if that fails.
 
     What is no Parquet file passes: reading it says what it is.
     """
-    with filesystem.open_input_file(path) as file:
-        size = file.size()
-        file.seek(max(size - 8, 0))
-        length = int.from_bytes(file.read(4), "little")
-        if not SMALL_BYTES < length <= size - 8:
-            return
-        file.seek(size - 8 - length)
-        footer = b"PAR1" + file.read()
+    length = int.from_bytes(file.read_at(4, max(file.size - 8, 0)), "little")
+    if not SMALL_BYTES < length <= file.size - 8:
+        return
+    footer = b"PAR1" + file.read_at(length + 8, file.size - 8 - length)
     told = f"its footer of {length:,} bytes cannot be read in {MOST_MEMORY >> 30} GiB of memory and {MOST_SECONDS} s"
     try:
         done = subprocess.run([sys.executable, "-I", "-c", READ], input=footer, capture_output=True, timeout=MOST_SECONDS)
     except subprocess.TimeoutExpired:
-        raise UserError(told) from None
+        raise Damaged(told) from None
     if done.returncode:
-        raise UserError(f"{told} ({(done.stderr.decode(errors='replace').strip().splitlines() or ['it was killed'])[-1]})")
+        raise Damaged(f"{told} ({(done.stderr.decode(errors='replace').strip().splitlines() or ['it was killed'])[-1]})")

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from jobs.storage.address import below
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -63,6 +65,10 @@ class Survey:
 class Source(Protocol):
     """A data set in one layout. Pickles small: it opens its storage anew wherever it is used."""
 
+    @property
+    def folder(self) -> str:
+        """The address that names of files are below."""
+
     def shards(self) -> Generator[Shard, None, Survey]:
         """List the data set as a stream of shards, the same in the same order every time; at the end, what it holds.
 
@@ -74,8 +80,14 @@ class Source(Protocol):
         """(ordinal in the shard, image) for every ordinal that is `wanted`, ascending.
 
         The bytes of others are not read where the layout allows. One bad image is one error, never an exception. Raises
-        UserError for a file of many images that is gone or no longer the one that was listed.
+        StorageError for what storage does, Gone among them for a file of many images that is not the one that was listed.
         """
+
+
+def address_of(source: Source, shard: Shard, ordinal: int) -> str:
+    """Of the file that an image of a shard is in."""
+    name = shard.payload["paths"][ordinal] if "paths" in shard.payload else shard.payload["file"]
+    return below(source.folder, name)
 
 
 def shard_id(place: str, position: int) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import lzma
 import posixpath
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pyarrow.fs import FileSystem
+from jobs.storage.address import shown
+from jobs.storage.failure import Failing, decoding
+from jobs.storage.files import SteadyFile, forget_cached
 
 READ_BYTES = 8 * 2**20
 """Bytes a read asks of storage; members are a header of 512 bytes and about 110 KB of image."""
@@ -19,20 +19,13 @@ READ_BYTES = 8 * 2**20
 MOST_LINKED = 100_000
 """Files of a tar that links to are followed: some 100 bytes of memory each."""
 
-_DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
-
-
 MOST_HEADER_BYTES = 2**20
 """Of a long name or other extension of a header; tar's own writers make a few hundred."""
 
 
-class DamagedTar(Exception):
-    """What follows in the tar cannot be read."""
-
-
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar. read: its bytes; before the next member is asked for. Raises DamagedTar.
+    """A file in a tar. read: its bytes; before the next member is asked for. Raises Damaged.
 
     lost: why there is nothing to read, as an error says it.
     """
@@ -43,15 +36,29 @@ class Member:
     lost: str | None = None
 
 
-def tar_members(filesystem: FileSystem, path: str) -> Iterator[Member]:
-    """The files of a tar (or .tar.gz, .bz2, .xz), skipping over the bytes of those that are not read.
+def tar_members(steady: SteadyFile) -> Iterator[Member]:
+    """The files of a tar (or .tar.gz, .bz2, .xz) to its last byte, skipping over the bytes of those that are not read.
 
-    Raises DamagedTar where the tar cannot be followed any further.
+    Archives put together with `cat` are read one after the other. Raises Damaged where the tar cannot be followed any further,
+    StorageError where it cannot be read.
     """
-    with filesystem.open_input_file(path) as raw, io.BufferedReader(raw, READ_BYTES) as file:
-        tar = _guard(lambda: tarfile.open(fileobj=file, mode="r:*", tarinfo=_Bounded))  # noqa: SIM115 - it has nothing of its own to close
+    with io.BufferedReader(steady, READ_BYTES) as file:
+        with decoding():
+            tar = tarfile.open(fileobj=file, mode="r:*", tarinfo=_Bounded)  # noqa: SIM115 - it has nothing of its own to close
         files: dict[str, tarfile.TarInfo] = {}
-        while member := _guard(tar.next):
+        archive = 0
+        while True:
+            with decoding():
+                member = tar.next()
+            if member is None:
+                with decoding():
+                    zeros, following_archive = _skip_end(tar, archive)
+                if tar.fileobj is file:  # what is compressed has a checksum
+                    _check_zeros(steady, tar.offset, zeros)
+                if following_archive is None:
+                    break
+                tar.offset = archive = following_archive
+                continue
             tar.members = []  # type: ignore[attr-defined]  # else they pile up
             if member.isreg() and not member.issparse():
                 found: tarfile.TarInfo | None = member
@@ -68,11 +75,11 @@ def tar_members(filesystem: FileSystem, path: str) -> Iterator[Member]:
             if len(files) < MOST_LINKED:
                 files[posixpath.normpath(member.name)] = found
             following = tar.offset
-            yield Member(member.name, found.size, partial(_guard, partial(_content, tar, found)))
+            yield Member(member.name, found.size, partial(_content, tar, found))
             tar.offset = following  # a link's bytes lie before it
-        # tarfile takes an unreadable header for the end; the real one is zeros or nothing.
-        if any(_guard(lambda: _block(tar))):
-            raise DamagedTar("the tar is damaged: no header where the next file should begin")
+        with decoding():
+            if file.read(1):
+                raise tarfile.ReadError("bytes that belong to no file follow its end")
 
 
 class _Bounded(tarfile.TarInfo):
@@ -98,22 +105,40 @@ def _target(link: tarfile.TarInfo) -> str:
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None  # it is a regular file
-    return file.read()
+    with decoding():
+        file = tar.extractfile(member)
+        assert file is not None  # it is a regular file
+        return file.read()
 
 
-def _block(tar: tarfile.TarFile) -> bytes:
+def _skip_end(tar: tarfile.TarFile, archive: int) -> tuple[int, int | None]:
+    """(number of zeros that end the archive which begins at `archive`, where another begins behind them or None).
+
+    An archive ends with one or two blocks of zeros, or with zeros up to a whole record. Raises tarfile.ReadError for other zeros,
+    which stand where files were, and where there is no header.
+    """
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
-    return tar.fileobj.read(tarfile.BLOCKSIZE)
+    zeros = 0
+    while block := tar.fileobj.read(tarfile.RECORDSIZE):
+        left = len(block.lstrip(b"\0"))
+        zeros += len(block) - left
+        if left:
+            break
+    else:
+        return zeros, None
+    blocks = zeros // tarfile.BLOCKSIZE
+    begins = tar.offset + blocks * tarfile.BLOCKSIZE
+    if not blocks:
+        raise tarfile.ReadError("no header where the next file should begin")
+    if blocks > 2 and (begins - archive) % tarfile.RECORDSIZE:
+        raise tarfile.ReadError(f"{zeros:,} zeros at byte {tar.offset:,}, where files were")
+    return zeros, begins
 
 
-def _guard[R](act: Callable[[], R]) -> R:
-    try:
-        return act()
-    except (RecursionError, MemoryError):
-        raise DamagedTar("the tar is damaged: its headers are nested or claim more than there is") from None
-    except _DAMAGED as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DamagedTar(f"the tar is damaged: {reason}") from None
+def _check_zeros(steady: SteadyFile, start: int, count: int) -> None:
+    """Raise Failing where a second read, past the page cache, does not give zeros too: some bad reads give nothing else."""
+    forget_cached(steady.address)
+    for position in range(start, start + count, READ_BYTES):
+        if any(steady.read_at(min(READ_BYTES, start + count - position), position)):
+            raise Failing(f"{shown(steady.address)}: two reads gave different bytes, of which one gave zeros")

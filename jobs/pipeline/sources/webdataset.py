@@ -9,22 +9,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
-from jobs.pipeline.labels import WNID_SUFFIX, LabelSpace
+from jobs.pipeline.labels import WNID_SUFFIX, LabelError, LabelSpace
 from jobs.pipeline.sources.image_files import MAX_FILE_BYTES
 from jobs.pipeline.sources.labels_file import check_digest, label_of, read_labels
-from jobs.pipeline.sources.listing import (
-    IMAGE_EXTENSIONS,
-    FileSet,
-    check_unchanged,
-    has_extension,
-    is_hidden,
-    join,
-    open_place,
-    place_errors,
-)
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, FileSet, has_extension, is_hidden
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
-from jobs.pipeline.sources.tar_members import DamagedTar, Member, tar_members
-from jobs.storage import shown
+from jobs.pipeline.sources.tar_members import Member, tar_members
+from jobs.storage.address import below, shown
+from jobs.storage.failure import Damaged
+from jobs.storage.files import SteadyFile, forget_cached
 from vit_actor.errors import UserError
 
 LABELS = ("cls", "class_id", "label", "json", "txt")
@@ -73,15 +66,18 @@ class TarShards:
     labels_digest: str | None
     limit: int | None
 
+    @property
+    def folder(self) -> str:
+        return self.files.folder
+
     def shards(self) -> Generator[Shard, None, Survey]:
         labelled, left_out, left = None, Counter[str](), self.limit
         for name, size in self.files.files(left_out):
-            with place_errors(self.files.folder):
-                labelled = self._peek(name) if labelled is None else labelled
+            labelled = self._peek(name, size) if labelled is None else labelled
             if left is None:
                 yield Shard(shard_id(name, 0), {"file": name, "size": size})
             elif left:
-                take = sum(1 for _ in islice(self._samples(name, lambda _: False), left))
+                take = sum(1 for _ in islice(self._samples(name, size, lambda _: False), left))
                 yield Shard(shard_id(name, 0), {"file": name, "size": size, "take": take}, take)
                 left -= take
         if labelled is None:
@@ -93,45 +89,42 @@ class TarShards:
         return Survey(None, labelled, told if self.use_labels else "", dict(left_out), labels_by=labels_by)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-        check_unchanged(join(self.files.folder, shard.payload["file"]), shard.payload["size"])
-        samples = enumerate(islice(self._samples(shard.payload["file"], wanted), shard.payload.get("take")))
-        while True:
-            with place_errors(join(self.files.folder, shard.payload["file"])):
-                ordinal, sample = next(samples, (-1, None))
-            if sample is None:
-                return
+        samples = self._samples(shard.payload["file"], shard.payload["size"], wanted)
+        for ordinal, sample in enumerate(islice(samples, shard.payload.get("take"))):
             if wanted(ordinal):
                 yield ordinal, EncodedImage(sample.image_id, sample.label, sample.data, sample.error)
 
-    def _peek(self, name: str) -> bool | None:
+    def _peek(self, name: str, size: int) -> bool | None:
         """Whether a tar's first samples have labels; None if there are none. Raises UserError if they do not fit."""
-        samples = list(islice(self._samples(name, lambda _: False), SURVEYED))
+        samples = list(islice(self._samples(name, size, lambda _: False), SURVEYED))
+        if any(sample.error for sample in samples):  # a second look, past the page cache, before anything is said of it
+            forget_cached(below(self.files.folder, name))
+            samples = list(islice(self._samples(name, size, lambda _: False), SURVEYED))
         for sample in samples:
             if sample.misfit:
                 where = f"{shown(self.files.folder)}: {sample.image_id}"
                 raise UserError(f"{where}: {sample.error}; or pass --labels none to predict only")
         if samples and samples[0].image_id == printable(name):
-            raise UserError(f"{shown(join(self.files.folder, name))}: not a readable tar ({samples[0].error})")
+            raise UserError(f"{shown(below(self.files.folder, name))}: not a readable tar ({samples[0].error})")
         return any(sample.label is not None for sample in samples) if samples else None
 
-    def _samples(self, name: str, wanted: Callable[[int], bool]) -> Iterator[_Sample]:
+    def _samples(self, name: str, size: int, wanted: Callable[[int], bool]) -> Iterator[_Sample]:
         """The images of a tar in its order. A damaged rest is one last error, with the tar's own name as its id.
 
         The second image of one name gets an id that ends in #2, and so on.
         """
-        filesystem, base = open_place(self.files.folder)
         key, images, labels, held = "", list[_Sample](), dict[str, dict[str, bytes]](), 0
         ordinal, seen = 0, dict[str, int]()
         try:
-            for member in tar_members(filesystem, join(base, name)):
+            for member in tar_members(SteadyFile(below(self.files.folder, name), size)):
                 if any(is_hidden(part) for part in member.name.split("/") if part not in (".", "..")):
                     continue
                 stem, alone = _key(member.name)
                 full_stem, _, kind = member.name.rpartition(".")
-                if key != (key := stem):
+                if stem != key:
                     yield from self._labelled(images, key, labels)
                     ordinal += len(images)
-                    images, labels, held = [], {}, 0
+                    key, images, labels, held = stem, [], {}, 0
                 if has_extension(member.name, IMAGE_EXTENSIONS):
                     if images and not alone and any(image.alone for image in images):
                         continue  # a mask or the like, beside the image itself
@@ -149,9 +142,9 @@ class TarShards:
                     images[-1] = _read(images[-1], member, wanted(ordinal + len(images) - 1), held)
                 elif kind.lower() in LABELS and member.size <= MAX_LABEL_BYTES and not member.lost:
                     labels.setdefault(full_stem, {})[kind.lower()] = member.read()
-        except DamagedTar as damage:
+        except Damaged as damage:
             found = ordinal + len(images)
-            images.append(_Sample(printable(name), error=f"{damage}; {found} images before that"))
+            images.append(_Sample(printable(name), error=f"the tar is damaged: {damage}; {found} images before that"))
         yield from self._labelled(images, key, labels)
 
     def _labelled(self, images: list[_Sample], key: str, labels: dict[str, dict[str, bytes]]) -> Iterator[_Sample]:
@@ -161,7 +154,7 @@ class TarShards:
             own = labels.get(image.member.rpartition(".")[0]) or labels.get(key, {})
             try:
                 label = self._label(image, own) if self.use_labels and image.member else None
-            except UserError as error:
+            except LabelError as error:
                 problem, misfit = str(error), True
             except (ValueError, RecursionError):
                 problem = "its label cannot be read"

@@ -1,0 +1,300 @@
+"""What an error of storage means. Nobody else decides it.
+
+Gone: what was listed is not what is there. Refused: credentials, permission or space; asking again does not help. Failing: asking
+again may help. Damaged is no error of storage: the bytes are all there, and do not decode.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.storage.address import redacted, shown
+from vit_actor.errors import UserError
+
+RETRY_SECONDS = float(os.environ.get("LOUDBOX_RETRY_SECONDS", "60"))
+"""How long storage that is failing is asked again."""
+MOST_SECONDS = 8.0
+"""Between two attempts."""
+TOLD_AFTER = 5.0
+"""Seconds that storage fails before it is told."""
+
+
+class StorageError(UserError):
+    """Storage did not do what it was asked to. It says nothing about the data."""
+
+
+class Gone(StorageError):
+    """There is nothing at the address, or not what was listed."""
+
+
+class Refused(StorageError):
+    """Asking again does not help."""
+
+
+class Unaddressable(Refused):
+    """No place of that store can have this address."""
+
+
+class Failing(StorageError):
+    """Asking again may help."""
+
+
+class Damaged(Exception):
+    """The bytes are all there and do not decode; the message is the reason in one line."""
+
+
+_OF_STORAGE = (OSError, pa.ArrowException, ImportError, UnicodeEncodeError)
+
+_SPACE = {
+    errno.ENOSPC: "free some space or inodes there, or write elsewhere",
+    errno.EDQUOT: "free some, or have the quota raised",
+    errno.EROFS: "mount it for writing, or write elsewhere",
+}
+_REFUSED = (errno.EACCES, errno.EPERM, *_SPACE)
+_GONE = {
+    errno.ENOENT: "no such file or directory; check the path",
+    errno.ENOTDIR: "a file is in the way of a directory of that name; choose another path",
+    errno.EEXIST: "a file is in the way of a directory of that name; choose another path",
+    errno.EISDIR: "a directory is in the way of a file of that name; choose another path",
+    errno.ELOOP: "a link leads back to itself; remove it",
+    errno.ENAMETOOLONG: "its name is too long for the disk; rename it",
+}
+
+_CODE = re.compile(
+    r"AWS Error (?P<aws>\w+)(?: \(HTTP status (?P<status>\d+)\))?(?: during (?P<operation>\w+) operation)?"
+    r"|google::cloud::Status\((?P<google>\w+)|Azure Error: \[(?P<azure>\w+)\]"
+)
+_NAMED = re.compile(r"\b(ExpiredToken|TokenRefreshRequired|InvalidToken|InvalidObjectState|ObjectLocked|RequestTimeTooSkewed)\b")
+_KEYS = "the store refuses these credentials; renew them, or check the host's role"
+_FIXES = {
+    "NO_SUCH_BUCKET": "no such bucket; create it, or check the name",
+    "ContainerNotFound": "no such container; create it, or check the name",
+    "ACCESS_DENIED": "access denied; the credentials may not do this there",
+    "PERMISSION_DENIED": "permission denied; the credentials may not do this there",
+    "INVALID_OBJECT_STATE": "the object is archived; restore it first",
+    "InvalidObjectState": "the object is archived; restore it first",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
+    "REQUEST_TIME_TOO_SKEWED": "this machine's clock is wrong; set it",
+    "ObjectLocked": "the object is locked against changes; write where objects may be replaced",
+    "METHOD_NOT_ALLOWED": "the store does not allow that; write where objects may be replaced",
+    **dict.fromkeys(
+        (
+            "INVALID_ACCESS_KEY_ID",
+            "INVALID_CLIENT_TOKEN_ID",
+            "SIGNATURE_DOES_NOT_MATCH",
+            "UNRECOGNIZED_CLIENT",
+            "MISSING_AUTHENTICATION_TOKEN",
+            "EXPIRED_TOKEN",
+            "ExpiredToken",
+            "TokenRefreshRequired",
+            "InvalidToken",
+            "AuthenticationFailed",
+            "AuthorizationFailure",
+            "UNAUTHENTICATED",
+        ),
+        _KEYS,
+    ),
+}
+"""What is refused, by the store's code, and what to do."""
+_REFUSED_STATUS = {"400": _KEYS, "401": _KEYS, "403": _FIXES["ACCESS_DENIED"], "405": _FIXES["METHOD_NOT_ALLOWED"]}
+_GRANTS = {
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "PutObject": "s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
+}
+_SILENT = ("NETWORK_CONNECTION", "UNAVAILABLE")
+
+
+def explained(error: BaseException) -> tuple[type[StorageError], str]:
+    """What an error of a filesystem means, and it in one line with the fix."""
+    text = _text(error)
+    code = getattr(error, "errno", None)
+    if code in _GONE:
+        return Gone, _GONE[code]
+    if code in _REFUSED:
+        return Refused, f"{text}; {_SPACE.get(code, 'permission denied; check who may access it')}"
+    if isinstance(error, FileNotFoundError):
+        return Gone, _GONE[errno.ENOENT]
+    if isinstance(error, PermissionError):
+        return Refused, f"{text}; check who may access it"
+    if isinstance(error, pa.ArrowInvalid | UnicodeEncodeError):
+        return Unaddressable, f"cannot be addressed there ({text})"
+    if isinstance(error, ImportError):
+        return Refused, f"no driver for it is installed ({text})"
+    if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):  # of obstore
+        return Refused, f"{_FIXES['ACCESS_DENIED']} ({text})"
+    found = _CODE.search(str(error))
+    name = (_NAMED.search(str(error)) or [""])[0] or (found and (found["aws"] or found["google"] or found["azure"])) or ""
+    fix = _FIXES.get(name) or (_REFUSED_STATUS.get(found["status"] or "") if found else None)
+    operation = (found and found["operation"]) or ""
+    if fix:
+        grant = f"; grant {_GRANTS[operation]}" if "denied" in fix and operation in _GRANTS else ""
+        return Refused, f"{fix}{grant} ({_store_says(text, operation)})"
+    if name in _SILENT:
+        return Failing, f"the store does not answer ({text}); check the address and the network"
+    if name:
+        return Failing, f"the store fails ({_store_says(text, operation)})"
+    return Failing, f"storage failed ({text})"
+
+
+def _text(error: BaseException) -> str:
+    """The first line of a library's error, safe to print; the error's type if it has no text."""
+    text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    return redacted(text.strip().splitlines()[0]) if text.strip() else type(error).__name__
+
+
+first_line = _text
+
+
+def _store_says(text: str, operation: str) -> str:
+    """The store's own words, without the key, which the address has already."""
+    _, found, reason = text.partition("AWS Error ")
+    return f"AWS: {reason}" if found else text
+
+
+@contextmanager
+def storage_errors(address: str, operation: str = "") -> Iterator[None]:
+    """What a filesystem raises inside the block becomes a StorageError that names the address, the reason and the fix.
+
+    operation: what was tried, as a verb: read, write, list, delete, replace, lock.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if address.startswith("hf://"):  # the client's errors share no base class
+            from jobs.storage.hub_failure import hub_explained
+
+            kind, reason = hub_explained(error, address)
+        elif isinstance(error, _OF_STORAGE) or type(error).__module__.startswith("obstore"):
+            kind, reason = explained(error)
+        else:
+            raise
+        tried = f"cannot {operation}: " if operation and kind is not Gone else ""
+        raise kind(f"{shown(address)}: {tried}{reason}") from None
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Around what takes bytes apart that were read by `SteadyFile`: whatever it raises is damage, but for what storage did."""
+    try:
+        yield
+    except (UserError, Damaged):
+        raise
+    except (RecursionError, MemoryError):
+        raise Damaged("it is nested deeper, or claims to be larger, than memory allows") from None
+    except Exception as error:  # codecs raise every kind on damaged data
+        raise Damaged(_text(error)) from None
+
+
+def decoded[R](parts: Iterator[R]) -> Iterator[R]:
+    """The parts, with what raises between them as in `decoding`."""
+    while True:
+        with decoding():
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+
+
+def patiently[R](act: Callable[[], R], address: str, operation: str = "") -> R:
+    """What `act` gives, asked again with growing waits while storage is failing, for RETRY_SECONDS.
+
+    operation: as for storage_errors. Raises Gone, Refused, or at last Failing, each in one line that names the address.
+    """
+    try:
+        with storage_errors(address, operation):
+            return act()
+    except Failing:
+        return _again(act, address, operation)
+
+
+def _again[R](act: Callable[[], R], address: str, operation: str) -> R:
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential  # few runs need it
+
+    began = time.monotonic()
+
+    def wait(state: Any) -> None:
+        told(str(state.outcome.exception()), time.monotonic() - began)
+
+    def once_more() -> R:
+        with storage_errors(address, operation):
+            return act()
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(Failing),
+        stop=stop_after_delay(RETRY_SECONDS),
+        wait=wait_random_exponential(0.2, MOST_SECONDS),
+        before_sleep=wait,
+        reraise=True,
+    )
+    try:
+        time.sleep(0.1)
+        return retrying(once_more)
+    except Failing as error:
+        raise Failing(f"{error}; asked for {time.monotonic() - began:.0f} s") from None
+    finally:
+        told(None, time.monotonic() - began)
+
+
+def _to_terminal(what: str | None, seconds: float) -> None:
+    global _last
+    if what is not None and seconds > TOLD_AFTER and time.monotonic() - _last > TOLD_AFTER:
+        _last = time.monotonic()
+        print(f"waiting for storage since {seconds:.0f} s: {what}", file=sys.stderr, flush=True)
+
+
+_last = 0.0
+_teller: Callable[[str | None, float], None] = _to_terminal
+
+
+def told(what: str | None, seconds: float) -> None:
+    """Say what storage has answered for so many seconds; None: it answers again, or is given up."""
+    _teller(what, seconds)
+
+
+def tell_waits(teller: Callable[[str | None, float], None]) -> None:
+    """From now on, this process tells `teller` what it waits for, and not the terminal."""
+    global _teller
+    _teller = teller
+
+
+_BY_STORAGE = re.compile(
+    r"AWS Error|google::cloud|Azure Error|curlCode|\bErrno \d|storage refuses it|"
+    + "|".join(
+        re.escape(os.strerror(code))
+        for code in (
+            errno.EIO,
+            errno.ESTALE,
+            errno.EACCES,
+            errno.EPERM,
+            errno.ETIMEDOUT,
+            errno.ENODEV,
+            errno.ENOTCONN,
+            errno.EAGAIN,
+        )
+    )
+)
+REFUSED_ROW = "cannot be read: storage refuses it"
+"""How the error of an image begins whose object alone was refused."""
+
+
+def is_by_storage(error: str) -> bool:
+    """Whether a row's error is one of storage, not of the data. Earlier versions committed more kinds of them."""
+    return bool(_BY_STORAGE.search(error)) or (
+        error.startswith("cannot be read: ") and not re.search("the file is gone|ended the process|ends its process|UTF-8", error)
+    )

@@ -1,0 +1,287 @@
+"""Files and objects: opened, read as they were listed, and written whole."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
+
+from jobs.storage.address import OBJECT_SCHEMES, Parts, parts_of, path_of, shown
+from jobs.storage.failure import Damaged, Gone, Unaddressable, patiently, storage_errors
+from vit_actor.errors import UserError
+
+OBJECT_STORES = {"s3", "gcs", "abfs"}
+"""Filesystems without directories, whose objects appear whole or not at all."""
+
+IO_THREADS = 64
+"""Requests to a store that are under way at once; pyarrow's own limit is 8 listings, 25 connections."""
+CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 30.0
+STORE_RETRY_SECONDS = 5
+"""How long a store's own client tries again, before `patiently` does."""
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "CLOUD_STORAGE_EMULATOR_ENDPOINT")
+
+ROW_GROUP = 128 * 1024
+"""Rows that a reader of a long table can skip together by their statistics."""
+
+CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".arrow": "application/vnd.apache.arrow.stream",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
+
+
+def open_storage(address: str) -> tuple[FileSystem, str]:
+    """The filesystem behind an address, and the path inside it, without a trailing slash.
+
+    Whether the path exists is not checked: it may be about to be written. Raises UserError for an unknown scheme, a missing
+    driver, or an address that no store can have; StorageError where a store does not open.
+    """
+    parts = parts_of(address)
+    if parts is None and "://" not in address:
+        return LocalFileSystem(), path_of(address)
+    if parts is None or "::" in address or parts.scheme not in (*OBJECT_SCHEMES, "file", "hdfs", "viewfs", "hf"):
+        return _open_by_fsspec(address)
+    if parts.scheme == "file":
+        if parts.authority not in ("", "localhost"):
+            raise UserError(f"{shown(address)}: file:// has no host; write file:///{parts.authority}{parts.path}")
+        return LocalFileSystem(), os.path.normpath(path_of(address))
+    if parts.scheme == "hf":
+        from huggingface_hub import HfFileSystem
+
+        return PyFileSystem(FSSpecHandler(HfFileSystem())), f"{parts.authority}{parts.path}".rstrip("/")
+    path = path_of(address)
+    try:
+        with storage_errors(address, "open"):
+            filesystem, root = _open_store(replace(parts, path=""), *map(os.environ.get, _ENDPOINTS))
+    except Unaddressable:  # its reason repeats a part of the URI, credentials and all
+        raise UserError(
+            f"{shown(address)}: not a valid URI; check it, and write what is special in a password as %2F, a ? in a name as %3F"
+        ) from None
+    return filesystem, "/".join(part for part in (root.rstrip("/"), path.strip("/")) if part) or "/"
+
+
+def _open_by_fsspec(address: str) -> tuple[FileSystem, str]:
+    import fsspec  # here, because few runs need it and every --help would wait for it
+
+    with storage_errors(address):
+        try:
+            driver, path = fsspec.core.url_to_fs(address)
+        except ValueError:
+            scheme = address.partition("://")[0]
+            raise UserError(f"{shown(address)}: unknown scheme {scheme}://; use a local path, s3://, gs:// or fsspec's") from None
+        return PyFileSystem(FSSpecHandler(driver)), path.rstrip("/") or "/"
+
+
+@lru_cache(maxsize=16)
+def _open_store(parts: Parts, *endpoint: str | None) -> tuple[FileSystem, str]:
+    """The filesystem of a bucket, and its root in it; once a process, since connecting can take a while.
+
+    endpoint: of the environment, which the client reads.
+    """
+    pa.set_io_thread_count(max(pa.io_thread_count(), IO_THREADS))
+    if parts.scheme == "s3":
+        return _open_s3(parts), parts.authority.rpartition("@")[2]
+    if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in (parts.query or ""):
+        limit = f"retry_limit_seconds={STORE_RETRY_SECONDS}"  # its own is 15 minutes
+        parts = replace(parts, query=f"{parts.query}&{limit}" if parts.query else limit)
+    filesystem, root = FileSystem.from_uri(str(parts))
+    return filesystem, root
+
+
+def _open_s3(parts: Parts) -> FileSystem:
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    settings = dict(parse_qsl(parts.query or "", keep_blank_values=True))
+    if unknown := settings.keys() - {"region", "scheme", "endpoint_override"}:
+        raise UserError(f"{shown(str(parts))}: ?{min(unknown)}= is no setting of s3://; write a ? of a name as %3F")
+    user, _, bucket = parts.authority.rpartition("@")
+    key, _, secret = (unquote(part) for part in user.partition(":"))
+    endpoint = endpoint_of(settings)
+    return S3FileSystem(
+        access_key=key or None,
+        secret_key=secret or None,
+        region=settings.get("region") or (None if endpoint else resolve_s3_region(bucket)),
+        endpoint_override=endpoint,
+        scheme=settings.get("scheme", "https"),
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=REQUEST_SECONDS,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=3),
+        allow_delayed_open=True,  # one request for a small file
+    )
+
+
+def endpoint_of(settings: dict[str, str]) -> str | None:
+    """The S3 server that a URI's settings or the environment name; None for Amazon's own."""
+    return next(filter(None, [settings.get("endpoint_override"), *map(os.environ.get, _ENDPOINTS[:2])]), None)
+
+
+class SteadyFile(io.RawIOBase):
+    """A file or object, read as it was listed: reads that fail are asked again, and one that is short is failing too.
+
+    size: as listed, in bytes; Gone is raised where it has another one now.
+    """
+
+    def __init__(self, address: str, size: int | None = None) -> None:
+        self.address = address
+        self._filesystem, self._path = open_storage(address)
+        self._position = 0
+        self._file = patiently(self._open, address, "open")
+        self.size: int = patiently(self._file.size, address, "open")
+        if size is not None and self.size != size:
+            self._file.close()
+            told = f"has {self.size:,} bytes, had {size:,} when it was listed"
+            raise Gone(f"{shown(address)}: changed while the run read it ({told}); restore it first")
+
+    def read_at(self, count: int, position: int) -> bytes:
+        """So many bytes from there, fewer only at the file's end."""
+        count = max(0, min(count, self.size - position))
+        return patiently(partial(self._read, count, position), self.address, "read") if count else b""
+
+    def _open(self) -> pa.NativeFile:
+        return self._filesystem.open_input_file(self._path)
+
+    def _read(self, count: int, position: int) -> bytes:
+        try:
+            if self._file.closed:
+                self._file = self._open()
+            data: bytes = self._file.read_at(count, position)
+        except BaseException:
+            with suppress(OSError):
+                self._file.close()  # the next attempt opens it anew: a stale handle stays stale
+            raise
+        if len(data) < count:
+            self._file.close()
+            raise OSError(errno.EIO, f"a read gave {len(data):,} of {count:,} bytes")
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read_at(len(buffer), self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence])
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def read_whole(filesystem: FileSystem, path: str, most: int | None = None) -> pa.Buffer:
+    """All bytes of a file or object, with its size in bytes looked at first: None where it has more than `most`.
+
+    For use within `patiently`: raises OSError, also for a read that is short.
+    """
+    with filesystem.open_input_file(path) as file:
+        size = file.size()
+        if most is not None and size > most:
+            return None
+        data = file.read_buffer()
+    if data.size < size:
+        raise OSError(errno.EIO, f"a read gave {data.size:,} of {size:,} bytes")
+    return data
+
+
+def forget_cached(address: str) -> None:
+    """Have a local file's next read come from the disk or server, as far as the kernel follows."""
+    filesystem, path = open_storage(address)
+    if isinstance(filesystem, LocalFileSystem):
+        with suppress(OSError), open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_twice[R](address: str, act: Callable[[], R]) -> R:
+    """What `act` gives; where it finds damage, once more, past the page cache. Raises Damaged where it is there again."""
+    try:
+        return act()
+    except Damaged:
+        forget_cached(address)
+        return act()
+
+
+def write_atomically(filesystem: FileSystem, path: str, *data: bytes | memoryview | pa.Buffer, durable: bool = True) -> None:
+    """Put a whole file at `path`, creating its directory: readers see all of it or the previous one, never a part.
+
+    On a local (or mounted) filesystem a hidden `.part` beside it is flushed to disk and renamed; an object store
+    publishes one upload when it closes. Raises StorageError.
+
+    data: the file's parts, in order. durable: whether to wait for the disk, which a file may do without that is checked when
+    it is read.
+    """
+    write = _write_local if isinstance(filesystem, LocalFileSystem) else partial(_write_object, filesystem)
+    patiently(partial(write, path, data, durable), named(filesystem, path), "write")
+
+
+def named(filesystem: FileSystem, path: str) -> str:
+    """A path inside a filesystem, as it may be printed."""
+    return path if isinstance(filesystem, LocalFileSystem) else f"{filesystem.type_name.partition('::')[0]}://{path}"
+
+
+def _write_local(path: str, data: tuple[bytes | memoryview | pa.Buffer, ...], durable: bool) -> None:
+    directory, name = os.path.split(path)
+    os.makedirs(directory, exist_ok=True)
+    partial_name = os.path.join(directory, f".{name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(partial_name, "wb") as file:
+            file.writelines(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())  # else a crash may leave the new name on an empty file
+        os.replace(partial_name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(partial_name)
+        raise
+
+
+def _write_object(filesystem: FileSystem, path: str, data: tuple[bytes | memoryview | pa.Buffer, ...], _: bool) -> None:
+    if filesystem.type_name not in OBJECT_STORES:
+        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+    kind = CONTENT_TYPES.get(os.path.splitext(path)[1], "application/octet-stream")
+    with filesystem.open_output_stream(path, metadata={"Content-Type": kind}) as stream:
+        for part in data:
+            stream.write(part)
+
+
+def parquet_files(filesystem: FileSystem, directory: str) -> Iterator[str]:
+    """Paths of the Parquet files below a directory that are complete, one directory listed at a time."""
+    listing = FileSelector(directory, allow_not_found=True)
+    for entry in patiently(partial(filesystem.get_file_info, listing), named(filesystem, directory), "list"):
+        if entry.type == FileType.Directory:
+            yield from parquet_files(filesystem, entry.path)
+        elif entry.path.endswith(".parquet"):
+            yield entry.path
+
+
+def write_table(filesystem: FileSystem, path: str, table: pa.Table) -> None:
+    """A table as one Parquet file, whole or not at all; see write_atomically."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
+    write_atomically(filesystem, path, buffer.getvalue())
