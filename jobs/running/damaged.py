@@ -1,4 +1,4 @@
-"""What a run that goes on classifies again: chunks whose file cannot be read, and those with images that storage failed to give."""
+"""What a run that goes on classifies again: chunks whose file cannot be read, or with images that storage failed to give."""
 
 from __future__ import annotations
 

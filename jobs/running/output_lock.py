@@ -218,7 +218,7 @@ class _ConditionalObject:
     @classmethod
     def of(cls, address: str) -> _ConditionalObject | None:
         parts = parts_of(address)
-        if parts is None or parts.scheme != "s3":
+        if parts is None or parts.scheme not in ("s3", "s3a"):
             return None
         from obstore.store import S3Store  # here, because few runs need it
 

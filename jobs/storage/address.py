@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from vit_actor.errors import UserError
 
-OBJECT_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
+OBJECT_SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss")
 """Stores without folders, whose keys are any text."""
 _DECODED = (*OBJECT_SCHEMES, "file", "hdfs", "viewfs")
 """Schemes whose paths spell special characters as %XX; fsspec's and the hub's take them as they are."""
@@ -37,13 +37,13 @@ class Parts:
 
 
 def parts_of(address: str) -> Parts | None:
-    """A URI's parts; None for a local path. Of chained URIs (`simplecache::https://...`) the first scheme counts."""
-    found = _URI.fullmatch(address.rpartition("::")[2]) if "://" in address else None
+    """A URI's parts; None for a local path, and for a chained URI (`simplecache::https://...`)."""
+    found = _URI.fullmatch(address)
     return Parts(found[1], found[2], found[3], found[4]) if found else None
 
 
 def is_uri(address: str) -> bool:
-    return "://" in address
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*(://|::\w+://)", address) is not None
 
 
 def path_of(address: str) -> str:
@@ -73,7 +73,7 @@ def path_of(address: str) -> str:
 def below(address: str, name: str) -> str:
     """The address of what is called `name` below another address; slashes in the name are folders."""
     parts = parts_of(address)
-    if parts is None or "::" in address:
+    if parts is None:
         return f"{address.rstrip('/')}/{name}"
     if parts.scheme in _DECODED:
         name = name.replace("%", "%25").replace("?", "%3F")
@@ -150,7 +150,8 @@ def _without_credentials(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return uri
-    rest = re.split(r"[?;]", rest, maxsplit=1)[0]
+    ends = r"[?;]" if scheme in (*_DECODED, "hf") else r"[?;#]"  # elsewhere a fragment may carry a token
+    rest = re.split(ends, rest, maxsplit=1)[0]
     authority, slash, path = rest.partition("/")
     user, at, host = authority.rpartition("@")
     _, colon, port = authority.rpartition(":")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
 
-from jobs.storage.address import OBJECT_SCHEMES, Parts, parts_of, path_of, shown
+from jobs.storage.address import OBJECT_SCHEMES, Parts, is_uri, parts_of, path_of, shown
 from jobs.storage.failure import Damaged, Gone, Unaddressable, patiently, storage_errors
 from vit_actor.errors import UserError
 
@@ -52,9 +52,9 @@ def open_storage(address: str) -> tuple[FileSystem, str]:
     driver, or an address that no store can have; StorageError where a store does not open.
     """
     parts = parts_of(address)
-    if parts is None and "://" not in address:
+    if not is_uri(address):
         return LocalFileSystem(), path_of(address)
-    if parts is None or "::" in address or parts.scheme not in (*OBJECT_SCHEMES, "file", "hdfs", "viewfs", "hf"):
+    if parts is None or parts.scheme not in (*OBJECT_SCHEMES, "file", "hdfs", "viewfs", "hf"):
         return _open_by_fsspec(address)
     if parts.scheme == "file":
         if parts.authority not in ("", "localhost"):
@@ -94,7 +94,7 @@ def _open_store(parts: Parts, *endpoint: str | None) -> tuple[FileSystem, str]:
     endpoint: of the environment, which the client reads.
     """
     pa.set_io_thread_count(max(pa.io_thread_count(), IO_THREADS))
-    if parts.scheme == "s3":
+    if parts.scheme in ("s3", "s3a"):
         return _open_s3(parts), parts.authority.rpartition("@")[2]
     if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in (parts.query or ""):
         limit = f"retry_limit_seconds={STORE_RETRY_SECONDS}"  # its own is 15 minutes
@@ -144,8 +144,8 @@ class SteadyFile(io.RawIOBase):
         self.size: int = patiently(self._file.size, address, "open")
         if size is not None and self.size != size:
             self._file.close()
-            told = f"has {self.size:,} bytes, had {size:,} when it was listed"
-            raise Gone(f"{shown(address)}: changed while the run read it ({told}); restore it first")
+            sizes = f"{size:,} bytes became {self.size:,}"
+            raise Gone(f"{shown(address)}: changed while the run read it; restore it first ({sizes})")
 
     def read_at(self, count: int, position: int) -> bytes:
         """So many bytes from there, fewer only at the file's end."""

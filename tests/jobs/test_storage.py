@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyarrow.fs import FileSystem, LocalFileSystem
+from pyarrow.fs import LocalFileSystem
 
 from jobs.storage import below, open_storage, shown, storage_errors, write_atomically
 from vit_actor.errors import UserError
@@ -29,18 +29,10 @@ def test_what_pyarrow_does_not_know_opens_through_fsspec() -> None:
     assert filesystem.open_input_file(f"{path}/b/c.bin").read() == b"content"
 
 
-def test_googles_client_tries_again_for_a_minute_unless_a_uri_says_else() -> None:
-    of_uri = FileSystem.from_uri
-    assert open_storage("gs://anonymous@b/x")[0].equals(of_uri("gs://anonymous@b/x?retry_limit_seconds=60")[0])
-    assert open_storage("gs://anonymous@b/x?retry_limit_seconds=5")[0].equals(
-        of_uri("gs://anonymous@b/x?retry_limit_seconds=5")[0]
-    )
-
-
 def test_a_store_that_does_not_answer_is_one_line() -> None:
     uri = "gs://anonymous@bucket/x?scheme=http&endpoint_override=127.0.0.1:1&retry_limit_seconds=1"
     filesystem, path = open_storage(uri)
-    says = "^gs://bucket/x: the store does not answer; check the address and the network$"
+    says = r"^gs://bucket/x: the store does not answer \(.*\); check the address and the network$"
     with pytest.raises(UserError, match=says), storage_errors(uri):
         filesystem.get_file_info(path)
 
@@ -96,7 +88,7 @@ def test_a_uri_that_cannot_open_is_one_line_naming_it(uri: str, says: str) -> No
     ("error", "says"),
     [
         (FileNotFoundError(2, "No such file"), "no such file or directory"),
-        (PermissionError(13, "Permission denied"), "permission denied"),
+        (PermissionError(13, "Permission denied"), "Permission denied; permission denied"),
         (FileExistsError(17, "File exists"), "in the way"),
         (ImportError("install adlfs"), "no driver for it is installed (install adlfs)"),
         (OSError("When reading: timeout\nand a long trace"), "storage failed (When reading: timeout)"),

@@ -22,7 +22,7 @@ PIXELS = Preprocess(32, 32, 2, scale=(1 / 127.5,) * 3, shift=(-1.0,) * 3)
 
 def decoded(name: str = "shard.00000") -> Chunk:
     images = [EncodedImage("a.jpg", 3, jpeg(1)), EncodedImage("ü b.jpg", None, b"damaged"), EncodedImage("c.jpg", 0, jpeg(2))]
-    return decode_chunk(name, images, PIXELS)
+    return decode_chunk(name, enumerate(images), PIXELS)[0]
 
 
 def same(one: Chunk, other: Chunk) -> bool:
@@ -35,7 +35,7 @@ def cache(tmp_path: Path) -> Cache:
     return Cache.of(str(tmp_path / "cache"), "fingerprint", PIXELS, ("a", "b"))
 
 
-@pytest.mark.parametrize("chunk", [decoded(), decode_chunk("none decoded", [EncodedImage("x", None, b"")], PIXELS)])
+@pytest.mark.parametrize("chunk", [decoded(), decode_chunk("none decoded", [(0, EncodedImage("x", None, b""))], PIXELS)[0]])
 def test_a_chunk_comes_back_as_it_was_kept(cache: Cache, chunk: Chunk) -> None:
     assert cache.load(chunk.name) is None
     cache.keep(chunk)
@@ -97,4 +97,4 @@ def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
 
 def test_what_storage_failed_to_give_is_not_lasting() -> None:
     assert decoded().lasting
-    assert not decode_chunk("x", [EncodedImage("a", None, b"", "cannot be read: timeout")], PIXELS).lasting
+    assert not decode_chunk("x", [(0, EncodedImage("a", None, b"", "cannot be read: timeout"))], PIXELS)[0].lasting

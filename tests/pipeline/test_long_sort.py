@@ -31,7 +31,7 @@ def test_what_is_sorted_in_parts_is_sorted_and_leaves_no_file_open(count: int, m
 def test_a_disk_too_small_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk:
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
-        with pytest.raises(UserError, match=r"disk: No space left on device; free some") as refused:
+        with pytest.raises(UserError, match=r"disk: cannot write: No space left on device; free some") as refused:
             list(long_sorted(((f"{number:09d}.jpg", number) for number in range(10_000)), 1_000))
     assert "\n" not in str(refused.value)
 

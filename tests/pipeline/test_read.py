@@ -14,7 +14,7 @@ PIXELS = Preprocess(32, 32, 2, scale=(1 / 127.5,) * 3, shift=(-1.0,) * 3)
 
 
 def decoded(*seeds: int) -> Chunk:
-    return decode_chunk("a chunk", (EncodedImage(f"{seed}", None, jpeg(seed)) for seed in seeds), PIXELS)
+    return decode_chunk("a chunk", enumerate(EncodedImage(f"{seed}", None, jpeg(seed)) for seed in seeds), PIXELS)[0]
 
 
 def address(pixels: np.ndarray) -> int:

@@ -41,7 +41,7 @@ def test_alone_in_a_process_a_deadly_and_an_endless_image_are_errors_and_the_oth
     images = [EncodedImage(str(n), None, data) for n, data in enumerate([sound, b"deadly", b"endless", b"", sound])]
 
     with Sandbox() as alone:
-        chunk = decode_chunk("chunk", images, PREPROCESS, alone.decode)
+        chunk, _ = decode_chunk("chunk", enumerate(images), PREPROCESS, alone.decode)
 
     killed, endless = "decoding it kills the process", "decoding it takes longer than 12 s"
     assert chunk.errors == [None, killed, endless, "empty file", None]
@@ -68,10 +68,10 @@ def decode(seconds):
 sandbox.LIMIT_SECONDS = 2.0
 with sandbox.TimeLimit() as limit:
     sandbox.decode = decode(0)
-    chunk = decode_chunk("slow", slowly("a", "b", "c"), Preprocess.from_config({}), limit.decode)
+    chunk, _ = decode_chunk("slow", enumerate(slowly("a", "b", "c")), Preprocess.from_config({}), limit.decode)
     print("read", len(chunk.image_ids), flush=True)
     sandbox.decode = decode(1000)
-    decode_chunk("endless", slowly("d"), Preprocess.from_config({}), limit.decode)
+    decode_chunk("endless", enumerate(slowly("d")), Preprocess.from_config({}), limit.decode)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (1, "read 3\n"), done.stderr

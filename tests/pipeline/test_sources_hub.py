@@ -17,7 +17,6 @@ from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from jobs.pipeline.sources import Source, open_source, surveyed
-from jobs.pipeline.sources.listing import open_place
 from tests.pipeline.corpus import CLASS_NAMES, class_folders, hub_parquet, pictures, read_all, webdataset
 from vit_actor.errors import UserError
 
@@ -142,7 +141,6 @@ def hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def forget() -> None:
     HfFileSystem.clear_instance_cache()
-    open_place.cache_clear()
 
 
 def opened(uri: str) -> Source:

@@ -29,7 +29,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("link", "data/x/../results"),
         ("data", "file://{here}/data/results"),
         ("s3://bucket/data", "s3://bucket/data/results"),
-        ("s3://bucket/data/", "s3://bucket/./data//results"),
+        ("s3://bucket/data/", "s3a://bucket/data/results/"),
+        ("s3://bucket/a b", "s3://key:secret@bucket/a%20b/results?region=x"),
         ("s3://bucket", "s3://bucket/results"),
     ],
 )
