@@ -96,6 +96,9 @@ class Refuse:
         resource = f"<Resource>/{escape(request.keys[0])}</Resource>" if request.keys else ""
         return Answer(self.status, kind, f'<?xml version="1.0"?><Error>{self._told}{resource}</Error>'.encode())
 
+    def __str__(self) -> str:
+        return self.code
+
     @property
     def _told(self) -> str:
         return f"<Code>{self.code}</Code><Message>refused by the test</Message>"
