@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +84,9 @@ def local_rule(rng: random.Random, kind: str, path: str) -> preload.Rule:
 def remote_rule(rng: random.Random, kind: str, key: str) -> proxy.Rule:
     operation, ways = rng.choice(_REMOTE[kind])
     rule = proxy.Rule(rng.choice(ways), operation, f"{key}*", **how_often(rng))
+    if rng.random() < 0.5:
+        rule.since = rng.uniform(0.3, 2.5)
     if rng.random() < 0.2:
-        rule.since = rng.uniform(0, 2)
         rule.until = rule.since + rng.uniform(0.5, 3)
     return rule
 
@@ -143,7 +145,7 @@ class Campaign:
     storage: FaultyStorage
     totals: Totals = field(default_factory=Totals)
     _rules: list[preload.Rule] = field(default_factory=list)
-    _healing: threading.Timer | None = None
+    _timers: list[threading.Timer] = field(default_factory=list)
 
     def run(self, number: int) -> Run:
         """One run, from its first faults to the comparison of its rows."""
@@ -180,7 +182,7 @@ class Campaign:
 
     def _disturb(self, rng: random.Random, run: Run) -> None:
         local: list[preload.Rule] = []
-        weights = [1 if kind == "model" else 5 for kind in run.places]
+        weights = [1 if kind == "model" else 15 for kind in run.places]
         for kind in rng.choices(list(run.places), weights, k=rng.randint(1, 5)):
             place = run.places[kind]
             if kind == "data" and run.layout in SHARDED:
@@ -191,23 +193,27 @@ class Campaign:
                 self.storage.proxy.rules.append(remote_rule(rng, "everything", ""))
             else:
                 self.storage.proxy.rules.append(remote_rule(rng, kind, place.removeprefix("s3://bucket/")))
-        self.storage.local.set(*local)
         self._rules = local
+        begins = rng.uniform(0.3, 2.5) if rng.random() < 0.5 else 0.0
+        self._later(begins, lambda: self.storage.local.set(*local))
         if rng.random() < 0.2:
-            self._healing = threading.Timer(rng.uniform(0.5, 4), self.storage.local.heal)
-            self._healing.start()
+            self._later(begins + rng.uniform(0.5, 3), self.storage.local.heal)
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        self._timers.append(threading.Timer(seconds, act))
+        self._timers[-1].start()
 
     def _heal(self, run: Run) -> None:
-        if self._healing:
-            self._healing.cancel()
-            self._healing.join()
-        for rule, done in zip(self._rules, self.storage.local.done(), strict=True):
+        for timer in self._timers:
+            timer.cancel()
+            timer.join()
+        for rule, done in zip(self._rules, self.storage.local.done(), strict=False):  # none are set where a run ended before
             what = errno.errorcode[rule.error] if rule.act == "FAIL" else rule.act
             run.fired[f"{rule.operation} {what}"] += done
         for remote in self.storage.proxy.rules:
             run.fired[f"{remote.operation} {remote.act}"] += remote.done
         run.fired = +run.fired
-        self.storage.proxy.rules, self._rules = [], []
+        self.storage.proxy.rules, self._timers = [], []
         self.storage.local.set()
 
     def _attempt(self, run: Run) -> bool:
@@ -226,7 +232,7 @@ class Campaign:
         run.exits.append(done.code)
         if done.code in FINISHED:
             return True
-        if done.code not in (1, 2) or not is_clear(done, "s3://bucket", str(self.storage.work)):
+        if done.code not in (1, 2) or not is_clear(done, "bucket", str(self.storage.work)):
             self.totals.unclear += 1
             run.problems.append((f"exit {done.code} not told in a clear line", done.output[-800:]))
         return False
@@ -257,10 +263,10 @@ class Campaign:
 
 
 def is_clear(done: Finished, *names: str) -> bool:
-    """Whether a failed job told why in one line, with one of these names in it."""
+    """Whether a failed job told why in one line, with one of these names in it, if there are any."""
     told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     ours = "Traceback" in done.output or "fault of the program" in done.output
-    return len(told) == 1 and not ours and any(name in told[0] for name in names)
+    return len(told) == 1 and not ours and (not names or any(name in told[0] for name in names))
 
 
 def run_campaign(seed: int, minutes: float, faults: int | None, only: int | None) -> Totals:
