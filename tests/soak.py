@@ -3,6 +3,9 @@
 Each fault is real: an actor or a decode worker killed, a LoudBox switched off and on again, the driver killed and resumed.
 Every run must end with each image's one right answer; a ledger of the faults and of memory is printed. Exit code 1 if
 anything was lost, doubled or wrong, or if memory grew. Takes root, for the rig's namespaces.
+
+`python -m tests.soak --storage --minutes 30`: jobs on one host under random faults of storage instead; see
+tests/storage_faults/campaign.py.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from pathlib import Path
 from tests.commands import Command
 from tests.faults.running import Answers, Job, answers, command, committed, workers, write_shards
 from tests.rig import Rig
+from tests.storage_faults.campaign import run_campaign
 
 SHARDS = 96
 TIMING = "compute=700ms"
@@ -201,7 +205,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="how long to start new runs (default 30)")
     parser.add_argument("--every", type=float, default=20, help="seconds from fault to fault, on average (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of faults (default 0)")
+    parser.add_argument("--storage", action="store_true", help="faults of storage, on one host and in a bucket")
+    parser.add_argument("--faults", type=int, metavar="N", help="of storage: end when so many have fired")
+    parser.add_argument("--only", type=int, metavar="RUN", help="of storage: that run of the seed alone")
     options = parser.parse_args()
+    if options.storage:
+        totals = run_campaign(options.seed, options.minutes, options.faults, options.only)
+        print(totals)
+        return int(bool(totals.bad))
     ledger = soak(options.minutes, options.every, options.seed)
     print(f"runs      {ledger.runs}, {ledger.failed} failed; {min(ledger.seconds):.0f} to {max(ledger.seconds):.0f} s each")
     print(f"faults    {', '.join(f'{kind} {count}' for kind, count in sorted(ledger.faults.items())) or 'none'}")

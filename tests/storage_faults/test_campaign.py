@@ -1,0 +1,14 @@
+"""A minute of the campaign of random faults of storage."""
+
+from __future__ import annotations
+
+import re
+
+from tests.commands import run_module
+
+
+def test_a_minute_of_random_faults_loses_doubles_and_spoils_no_row() -> None:
+    done = run_module("tests.soak", "--storage", "--minutes=1", "--seed=1")
+    assert done.code == 0, done.output[-4000:]
+    total = done.stdout.splitlines()[-1]
+    assert re.match(r"[1-9]\d+ faults in \d+ runs, 0 rows lost, 0 doubled, 0 wrong, 0 runs that call themselves finished", total)

@@ -1,0 +1,324 @@
+"""What storage does on a bad day, and what a job must do then: no row lost, doubled or wrong, and no storage error as a row."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.pipeline.sources import Source, open_source
+from tests.commands import Finished
+from tests.pipeline.corpus import plain_parquet, read_all, tar
+from tests.storage_faults import preload, proxy
+from tests.storage_faults.campaign import is_clear
+from tests.storage_faults.faulty import FaultyStorage, faulty_storage
+from tests.storage_faults.layouts import digits
+from tests.storage_faults.proxy import Answer, Cut, Request, Rule, Truncate, Zeros
+
+ALL = "--max-errors=10%"
+"""The data sets have four damaged images in 134."""
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[FaultyStorage]:
+    with faulty_storage() as storage:
+        yield storage
+
+
+@pytest.fixture
+def storage(whole: FaultyStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStorage]:
+    """Without rules, in this process's environment too."""
+    for name, value in (whole.store.environment | {"AWS_ENDPOINT_URL": whole.proxy.address}).items():
+        monkeypatch.setenv(name, value)
+    yield whole
+    whole.proxy.rules = []
+    whole.local.set()
+
+
+@pytest.fixture
+def out(request: pytest.FixtureRequest, whole: FaultyStorage) -> str:
+    """A bucket's output of the test's own."""
+    return f"s3://bucket/runs/{abs(hash(request.node.nodeid))}"
+
+
+def check_told(done: Finished, *words: str, code: int = 1) -> None:
+    """That a job failed with one line that has all these words, in capitals or small letters."""
+    assert done.code == code, done.output
+    assert is_clear(done), done.output
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert [word for word in words if word.lower() not in line.lower().replace("_", "")] == [], line
+
+
+def check_right(storage: FaultyStorage, out: str, layout: str) -> None:
+    """That an output has an undisturbed job's rows, each once."""
+    assert storage.rows(out) - storage.undisturbed(layout) == storage.undisturbed(layout) - storage.rows(out) == {}
+
+
+def check_resumed(storage: FaultyStorage, data: str, out: str, layout: str, *arguments: str) -> None:
+    """That what is committed is right, and that a resume on healed storage completes it."""
+    assert storage.rows(out) - storage.undisturbed(layout) == {}, "a storage error was committed"
+    storage.proxy.rules = []
+    storage.local.set()
+    done = storage.job(data, out, ALL, "--resume", *arguments)
+    assert done.code == 0, done.output
+    check_right(storage, out, layout)
+
+
+@pytest.mark.parametrize(
+    ("layout", "rule"),
+    [
+        ("tar", Rule(Cut(0.5), "GET", "data/tar/shard-1*", skip=3, times=1)),
+        ("tar.gz", Rule(Cut(0.9, reset=True), "GET", "data/tar.gz/shard-1*", skip=3, times=1)),
+        ("tar", Rule(Truncate(0.5), "GET", "data/tar/shard-2*", skip=1, times=1)),
+        ("tar", Rule(Zeros(), "GET", "data/tar/shard-3*", skip=1, times=1)),
+        ("parquet", Rule(Cut(0.5), "GET", "data/parquet/shard-1*", skip=2, times=1)),
+        ("folders", Rule(Truncate(0.5), "GET", "*/digit-1297.jpeg", times=1)),
+        ("folders", Rule(Zeros(), "GET", "*/digit-1297.jpeg", times=1)),
+        ("folders", Rule(proxy.INTERNAL, "GET", "*/digit-1297.jpeg", times=4)),
+        ("tar", preload.Rule("READ", "*/tar/shard-1.tar", "ZEROS", times=1)),
+        ("tar", preload.Rule("READ", "*/tar/shard-1.tar", "ZEROS", skip=1, times=1)),
+        ("tar", preload.Rule("READ", "*/tar/shard-1.tar", "END", skip=1, times=1)),
+        ("parquet", preload.Rule("READ", "*/shard-1.parquet", skip=1, times=1)),
+        ("folders", preload.Rule("READ", "*/digit-1297.jpeg", times=1)),
+        ("folders", preload.Rule("OPEN", "*/digit-1297.jpeg", error=errno.ESTALE, times=1)),
+        ("folders", preload.Rule("READ", "*/digit-1297.jpeg", "ZEROS", times=1)),
+        ("arrow", preload.Rule("MAP", "*/data-00001*", error=errno.ENODEV, times=1)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.operation} {getattr(value, 'error', '')} {value.act}",
+)
+def test_what_fails_once_costs_no_row_and_no_resume(
+    storage: FaultyStorage, tmp_path: Path, layout: str, rule: Rule | preload.Rule
+) -> None:
+    if isinstance(rule, Rule):
+        data = f"s3://bucket/data/{layout}"
+        storage.proxy.rules = [rule]
+    else:
+        data = str(storage.work / "data" / layout)
+        storage.local.set(rule)
+    done = storage.job(data, str(tmp_path / "out"), ALL)
+    assert storage.proxy.done + sum(storage.local.done()) > 0, "the fault did not come"
+    assert done.code == 0, done.output
+    check_right(storage, str(tmp_path / "out"), layout)
+
+
+@pytest.mark.parametrize(
+    ("layout", "rule", "words"),
+    [
+        ("folders", Rule(proxy.EXPIRED, "*", "*", skip=150), ("ExpiredToken",)),
+        ("folders", Rule(proxy.EXPIRED, "GET", "data/*", skip=60), ("ExpiredToken", "data/folders/")),
+        ("folders", Rule(proxy.DENIED, "GET|HEAD", "data/*", skip=120), ("AccessDenied", "data/folders/")),
+        ("folders", Rule(proxy.SLOW_DOWN, "*", "*", skip=150), ("SlowDown",)),
+        ("parquet", Rule(Cut(), "GET", "data/parquet/shard-2*", skip=2), ("shard-2.parquet",)),
+        ("tar", Rule(proxy.DENIED, "GET", "*/shard-1.tar"), ("AccessDenied", "shard-1.tar")),
+        ("tar", Rule(proxy.EXPIRED, "GET", "*/shard-1.tar"), ("ExpiredToken", "shard-1.tar")),
+        ("tar", Rule(proxy.ARCHIVED, "GET", "*/shard-1.tar"), ("InvalidObjectState", "shard-1.tar")),
+        ("tar", Rule(proxy.GONE, "GET|HEAD", "*/shard-1.tar"), ("shard-1.tar",)),
+    ],
+    ids=lambda value: f"{value.operation} {value.key} {value.act}" if isinstance(value, Rule) else "",
+)
+def test_what_fails_for_good_ends_the_run_in_a_line_and_a_resume_completes_it(
+    storage: FaultyStorage, tmp_path: Path, layout: str, rule: Rule, words: tuple[str, ...]
+) -> None:
+    data, out = f"s3://bucket/data/{layout}", str(tmp_path / "out")
+    storage.proxy.rules = [rule]
+    check_told(storage.job(data, out, ALL), *words)
+    check_resumed(storage, data, out, layout)
+
+
+def test_an_image_that_is_refused_among_others_that_are_read_is_a_row_which_a_resume_reads_again(
+    storage: FaultyStorage, tmp_path: Path
+) -> None:
+    data, out = "s3://bucket/data/folders", str(tmp_path / "out")
+    storage.proxy.rules = [Rule(proxy.ARCHIVED, "GET", "*/digit-1297.jpeg")]
+    done = storage.job(data, out, ALL)
+    assert done.code == 0, done.output
+    (refused,) = storage.rows(out) - storage.undisturbed("folders")
+    assert refused[0].endswith("digit-1297.jpeg")
+    assert "InvalidObjectState" in str(refused[3])
+    storage.proxy.rules = []
+    assert storage.job(data, out, ALL, "--resume").code == 0
+    check_right(storage, out, "folders")
+
+
+def test_with_a_limit_no_other_image_fills_in_for_what_is_refused(storage: FaultyStorage, tmp_path: Path) -> None:
+    data, out = "s3://bucket/data/tar", str(tmp_path / "out")
+    storage.proxy.rules = [Rule(proxy.DENIED, "GET", "*/shard-0.tar")]
+    done = storage.job(data, out, ALL, "--limit", "50")
+    assert done.code in (1, 2), done.output
+    assert is_clear(done, "shard-0.tar"), done.output
+    assert storage.rows(out) - storage.undisturbed("tar") == {}
+
+
+@pytest.mark.parametrize("text", ["cannot be read: Input/output error", "cannot be read: AWS Error ACCESS_DENIED: no", None])
+def test_a_run_of_an_earlier_version_with_storage_errors_as_rows_reads_those_images_again(
+    storage: FaultyStorage, tmp_path: Path, text: str | None
+) -> None:
+    """None: an error of the data, which is not read again; the exit code stays what it was."""
+    data, out = str(storage.work / "data" / "folders"), tmp_path / "out"
+    assert storage.job(data, str(out)).code == 3
+    (file,) = (out / "predictions").glob("*.parquet")
+    table = pq.read_table(file)
+    if text:
+        spoilt = pc.equal(table["image_id"], table["image_id"][7])
+        for name, value in (("prediction", None), ("top5", None), ("correct", False), ("error", text)):
+            column = pc.if_else(spoilt, pa.scalar(value, table.schema.field(name).type), table[name])
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        pq.write_table(table, file)
+        manifest = json.loads((out / "manifest.json").read_text())
+        (out / "manifest.json").write_text(json.dumps(manifest | {"files": [1, file.stat().st_size]}))
+    assert storage.job(data, str(out), "--resume").code == 3
+    check_right(storage, str(out), "folders")
+
+
+# What may be written
+
+
+@pytest.mark.parametrize("skip", [0, 1], ids=["at once", "from its renewal on"])
+def test_a_lease_that_cannot_be_written_ends_the_run_in_a_line(storage: FaultyStorage, out: str, skip: int) -> None:
+    slow = Rule(proxy.Delay(1.5 * skip), "GET", "data/folders/*")  # else it would have ended before
+    storage.proxy.rules = [Rule(proxy.DENIED, "PUT|COPY", "*.lease*", skip=skip), slow]
+    done = storage.job("s3://bucket/data/folders", out, ALL)
+    check_told(done, "lease", code=1 if skip else 2)
+    if skip:
+        check_resumed(storage, "s3://bucket/data/folders", out, "folders")
+    else:
+        assert storage.rows(out) == {}
+
+
+def test_where_deleting_is_refused_each_image_is_there_once_and_the_refusal_is_told(storage: FaultyStorage, out: str) -> None:
+    storage.proxy.rules = [Rule(proxy.DENIED, "DELETE|DELETE_MANY", "runs/*")]
+    done = storage.job("s3://bucket/data/tar", out, ALL)
+    check_right(storage, out, "tar")
+    assert done.code == 0, done.output
+    assert "delet" in done.stderr
+    assert storage.has(out, "report.html")
+
+
+@dataclass
+class Retained:
+    """A bucket with a retention: what has been written is not replaced."""
+
+    written: set[str] = field(default_factory=set)
+
+    def __call__(self, request: Request, forward: Callable[[], Answer]) -> Answer:
+        (key,) = request.keys
+        if key in self.written:
+            return proxy.DENIED(request, forward)
+        self.written.add(key)
+        return forward()
+
+
+def test_a_bucket_whose_objects_cannot_be_replaced_is_told_before_any_work(storage: FaultyStorage, out: str) -> None:
+    storage.proxy.rules = [Rule(Retained(), "PUT|COPY", "runs/*")]
+    done = storage.job("s3://bucket/data/tar", out, ALL)
+    check_told(done, "replace", code=2)
+    assert storage.rows(out) == {}
+
+
+# Tars
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("between", [b"", bytes(512)], ids=["cat", "and a block of zeros"])
+def test_two_tars_put_together_are_read_to_the_end(tmp_path: Path, kind: str, between: bytes) -> None:
+    images = digits(1)
+    parts = [tar(tmp_path / f"{n}.{kind}", [(i.name, i.data) for i in images[n::2]]).read_bytes() for n in range(2)]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"both.{kind}").write_bytes((b"" if kind == "tar.gz" else between).join(parts))
+    found = [image.image_id.rpartition("/")[2] for image in read_all(opened(str(tmp_path / "data")))]
+    assert found == [image.name for n in range(2) for image in images[n::2]]
+
+
+def test_a_block_of_zeros_between_two_images_hides_none_of_them(tmp_path: Path) -> None:
+    images, body = digits(1), io.BytesIO()
+    for image in images:
+        info = tarfile.TarInfo(image.name)
+        info.size = len(image.data)
+        body.write(info.tobuf() + image.data + bytes(-len(image.data) % 512) + bytes(512 if image is images[4] else 0))
+    (tmp_path / "x.tar").write_bytes(body.getvalue() + bytes(1024))
+    found = read_all(opened(str(tmp_path / "x.tar")))
+    whole = [image.image_id.rpartition("/")[2] for image in found if not image.error]
+    assert whole == [image.name for image in images] or any(image.error and "damaged" in image.error for image in found)
+
+
+def opened(uri: str) -> Source:
+    return open_source(uri, checkpoint_classes=[str(n) for n in range(10)])
+
+
+# Addresses
+
+
+@pytest.mark.parametrize("layout", ["parquet", "tar", "folders"])
+def test_a_query_of_an_address_is_none_of_its_names(storage: FaultyStorage, out: str, layout: str) -> None:
+    data = f"s3://bucket/data/{layout}?region=us-east-1"
+    done = storage.job(data, f"{out}?region=us-east-1", ALL)
+    assert done.code == 0, done.output
+    check_right(storage, out, layout)
+
+
+def test_a_split_and_a_query_go_together(storage: FaultyStorage, tmp_path: Path) -> None:
+    for split, images in (("validation", digits(1)[:3]), ("test", digits(1)[3:])):
+        file = plain_parquet(tmp_path / f"{split}-00000-of-00001.parquet", images)
+        storage.store.put(f"split/{file.name}", file.read_bytes())
+    for query in ("split=test&region=us-east-1", "region=us-east-1&split=test"):
+        assert len(read_all(opened(f"s3://bucket/split?{query}"))) == 7
+
+
+def test_what_follows_a_number_sign_is_part_of_a_name(storage: FaultyStorage, tmp_path: Path) -> None:
+    for image in digits(1):
+        storage.store.put(f"val#2/{image.label}/{image.name}", image.data)
+        storage.store.put(f"val/{image.label}/other-{image.name}", image.data)
+    outputs = ["s3://bucket/run#1", "s3://bucket/run#2", f"file://{tmp_path}/run#1", f"file://{tmp_path}/run#2"]
+    for out in outputs:
+        done = storage.job("s3://bucket/val#2", out, "--overwrite")
+        assert done.code == 0, done.output
+    for out in outputs:
+        found = {row[0].rpartition("/")[2] for row in storage.rows(out.removeprefix("file://"))}
+        assert found == {image.name for image in digits(1)}
+    assert storage.store.keys("run/") == []
+    assert sorted(os.listdir(tmp_path)) == ["run#1", "run#2"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("0//lost.jpeg", "0/0/again.jpeg", "1/x.jpeg"),
+        ("0/x.jpeg", "/1/y.jpeg"),
+        ("0/x.jpeg", "1/./y.jpeg"),
+        ("0/x.jpeg", "1/../y.jpeg"),
+    ],
+    ids=lambda keys: " ".join(keys),
+)
+def test_a_key_with_an_odd_part_is_a_row_or_is_refused_by_its_name(
+    request: pytest.FixtureRequest, storage: FaultyStorage, tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    place = f"odd-{abs(hash(request.node.nodeid))}"
+    for key, image in zip(keys, digits(1), strict=False):
+        storage.store.put(f"{place}/{key}", image.data)
+    done = storage.job(f"s3://bucket/{place}", str(tmp_path / "out"))
+    if done.code:
+        odd = next(key for key in keys if {"", ".", ".."} & set(key.split("/")))
+        check_told(done, odd, code=2)
+        return
+    found = storage.rows(str(tmp_path / "out"))
+    assert sorted(row[0].rpartition("/")[2] for row in found.elements()) == sorted(key.rpartition("/")[2] for key in keys)
+    assert len({row[0] for row in found}) == len(keys)
+    assert not any(row[3] for row in found)
+
+
+def test_objects_have_the_types_of_their_contents(storage: FaultyStorage, out: str) -> None:
+    assert storage.job("s3://bucket/data/parquet", out, ALL).code == 0
+    types = {".html": "text/html", ".json": "application/json", ".parquet": "application/vnd.apache.parquet"}
+    for key in storage.store.keys(out.removeprefix("s3://bucket/")):
+        expected = next((kind for ending, kind in types.items() if key.endswith(ending)), "")
+        assert storage.store.client.head_object(Bucket="bucket", Key=key)["ContentType"].startswith(expected), key
