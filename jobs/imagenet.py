@@ -60,7 +60,7 @@ def report(job: Classification, phases: Phases) -> int:
     try:
         compact = manifest.run_id if may_delete(out) else None
         if compact is None:
-            say(f"{shown(out)}: deleting is refused there, so predictions stay one file a chunk; grant it to have them merged")
+            say(f"{shown(out)}: deleting is refused, so predictions stay one file a chunk; grant it to merge them", sys.stderr)
         summary = write_reports(out, phases, address=job.args.address, compact=compact, data=job.args.data)
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
         raise JobFailed(f"{error}; predictions are complete: `python -m jobs.report --out {out}` makes the report") from None

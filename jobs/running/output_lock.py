@@ -11,17 +11,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 from pyarrow.fs import LocalFileSystem
 
-from jobs.storage.address import below, parts_of, path_of, shown
+from jobs.storage.address import below, shown
 from jobs.storage.failure import Gone, StorageError, patiently, storage_errors
-from jobs.storage.files import OBJECT_STORES, endpoint_of, open_storage, write_atomically
+from jobs.storage.files import OBJECT_STORES, open_storage, write_atomically
+from jobs.storage.s3 import object_store
 from vit_actor.errors import UserError
 
 RENEW_SECONDS = 5.0
@@ -217,22 +216,9 @@ class _ConditionalObject:
 
     @classmethod
     def of(cls, address: str) -> _ConditionalObject | None:
-        parts = parts_of(address)
-        if parts is None or parts.scheme not in ("s3", "s3a"):
-            return None
-        from obstore.store import S3Store  # here, because few runs need it
-
-        settings = dict(parse_qsl(parts.query or ""))
-        user, _, bucket = parts.authority.rpartition("@")
-        key, _, secret = (unquote(part) for part in user.partition(":"))
-        options: dict[str, Any] = {"access_key_id": key, "secret_access_key": secret, "region": settings.get("region")}
-        options["endpoint"] = endpoint_of(settings)
-        given = {name: value for name, value in options.items() if value}
-        if not key and not os.environ.get("AWS_ACCESS_KEY_ID"):
-            given["credential_provider"] = _credentials()
-        limits: dict[str, Any] = {"client_options": {"allow_http": True, "timeout": "10s"}, "retry_config": {"max_retries": 2}}
         with storage_errors(address, "open"):
-            return cls(S3Store(bucket, **given, **limits), path_of(address), address)
+            found = object_store(address)
+        return cls(*found, address) if found else None
 
     def look(self) -> None:
         """See the object as it is."""
@@ -257,10 +243,3 @@ class _ConditionalObject:
             except (AlreadyExistsError, PreconditionError, NotFoundError, FileNotFoundError):
                 return False
         return True
-
-
-def _credentials() -> Callable[[], Any]:
-    """Of the host's role, a profile or single sign-on, as AWS's own library finds them."""
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
-    return Boto3CredentialProvider()

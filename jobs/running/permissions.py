@@ -16,7 +16,7 @@ def check_output(out: str) -> None:
     address = below(out, PROBE)
     filesystem, path = open_storage(address)
     write_atomically(filesystem, path, b"1")
-    patiently(lambda: write_atomically(filesystem, path, b"2"), address, "replace")
+    write_atomically(filesystem, path, b"2", operation="replace")
     with suppress(Refused):  # who may not delete runs without merging: see may_delete
         patiently(lambda: filesystem.delete_file(path), address, "delete")
 

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.storage.address import redacted, shown
+from jobs.storage.s3 import what_it_says
 from vit_actor.errors import UserError
 
 RETRY_SECONDS = float(os.environ.get("LOUDBOX_RETRY_SECONDS", "60"))
@@ -48,6 +49,10 @@ class Failing(StorageError):
     """Asking again may help."""
 
 
+class GivenUp(Failing):
+    """Storage has been asked again for RETRY_SECONDS."""
+
+
 class Damaged(Exception):
     """The bytes are all there and do not decode; the message is the reason in one line."""
 
@@ -70,15 +75,15 @@ _GONE = {
 }
 
 _CODE = re.compile(
-    r"AWS Error (?P<aws>\w+)(?: \(HTTP status (?P<status>\d+)\))?(?: during (?P<operation>\w+) operation)?"
+    r"AWS Error (?P<aws>\w+|\[code \d+\])(?: \(HTTP status (?P<status>\d+)\))?(?: during (?P<operation>\w+) operation)?"
     r"|google::cloud::Status\((?P<google>\w+)|Azure Error: \[(?P<azure>\w+)\]"
 )
-_NAMED = re.compile(r"\b(ExpiredToken|TokenRefreshRequired|InvalidToken|InvalidObjectState|ObjectLocked|RequestTimeTooSkewed)\b")
 _KEYS = "the store refuses these credentials; renew them, or check the host's role"
 _FIXES = {
     "NO_SUCH_BUCKET": "no such bucket; create it, or check the name",
     "ContainerNotFound": "no such container; create it, or check the name",
     "ACCESS_DENIED": "access denied; the credentials may not do this there",
+    "AccessDenied": "access denied; the credentials may not do this there",
     "PERMISSION_DENIED": "permission denied; the credentials may not do this there",
     "INVALID_OBJECT_STATE": "the object is archived; restore it first",
     "InvalidObjectState": "the object is archived; restore it first",
@@ -97,6 +102,8 @@ _FIXES = {
             "ExpiredToken",
             "TokenRefreshRequired",
             "InvalidToken",
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
             "AuthenticationFailed",
             "AuthorizationFailure",
             "UNAUTHENTICATED",
@@ -118,8 +125,8 @@ _GRANTS = {
 _SILENT = ("NETWORK_CONNECTION", "UNAVAILABLE")
 
 
-def explained(error: BaseException) -> tuple[type[StorageError], str]:
-    """What an error of a filesystem means, and it in one line with the fix."""
+def explained(error: BaseException, says: str = "") -> tuple[type[StorageError], str]:
+    """What an error of a filesystem means, and it in one line with the fix. says: what the store says of it, beyond its text."""
     text = _text(error)
     code = getattr(error, "errno", None)
     if code in _GONE:
@@ -137,16 +144,17 @@ def explained(error: BaseException) -> tuple[type[StorageError], str]:
     if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):  # of obstore
         return Refused, f"{_FIXES['ACCESS_DENIED']} ({text})"
     found = _CODE.search(str(error))
-    name = (_NAMED.search(str(error)) or [""])[0] or (found and (found["aws"] or found["google"] or found["azure"])) or ""
+    code = says.partition(":")[0]
+    name = code if code in _FIXES else (found and (found["aws"] or found["google"] or found["azure"])) or ""
     fix = _FIXES.get(name) or (_REFUSED_STATUS.get(found["status"] or "") if found else None)
     operation = (found and found["operation"]) or ""
     if fix:
         grant = f"; grant {_GRANTS[operation]}" if "denied" in fix and operation in _GRANTS else ""
-        return Refused, f"{fix}{grant} ({_store_says(text, operation)})"
+        return Refused, f"{fix}{grant} ({_store_says(text, says)})"
     if name in _SILENT:
         return Failing, f"the store does not answer ({text}); check the address and the network"
     if name:
-        return Failing, f"the store fails ({_store_says(text, operation)})"
+        return Failing, f"the store fails ({_store_says(text, says)})"
     return Failing, f"storage failed ({text})"
 
 
@@ -159,10 +167,10 @@ def _text(error: BaseException) -> str:
 first_line = _text
 
 
-def _store_says(text: str, operation: str) -> str:
+def _store_says(text: str, says: str) -> str:
     """The store's own words, without the key, which the address has already."""
     _, found, reason = text.partition("AWS Error ")
-    return f"AWS: {reason}" if found else text
+    return f"AWS: {says or reason}" if found else text
 
 
 @contextmanager
@@ -181,7 +189,8 @@ def storage_errors(address: str, operation: str = "") -> Iterator[None]:
 
             kind, reason = hub_explained(error, address)
         elif isinstance(error, _OF_STORAGE) or type(error).__module__.startswith("obstore"):
-            kind, reason = explained(error)
+            says = what_it_says(address) if re.search("AWS Error .*(GetObject|HeadObject)", str(error)) else ""
+            kind, reason = explained(error, says)
         else:
             raise
         tried = f"cannot {operation}: " if operation and kind is not Gone else ""
@@ -219,12 +228,14 @@ def patiently[R](act: Callable[[], R], address: str, operation: str = "") -> R:
     try:
         with storage_errors(address, operation):
             return act()
+    except GivenUp:
+        raise
     except Failing:
         return _again(act, address, operation)
 
 
 def _again[R](act: Callable[[], R], address: str, operation: str) -> R:
-    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential  # few runs need it
+    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential  # few runs need it
 
     began = time.monotonic()
 
@@ -236,7 +247,7 @@ def _again[R](act: Callable[[], R], address: str, operation: str) -> R:
             return act()
 
     retrying = Retrying(
-        retry=retry_if_exception_type(Failing),
+        retry=retry_if_exception(lambda error: isinstance(error, Failing) and not isinstance(error, GivenUp)),
         stop=stop_after_delay(RETRY_SECONDS),
         wait=wait_random_exponential(0.2, MOST_SECONDS),
         before_sleep=wait,
@@ -245,8 +256,10 @@ def _again[R](act: Callable[[], R], address: str, operation: str) -> R:
     try:
         time.sleep(0.1)
         return retrying(once_more)
+    except GivenUp:
+        raise
     except Failing as error:
-        raise Failing(f"{error}; asked for {time.monotonic() - began:.0f} s") from None
+        raise GivenUp(f"{error}; asked for {time.monotonic() - began:.0f} s") from None
     finally:
         told(None, time.monotonic() - began)
 

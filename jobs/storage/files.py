@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, LocalF
 
 from jobs.storage.address import OBJECT_SCHEMES, Parts, is_uri, parts_of, path_of, shown
 from jobs.storage.failure import Damaged, Gone, Unaddressable, patiently, storage_errors
+from jobs.storage.s3 import ENDPOINTS, SCHEMES, open_s3
 from vit_actor.errors import UserError
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
@@ -26,11 +26,10 @@ OBJECT_STORES = {"s3", "gcs", "abfs"}
 
 IO_THREADS = 64
 """Requests to a store that are under way at once; pyarrow's own limit is 8 listings, 25 connections."""
-CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 30.0
 STORE_RETRY_SECONDS = 5
 """How long a store's own client tries again, before `patiently` does."""
 
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "CLOUD_STORAGE_EMULATOR_ENDPOINT")
+_ENDPOINTS = (*ENDPOINTS, "CLOUD_STORAGE_EMULATOR_ENDPOINT")
 
 ROW_GROUP = 128 * 1024
 """Rows that a reader of a long table can skip together by their statistics."""
@@ -67,7 +66,9 @@ def open_storage(address: str) -> tuple[FileSystem, str]:
     path = path_of(address)
     try:
         with storage_errors(address, "open"):
-            filesystem, root = _open_store(replace(parts, path=""), *map(os.environ.get, _ENDPOINTS))
+            filesystem, root = _open_store(
+                replace(parts, path=""), *map(os.environ.get, (*ENDPOINTS, "CLOUD_STORAGE_EMULATOR_ENDPOINT"))
+            )
     except Unaddressable:  # its reason repeats a part of the URI, credentials and all
         raise UserError(
             f"{shown(address)}: not a valid URI; check it, and write what is special in a password as %2F, a ? in a name as %3F"
@@ -94,40 +95,13 @@ def _open_store(parts: Parts, *endpoint: str | None) -> tuple[FileSystem, str]:
     endpoint: of the environment, which the client reads.
     """
     pa.set_io_thread_count(max(pa.io_thread_count(), IO_THREADS))
-    if parts.scheme in ("s3", "s3a"):
-        return _open_s3(parts), parts.authority.rpartition("@")[2]
+    if parts.scheme in SCHEMES:
+        return open_s3(parts), parts.authority.rpartition("@")[2]
     if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in (parts.query or ""):
         limit = f"retry_limit_seconds={STORE_RETRY_SECONDS}"  # its own is 15 minutes
         parts = replace(parts, query=f"{parts.query}&{limit}" if parts.query else limit)
     filesystem, root = FileSystem.from_uri(str(parts))
     return filesystem, root
-
-
-def _open_s3(parts: Parts) -> FileSystem:
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
-
-    settings = dict(parse_qsl(parts.query or "", keep_blank_values=True))
-    if unknown := settings.keys() - {"region", "scheme", "endpoint_override"}:
-        raise UserError(f"{shown(str(parts))}: ?{min(unknown)}= is no setting of s3://; write a ? of a name as %3F")
-    user, _, bucket = parts.authority.rpartition("@")
-    key, _, secret = (unquote(part) for part in user.partition(":"))
-    endpoint = endpoint_of(settings)
-    return S3FileSystem(
-        access_key=key or None,
-        secret_key=secret or None,
-        region=settings.get("region") or (None if endpoint else resolve_s3_region(bucket)),
-        endpoint_override=endpoint,
-        scheme=settings.get("scheme", "https"),
-        connect_timeout=CONNECT_SECONDS,
-        request_timeout=REQUEST_SECONDS,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=3),
-        allow_delayed_open=True,  # one request for a small file
-    )
-
-
-def endpoint_of(settings: dict[str, str]) -> str | None:
-    """The S3 server that a URI's settings or the environment name; None for Amazon's own."""
-    return next(filter(None, [settings.get("endpoint_override"), *map(os.environ.get, _ENDPOINTS[:2])]), None)
 
 
 class SteadyFile(io.RawIOBase):
@@ -226,17 +200,19 @@ def read_twice[R](address: str, act: Callable[[], R]) -> R:
         return act()
 
 
-def write_atomically(filesystem: FileSystem, path: str, *data: bytes | memoryview | pa.Buffer, durable: bool = True) -> None:
+def write_atomically(
+    filesystem: FileSystem, path: str, *data: bytes | memoryview | pa.Buffer, durable: bool = True, operation: str = "write"
+) -> None:
     """Put a whole file at `path`, creating its directory: readers see all of it or the previous one, never a part.
 
     On a local (or mounted) filesystem a hidden `.part` beside it is flushed to disk and renamed; an object store
     publishes one upload when it closes. Raises StorageError.
 
     data: the file's parts, in order. durable: whether to wait for the disk, which a file may do without that is checked when
-    it is read.
+    it is read. operation: what an error calls it.
     """
     write = _write_local if isinstance(filesystem, LocalFileSystem) else partial(_write_object, filesystem)
-    patiently(partial(write, path, data, durable), named(filesystem, path), "write")
+    patiently(partial(write, path, data, durable), named(filesystem, path), operation)
 
 
 def named(filesystem: FileSystem, path: str) -> str:

@@ -86,7 +86,5 @@ def test_a_fragment_is_part_of_the_name() -> None:
         ("s3://b/x", "s3://b/x", {}),
     ],
 )
-def test_settings_of_ours_are_taken_out_of_a_query_and_those_of_the_store_stay(
-    uri: str, left: str, found: dict[str, str]
-) -> None:
+def test_settings_of_ours_are_taken_out_of_a_query_and_the_stores_stay(uri: str, left: str, found: dict[str, str]) -> None:
     assert without_query(uri, "split", "config") == (left, found)

@@ -114,8 +114,8 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _skip_end(tar: tarfile.TarFile, archive: int) -> tuple[int, int | None]:
     """(number of zeros that end the archive which begins at `archive`, where another begins behind them or None).
 
-    An archive ends with one or two blocks of zeros, or with zeros up to a whole record. Raises tarfile.ReadError for other zeros,
-    which stand where files were, and where there is no header.
+    An archive ends with one or two blocks of zeros, or with zeros up to a whole record and so many more. Raises tarfile.ReadError
+    for other zeros, which stand where files were, and where there is no header.
     """
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
@@ -131,7 +131,7 @@ def _skip_end(tar: tarfile.TarFile, archive: int) -> tuple[int, int | None]:
     begins = tar.offset + blocks * tarfile.BLOCKSIZE
     if not blocks:
         raise tarfile.ReadError("no header where the next file should begin")
-    if blocks > 2 and (begins - archive) % tarfile.RECORDSIZE:
+    if blocks > 2 and (begins - archive) % tarfile.RECORDSIZE > 2 * tarfile.BLOCKSIZE:
         raise tarfile.ReadError(f"{zeros:,} zeros at byte {tar.offset:,}, where files were")
     return zeros, begins
 

@@ -1,0 +1,99 @@
+"""S3: its client of pyarrow's, for all data, and of obstore's, which writes on condition and keeps what the store says."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from pyarrow.fs import FileSystem
+
+from jobs.storage.address import Parts, parts_of, path_of, redacted, shown
+from vit_actor.errors import UserError
+
+SCHEMES = ("s3", "s3a")
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 30.0
+
+_SAID = re.compile(r"<Code>\s*(\w+)\s*</Code>(?:.*?<Message>\s*(.*?)\s*</Message>)?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a bucket is, and with whose keys: empty for those that the environment, a profile or the host's role has."""
+
+    bucket: str
+    key: str
+    secret: str
+    region: str | None
+    endpoint: str | None
+
+    @classmethod
+    def of(cls, parts: Parts) -> Access:
+        """From a URI. Raises UserError for a setting that S3 does not have."""
+        settings = dict(parse_qsl(parts.query or "", keep_blank_values=True))
+        if unknown := settings.keys() - {"region", "scheme", "endpoint_override"}:
+            raise UserError(f"{shown(str(parts))}: ?{min(unknown)}= is no setting of s3://; write a ? of a name as %3F")
+        user, _, bucket = parts.authority.rpartition("@")
+        key, _, secret = (unquote(part) for part in user.partition(":"))
+        endpoint = next(filter(None, [settings.get("endpoint_override"), *map(os.environ.get, ENDPOINTS)]), None)
+        if endpoint and "://" not in endpoint:
+            endpoint = f"{settings.get('scheme', 'https')}://{endpoint}"
+        return cls(bucket, key, secret, settings.get("region"), endpoint)
+
+
+def open_s3(parts: Parts) -> FileSystem:
+    """pyarrow's client of a bucket."""
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    access = Access.of(parts)
+    return S3FileSystem(
+        access_key=access.key or None,
+        secret_key=access.secret or None,
+        region=access.region or (None if access.endpoint else resolve_s3_region(access.bucket)),
+        endpoint_override=access.endpoint,
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=REQUEST_SECONDS,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=3),
+        allow_delayed_open=True,  # one request for a small file
+    )
+
+
+def object_store(address: str) -> tuple[Any, str] | None:
+    """(obstore's client of a bucket, the key in it); None for an address that is not of S3."""
+    parts = parts_of(address)
+    if parts is None or parts.scheme not in SCHEMES:
+        return None
+    from obstore.store import S3Store  # here, because few runs need it
+
+    access = Access.of(parts)
+    options: dict[str, Any] = {
+        "access_key_id": access.key,
+        "secret_access_key": access.secret,
+        "region": access.region,
+        "endpoint": access.endpoint,
+    }
+    given = {name: value for name, value in options.items() if value}
+    if not (access.key or os.environ.get("AWS_ACCESS_KEY_ID")):
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        given["credential_provider"] = Boto3CredentialProvider()
+    limits: dict[str, Any] = {"client_options": {"allow_http": True, "timeout": "10s"}, "retry_config": {"max_retries": 2}}
+    return S3Store(access.bucket, **given, **limits), path_of(address)
+
+
+def what_it_says(address: str) -> str:
+    """The store's own code and words about an object that cannot be read; pyarrow leaves them out. Empty where it has none."""
+    try:
+        found = object_store(address)
+        if not found or not found[1]:
+            return ""
+        from obstore import get_range
+
+        get_range(*found, start=0, length=1)
+    except Exception as error:  # it says no more than what went wrong already
+        said = _SAID.search(str(error))
+        return redacted(": ".join(part for part in said.groups() if part)) if said else ""
+    return ""
