@@ -87,6 +87,7 @@ class Refuse:
 
     status: int
     code: str
+    message: str
 
     def __call__(self, request: Request, forward: Callable[[], Answer]) -> Answer:
         kind = (("Content-Type", "application/xml"),)
@@ -101,16 +102,16 @@ class Refuse:
 
     @property
     def _told(self) -> str:
-        return f"<Code>{self.code}</Code><Message>refused by the test</Message>"
+        return f"<Code>{self.code}</Code><Message>{self.message}</Message>"
 
 
-EXPIRED = Refuse(400, "ExpiredToken")
-DENIED = Refuse(403, "AccessDenied")
-ARCHIVED = Refuse(403, "InvalidObjectState")
-GONE = Refuse(404, "NoSuchKey")
-SLOW_DOWN = Refuse(503, "SlowDown")
-INTERNAL = Refuse(500, "InternalError")
-CHANGED = Refuse(412, "PreconditionFailed")
+EXPIRED = Refuse(400, "ExpiredToken", "The provided token has expired.")
+DENIED = Refuse(403, "AccessDenied", "Access Denied")
+ARCHIVED = Refuse(403, "InvalidObjectState", "The operation is not valid for the object's storage class")
+GONE = Refuse(404, "NoSuchKey", "The specified key does not exist.")
+SLOW_DOWN = Refuse(503, "SlowDown", "Please reduce your request rate.")
+INTERNAL = Refuse(500, "InternalError", "We encountered an internal error. Please try again.")
+CHANGED = Refuse(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
 
 
 @dataclass(frozen=True)
