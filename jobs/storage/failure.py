@@ -41,6 +41,10 @@ class Refused(StorageError):
     """Asking again does not help."""
 
 
+class NoCredentials(Refused):
+    """The store does not take the credentials, whatever is asked for."""
+
+
 class Unaddressable(Refused):
     """No place of that store can have this address."""
 
@@ -150,7 +154,7 @@ def explained(error: BaseException, says: str = "") -> tuple[type[StorageError],
     operation = (found and found["operation"]) or ""
     if fix:
         grant = f"; grant {_GRANTS[operation]}" if "denied" in fix and operation in _GRANTS else ""
-        return Refused, f"{fix}{grant} ({_store_says(text, says)})"
+        return NoCredentials if fix == _KEYS else Refused, f"{fix}{grant} ({_store_says(text, says)})"
     if name in _SILENT:
         return Failing, f"the store does not answer ({text}); check the address and the network"
     if name:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id, view
 from jobs.storage.address import below
-from jobs.storage.failure import REFUSED_ROW, Gone, Refused, patiently
+from jobs.storage.failure import REFUSED_ROW, Gone, NoCredentials, Refused, patiently
 from jobs.storage.files import open_storage, read_whole
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -39,7 +39,7 @@ def cut_shards(images: Iterable[ImageFile], images_per_shard: int) -> Iterator[S
 def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
     """The wanted files of a shard made by cut_shards, in order. folder: address the paths are relative to.
 
-    A file that is gone, has another size, or is refused alone is an error. Raises Refused where none can be read.
+    A file that is gone, has another size, or is refused alone is an error. Raises Refused where no other can be read now.
     """
     filesystem, base = open_storage(folder)
     paths, labels, sizes = (shard.payload[name] for name in ("paths", "labels", "sizes"))
@@ -55,6 +55,8 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
             data = patiently(partial(read_whole, filesystem, f"{base}/{path}", MAX_FILE_BYTES), below(folder, path), "read")
         except Gone:
             return failed("cannot be read: the file is gone")
+        except NoCredentials:
+            raise
         except Refused as refused:
             return refused
         if data is None:
@@ -63,14 +65,14 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
             return failed(f"has {data.size:,} bytes, had {listed:,} when the run listed it")
         return EncodedImage(printable(path), label, view(data))
 
-    any_read, refused = False, None
+    readable, refused = None, None
     for part in in_order(read, batched((i for i in range(len(paths)) if wanted(i)), READ_AHEAD)):
         for ordinal, image in part:
             if isinstance(image, Refused):
                 refused = image
                 yield ordinal, EncodedImage(printable(paths[ordinal]), labels[ordinal], b"", f"{REFUSED_ROW} ({image})")
             else:
-                any_read = True
+                readable = ordinal
                 yield ordinal, image
-    if refused is not None and not any_read:
+    if refused is not None and (readable is None or isinstance(read((readable,))[0][1], Refused)):
         raise refused
