@@ -25,6 +25,7 @@ from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.ledger import Quarantine, tell_ledger
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import PREDICTIONS
+from jobs.storage.failure import patiently
 from vit_actor.actor import DeviceThread, Part
 from vit_actor.device import NO_CLASS, Device
 from vit_actor.errors import DeviceError, UserError
@@ -85,7 +86,7 @@ class Classifier:
                 return
             ray.get(self._ledger.opening.remote(self._mesh))
             try:
-                self._device = self._device_thread()
+                self._device = patiently(self._device_thread, "the checkpoint", "read")
             except Exception as error:
                 self._log.warning("mesh did not open", error=str(error))
                 ray.get(self._ledger.did_not_open.remote(self._mesh, str(error)))

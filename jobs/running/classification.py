@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from jobs.pipeline.commit import committed_files
@@ -17,7 +18,8 @@ from jobs.running.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.running.output_lock import hold_output
 from jobs.running.permissions import check_output
 from jobs.running.terminal import say
-from jobs.storage import shown
+from jobs.storage.address import shown
+from jobs.storage.failure import patiently
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.preprocess import Preprocess
 
@@ -39,7 +41,7 @@ class Classification:
     def open(cls, args: argparse.Namespace) -> Classification:
         """Look through the data and claim the output; raises UserError for every mistake that can be told without Ray."""
         check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
-        checkpoint = load_checkpoint(args.model)
+        checkpoint = patiently(partial(load_checkpoint, args.model), args.model, "read")
         source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
         found = surveyed(source)
         if found.left_out:

@@ -21,8 +21,8 @@ from jobs.storage.address import redacted, shown
 from jobs.storage.s3 import what_it_says
 from vit_actor.errors import UserError
 
-RETRY_SECONDS = float(os.environ.get("LOUDBOX_RETRY_SECONDS", "60"))
-"""How long storage that is failing is asked again."""
+RETRY_SECONDS = 60.0
+"""How long storage that is failing is asked again, unless LOUDBOX_RETRY_SECONDS says otherwise."""
 MOST_SECONDS = 8.0
 """Between two attempts."""
 TOLD_AFTER = 5.0
@@ -129,9 +129,12 @@ _GRANTS = {
 _SILENT = ("NETWORK_CONNECTION", "UNAVAILABLE")
 
 
-def explained(error: BaseException, says: str = "") -> tuple[type[StorageError], str]:
-    """What an error of a filesystem means, and it in one line with the fix. says: what the store says of it, beyond its text."""
-    text = _text(error)
+def explained(error: BaseException, says: str = "", address: str = "") -> tuple[type[StorageError], str]:
+    """What an error of a filesystem means, and it in one line with the fix.
+
+    says: what the store says of it, beyond its text. address: that the line begins with.
+    """
+    text = _text(error, address)
     code = getattr(error, "errno", None)
     if code in _GONE:
         return Gone, _GONE[code]
@@ -162,9 +165,12 @@ def explained(error: BaseException, says: str = "") -> tuple[type[StorageError],
     return Failing, f"storage failed ({text})"
 
 
-def _text(error: BaseException) -> str:
+def _text(error: BaseException, address: str = "") -> str:
     """The first line of a library's error, safe to print; the error's type if it has no text."""
     text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    name = getattr(error, "filename", None)
+    if isinstance(name, str) and name not in address and not name.endswith(".part"):
+        text = f"{text}: {name}"
     return redacted(text.strip().splitlines()[0]) if text.strip() else type(error).__name__
 
 
@@ -194,7 +200,7 @@ def storage_errors(address: str, operation: str = "") -> Iterator[None]:
             kind, reason = hub_explained(error, address)
         elif isinstance(error, _OF_STORAGE) or type(error).__module__.startswith("obstore"):
             says = what_it_says(address) if re.search("AWS Error .*(GetObject|HeadObject)", str(error)) else ""
-            kind, reason = explained(error, says)
+            kind, reason = explained(error, says, address)
         else:
             raise
         tried = f"cannot {operation}: " if operation and kind is not Gone else ""
@@ -252,7 +258,7 @@ def _again[R](act: Callable[[], R], address: str, operation: str) -> R:
 
     retrying = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, Failing) and not isinstance(error, GivenUp)),
-        stop=stop_after_delay(RETRY_SECONDS),
+        stop=stop_after_delay(float(os.environ.get("LOUDBOX_RETRY_SECONDS") or RETRY_SECONDS)),
         wait=wait_random_exponential(0.2, MOST_SECONDS),
         before_sleep=wait,
         reraise=True,
