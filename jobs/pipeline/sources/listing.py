@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
 from jobs.storage.address import below, shown
-from jobs.storage.failure import Gone, explained, patiently, storage_errors
+from jobs.storage.failure import Gone, patiently, storage_errors
 from jobs.storage.files import open_storage
 from vit_actor.errors import UserError
 
@@ -88,10 +88,9 @@ def _local_entries(address: str, path: str) -> Iterator[Entry]:
     with patiently(partial(os.scandir, path), address, "list") as found, storage_errors(address, "list"):
         for item in found:  # as a stream, where pyarrow would build the whole list
             try:
-                info = item.stat()
-            except OSError as error:
-                if explained(error)[0] is not Gone:
-                    raise
+                with storage_errors(address, "list"):
+                    info = item.stat()
+            except Gone:
                 yield Entry(item.name, 0, False)  # a link that leads nowhere
                 continue
             if stat.S_ISDIR(info.st_mode):

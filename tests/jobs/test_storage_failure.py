@@ -1,0 +1,196 @@
+"""What an error of storage means is decided in one place, and what fails is asked again for a while."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from jobs.storage import failure
+from jobs.storage.failure import (
+    Failing,
+    GivenUp,
+    Gone,
+    NoCredentials,
+    Refused,
+    Unaddressable,
+    is_by_storage,
+    patiently,
+    storage_errors,
+)
+from jobs.storage.files import SteadyFile
+from tests.commands import ROOT
+
+ADDRESS = "s3://key:HUSH@bucket/data"
+AWS = "When reading information for key 'k' in bucket 'b': AWS Error {} during {} operation: no"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file"), Gone, "no such file or directory"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory"), Gone, "a file is in the way"),
+        (OSError(errno.ELOOP, "Too many levels"), Gone, "a link leads back to itself"),
+        (PermissionError(errno.EACCES, "Permission denied"), Refused, "check who may access it"),
+        (OSError(errno.ENOSPC, "No space left on device"), Refused, "free some space or inodes"),
+        (OSError(errno.EROFS, "Read-only file system"), Refused, "mount it for writing"),
+        (OSError(errno.EIO, "Input/output error"), Failing, "Input/output error"),
+        (OSError(errno.ESTALE, "Stale file handle"), Failing, "Stale file handle"),
+        (OSError(errno.ETIMEDOUT, "Connection timed out"), Failing, "timed out"),
+        (OSError("curlCode: 28, timeout"), Failing, "curlCode: 28"),
+        (pa.ArrowInvalid("Empty path component"), Unaddressable, "cannot be addressed"),
+        (ImportError("install adlfs"), Refused, "no driver for it is installed"),
+        (OSError(AWS.format("ACCESS_DENIED", "ListObjectsV2")), Refused, "grant s3:ListBucket"),
+        (OSError(AWS.format("ACCESS_DENIED", "DeleteObject")), Refused, "grant s3:DeleteObject"),
+        (OSError(AWS.format("NO_SUCH_BUCKET", "ListObjectsV2")), Refused, "no such bucket"),
+        (OSError(AWS.format("UNKNOWN (HTTP status 400)", "PutObject")), NoCredentials, "refuses these credentials"),
+        (OSError(AWS.format("EXPIRED_TOKEN", "PutObject")), NoCredentials, "refuses these credentials"),
+        (OSError(AWS.format("SLOW_DOWN", "PutObject")), Failing, "AWS: SLOW_DOWN"),
+        (OSError(AWS.format("UNKNOWN (HTTP status 503)", "PutObject")), Failing, "HTTP status 503"),
+        (OSError(AWS.format("NETWORK_CONNECTION", "PutObject")), Failing, "does not answer"),
+        (OSError("google::cloud::Status(PERMISSION_DENIED: no)"), Refused, "permission denied"),
+        (OSError("google::cloud::Status(UNAVAILABLE: no)"), Failing, "does not answer"),
+        (OSError("Azure Error: [AuthenticationFailed] no"), NoCredentials, "refuses these credentials"),
+    ],
+)
+def test_an_error_means_one_thing_told_in_one_line(error: Exception, kind: type[Exception], says: str) -> None:
+    with pytest.raises(failure.StorageError) as raised, storage_errors(ADDRESS, "read"):
+        raise error
+    assert type(raised.value) is kind
+    assert str(raised.value).startswith("s3://bucket/data: ")
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_fails_a_few_times_is_asked_again_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str | None] = []
+    monkeypatch.setattr(failure, "_teller", lambda what, seconds: told.append(what))
+    answers = iter([OSError(errno.EIO, "Input/output error"), OSError(errno.ESTALE, "Stale file handle"), b"data"])
+
+    def ask() -> bytes:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    assert patiently(ask, "/data", "read") == b"data"
+    assert told == ["/data: cannot read: storage failed (Stale file handle)", None]
+
+
+def test_what_fails_for_good_is_given_up_after_the_time_by_the_innermost_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOUDBOX_RETRY_SECONDS", "0.5")
+    asked = 0
+
+    def ask() -> None:
+        nonlocal asked
+        asked += 1
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(GivenUp, match=r"^/data: cannot read: storage failed \(Input/output error\); asked for \d s$"):
+        patiently(lambda: patiently(ask, "/data", "read"), "/elsewhere")
+    once = asked
+    assert once > 1
+    with pytest.raises(GivenUp):
+        patiently(ask, "/data")
+    assert asked <= 3 * once
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), FileNotFoundError(errno.ENOENT, "no")])
+def test_what_is_refused_or_gone_is_asked_once(error: OSError) -> None:
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(1)
+        raise error
+
+    with pytest.raises(failure.StorageError):
+        patiently(ask, "/data")
+    assert asked == [1]
+
+
+def test_a_file_that_is_not_as_it_was_listed_is_gone_and_one_that_shrinks_while_it_is_read_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(range(100)))
+    with pytest.raises(Gone, match=r"changed while the run read it; restore it first \(99 bytes became 100\)"):
+        SteadyFile(str(path), 99)
+    monkeypatch.setenv("LOUDBOX_RETRY_SECONDS", "0.3")
+    with SteadyFile(str(path), 100) as file:
+        assert file.read_at(10, 95) == bytes(range(95, 100))
+        os.truncate(path, 50)
+        with pytest.raises(Failing, match="a read gave"):
+            file.read_at(10, 45)
+        threading.Timer(0.1, path.write_bytes, [bytes(range(100))]).start()
+        time.sleep(0.2)
+        assert file.read_at(10, 45) == bytes(range(45, 55))
+
+
+@pytest.mark.parametrize(
+    ("error", "by_storage"),
+    [
+        ("cannot be read: Input/output error", True),
+        ("cannot be read: Permission denied", True),
+        ("cannot be read: storage refuses it (s3://b/x: the object is archived)", True),
+        ("row group 3 cannot be read: AWS Error SLOW_DOWN during GetObject operation: no", True),
+        ("the tar is damaged: [Errno 5] Input/output error; 311 images before that", True),
+        ("the tar is damaged: AWS Error NETWORK_CONNECTION during GetObject operation; 3 images before that", True),
+        ("cannot be read: the file is gone", False),
+        ("cannot be read: its name is not valid UTF-8", False),
+        ("cannot be read: reading it ended the process 4 times", False),
+        ("row group 3 cannot be read: Corrupt snappy compressed data.", False),
+        ("the tar is damaged: no header where the next file should begin; 4 images before that", False),
+        ("not an image in a format that Pillow knows", False),
+        ("empty file", False),
+    ],
+)
+def test_rows_of_earlier_versions_say_whether_storage_failed(error: str, by_storage: bool) -> None:
+    assert is_by_storage(error) is by_storage
+
+
+BROAD = {
+    "Exception",
+    "BaseException",
+    "OSError",
+    "IOError",
+    "UserError",
+    "StorageError",
+    "Failing",
+    "ArrowException",
+    "ArrowInvalid",
+}
+READS = (
+    "jobs/pipeline/sources",
+    "jobs/pipeline/read.py",
+    "jobs/pipeline/commit.py",
+    "jobs/pipeline/list.py",
+    "jobs/running/damaged.py",
+)
+
+
+def test_nobody_who_reads_data_catches_what_storage_raises_to_go_on() -> None:
+    """Only jobs.storage.failure decides. An except may name StorageErrors that it passes on as they are."""
+    files = [
+        file for place in READS for file in ([ROOT / place] if place.endswith(".py") else sorted((ROOT / place).rglob("*.py")))
+    ]
+    found = []
+    for file in files:
+        tree = ast.parse(file.read_text())
+        cache = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_keep"]
+        spared = {id(node) for function in cache for node in ast.walk(function)}  # a run goes on without its cache
+        for handler in ast.walk(tree):
+            if not isinstance(handler, ast.ExceptHandler) or id(handler) in spared:
+                continue
+            names = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)} if handler.type else {"Exception"}
+            names |= {node.attr for node in ast.walk(handler.type) if isinstance(node, ast.Attribute)} if handler.type else set()
+            passes_on = isinstance(handler.body[-1], ast.Raise)
+            if names & BROAD and not passes_on:
+                found.append(f"{file.relative_to(ROOT)}:{handler.lineno}: {sorted(names)}")
+    assert len(files) > 15
+    assert found == []
