@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from jobs.reporting.tables import summarise
+from jobs.reporting.tables import Reports
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.command import JobFailed, run
@@ -73,7 +73,7 @@ def read_run(out: str, address: str | None = None) -> Run:
     from jobs.reporting.comparison.compare import Run
 
     counts, manifest = count_run(out, address=address)
-    return Run(out, summarise(counts, manifest), manifest)
+    return Run(out, Reports(counts, manifest).summary(), manifest)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.decode import DecodeError, decode
 from jobs.pipeline.sources import EncodedImage, open_source
-from jobs.reporting.counts import Example
+from jobs.reporting.tables import Example
 from jobs.running.manifest import Manifest
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
