@@ -93,7 +93,7 @@ CREATE OR REPLACE TEMP VIEW numbered AS
 SELECT *, CASE WHEN label IS NOT NULL AND prediction IS NOT NULL THEN
   round_even(greatest(least(CASE WHEN isnan(sure) THEN 0 ELSE sure END, 1), 0) * {CERTAIN}, 0)::BIGINT END AS confidence
 FROM (SELECT *, coalesce(top5_probability[1], 0)::DOUBLE AS sure FROM rows)
-POSITIONAL JOIN (SELECT rank, chunk, unnest(range(rows)) AS row FROM chunks ORDER BY rank)
+POSITIONAL JOIN (SELECT rank, chunk, unnest(range(rows)) AS row FROM (FROM chunks ORDER BY rank))
 """
 """The prediction rows, each with its chunk's rank and name, its row there, and, where it is labelled and classified, its
 confidence in multiples of 1 / CERTAIN."""
@@ -129,8 +129,8 @@ PARTS = {
           CASE WHEN label <> prediction
             THEN {{doubt: {CERTAIN} - confidence, image_id: image_id, chunk: chunk, row: row}} END AS example
         FROM numbered LEFT JOIN real ON number = real_number(image_id)""",
-        """label, prediction, total(images) AS images, total(top5) AS top5, total(held) AS held, total(held_correct) AS held_correct,
-          total(real_images) AS real_images, total(real_correct) AS real_correct, min(example) AS example""",
+        """label, prediction, total(images) AS images, total(top5) AS top5, total(held) AS held,
+          total(held_correct) AS held_correct, total(real_images) AS real_images, total(real_correct) AS real_correct, min(example) AS example""",
     ),
     # By bin, the labelled images that were classified: (0, 1/15], (1/15, 2/15], ...
     "confidence": (
@@ -207,21 +207,28 @@ PARTS = {
 Columns that do not aggregate are the keys."""
 
 SHORTENED = {
-    "reasons": f"""SELECT shorter AS length, left(reason, shorter) AS reason, total(images) AS images, min(example) AS example
+    "reasons": (
+        MAX_REASONS,
+        f"""SELECT shorter AS length, left(reason, shorter) AS reason, total(images) AS images, min(example) AS example
       FROM summed, (SELECT coalesce(max(shorter), 0) AS shorter FROM (
         SELECT reason_lengths.length AS shorter FROM summed, reason_lengths
         WHERE shorter <= (SELECT min(length) FROM summed)
         GROUP BY ALL HAVING count(DISTINCT left(reason, reason_lengths.length)) <= {MAX_REASONS}))
       GROUP BY ALL""",
-    "windows": f"""SELECT longer AS length, attempt, since // longer * longer AS since, mesh, total(images) AS images,
+    ),
+    "windows": (
+        MAX_WINDOWS,
+        f"""SELECT longer AS length, attempt, since // longer * longer AS since, mesh, total(images) AS images,
         total(batches) AS batches, total(busy) AS busy
       FROM summed, (SELECT coalesce(min(longer), {WINDOWS[-1]}) AS longer FROM (
         SELECT window_lengths.length AS longer FROM summed, window_lengths
         WHERE longer >= (SELECT max(length) FROM summed)
         GROUP BY ALL HAVING count(DISTINCT (attempt, since // window_lengths.length)) <= {MAX_WINDOWS}))
       GROUP BY ALL""",
+    ),
 }
-"""Of the two tables that could have many keys: the longest messages and the shortest windows that leave few enough.
+"""Of the two tables that could have many keys: how many may stay, and SQL of the longest messages and the shortest windows that
+leave no more.
 
 A part never needs shorter messages or longer windows than the whole, so merging in any order ends at the same."""
 
@@ -245,7 +252,7 @@ class Counting:
         self._database.execute("CREATE TABLE buckets AS SELECT unnest(?) AS low, unnest(?) AS high", [low, high])
 
     def count(self, table: pa.Table, *chunks: FileMetadata) -> Counts:
-        """The counts of prediction rows: a table with COLUMNS as in jobs/pipeline/schema.py, and the footers of its chunks in order.
+        """The counts of prediction rows: a table with COLUMNS of jobs/pipeline/schema.py, and its chunks' footers in order.
 
         Raises duckdb.Error or KeyError where these are not what a run writes.
         """
@@ -273,10 +280,10 @@ class Counting:
 
     def _summed(self, name: str, rows: str) -> pa.Table:
         summed = self._database.sql(f"SELECT {PARTS[name][1]} FROM ({rows}) GROUP BY ALL").to_arrow_table()
-        if name not in SHORTENED:
+        if name not in SHORTENED or (len(summed) <= SHORTENED[name][0] and len(set(summed["length"].to_pylist())) < 2):
             return summed
         self._database.register("summed", summed)
-        return self._database.sql(SHORTENED[name]).to_arrow_table()
+        return self._database.sql(SHORTENED[name][1]).to_arrow_table()
 
 
 DAMAGED = "damaged file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import cache
 
 from ray.data.aggregate import AggregateFnV2
 from ray.data.block import Block, BlockAccessor
@@ -24,4 +25,10 @@ class Merged(AggregateFnV2[bytes, bytes]):
 
     @staticmethod
     def _merge(pickled: list[bytes]) -> bytes:
-        return pickle.dumps(Counting(threads=1).merge(*map(pickle.loads, pickled)))
+        return pickle.dumps(_counting().merge(*map(pickle.loads, pickled)))
+
+
+@cache
+def _counting() -> Counting:
+    """This process's own."""
+    return Counting(threads=1)

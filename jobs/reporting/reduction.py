@@ -152,7 +152,9 @@ def count_files(task: Task, counting: Counting) -> Counts:
     merged = counting.merge(*counts)
     of_this_version = all(file.table.column_names == PREDICTIONS.names for file in kept)
     if task.part and of_this_version and not facts(merged, DAMAGED) and facts(merged, "run") == [task.run_id]:
-        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: part_footer([f for file in kept for f in file.footers])})
+        schema = PREDICTIONS.with_metadata(
+            {**PREDICTIONS.metadata, FOOTER: part_footer([f for file in kept for f in file.footers])}
+        )
         with storage_errors(task.out):
             write_table(filesystem, task.part, pa.concat_tables([file.table for file in kept]).cast(schema))
             _delete(filesystem, task.files)

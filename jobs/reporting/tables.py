@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from dataclasses import asdict
-from functools import cached_property
+from functools import cache
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -39,6 +39,9 @@ TOLD = ("restarts", "retries", "images_again", "given_up", "cached")
 NORMAL_95 = "1.959963984540054e0"
 """The normal quantile of 95% coverage."""
 
+NAMED = "CREATE MACRO named(class) AS coalesce(getvariable('names')[class + 1], class::VARCHAR)"
+"""A class's name, where the variable `names` has it; null of no class."""
+
 MACROS = f"""
 CREATE MACRO total(x) AS coalesce(sum(x)::BIGINT, 0);
 CREATE MACRO total_of(x, which) AS coalesce(sum(x) FILTER (which)::BIGINT, 0);
@@ -49,7 +52,6 @@ CREATE MACRO low(k, n) AS CASE WHEN n > 0 AND k >= 0
   THEN greatest(0, (middle(k, n) - half(k, n)) / (1 + {NORMAL_95} * {NORMAL_95} / n)) END;
 CREATE MACRO high(k, n) AS CASE WHEN n > 0 AND k >= 0
   THEN least(1, (middle(k, n) + half(k, n)) / (1 + {NORMAL_95} * {NORMAL_95} / n)) END;
-CREATE MACRO named(class) AS coalesce(getvariable('names')[class + 1], class::VARCHAR);
 CREATE VIEW longest AS SELECT mesh, map_from_entries(list((phase, seconds))) AS took FROM starts GROUP BY mesh;
 CREATE VIEW present AS SELECT *, greatest(until, start + busy) AS ended FROM spans;
 CREATE VIEW attempts AS SELECT attempt, min(start) AS start, max(ended) AS ended FROM present GROUP BY attempt;
@@ -77,7 +79,7 @@ TABLES = {
         SELECT class, named(class) AS name, coalesce(images, 0) AS images, coalesce(correct, 0) AS correct,
           coalesce(top5, 0) AS top5_correct, coalesce(errors, 0) AS errors, coalesce(predicted, 0) AS predicted,
           share(correct, images) AS accuracy, low(correct, images) AS accuracy_low, high(correct, images) AS accuracy_high,
-          wrong AS confused_with, CASE WHEN wrong IS NOT NULL THEN named(wrong) END AS confused_with_name,
+          wrong AS confused_with, named(wrong) AS confused_with_name,
           coalesce(times, 0) AS confused_images
         FROM every LEFT JOIN labelled USING (class) LEFT JOIN predicted USING (class) LEFT JOIN confused USING (class)
         ORDER BY class""",
@@ -90,7 +92,8 @@ TABLES = {
     ),
     "corruptions": (
         CORRUPTIONS,
-        """SELECT *, share(correct, images) AS accuracy, low(correct, images) AS accuracy_low, high(correct, images) AS accuracy_high
+        """SELECT *, share(correct, images) AS accuracy, low(correct, images) AS accuracy_low,
+          high(correct, images) AS accuracy_high
         FROM corruptions ORDER BY corruption, severity""",
     ),
     "calibration": (
@@ -118,8 +121,9 @@ TABLES = {
     "throughput": (
         THROUGHPUT,
         f"""WITH of_length AS (
-          SELECT greatest(max(windows.length), (SELECT coalesce(min(length), {WINDOWS[-1]}) FROM (SELECT unnest({WINDOWS}) AS length)
-            WHERE length >= (SELECT total(busy) // nullif(total(batches), 0) FROM spans))) AS long FROM windows
+          SELECT greatest(max(windows.length), (SELECT coalesce(min(each), {WINDOWS[-1]}) FROM (SELECT unnest({WINDOWS}) AS each)
+            WHERE each >= (SELECT total(busy) // nullif(total(batches), 0) FROM spans))) AS long
+          FROM windows
         ), bounds AS (
           SELECT *, (start + long // 2) // long AS lowest, greatest((ended - long // 2 - 1) // long, lowest) AS highest
           FROM attempts, of_length
@@ -169,7 +173,8 @@ WITH device AS (
 ), times AS (
   SELECT total(batches) AS full_batches, total(time) / nullif(full_batches, 0) / 1e6 AS inference_ms FROM batch_times
 ), compiled AS (
-  SELECT max(seconds) FILTER (phase = 'all') AS compile_seconds, max(seconds) FILTER (phase = 'kernels_built')::BIGINT AS kernels_built
+  SELECT max(seconds) FILTER (phase = 'all') AS compile_seconds,
+    max(seconds) FILTER (phase = 'kernels_built')::BIGINT AS kernels_built
   FROM starts
 )
 SELECT attempts, active_seconds, images / nullif(active_seconds, 0) AS system_fps, images / nullif(busy / 1e9, 0) AS device_fps,
@@ -197,22 +202,24 @@ class Reports:
             self._database.register(name, table)
         self._database.execute("SET VARIABLE names = ?::VARCHAR[]", [manifest.class_names if manifest else []])
         down = [
-            (attempt["attempt"], mesh, seconds)
+            {"attempt": attempt["attempt"], "mesh": mesh, "seconds": seconds}
             for attempt in self._attempts
             for mesh, seconds in attempt.get("down_seconds", {}).items()
         ]
-        attempts, meshes, seconds = zip(*down, strict=True) if down else ((), (), ())
-        self._database.execute(
-            "CREATE TABLE down AS SELECT unnest(?::BIGINT[]) AS attempt, unnest(?::VARCHAR[]) AS mesh, unnest(?::DOUBLE[]) AS seconds",
-            [attempts, meshes, seconds],
-        )
+        rows = "SELECT unnest($1::STRUCT(attempt BIGINT, mesh VARCHAR, seconds DOUBLE)[], recursive := true)"
+        self._database.execute(f"CREATE TABLE down AS {rows}", [down])
+        self._database.execute(NAMED)
         self._database.execute(MACROS)
+        self.table = cache(self._table)
 
-    @cached_property
+    def _table(self, name: str) -> pa.Table:
+        """One of TABLES; the manifest may name fewer classes than were seen."""
+        schema, query = TABLES[name]
+        return self._database.sql(query).to_arrow_table().select(schema.names).cast(schema)
+
     def tables(self) -> dict[str, pa.Table]:
-        """Every table but the summary, by name; the manifest may name fewer classes than were seen."""
-        tables = {name: self._database.sql(query).to_arrow_table().select(schema.names).cast(schema) for name, (schema, query) in TABLES.items()}
-        return tables | {"faults": self._faults()}
+        """Every table but the summary, by name."""
+        return {name: self.table(name) for name in TABLES} | {"faults": self._faults()}
 
     def summary(self) -> Summary:
         """The run's one row."""
@@ -231,7 +238,7 @@ class Reports:
                 real_top1=(real_correct, counted["real_images"]),
             ),
             corrupted_top1=self._corrupted(),
-            meshes=max(Counter(self.tables["meshes"]["attempt"].to_pylist()).values(), default=0),
+            meshes=max(Counter(self.table("meshes")["attempt"].to_pylist()).values(), default=0),
             run_id=facts(self._counts, "run")[0],
             job=manifest.job if manifest else None,
             data=shown(manifest.data) if manifest else None,
@@ -245,7 +252,7 @@ class Reports:
             lost_hosts=[host for attempt in attempts for host in attempt.get("lost_hosts", [])],
             devices=devices,
             simulated=any(device.startswith("simulated") for device in devices),
-            **{wait: sum(self.tables["meshes"][wait].to_pylist()) for wait in (f"wait_{reason}_seconds" for reason in WAITS)},
+            **{wait: sum(self.table("meshes")[wait].to_pylist()) for wait in (f"wait_{reason}_seconds" for reason in WAITS)},
             batch_size=int(batch_sizes[0]) if len(batch_sizes) == 1 else None,
             inference_p50_ms=median,
             inference_p99_ms=slowest,
@@ -271,12 +278,14 @@ class Reports:
         """Of each (k, n) by name: k / n and its interval, or Nones of nothing."""
         asked = [{"name": name, "k": k, "n": n} for name, (k, n) in shares.items()]
         found = self._database.sql(SHARES, params={"shares": asked}).fetchall()
-        return {f"{name}{end}": value for name, *values in found for end, value in zip(("", "_low", "_high"), values, strict=True)}
+        return {
+            f"{name}{end}": value for name, *values in found for end, value in zip(("", "_low", "_high"), values, strict=True)
+        }
 
     def _corrupted(self) -> float | None:
         """Mean corruption accuracy: over corruptions, of the mean over each one's severities; None without corrupted images."""
         accuracies = defaultdict(list)
-        for row in self.tables["corruptions"].to_pylist():
+        for row in self.table("corruptions").to_pylist():
             accuracies[row["corruption"]].append(row["accuracy"])
         return fmean(map(fmean, accuracies.values())) if accuracies else None
 
@@ -325,4 +334,3 @@ class Reports:
             if attempt in self._killed:
                 rows.append({"attempt": number, "at": None, "kind": "driver", "where": "driver", "what": "the driver was killed"})
         return pa.Table.from_pylist(rows, schema=FAULTS) if rows else pa.Table.from_batches([], FAULTS)
-

@@ -40,7 +40,7 @@ def write_reports(
     refuse_foreign_page(out)
     counts, manifest = count_run(out, address=address, compact=compact, real=real)
     reports = Reports(counts, manifest)
-    summary, tables = reports.summary(), reports.tables
+    summary, tables = reports.summary(), reports.tables()
     if real is not None and not summary.real_images:
         raise UserError(
             f"{shown(out)}: none of its images is one of ReaL's; they must be named ILSVRC2012_val_<number>, in folders or tars"

@@ -20,7 +20,9 @@ def calibration(summary: Summary, bins: Rows) -> dict[str, Any]:
     seen = [each for each in bins if each["images"]]
     images = sum(each["images"] for each in seen)
     return {
-        "plot": svg(_drawing(bins, seen), f"Reliability diagram: accuracy by confidence, and images by confidence; ECE {summary.ece:.4f}"),
+        "plot": svg(
+            _drawing(bins, seen), f"Reliability diagram: accuracy by confidence, and images by confidence; ECE {summary.ece:.4f}"
+        ),
         "images": images,
         "sure": sum(each["mean_confidence"] * each["images"] for each in seen) / images,
         "right": sum(each["correct"] for each in seen) / images,

@@ -34,7 +34,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Markup) else clean(str(value), MOST_CHARACTERS),
     )
-    found.filters |= {"as": format, "duration": duration, "ms": milliseconds}
+    found.filters |= {"as": format, "duration": duration, "ms": milliseconds, "given": given}
     script = (HERE / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     found.globals |= {
@@ -44,6 +44,11 @@ def environment() -> Environment:
         "policy": Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"),
     }
     return found
+
+
+def given(value: Any, form: str = "") -> str:
+    """The value as `format` writes it, or a dash for none."""
+    return "—" if value is None else format(value, form)
 
 
 def duration(seconds: float) -> str:
