@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -130,7 +129,8 @@ PARTS = {
             THEN {{doubt: {CERTAIN} - confidence, image_id: image_id, chunk: chunk, row: row}} END AS example
         FROM numbered LEFT JOIN real ON number = real_number(image_id)""",
         """label, prediction, total(images) AS images, total(top5) AS top5, total(held) AS held,
-          total(held_correct) AS held_correct, total(real_images) AS real_images, total(real_correct) AS real_correct, min(example) AS example""",
+          total(held_correct) AS held_correct, total(real_images) AS real_images, total(real_correct) AS real_correct,
+          min(example) AS example""",
     ),
     # By bin, the labelled images that were classified: (0, 1/15], (1/15, 2/15], ...
     "confidence": (
@@ -241,6 +241,8 @@ class Counting:
     """
 
     def __init__(self, real: Real | None = None, threads: int | None = None) -> None:
+        import duckdb  # here, because no mistake need wait for it
+
         self._database = duckdb.connect(config={"threads": threads} if threads else {})
         low, high = BUCKET_EDGES[:-1].tolist(), BUCKET_EDGES[1:].tolist()
         self._database.execute("CREATE MACRO total(x) AS sum(x)::BIGINT")
@@ -254,18 +256,23 @@ class Counting:
     def count(self, table: pa.Table, *chunks: FileMetadata) -> Counts:
         """The counts of prediction rows: a table with COLUMNS of jobs/pipeline/schema.py, and its chunks' footers in order.
 
-        Raises duckdb.Error or KeyError where these are not what a run writes.
+        Raises ValueError or KeyError where these are not what a run writes.
         """
+        import duckdb
+
         if "held_prediction" not in table.column_names:  # of an earlier version
             table = table.append_column("held_prediction", pa.nulls(len(table), pa.int32()))
         footers = [json.dumps({**asdict(chunk), "rows": len(table) if chunk.rows is None else chunk.rows}) for chunk in chunks]
         self._database.register("rows", table.select(COLUMNS))
-        self._database.execute(CHUNKS, {"footers": footers})
-        self._database.execute(NUMBERED)
-        self._database.execute(BATCHES)
-        counts = {name: self._summed(name, rows) for name, (rows, _) in PARTS.items()}
-        self._database.unregister("rows")
-        return counts
+        try:
+            self._database.execute(CHUNKS, {"footers": footers})
+            self._database.execute(NUMBERED)
+            self._database.execute(BATCHES)
+            return {name: self._summed(name, rows) for name, (rows, _) in PARTS.items()}
+        except duckdb.Error as error:
+            raise ValueError(str(error)) from None
+        finally:
+            self._database.unregister("rows")
 
     def merge(self, *parts: Counts) -> Counts:
         """The counts of all the rows that the parts count, at least one."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from itertools import batched, count
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
@@ -29,9 +27,7 @@ FEW_FILES = 4096
 """Up to so many are counted in this process, in seconds: Ray's start would take as long."""
 COUNTED_AT_ONCE = 256
 """Files of one chunk: 20 MB of rows."""
-MERGES = 16
-"""Of the counts of many files, that a cluster does at the same time."""
-UNREADABLE = (pa.ArrowException, duckdb.Error, OSError, KeyError, TypeError, ValueError)
+UNREADABLE = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)
 """What reading and counting raise of a file that no run wrote, or that is cut off."""
 NAMED = 20
 """Damaged files that are named."""
@@ -86,7 +82,15 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
     if not tasks:
         return {}
     counting = Counting(real)
-    counts = counting.merge(*([count_files(task, counting) for task in tasks] if few else _on_cluster(tasks, address)))
+    if few:
+        counts = counting.merge(*(count_files(task, counting) for task in tasks))
+    else:
+        from jobs.running.session import ray_session
+
+        with ray_session(address):
+            from jobs.reporting.on_cluster import count_on_cluster  # imports Ray, once the session has set it up
+
+            counts = counting.merge(*count_on_cluster(tasks))
     damaged = sorted(file.removeprefix(f"{path}/") for file in facts(counts, DAMAGED))
     if damaged:
         names = ", ".join(damaged[:NAMED]) + (f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else "")
@@ -104,34 +108,6 @@ def list_predictions(filesystem: FileSystem, path: str) -> tuple[list[str], list
         return sorted(parts), sorted(chunks), []
     held = {f"{path}/predictions/{footer['chunk']}.parquet" for part in parts for footer in read_footers(filesystem, part)}
     return sorted(parts), sorted(file for file in chunks if file not in held), [file for file in chunks if file in held]
-
-
-def _on_cluster(tasks: list[Task], address: str | None) -> list[Counts]:
-    """MERGES counts, the sums of the tasks': Ray Data counts and merges them, both in parallel.
-
-    Raises UserError where storage fails.
-    """
-    from jobs.running.session import ray_session
-
-    with ray_session(address):
-        import ray.data
-
-        from jobs.reporting.merging import Merged
-
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars, context.raise_original_map_exception = False, True
-        rows = [{"merge": number % MERGES, "task": pickle.dumps(task)} for number, task in enumerate(tasks)]
-        counted = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_count_row)
-        merged = counted.groupby("merge", num_partitions=MERGES).aggregate(Merged())
-        try:
-            return [pickle.loads(row["counts"]) for row in merged.iter_rows()]
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, UserError) else error) from None
-
-
-def _count_row(row: dict[str, Any]) -> dict[str, Any]:
-    task = pickle.loads(row["task"])
-    return {"merge": row["merge"], "counts": pickle.dumps(count_files(task, Counting(task.real, threads=1)))}
 
 
 def count_files(task: Task, counting: Counting) -> Counts:

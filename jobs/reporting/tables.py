@@ -10,7 +10,6 @@ from functools import cache
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import duckdb
 import pyarrow as pa
 
 from jobs.reporting.columns import schema_of
@@ -196,6 +195,8 @@ class Reports:
     """The tables of one run, from its counts and, where it has one, its manifest; computed by DuckDB."""
 
     def __init__(self, counts: Counts, manifest: Manifest | None) -> None:
+        import duckdb  # here, because no mistake need wait for it
+
         self._counts, self._manifest = counts, manifest
         self._database = duckdb.connect()
         for name, table in counts.items():

@@ -167,7 +167,7 @@ def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_pat
             assert len(each.metadata[b"description"]) > 5, f"{name}.{each.name}"
     html = (tmp_path / "out" / "comparison.html").read_text()
     assert "<script>alert" not in html
-    assert "&lt;script&gt;alert(&quot;1&quot;)" in html
+    assert "&lt;script&gt;alert(&#34;1&#34;)" in html
     assert not re.search(r"<(link|iframe)|https?://|url\(", html)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jobs.reporting.counts import CERTAIN, MAX_REASONS, MAX_WINDOWS, WINDOWS, Counting, Counts, FileMetadata
 from jobs.reporting.tables import Reports
 from tests.jobs.prediction_files import START, chunk, metadata, row, table
+from tests.jobs.reporting.conftest import plain
 
 START_NS = int(START.timestamp()) * 10**9
 COUNTING = Counting()
@@ -30,10 +31,6 @@ def column(counts: Counts, name: str, *columns: str) -> list:
     return sorted((row if len(columns) > 1 else row[0] for row in rows), key=str)
 
 
-def plain(counts: Counts) -> dict[str, list[str]]:
-    return {name: sorted(map(str, found.to_pylist())) for name, found in counts.items()}
-
-
 def various_parts() -> Iterator[Counts]:
     """Counts of unlike files: two meshes and attempts, fast and slow batches, days apart, many kinds of errors."""
     rng = np.random.default_rng(7)
@@ -44,7 +41,9 @@ def various_parts() -> Iterator[Counts]:
         ("host-b/0-3", 2, 90_000.0, 0.01),
         ("host-a/0-3", 2, 400_000.0, 400.0),
     ]:
-        about = metadata(mesh, attempt, batch_size=8, compile_seconds=start % 7, start={"open": start % 5}, opened_at=START_NS / 1e9)
+        about = metadata(
+            mesh, attempt, batch_size=8, compile_seconds=start % 7, start={"open": start % 5}, opened_at=START_NS / 1e9
+        )
         yield COUNTING.count(chunk(rng, 96, 12, 8, start, seconds), about)
     for start in (0, 300):
         words = [f"{chr(97 + i % 26)}{chr(97 + i // 26 % 26)} of kind {chr(97 + i // 676)}" for i in range(start, start + 400)]
@@ -87,7 +86,16 @@ def test_counts_of_four_times_the_rows_are_no_larger() -> None:
 
 
 def test_counts_equal_a_plain_reading_of_the_rows() -> None:
-    rows = [row(0, 0), row(0, 2), row(0, 2), row(1, 1), row(1, None), row(None, 3, batch=1), row(None, None), row(102, 4, batch=1)]
+    rows = [
+        row(0, 0),
+        row(0, 2),
+        row(0, 2),
+        row(1, 1),
+        row(1, None),
+        row(None, 3, batch=1),
+        row(None, None),
+        row(102, 4, batch=1),
+    ]
     counts = count(rows)  # of the last, 102 is among the five best
     assert column(counts, "answers", "label", "prediction", "images", "top5") == [
         (0, 0, 1, 1), (0, 2, 2, 0), (1, 1, 1, 1), (1, None, 1, None), (102, 4, 1, 1), (None, 3, 1, None), (None, None, 1, None),
