@@ -275,7 +275,7 @@ class Reports:
     def _one(self, query: str) -> dict[str, Any]:
         return self._database.sql(query).to_arrow_table().to_pylist()[0]
 
-    def _shares(self, **shares: tuple[int, int]) -> dict[str, float | None]:
+    def _shares(self, **shares: tuple[int, int]) -> dict[str, Any]:
         """Of each (k, n) by name: k / n and its interval, or Nones of nothing."""
         asked = [{"name": name, "k": k, "n": n} for name, (k, n) in shares.items()]
         found = self._database.sql(SHARES, params={"shares": asked}).fetchall()
@@ -307,7 +307,7 @@ class Reports:
         """Attempts that never ended although a later one began."""
         return [attempt for attempt in self._attempts[:-1] if attempt["ended_at"] is None]
 
-    def job_time(self, images: int) -> dict[str, float | None]:
+    def job_time(self, images: int) -> dict[str, Any]:
         """Seconds of the whole command by phase, summed over attempts, and its rate; Nones where an attempt told none."""
         measured = [attempt["seconds"] for attempt in self._attempts if "seconds" in attempt]
         phases = {phase: sum(seconds.get(phase, 0.0) for seconds in measured) for phase in PHASES}

@@ -114,7 +114,7 @@ def compare(a: Run, b: Run, out: str) -> Comparison:
     return comparison
 
 
-def _compared(a: Summary, b: Summary, totals: dict[str, int], labelled: int) -> Comparison:
+def _compared(a: Summary, b: Summary, totals: dict[str, Any], labelled: int) -> Comparison:
     """The comparison's one row, from what each run adds up to and from their pairs, of which there must be some."""
     correct_a, correct_b, lost, gained = (totals[name] for name in ("correct_a", "correct_b", "lost", "gained"))
     low, high = difference_interval(lost, gained, labelled) if labelled else (None, None)

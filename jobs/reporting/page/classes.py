@@ -35,7 +35,7 @@ def _drawing(summary: Summary, seen: Rows) -> Figure:
     accuracy, named = column(seen, "accuracy"), len(seen) <= NAMED
     figure = Figure((WIDTH, 0.9 + 0.26 * len(seen) if named else 3.2), layout="constrained")
     axes = figure.subplots()
-    overall = {"color": light("warm"), "linewidth": 1.2, "linestyle": DASHED}
+    overall: dict[str, Any] = {"color": light("warm"), "linewidth": 1.2, "linestyle": DASHED}
     if named:
         places = range(len(seen))
         axes.barh(places, accuracy, color=light("accent"), alpha=0.75, height=0.7)

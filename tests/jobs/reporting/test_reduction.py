@@ -164,7 +164,7 @@ def test_a_task_that_is_retried_after_it_wrote_its_file_counts_the_same(run: Pat
 def test_a_file_that_goes_while_a_task_reads_is_told_as_a_users_line(
     run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
 ) -> None:
-    gone = ([], [str(run / "predictions" / "gone.parquet")], [])
+    gone: tuple[list[str], ...] = ([], [str(run / "predictions" / "gone.parquet")], [])
     monkeypatch.setattr(reduction, "list_predictions", lambda *_: gone)
     monkeypatch.setattr(reduction, "FEW_FILES", 0)
     with pytest.raises(UserError, match="no such file") as raised:
