@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
-from threading import Thread
 
 from jobs.reporting.counts import Counts, facts
 from jobs.reporting.imagenet_sets import IMAGENET_CLASSES, Real
@@ -41,14 +39,13 @@ def write_reports(
     """
     refuse_foreign_page(out)
     counts, manifest = count_run(out, address=address, compact=compact, real=real)
-    Thread(target=import_module, args=["jobs.reporting.page.page"], daemon=True).start()  # matplotlib, while DuckDB works
     reports = Reports(counts, manifest)
     summary, tables = reports.summary(), reports.tables()
     if real is not None and not summary.real_images:
         raise UserError(
             f"{shown(out)}: none of its images is one of ReaL's; they must be named ILSVRC2012_val_<number>, in folders or tars"
         )
-    from jobs.reporting.page.page import draw, page
+    from jobs.reporting.page.page import draw, page  # imports matplotlib, which a mistake need not wait for
     from jobs.reporting.page.thumbnails import thumbnails
 
     pictures = thumbnails(manifest, data, reports.examples(PICTURED))
