@@ -173,7 +173,7 @@ def test_confused_pairs_have_a_picture_where_the_images_can_be_read(tmp_path: Pa
 
     html = page(tmp_path)
     ((alternative, picture),) = re.findall(
-        r'<img class="thumbnail"[^>]* alt="([^"]*)" src="data:image/jpeg;base64,([\w+/=]+)"', html
+        r'<img class="thumbnail"[^>]* alt="([^"]*)"\s+src="data:image/jpeg;base64,([\w+/=]+)"', html
     )
     assert alternative == "class 1, taken for class 2"
     with Image.open(io.BytesIO(base64.b64decode(picture))) as shown:
