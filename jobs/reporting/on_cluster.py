@@ -30,9 +30,9 @@ def count_on_cluster(tasks: list[Task]) -> list[Counts]:
             handler.setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.raise_original_map_exception = False, True
-    # Merges as counts come in, by actors. The default merges in tasks with an environment of their own, which needs an agent that
-    # a session on this machine has not, and they get all counts at once.
-    context.shuffle_strategy = ShuffleStrategy.HASH_SHUFFLE
+    # Actors merge counts as they come in. The default strategy merges all at once, in tasks with an environment of their own,
+    # which needs an agent that a session on this machine lacks. The actors reserve no core: counting needs whole ones.
+    context.shuffle_strategy, context.hash_aggregate_operator_actor_num_cpus_override = ShuffleStrategy.HASH_SHUFFLE, 0
     rows = [{"merge": number % MERGES, "task": pickle.dumps(task)} for number, task in enumerate(tasks)]
     counted = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_count)
     merged = counted.groupby("merge", num_partitions=min(MERGES, len(rows))).aggregate(_Merged())
