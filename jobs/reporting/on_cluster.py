@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from functools import cache
+import threading
 from typing import Any
 
 import ray
@@ -63,10 +63,9 @@ class _Merged(AggregateFnV2[bytes, bytes]):
 def _merge(pickled: list[bytes]) -> bytes:
     if len(pickled) == 1:
         return pickled[0]
-    return pickle.dumps(_counting().merge(*map(pickle.loads, pickled)))
+    if not hasattr(_of_thread, "counting"):  # an actor merges in several threads
+        _of_thread.counting = Counting(threads=1)
+    return pickle.dumps(_of_thread.counting.merge(*map(pickle.loads, pickled)))
 
 
-@cache
-def _counting() -> Counting:
-    """This process's own."""
-    return Counting(threads=1)
+_of_thread = threading.local()
