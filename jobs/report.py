@@ -40,14 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", metavar="URI", help="what a job wrote to: its report is made again, and its summary printed")
+    parser.add_argument("--out", metavar="URI", help="a job's --out: make its report again, and print its summary")
     parser.add_argument(
         "--compare",
         nargs=2,
         metavar=("RUN_A", "RUN_B"),
-        help="instead: how run B differs from run A; into --out (default: RUN_B/compared/<run id of A>)",
+        help="say instead how run B differs from run A; written to --out (default: RUN_B/compared/<run id of A>)",
     )
-    parser.add_argument("--real", metavar="URI", help="ReaL's real.json: accuracy of ImageNet's validation set by it, besides")
+    parser.add_argument(
+        "--real", metavar="URI", help="ReaL's labels (real.json): give the accuracy of ImageNet's validation images by these too"
+    )
     parser.add_argument("--address", help="Ray cluster to count a large run on (default: RAY_ADDRESS, else this machine)")
     args = parser.parse_args(arguments)
     if args.real and args.compare:

@@ -32,9 +32,9 @@ def write_reports(
 
     Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in any files and order; the page
     also shows a few images where the data set can be read.
-    phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
+    phases: the command's. The last of them, `report`, ends here, and their seconds go into the run's latest attempt.
     address, compact: as `reduce_predictions` takes them. real: ReaL's labels, to count accuracy by them too.
-    data: where the images are (default: the manifest's, which has no credentials).
+    data: where the images are (default: what the manifest says, which leaves out credentials).
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     refuse_foreign_page(out)

@@ -44,7 +44,7 @@ class Activity:
         self.resumes = [first for _, first, _ in list(self._of.values())[1:]]
 
     def at(self, attempt: int, unix: float) -> float | None:
-        """Where a moment lies; one before an attempt's first batch, or after its last, at that. None: it had no batches."""
+        """Where a moment lies; moments outside of an attempt lie at its nearest end. None: the attempt had no batches."""
         if attempt not in self._of:
             return None
         shift, first, last = self._of[attempt]
