@@ -39,7 +39,9 @@ def count_on_cluster(tasks: list[Task]) -> list[Counts]:
     try:
         return [pickle.loads(row["counts"]) for row in merged.iter_rows()]
     except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, UserError) else error) from None
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause).splitlines()[0]) from None  # Ray Data adds advice of its own below it
+        raise
 
 
 def _count(row: dict[str, Any]) -> dict[str, Any]:
