@@ -40,7 +40,6 @@ PARSERS = {
 }
 COMMANDS_WITH_OPTIONS = [
     *PARSERS,
-    "jobs.projection",
     "cluster.submit",
     "jobs.sample.train",
     "tests.rig.__main__",

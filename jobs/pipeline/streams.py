@@ -21,7 +21,7 @@ from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.preprocess import Preprocess
 
 STREAM_IMAGES_PER_SECOND = 50_000
-"""What one process keeps up with: every chunk of 512 costs it 10 ms (`jobs.projection`)."""
+"""What one process keeps up with: every chunk of up to 512 images costs it 10 ms (jobs/README.md)."""
 TOLD_EVERY_SECONDS = 0.25
 """A stream tells the job of its chunks no more often."""
 MOST_DEATHS = 3
