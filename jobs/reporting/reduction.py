@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import batched, count
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer, read_footers
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, FileMetadata, damaged, facts
 from jobs.reporting.imagenet_sets import Real
-from jobs.storage import open_storage, parquet_files, shown, storage_errors, write_table
+from jobs.storage.address import shown
+from jobs.storage.failure import Damaged, decoding, patiently
+from jobs.storage.files import delete, named, open_storage, parquet_files, read_twice, read_whole, write_table
 from vit_actor.errors import UserError
 
 READERS = 8
@@ -28,7 +31,7 @@ FEW_FILES = 4096
 COUNTED_AT_ONCE = 256
 """Files of one chunk: 20 MB of rows."""
 UNREADABLE = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)
-"""What reading and counting raise of a file that no run wrote, or that is cut off."""
+"""What counting raises of a file that no run wrote."""
 NAMED = 20
 """Damaged files that are named."""
 
@@ -69,10 +72,9 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
     Empty without any. Raises UserError for damaged files, all of which are named.
     """
     filesystem, path = open_storage(out)
-    with storage_errors(out):
-        parts, chunks, replaced = list_predictions(filesystem, path)
-        if compact:
-            _delete(filesystem, replaced)
+    parts, chunks, replaced = list_predictions(filesystem, path)
+    if compact:
+        _delete(filesystem, replaced)
     numbers = count(1 + max((int(PART.findall(part)[-1]) for part in parts), default=-1))
     few = len(chunks) + FILES_IN_A_PART * max(0, len(parts) - 1) <= FEW_FILES
     tasks = [Task(out, (part,), real=real) for part in parts]
@@ -113,9 +115,11 @@ def list_predictions(filesystem: FileSystem, path: str) -> tuple[list[str], list
 def count_files(task: Task, counting: Counting) -> Counts:
     """Count the task's files; where all are sound and of the run, replace them by one."""
     filesystem, _ = open_storage(task.out)
-    if task.part and filesystem.get_file_info(task.part).type == FileType.File:  # a retry: the first attempt died later than that
-        left = [info.path for info in filesystem.get_file_info(list(task.files)) if info.type == FileType.File]
-        _delete(filesystem, left)
+    look = partial(filesystem.get_file_info, task.part)
+    if (
+        task.part and patiently(look, named(filesystem, task.part)).type == FileType.File
+    ):  # a retry: the first died later than that
+        _delete(filesystem, task.files)
         task = replace(task, files=(task.part,), part=None)
     counts: list[Counts] = []
     kept: list[_File] = []
@@ -131,20 +135,23 @@ def count_files(task: Task, counting: Counting) -> Counts:
         schema = PREDICTIONS.with_metadata(
             {**PREDICTIONS.metadata, FOOTER: part_footer([f for file in kept for f in file.footers])}
         )
-        with storage_errors(task.out):
-            write_table(filesystem, task.part, pa.concat_tables([file.table for file in kept]).cast(schema))
-            _delete(filesystem, task.files)
+        write_table(filesystem, task.part, pa.concat_tables([file.table for file in kept]).cast(schema))
+        _delete(filesystem, task.files)
     return merged
 
 
 def _read(filesystem: FileSystem, name: str, columns: list[str] | None) -> _File | str:
-    """The file, or its name where it is damaged. Raises UserError where storage fails."""
-    with storage_errors(name), filesystem.open_input_stream(name) as stream:
-        data = stream.readall()
+    """The file, or its name where it is damaged, twice. Raises StorageError."""
+
+    def read() -> _File:
+        data = patiently(partial(read_whole, filesystem, name), named(filesystem, name), "read")
+        with decoding():
+            parquet = pq.ParquetFile(pa.BufferReader(data))
+            return _File(name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata))
+
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(data))
-        return _File(name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata))
-    except UNREADABLE:
+        return read_twice(name if isinstance(filesystem, LocalFileSystem) else None, read)
+    except Damaged:
         return name
 
 
@@ -159,4 +166,4 @@ def _count_all(files: Sequence[_File], counting: Counting) -> list[Counts]:
 
 def _delete(filesystem: FileSystem, files: Any) -> None:
     with ThreadPoolExecutor(READERS) as deleters:
-        list(deleters.map(filesystem.delete_file, files))
+        list(deleters.map(partial(delete, filesystem), files))
