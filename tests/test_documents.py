@@ -45,7 +45,6 @@ COMMANDS_WITH_OPTIONS = [
     "jobs.sample.train",
     "tests.rig.__main__",
     "tests.silicon.tune",
-    "tests.silicon.op_times",
     "tests.soak",
 ]
 

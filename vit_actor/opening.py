@@ -57,14 +57,9 @@ class DeviceRequest:
         if self.device == "t3000":
             from vit_actor.t3000 import AUTO, T3000Vit
 
-            precision = self.precision if self.precision in ("fast", "accurate") else AUTO
-            return T3000Vit(checkpoint, precision=precision, held=self.held)
+            fast_or_accurate = self.precision if self.precision in ("fast", "accurate") else AUTO
+            return T3000Vit(checkpoint, precision=fast_or_accurate, held=self.held)
         from vit_actor.cpu_vit import CpuVit
 
-        return CpuVit(
-            checkpoint,
-            batch_size=self.batch_size,
-            threads=self.threads,
-            precision="fp32" if self.precision == "fp32" else "auto",
-            held=self.held,
-        )
+        fp32_or_auto = "fp32" if self.precision == "fp32" else "auto"
+        return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=fp32_or_auto, held=self.held)

@@ -41,26 +41,13 @@ class Alternative:
 
 
 def _qkv_as_the_other(plan: Any, other: Any) -> Any:
-    return replace(plan, qkv=other.qkv, qkv_lands=other.qkv_lands)
+    return replace(plan, qkv_columns=other.qkv_columns)
 
 
 def _gelu_by_tanh(plan: Any, other: Any) -> Any:
     import ttnn
 
-    up = plan.mlp_up
-    return replace(
-        plan,
-        mlp_up=ttnn.MatmulMultiCoreReuseMultiCastProgramConfig(
-            compute_with_storage_grid_size=up.compute_with_storage_grid_size,
-            in0_block_w=up.in0_block_w,
-            out_subblock_h=up.out_subblock_h,
-            out_subblock_w=up.out_subblock_w,
-            per_core_M=up.per_core_M,
-            per_core_N=up.per_core_N,
-            transpose_mcast=up.transpose_mcast,
-            fused_activation=(ttnn.UnaryOpType.GELU_TANH, True),
-        ),
-    )
+    return replace(plan, gelu=(ttnn.UnaryOpType.GELU_TANH, True))
 
 
 ALTERNATIVES = (

@@ -154,7 +154,7 @@ def test_seconds_add_up_to_the_time_the_device_was_busy(device: Any) -> None:
 
 @pytest.mark.parametrize("images", [np.zeros((0, 64, 64, 3), np.uint8), np.zeros((65, 64, 64, 3), np.uint8)])
 def test_a_batch_the_contract_excludes_is_refused(device: Any, images: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="a batch is uint8 \\(1 to 64"):
+    with pytest.raises(ValueError, match="a batch must be uint8 \\(1 to 64"):
         list(device.classify([images]))
 
 
