@@ -43,7 +43,7 @@ def test_a_patch_that_fills_no_whole_tiles_is_padded() -> None:
     assert size.pixels == 768  # 19 tiles, rounded up to 8 columns of 3
 
 
-@pytest.mark.parametrize(("side", "fused"), [(224, False), (304, False), (320, True), (384, True)])
+@pytest.mark.parametrize(("side", "fused"), [(224, False), (288, False), (304, True), (384, True)])
 def test_attention_is_one_op_above_eleven_tiles_of_tokens_in_base(side: int, fused: bool) -> None:
     size = geometry(VitConfig.from_json({"image_size": side}), images_per_chip=8)
     assert size.fused_attention == fused == (size.tokens_t > 11)
