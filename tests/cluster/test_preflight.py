@@ -237,9 +237,7 @@ def test_what_is_no_snapshot_is_refused(text: str) -> None:
 
 def test_opening_a_mesh_answers_one_batch_through_the_device_interface() -> None:
     request = replace(device_request(str(ROOT / "jobs/sample/model")), device="cpu", batch_size=8)
-    opened = open_mesh(request)
-    assert opened.images == 8
-    assert opened.batch_seconds > 0
+    assert re.fullmatch(r"CPU .*: compiled in \d+\.\d s, 8 images in 0\.\d{4} s", open_mesh(request))
 
 
 @pytest.mark.slow
