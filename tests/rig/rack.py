@@ -12,8 +12,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -193,14 +191,6 @@ def kernel_compiler(directory: Path, repo: str) -> str:
         tar.add(directory / "sfpi", "sfpi")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     return f"sfpi_repo={repo}\nsfpi_version=7\nsfpi_{platform.machine()}_debian_txz_hash={digest}\n"
-
-
-def wait_for(condition: Callable[[], bool], limit: float = 240.0) -> None:
-    """Raises AssertionError when the limit is over."""
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, f"not within {limit:g} s"
-        time.sleep(2)
 
 
 def _make_key(path: Path) -> None:
