@@ -21,6 +21,7 @@ import pytest
 
 from tests.commands import ROOT, Finished, run_module
 from tests.conftest import free_port
+from tests.waiting import wait_until
 
 RAY = str(Path(sys.executable).parent / "ray")
 START_SECONDS = 90
@@ -59,23 +60,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
         )
     try:
         address = f"http://127.0.0.1:{dashboard}"
-        wait_until_it_answers(address)
+        wait_until(lambda: answers(address), START_SECONDS)
         yield JobServer(environment | {"RAY_API_SERVER_ADDRESS": address})
     finally:
         os.killpg(head.pid, signal.SIGKILL)  # asked politely, it takes its time
         head.wait()
 
 
-def wait_until_it_answers(address: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urlopen(f"{address}/api/version", timeout=5)
-        except HTTPError:  # alive, and asks for the token
-            return
-        except URLError:
-            assert time.monotonic() < deadline, "the job server did not start"
-            time.sleep(0.2)
+def answers(address: str) -> bool:
+    try:
+        urlopen(f"{address}/api/version", timeout=5)
+    except HTTPError:  # alive, and asks for the token
+        return True
+    except URLError:
+        pass
+    return False
 
 
 def test_a_job_runs_to_its_report_and_its_log_arrives(server: JobServer, tmp_path: Path) -> None:
