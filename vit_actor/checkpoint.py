@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - with it NumPy knows bfloat16, which safetensors asks for by name
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -28,8 +28,8 @@ INDEX = "model.safetensors.index.json"
 FILES = (CONFIG, PROCESSORS[0], WEIGHTS)
 FETCHED = (CONFIG, *PROCESSORS, INDEX, "model*.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-EXPONENTS = {"F64": (8, 0x7FF << 52), "F32": (4, 0xFF << 23), "F16": (2, 0x1F << 10), "BF16": (2, 0xFF << 7)}
-"""Types of weights: bytes of a number, and the bits of its exponent."""
+FLOATS = {"F64", "F32", "F16", "BF16"}
+"""Types that weights may be stored in."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,13 @@ class Checkpoint:
         tensors: dict[str, np.ndarray] = {}
         for path in self.weights:
             with safe_open(path, framework="np") as file:
-                # NumPy has no bfloat16: such a tensor is read as the upper halves of float32.
-                stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
-                found = {name: file.get_tensor(name) for name, kind in stored.items() if kind != "BF16"}
-            if len(found) < len(stored):
-                found |= {name: _widened(path, entry) for name, entry in _header(path).items() if stored.get(name) == "BF16"}
-            tensors |= {current_name(name): tensor.astype(np.float32, copy=False) for name, tensor in found.items()}
+                found = {current_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors |= {name: tensor.astype(np.float32, copy=False) for name, tensor in found.items()}
         return tensors
 
 
 def load_checkpoint(name: str) -> Checkpoint:
-    """Resolve a directory or hub id to a checked Checkpoint; of the weights only names, types and shapes are read.
+    """Resolve a directory or hub id to a checked Checkpoint, whose weights are read once and not kept.
 
     Raises UserError when it does not exist, cannot be fetched, is not a ViT classifier, or its files are not
     safetensors, are damaged or do not fit each other.
@@ -171,38 +167,17 @@ def _check_weights(checkpoint: Checkpoint) -> None:
     if faults := misfits(shapes, checkpoint.config):
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise UserError(f"model.safetensors does not fit config.json: {'; '.join(faults[:3])}{more}")
-    if others := sorted(types - EXPONENTS.keys()):
-        raise UserError(f"model.safetensors holds {', '.join(others)}; use weights of {', '.join(sorted(EXPONENTS))}")
-    broken = [name for path in checkpoint.weights for name, entry in _header(path).items() if not _is_finite(path, entry)]
-    if broken:
-        more = f" and {len(broken) - 1} other tensors" if len(broken) > 1 else ""
-        raise UserError(f"model.safetensors: {broken[0]}{more} holds numbers that are not finite; use a sound checkpoint")
+    if others := sorted(types - FLOATS):
+        raise UserError(f"model.safetensors holds {', '.join(others)}; use weights of {', '.join(sorted(FLOATS))}")
+    if broken := [name for path in checkpoint.weights for name in _not_finite(path)]:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise UserError(f"model.safetensors holds numbers that are not finite in {broken[0]}{more}; use a sound checkpoint")
 
 
-def _is_finite(path: Path, entry: dict[str, Any]) -> bool:
-    """Whether a tensor of the weights holds neither a NaN nor an infinity, whose exponents have all bits set."""
-    size, exponent = EXPONENTS[entry["dtype"]]
-    count = math.prod(entry["shape"])
-    if not count:
-        return True
-    bits = np.memmap(path, f"<u{size}", "r", entry["start"], (count,))
-    return not any(((part & exponent) == exponent).any() for part in np.array_split(bits, -(-count // 2**20)))
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file that safe_open has accepted: dtype, shape and data_offsets by name."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(size))
-    return {
-        name: entry | {"start": 8 + size + entry["data_offsets"][0]} for name, entry in header.items() if name != "__metadata__"
-    }
-
-
-def _widened(path: Path, entry: dict[str, Any]) -> np.ndarray:
-    """A bfloat16 tensor as float32."""
-    stored = np.memmap(path, np.uint16, "r", entry["start"], tuple(entry["shape"]) or (1,))
-    return (stored.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+def _not_finite(path: Path) -> list[str]:
+    """The tensors of a file that hold a NaN or an infinity."""
+    with safe_open(path, framework="np") as file:
+        return [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118 - not a mapping
 
 
 def _read_json(path: Path) -> dict[str, Any]:

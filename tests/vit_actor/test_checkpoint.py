@@ -158,7 +158,7 @@ def test_weights_may_be_of_any_float_and_hold_any_number_but_none_that_is_not_fi
     if harm is None:
         assert load_checkpoint(str(model))
     else:
-        assert "classifier.weight holds numbers that are not finite" in refusal(model)
+        assert "holds numbers that are not finite in classifier.weight; " in refusal(model)
 
 
 def test_weights_in_several_files_are_the_same_weights(model: Path) -> None:
@@ -218,6 +218,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "quantised": (
         rewritten(lambda tensors: tensors.update({"classifier.weight": torch.zeros(10, 64, dtype=torch.int8)})),
         "holds I8; use weights of BF16, F16, F32, F64",
+    ),
+    "two that are not finite": (
+        rewritten(lambda tensors: [tensors[f"classifier.{part}"].fill_(float("nan")) for part in ("weight", "bias")]),
+        "not finite in classifier.bias and 1 more; ",
     ),
     **{
         f"index {text[:40]}": (indexed(text), INDEX)
