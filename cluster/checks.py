@@ -102,7 +102,7 @@ def _fail(found: str, fix: str) -> Verdict:
 
 def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
     """Every check one host can answer for itself; a helper is asked only what decoding needs."""
-    of_a_loudbox = {
+    of_a_loudbox: dict[str, Callable[[Host], Verdict]] = {
         "boards": partial(boards, boards_per_mesh=boards_per_mesh),
         "boards for Ray": counted_by_ray,
         "chips": chips,
@@ -113,7 +113,7 @@ def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
         "kernel compiler": compiler,
         "kernel cache": kernel_cache,
     }
-    of_any = {"memory": memory, "/dev/shm": shared_memory}
+    of_any: dict[str, Callable[[Host], Verdict]] = {"memory": memory, "/dev/shm": shared_memory}
     return [Check(name, *check(host)) for name, check in (of_any if host.is_helper else of_a_loudbox | of_any).items()]
 
 

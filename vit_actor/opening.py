@@ -61,5 +61,5 @@ class DeviceRequest:
             return T3000Vit(checkpoint, precision=fast_or_accurate, held=self.held)
         from vit_actor.cpu_vit import CpuVit
 
-        fp32_or_auto = "fp32" if self.precision == "fp32" else "auto"
+        fp32_or_auto: Literal["fp32", "auto"] = "fp32" if self.precision == "fp32" else "auto"
         return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=fp32_or_auto, held=self.held)

@@ -72,7 +72,7 @@ def place(weights: Weights[torch.Tensor], mesh: ttnn.MeshDevice, plan: Plan) -> 
     def put(tensor: torch.Tensor, dtype: Any = ttnn.bfloat16, memory: Any = ttnn.DRAM_MEMORY_CONFIG) -> Tensor:
         return ttnn.from_torch(tensor.contiguous(), dtype=dtype, layout=ttnn.TILE_LAYOUT, device=mesh, memory_config=memory)
 
-    def encoder_part(part: Linear[torch.Tensor] | Norm[torch.Tensor]) -> Linear[Tensor] | Norm[Tensor]:
+    def encoder_part(part: Linear[torch.Tensor] | Norm[torch.Tensor]) -> Any:
         if isinstance(part, Norm):
             return Norm(put(part.weight), put(part.bias))
         weight = rounded(part.weight, LOFI_BITS) if plan.linear_math is LOFI else part.weight
