@@ -190,6 +190,8 @@ def test_hosts_must_agree_in_packages_and_are_compared_in_drivers(tmp_path: Path
         hardware=replace(one.hardware, driver="2.3.0"),
     )
     helper = replace(one, name="helper-1", hardware=replace(one.hardware, boards=(), on_pcie=0, driver=None))
+    many = check_cluster([other, *(replace(helper, name=f"helper-{n}") for n in range(1, 6))], 4)
+    assert by_name(many)["packages"].found == "ray 2.59.0 on loudbox-2, 2.60.0 on helper-1, helper-2, helper-3 and 2 more"
     checks = by_name(check_cluster([one, other, helper], 4))
     assert checks["packages"].status == "fail"
     assert checks["packages"].found == "ray 2.60.0 on loudbox-1, helper-1, 2.59.0 on loudbox-2"
@@ -277,6 +279,22 @@ def test_a_mesh_that_answers_no_numbers_is_a_fault(request_: DeviceRequest, monk
     monkeypatch.setattr("vit_actor.cpu_vit.top_k", lambda logits: top_k(np.full_like(logits, np.nan)))
     with pytest.raises(DeviceError, match="the answer to a grey batch is not finite"):
         open_mesh(replace(request_, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("boards", "wanted", "opened"), [(4, "4", True), (8, "4", True), (3, "4", False), (2, "2", True), (0, "0", False)]
+)
+def test_a_mesh_is_opened_where_there_are_boards_for_one(
+    preflight: Callable[..., Report], monkeypatch: pytest.MonkeyPatch, boards: int, wanted: str, opened: bool
+) -> None:
+    monkeypatch.setattr(
+        "cluster.preflight.try_mesh", lambda request, limit: Check("open mesh", "pass", f"{request.device} {limit}")
+    )
+    model = ("--model", str(ROOT / "jobs/sample/model"), "--open-limit", "7")
+    _, checks, _ = preflight(FakeHost(boards=boards), "--boards", wanted, "--open", *model)
+    assert ("open mesh" in checks) == opened
+    if opened:
+        assert checks["open mesh"]["found"] == "t3000 7.0"
 
 
 @dataclass(frozen=True)

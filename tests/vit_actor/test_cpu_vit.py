@@ -196,5 +196,7 @@ def test_openvinos_usage_reporting_is_never_loaded(devices: dict[Precision, CpuV
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(0, 1), (64, 0)])
 def test_no_images_or_no_threads_are_refused(batch_size: int, threads: int) -> None:
+    checkpoint = load_checkpoint(str(SAMPLE / "model"))
     with pytest.raises(ValueError, match="at least 1"):
-        CpuVit(load_checkpoint(str(SAMPLE / "model")), batch_size=batch_size, threads=threads)
+        CpuVit(checkpoint, batch_size=batch_size, threads=threads)
+    assert CpuVit(checkpoint, batch_size=1, threads=1).batch_size == 1
