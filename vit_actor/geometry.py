@@ -26,7 +26,7 @@ class Geometry:
     images: in a batch on one chip, which is also the rows of cores in use. columns: that share the features.
     attention_columns: that share the heads. patches: along one side of an image. tokens: class token and patches.
     pixels: width of one flattened patch, padded so that it divides over the columns.
-    score_rows_t: rows of attention scores on one core. epsilon: LayerNorm's, from the checkpoint.
+    features_t, score_rows_t: width of the features, and rows of attention scores, on one core. epsilon: LayerNorm's.
     """
 
     images: int
@@ -40,7 +40,7 @@ class Geometry:
     pixels: int
     pixels_t: int
     hidden: int
-    hidden_t: int
+    features_t: int
     heads: int
     head_size: int
     head_t: int
@@ -96,7 +96,7 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
         pixels=pixels_t * TILE,
         pixels_t=pixels_t,
         hidden=hidden,
-        hidden_t=hidden // TILE,
+        features_t=hidden // TILE // columns,
         heads=heads,
         head_size=hidden // heads,
         head_t=hidden // heads // TILE,

@@ -79,7 +79,7 @@ def place(weights: Weights[torch.Tensor], mesh: ttnn.MeshDevice, plan: Plan) -> 
         return Linear(put(weight, MATMUL), put(part.bias))
 
     size = plan.size
-    table_memory = ttnn.DRAM_MEMORY_CONFIG if size.fused_attention else sharded(size, size.columns, size.hidden)
+    table_memory = ttnn.DRAM_MEMORY_CONFIG if size.fused_attention else sharded(size, size.hidden)
     return Weights(
         patches=put(weights.patches),
         tokens=put(weights.tokens.repeat(size.images, 1, 1), memory=table_memory),
@@ -96,7 +96,7 @@ def vit(arrivals: Tensor, weights: Weights[Tensor], plan: Plan) -> Tensor:
     arrivals: uint8 (images, padded tokens, pixels), row-major, in DRAM; stays as it is. Row 0 and the padding rows hold CENTRE.
     """
     size = plan.size
-    hidden = embeddings(ttnn.to_memory_config(arrivals, sharded(size, size.columns, size.pixels)), weights, size)
+    hidden = embeddings(ttnn.to_memory_config(arrivals, sharded(size, size.pixels)), weights, size)
     for layer in weights.layers:
         hidden = encoder_block(hidden, layer, weights.mask, plan)
     return classify_token(hidden, weights, size)
@@ -110,9 +110,9 @@ def embeddings(pixels: Tensor, weights: Weights[Tensor], size: Geometry) -> Tens
     patches = ttnn.linear(
         centred,
         weights.patches,
-        program_config=dense(size, size.columns, size.pixels_t // size.columns, size.hidden_t // size.columns, EXACT_REGISTERS),
+        program_config=dense(size, size.columns, size.pixels_t // size.columns, size.features_t, EXACT_REGISTERS),
         compute_kernel_config=PATCHES,
-        memory_config=sharded(size, size.columns, size.hidden),
+        memory_config=sharded(size, size.hidden),
         dtype=RESIDUAL,
     )
     return ttnn.add_(patches, weights.tokens)
@@ -136,7 +136,7 @@ def attention(qkv: Tensor, mask: Tensor, plan: Plan) -> Tensor:
     """softmax(query @ key / sqrt(head size) + mask) @ value, every head on the core that holds it."""
     size, in_heads = plan.size, ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
     if plan.qkv_columns != size.attention_columns:
-        qkv = ttnn.to_memory_config(qkv, sharded(size, size.attention_columns, 3 * size.hidden))
+        qkv = ttnn.to_memory_config(qkv, sharded(size, 3 * size.hidden, size.attention_columns))
     query, key, value = ttnn.transformer.split_query_key_value_and_split_heads(qkv, num_heads=size.heads, memory_config=in_heads)
     scores = per_head(query, key, size, size.head_t, size.tokens_t)
     del query, key
@@ -178,7 +178,7 @@ def fused_attention(qkv: Tensor, mask: Tensor, plan: Plan) -> Tensor:
         memory_config=dram,
     )
     context = ttnn.transformer.concatenate_heads(context, memory_config=dram)
-    return ttnn.to_memory_config(context, sharded(size, size.columns, size.hidden))
+    return ttnn.to_memory_config(context, sharded(size, size.hidden))
 
 
 def mlp(hidden: Tensor, layer: Layer[Tensor], plan: Plan) -> Tensor:
@@ -193,12 +193,11 @@ def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> 
     token = ttnn.layer_norm(
         token, weight=weights.norm.weight, bias=weights.norm.bias, epsilon=size.epsilon, compute_kernel_config=EXACT
     )
-    share_t = size.hidden_t // size.columns
     logits = ttnn.linear(
         token,
         weights.classifier.weight,
         bias=weights.classifier.bias,
-        program_config=dense(size, GRID, share_t, size.classes_t // GRID, EXACT_REGISTERS, rows_t=1),
+        program_config=dense(size, GRID, size.features_t, size.classes_t // GRID, EXACT_REGISTERS, rows_t=1),
         compute_kernel_config=EXACT,
         memory_config=ttnn.L1_MEMORY_CONFIG,
         dtype=ttnn.bfloat16,
@@ -207,25 +206,23 @@ def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> 
 
 
 def linear(hidden: Tensor, part: Linear[Tensor], plan: Plan, *, columns: int | None = None, activation: Any = None) -> Tensor:
-    """x @ weight + bias, of all tokens; x lies over any columns of cores, the result over `columns` (those of the features)."""
-    size = plan.size
-    inputs, outputs = part.weight.shape
-    inputs_on, outputs_on = inputs // hidden.memory_config().shard_spec.shape[1], columns or size.columns
-    share_t, outputs_t = inputs // inputs_on // TILE, outputs // outputs_on // TILE
+    """x @ weight + bias of all tokens. x may lie over any columns of cores; the result lies over `columns` (the features')."""
+    size, (inputs, outputs) = plan.size, part.weight.shape
+    share, columns = hidden.memory_config().shard_spec.shape[1], columns or size.columns
+    grid_columns = max(inputs // share, columns)
     return ttnn.linear(
         hidden,
         part.weight,
         bias=part.bias,
-        program_config=dense(size, max(inputs_on, outputs_on), share_t, outputs_t, REGISTERS, activation=activation),
+        program_config=dense(size, grid_columns, share // TILE, outputs // columns // TILE, activation=activation),
         compute_kernel_config=plan.linear_math,
-        memory_config=sharded(size, outputs_on, outputs),
+        memory_config=sharded(size, outputs, columns),
         dtype=MATMUL,
     )
 
 
 def layer_norm(hidden: Tensor, part: Norm[Tensor], size: Geometry) -> Tensor:
     """LayerNorm over the features, with the checkpoint's epsilon."""
-    share_t = size.hidden_t // size.columns
     return ttnn.layer_norm(
         hidden,
         weight=part.weight,
@@ -233,13 +230,13 @@ def layer_norm(hidden: Tensor, part: Norm[Tensor], size: Geometry) -> Tensor:
         epsilon=size.epsilon,
         program_config=ttnn.LayerNormShardedMultiCoreProgramConfig(
             compute_with_storage_grid_size=(size.columns, size.images),
-            subblock_w=widest(share_t),
+            subblock_w=widest(size.features_t),
             block_h=size.tokens_t,
-            block_w=share_t,
+            block_w=size.features_t,
             inplace=False,
         ),
         compute_kernel_config=NORM,
-        memory_config=sharded(size, size.columns, size.hidden),
+        memory_config=sharded(size, size.hidden),
     )
 
 
@@ -267,7 +264,7 @@ def dense(
     columns: int,
     share_t: int,
     outputs_t: int,
-    registers: int,
+    registers: int = REGISTERS,
     *,
     rows_t: int | None = None,
     activation: Any = None,
@@ -288,11 +285,11 @@ def dense(
     )
 
 
-def sharded(size: Geometry, columns: int, width: int) -> Any:
-    """Memory for (images, padded tokens, width): an image on each row of cores, its width along so many columns."""
+def sharded(size: Geometry, width: int, columns: int | None = None) -> Any:
+    """Memory for (images, padded tokens, width): an image on each row of cores, its width along `columns` (the features')."""
     return ttnn.create_sharded_memory_config(
         (size.images, size.padded_tokens, width),
-        core_grid=ttnn.CoreGrid(y=size.images, x=columns),
+        core_grid=ttnn.CoreGrid(y=size.images, x=columns or size.columns),
         strategy=ttnn.ShardStrategy.BLOCK,
         orientation=ttnn.ShardOrientation.ROW_MAJOR,
     )

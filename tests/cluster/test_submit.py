@@ -8,8 +8,8 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -91,50 +91,42 @@ def test_a_job_that_a_user_got_wrong_ends_with_its_own_code_and_line(server: Job
     assert re.search(r"^error: .*/nowhere", done.stdout, re.MULTILINE)
 
 
-def test_stopping_a_job_ends_the_one_who_follows_it_with_143(server: JobServer) -> None:
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "cluster.submit", "http.server", "0"],
-        cwd=ROOT,
-        env=server.environment | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def followed(server: JobServer) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A job that serves until it is stopped: who follows it, once it runs, and its id."""
+    command = [sys.executable, "-m", "cluster.submit", "http.server", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    follower = subprocess.Popen(command, cwd=ROOT, env=server.environment | {"PYTHONUNBUFFERED": "1"}, **pipes)  # type: ignore[call-overload]
+    assert follower.stderr
+    job = follower.stderr.readline().partition(":")[0]
     try:
-        assert follower.stderr
-        assert follower.stdout
-        job = follower.stderr.readline().partition(":")[0]
         assert any("Serving HTTP" in line for line in follower.stdout)
-        subprocess.run([RAY, "job", "stop", job], env=server.environment, check=True, capture_output=True, timeout=60)
-        assert follower.wait(30) == 143
+        yield follower, job
     finally:
         follower.kill()
         follower.communicate()
+        ray_job(server, "stop", "--no-wait", job)
+
+
+def ray_job(server: JobServer, *arguments: str) -> str:
+    done = subprocess.run([RAY, "job", *arguments], env=server.environment, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+def test_stopping_a_job_ends_the_one_who_follows_it_with_143(server: JobServer) -> None:
+    with followed(server) as (follower, job):
+        ray_job(server, "stop", job)
+        assert follower.wait(30) == 143
 
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_get_back(server: JobServer) -> None:
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "cluster.submit", "http.server", "0"],
-        cwd=ROOT,
-        env=server.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert follower.stderr
-        job = follower.stderr.readline().partition(":")[0]
-        time.sleep(1)
+    with followed(server) as (follower, job):
         follower.send_signal(signal.SIGINT)
         _, err = follower.communicate(timeout=30)
         assert follower.returncode == 130
         assert f"ray job stop {job}" in err
-        status = subprocess.run([RAY, "job", "status", job], env=server.environment, capture_output=True, text=True, timeout=60)
-        assert re.search("PENDING|RUNNING", status.stdout + status.stderr)
-    finally:
-        follower.kill()
-        subprocess.run([RAY, "job", "stop", "--no-wait", job], env=server.environment, capture_output=True, timeout=60)
+        assert "RUNNING" in ray_job(server, "status", job)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ def test_every_size_of_base() -> None:
     assert (size.images, size.columns, size.attention_columns, size.heads) == (8, 8, 6, 12)
     assert (size.tokens, size.tokens_t, size.padded_tokens) == (197, 7, 224)
     assert (size.patch_size, size.patches, size.pixels_t, size.pixels) == (16, 14, 24, 768)
-    assert (size.hidden_t, size.hidden, size.head_t, size.head_size, size.score_rows_t) == (24, 768, 2, 64, 14)
+    assert (size.features_t, size.hidden, size.head_t, size.head_size, size.score_rows_t) == (3, 768, 2, 64, 14)
     assert (size.classes, size.classes_t, size.padded_classes, size.epsilon) == (1000, 32, 1024, 1e-12)
 
 
@@ -31,9 +31,10 @@ def test_every_size_of_base() -> None:
 def test_every_width_divides_over_the_columns_it_is_given(sizes: dict[str, int], columns: int, attention_columns: int) -> None:
     size = geometry(VitConfig.from_json(sizes), images_per_chip=8)
     assert (size.columns, size.attention_columns) == (columns, attention_columns)
-    for tiles in (size.hidden_t, sizes["intermediate_size"] // TILE, size.pixels_t):
-        assert tiles % size.columns == 0
-    assert 3 * size.hidden_t % size.attention_columns == 0
+    for width in (size.hidden, sizes["intermediate_size"], size.pixels):
+        assert width % (TILE * size.columns) == 0
+    assert size.features_t * TILE * size.columns == size.hidden
+    assert 3 * size.hidden % (TILE * size.attention_columns) == 0
     assert size.heads % size.attention_columns == 0
 
 
