@@ -128,6 +128,20 @@ def test_a_sequence_whose_scores_do_not_fit_a_core_is_attended_in_one_op(
     assert centred_pcc(logits, expected) > 0.998
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [{"image_size": 448}, {"image_size": 384, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}],
+    ids=["base at 448", "large at 384"],
+)
+def test_a_model_that_does_not_fit_the_cores_is_told_in_a_line(random_vit: Build, sizes: dict[str, int], mesh: Any) -> None:
+    from vit_actor.t3000 import explanation
+
+    model = random_vit(num_hidden_layers=1, **sizes)
+    with pytest.raises(RuntimeError) as raised:
+        mock_logits(model, random_images(1, sizes["image_size"]), mesh, rounding=False)
+    assert explanation(str(raised.value)).startswith("the model does not fit the cores' memory at this batch; use fewer images")
+
+
 def _digits(directory: Path) -> tuple[np.ndarray, torch.Tensor]:
     files = sorted(directory.glob("*/*.jpeg"))
     images = [np.asarray(Image.open(file).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)) for file in files]
