@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,7 +19,9 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import pytest
+from ray.job_submission import JobStatus
 
+from cluster.submit import follow
 from tests.commands import ROOT, Finished, run_module
 from tests.conftest import free_port
 from tests.waiting import wait_until
@@ -166,6 +169,43 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
     assert done.code == 2
     assert "no job server answers" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@dataclass
+class Ended:
+    """Stands for a job server whose job ended so, a moment after its log."""
+
+    status: JobStatus
+    driver_exit_code: int | None
+    message: str = "Job supervisor actor died"
+    asked: int = 0
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield "its log\n"
+
+    def get_job_status(self, job: str) -> JobStatus:
+        self.asked += 1
+        return self.status if self.asked > 1 else JobStatus.RUNNING
+
+    def get_job_info(self, job: str) -> Ended:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "ends_with", "told"),
+    [
+        (JobStatus.SUCCEEDED, 0, 0, ""),
+        (JobStatus.SUCCEEDED, None, 0, ""),
+        (JobStatus.FAILED, 3, 3, ""),
+        (JobStatus.STOPPED, -15, 143, ""),
+        (JobStatus.FAILED, None, 1, "job-1: failed: Job supervisor actor died\n"),
+    ],
+)
+def test_it_ends_with_the_jobs_own_code(
+    capsys: pytest.CaptureFixture[str], status: JobStatus, code: int | None, ends_with: int, told: str
+) -> None:
+    assert asyncio.run(follow(Ended(status, code), "job-1")) == ends_with
+    assert capsys.readouterr() == ("its log\n", told)
 
 
 class Unready(BaseHTTPRequestHandler):
