@@ -42,6 +42,10 @@ def written(text: str, file: str = CONFIG) -> Change:
     return lambda model: (model / file).write_text(text)
 
 
+def removed(file: str) -> Change:
+    return lambda model: (model / file).unlink()
+
+
 def cut(damage: Callable[[bytes], bytes]) -> Change:
     return lambda model: (model / WEIGHTS).write_bytes(damage((model / WEIGHTS).read_bytes()))
 
@@ -184,7 +188,7 @@ ENDLESS = "[" * 200_000
 PICKLE = "cos\nsystem\n(S'false'\ntR."
 INDEXES = "[]", "{", '{"weight_map": {}}', '{"weight_map": {"a": "../x.safetensors"}}', '{"weight_map": 5}', ENDLESS
 REFUSED: dict[str, tuple[Change, str]] = {
-    **{f"no {file}": (lambda model, file=file: (model / file).unlink(), f"{file} missing") for file in FILES},
+    **{f"no {file}": (removed(file), f"{file} missing") for file in FILES},
     **{
         file: (instead_of_weights(PICKLE, file), "only pickled weights found")
         for file in ("pytorch_model.bin", "model.pt", "weights.ckpt")
