@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from vit_actor.device import Device
 from vit_actor.errors import DeviceError, UserError
+
+if TYPE_CHECKING:
+    from vit_actor.checkpoint import Checkpoint
 
 PRECISIONS = {"t3000": ("auto", "fast", "accurate"), "cpu": ("auto", "fp32"), "simulated": ("auto",)}
 """What `--precision` may be, by device."""
@@ -35,11 +38,16 @@ class DeviceRequest:
     path: Path
     digest: str
     classes: int
-    batch_size: int
-    threads: int
-    precision: Literal["auto", "fp32", "fast", "accurate"]
-    simulate: str
+    batch_size: int = 64
+    threads: int = 1
+    precision: Literal["auto", "fp32", "fast", "accurate"] = "auto"
+    simulate: str = ""
     held: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, device: str, **options: Any) -> Self:
+        """Of a checkpoint that the driver has loaded; options are the other fields."""
+        return cls(device, checkpoint.name, checkpoint.path, checkpoint.digest, checkpoint.config.num_labels, **options)
 
     def __call__(self) -> Device:
         """Open it. Raises UserError or DeviceError, in one line, when the checkpoint or the hardware is not there."""

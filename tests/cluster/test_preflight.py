@@ -15,10 +15,11 @@ import pytest
 
 from cluster.checks import Check, Host, check_cluster, check_host, clock
 from cluster.hardware import parse_snapshot, read_hardware
-from cluster.preflight import device_request, main
+from cluster.preflight import main
 from cluster.probe import open_mesh, read_host, try_mesh
 from tests.cluster.fake_host import FakeHost, install_tt_smi, put
 from tests.commands import ROOT
+from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import Device, top_k
 from vit_actor.errors import DeviceError
 from vit_actor.opening import DeviceRequest
@@ -259,7 +260,7 @@ def test_what_is_no_snapshot_is_refused(text: str) -> None:
 
 @pytest.fixture
 def request_() -> DeviceRequest:
-    return device_request(str(ROOT / "jobs/sample/model"))
+    return DeviceRequest.of(load_checkpoint(str(ROOT / "jobs/sample/model")), "t3000")
 
 
 @pytest.mark.parametrize(("built", "told"), [(None, ""), (0, ", every kernel was cached"), (12, ", 12 kernels built and cached")])

@@ -16,9 +16,7 @@ from vit_actor.opening import DeviceRequest, check_precision
 
 @pytest.fixture
 def request_(sample_directory: Path) -> DeviceRequest:
-    path = sample_directory / "model"
-    checkpoint = load_checkpoint(str(path))
-    return DeviceRequest("cpu", str(path), path, checkpoint.digest, 10, 8, 1, "auto", "compute=3ms")
+    return DeviceRequest.of(load_checkpoint(str(sample_directory / "model")), "cpu", batch_size=8, simulate="compute=3ms")
 
 
 @pytest.mark.parametrize(
