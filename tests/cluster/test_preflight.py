@@ -217,6 +217,17 @@ def test_decoding_cores_are_weighed_against_meshes_over_the_whole_cluster(
     assert decoding(loudbox, helper).status == "pass"
 
 
+def test_without_ttnn_or_a_place_for_kernels_the_host_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    sound = read_host(FakeHost().write(tmp_path))
+    assert by_name(check_host(sound, 4))["ttnn"] == Check("ttnn", "pass", sound.versions["ttnn"])
+    checks = by_name(check_host(replace(sound, versions={}, kernel_cache=None), 4))
+    assert checks["ttnn"] == Check("ttnn", "fail", "not installed", "run cluster/install.sh")
+    assert checks["kernel cache"].status == "warn"
+    assert checks["kernel cache"].found == "not seen"
+    assert "TT_METAL_CACHE" in checks["kernel cache"].fix
+
+
 @pytest.mark.parametrize(("helper", "chunks"), [(True, 4), (False, 8)])
 def test_memory_is_weighed_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: bool, chunks: int) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
@@ -235,7 +246,15 @@ def test_memory_is_weighed_to_the_byte(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("offset", "uncertainty", "status"),
-    [(0.1, 0.01, "pass"), (-0.5, 0, "pass"), (-0.8, 0.01, "warn"), (-0.8, 0.4, "pass"), (30.0, 0, "warn"), (45.0, 0.5, "fail")],
+    [
+        (0.1, 0.01, "pass"),
+        (-0.5, 0, "pass"),
+        (-0.8, 0.01, "warn"),
+        (-0.8, 0.4, "pass"),
+        (30.0, 0, "warn"),
+        (30.1, 0, "fail"),
+        (45.0, 0.5, "fail"),
+    ],
 )
 def test_a_clock_is_only_blamed_beyond_what_was_measured(offset: float, uncertainty: float, status: str) -> None:
     assert clock(offset, uncertainty).status == status
