@@ -66,8 +66,8 @@ class DeviceThread:
 
     open_device is called on that thread, so that one thread opens, drives and closes the device.
     limit_seconds: a device that completes no batch for that long while it has some is taken to hang.
-    more_coming: asked on that thread whether another call will come, when the device is idle and images are left that do not
-        fill a batch; they wait for it if so.
+    more_coming: whether another call will come. Asked on that thread while the device is idle and the images that are left fill
+        no batch: they wait for that call, up to MOST_HELD_SECONDS.
     busy_seconds: how long its answers so far kept the device (the sum of BatchResult.seconds).
     Raises whatever opening or compiling raised.
     """
