@@ -88,26 +88,26 @@ def test_close_answers_what_was_asked_first(count: int, more_coming: bool) -> No
 
 
 def test_the_device_is_opened_driven_and_closed_on_one_thread() -> None:
-    threads: set[int] = set()
+    calls: list[tuple[str, int]] = []
 
     class Recorder(SimulatedVit):
         def __init__(self) -> None:
-            threads.add(threading.get_ident())
+            calls.append(("open", threading.get_ident()))
             super().__init__(SimulatedTiming.from_spec("compute=1ms"), classes=CLASSES)
 
         def compile(self) -> float:
-            threads.add(threading.get_ident())
+            calls.append(("compile", threading.get_ident()))
             return super().compile()
 
         def close(self) -> None:
-            threads.add(threading.get_ident())
+            calls.append(("close", threading.get_ident()))
             super().close()
 
     device = DeviceThread(Recorder)
     device.classify(images(64))
     device.close()
-    assert len(threads) == 1
-    assert threading.get_ident() not in threads
+    assert [name for name, _ in calls] == ["open", "compile", "compile", "close"]
+    assert len({thread for _, thread in calls} - {threading.get_ident()}) == 1 == len({thread for _, thread in calls})
 
 
 def test_opening_failures_reach_the_caller_unchanged() -> None:
