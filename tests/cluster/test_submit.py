@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -21,7 +21,7 @@ from urllib.request import urlopen
 import pytest
 from ray.job_submission import JobStatus
 
-from cluster.submit import follow
+from cluster.submit import follow, main
 from tests.commands import ROOT, Finished, run_module
 from tests.conftest import free_port
 from tests.waiting import wait_until
@@ -173,14 +173,22 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
 
 @dataclass
 class Ended:
-    """Stands for a job server whose job ended so, a moment after its log."""
+    """Stands for a job server that took a job, which ended so, a moment after its log."""
 
-    status: JobStatus
-    driver_exit_code: int | None
+    status: JobStatus = JobStatus.SUCCEEDED
+    driver_exit_code: int | None = 0
     message: str = "Job supervisor actor died"
     asked: int = 0
+    log: str = "its log\n"
+    submitted: dict[str, object] = field(default_factory=dict)
+
+    def submit_job(self, **what: object) -> str:
+        self.submitted = what
+        return "job-1"
 
     async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        if self.log == "Ctrl-C":
+            raise KeyboardInterrupt
         yield "its log\n"
 
     def get_job_status(self, job: str) -> JobStatus:
@@ -189,6 +197,27 @@ class Ended:
 
     def get_job_info(self, job: str) -> Ended:
         return self
+
+
+@pytest.mark.parametrize(
+    ("option", "log", "code", "told"),
+    [
+        ([], "its log\n", 0, ""),
+        (["--detach"], "its log\n", 0, "ray job logs --follow job-1   or   ray job stop job-1\n"),
+        ([], "Ctrl-C", 130, "job-1 goes on: ray job logs --follow job-1   or   ray job stop job-1\n"),
+    ],
+    ids=["followed", "detached", "interrupted"],
+)
+def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_detached(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], log: str, code: int, told: str
+) -> None:
+    server = Ended(log=log)
+    monkeypatch.setattr("cluster.submit.connect", lambda address: server)
+    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)  # it is for the whole process
+    assert main([*option, "jobs.imagenet", "--out", "/a b", "--detach"]) == code
+    entrypoint = "python -m jobs.imagenet --out '/a b' --detach"
+    assert server.submitted == {"entrypoint": entrypoint, "runtime_env": {"working_dir": str(ROOT)}}
+    assert capsys.readouterr() == ("" if option or code else "its log\n", f"job-1: {entrypoint}\n{told}")
 
 
 @pytest.mark.parametrize(
