@@ -11,8 +11,9 @@ from functools import partial
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cluster.fake_host import kernel_compiler
 from tests.commands import ROOT
-from tests.rig.rack import PROJECT, Rack, kernel_compiler
+from tests.rig.rack import PROJECT, Rack
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rig.rack import Rack, kernel_compiler
+from tests.cluster.fake_host import kernel_compiler
+from tests.rig.rack import Rack
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
