@@ -53,6 +53,8 @@ def devices() -> Iterator[dict[Precision, CpuVit]]:
         "auto": CpuVit(checkpoint, batch_size=64, threads=2),
         "fp32": CpuVit(checkpoint, batch_size=64, threads=1, precision="fp32"),
     }
+    began = time.monotonic()
+    assert 0 < sum(device.compile() for device in opened.values()) <= time.monotonic() - began
     yield opened
     for device in opened.values():
         device.close()

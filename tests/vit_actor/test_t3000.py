@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ def device(environ: pytest.MonkeyPatch, sample_directory: Path, goldens: Goldens
     """The bundled model on a mock T3000, with true float32 numbers."""
     from vit_actor.t3000 import T3000Vit
 
-    device = T3000Vit(load_checkpoint(str(sample_directory / "model")), held=(2, 7))
-    device.compile()
+    device, began = T3000Vit(load_checkpoint(str(sample_directory / "model")), held=(2, 7)), time.monotonic()
+    assert 0 < device.compile() <= time.monotonic() - began
     yield device
     device.close()
 
