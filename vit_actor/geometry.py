@@ -65,8 +65,6 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
     side, patch = config.image_size[0], config.patch_size[0]
     if not 1 <= images_per_chip <= GRID:
         raise UserError(f"images per chip must be 1 to {GRID}, one row of cores each; got {images_per_chip}")
-    if config.num_channels != 3:
-        raise UserError(f"model has {config.num_channels} input channels; the t3000 device takes RGB images only")
     for what, (height, width) in (("images", config.image_size), ("patches", config.patch_size)):
         if height != width:
             raise UserError(f"model takes {what} of {height}x{width}; the t3000 device takes square ones only")
