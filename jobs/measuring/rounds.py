@@ -22,7 +22,7 @@ from jobs.pipeline.commit import FOOTER, Predictions
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source
 from jobs.pipeline.stream import classify, read
-from jobs.reporting.schema import WAITS
+from jobs.reporting.schema import WAITS, Summary
 from jobs.reporting.write import write_reports
 from jobs.running.command import JobFailed, root_cause
 from jobs.running.ledgers import open_ledger, settle
@@ -114,25 +114,32 @@ def through_pipeline(
             watch.begin()
             for chunk in committed:
                 progress.add(chunk)
-        driver, network, store = watch.end()
+        watched = watch.end()
     except Exception as error:
         raise JobFailed(root_cause(error)) from error
-    summary = write_reports(out)
+    return _measured(out, write_reports(out), placement, *watched)
+
+
+def _measured(
+    out: str, summary: Summary, placement: Placement, driver: float, network: float | None, store: float | None
+) -> Round:
+    """What a run's report says of the time between its first and its last batch."""
     if not summary.device_fps:
         raise UserError(f"{out}: no image could be classified; look into its report for why")
-    classified = summary.images - summary.errors
+    classified, seconds = summary.images - summary.errors, summary.active_seconds
     cores = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]) - placement.actors * placement.cpus
+    device_seconds = classified / summary.device_fps
     waits = {reason: getattr(summary, f"wait_{reason}_seconds") for reason in WAITS}
-    mesh_seconds = sum(waits.values()) + classified / summary.device_fps
+    mesh_seconds = sum(waits.values()) + device_seconds
     busy = Utilisation(
-        device=classified / summary.device_fps / (placement.actors * summary.active_seconds),
-        decode_cores=_read_cpu_seconds(out) / (cores * summary.active_seconds),
+        device=device_seconds / (placement.actors * seconds),
+        decode_cores=_read_cpu_seconds(out) / (cores * seconds),
         driver=driver,
         network=network,
         object_store=store,
-        waits={reason: seconds / mesh_seconds for reason, seconds in waits.items()},
+        waits={reason: waited / mesh_seconds for reason, waited in waits.items()},
     )
-    return Round(classified, summary.active_seconds, busy, summary.devices[0])
+    return Round(classified, seconds, busy, summary.devices[0])
 
 
 def wait_for_meshes(ledger: Any, meshes: int) -> None:
