@@ -62,7 +62,7 @@ def test_a_complete_runs_files_become_one_and_every_report_stays_the_same(run: P
 
 
 def test_rows_keep_their_order_and_a_reader_can_skip_them_by_statistics(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.storage.ROW_GROUP", 100)
+    monkeypatch.setattr("jobs.storage.files.ROW_GROUP", 100)
     in_order = pa.concat_tables([pq.read_table(run / "predictions" / name) for name in names(run)])
     reduce_predictions(str(run), compact="run-1")
     file = pq.ParquetFile(run / "predictions" / "part-000000.parquet")
