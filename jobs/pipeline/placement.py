@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -129,7 +130,7 @@ def _wait_until_free(placement: Placement, wait_seconds: float) -> None:
                 f"{free.get('CPU', 0):g} CPU and {free.get(BOARDS, 0):g} {BOARDS}; wait for other jobs or raise --wait"
             )
         if not said:
-            print(f"waiting up to {wait_seconds:g} s for {_need(placement)} to be free", flush=True)
+            print(f"waiting up to {wait_seconds:g} s for {_need(placement)} to be free", file=sys.stderr, flush=True)
             said = True
         time.sleep(0.5)
 

@@ -10,6 +10,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
+from jobs.running.stopping import stop_on_signals
 from jobs.running.terminal import say
 from vit_actor.errors import UserError
 
@@ -33,6 +34,7 @@ def run(main: Callable[[], int]) -> None:
     LOUDBOX_TRACEBACK=1 in the environment shows where a failed job broke.
     """
     gc.set_threshold(NEW_OBJECTS)
+    stop_on_signals()
     try:
         code = main()
     except UserError as error:
@@ -41,11 +43,8 @@ def run(main: Callable[[], int]) -> None:
     except JobFailed as error:
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        say(f"error: {error}", sys.stderr)
+        say("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 128 + signal.SIGINT
     except Exception as error:  # unforeseen: one line for the user, the traceback in a file
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
