@@ -1,13 +1,11 @@
 """The only place that reaches past Ray's public interface. LOUDBOX_PLAIN_RAY=1 turns all of it off, and everything still works.
 
-| what | what it buys | without it |
-|---|---|---|
-| `start_bare_node`: Ray on one machine without client server, dashboard and agents | a job that starts its own Ray | `ray start` |
-| `without_helpers`: Ray Data without its three helper actors, on such a node | the same | they start, each a process |
-| `draining_nodes`: which hosts are being drained (`ray drain-node`) | a mesh leaves between two chunks | as if the host were lost |
+- start_bare_node: Ray on one machine without its client server, dashboard and agents. Else `ray start` starts all of them.
+- without_helpers: Ray Data without its three helper actors, on one machine. Else each is one more process.
+- draining_nodes: which hosts are being drained (`ray drain-node`). Else a drained host is handled like one that is lost.
 
-Each looks for the attributes and arguments that it needs. Where Ray has another one it is off, and a line in the log says so.
-jobs/pipeline/README.md has what each buys, measured.
+Each looks for the attributes and arguments that it needs. Where Ray lacks one it is off, and a line in the log says so.
+jobs/pipeline/README.md says what each saves.
 """
 
 from __future__ import annotations
@@ -31,15 +29,13 @@ AGENT_PORTS = ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUN
 NO_PORT = -1
 """What an agent without a service of its own writes down as its port."""
 
-HELPERS = {  # where Ray Data finds what is replaced: the arguments it is called with
+_POOL = "ray.data._internal.execution.operators.actor_pool_map_operator"
+_AUTOSCALER = "ray.data._internal.cluster_autoscaler.rate_based_cluster_autoscaler"
+HELPERS: dict[tuple[str, str], tuple[str, ...]] = {  # where Ray Data finds what is replaced: arguments it takes
     ("ray.data._internal.stats", "get_or_create_stats_actor"): (),
-    ("ray.data._internal.execution.operators.actor_pool_map_operator", "get_or_create_actor_location_tracker"): (),
-    ("ray.data._internal.execution.operators.actor_pool_map_operator", "get_actor_locations"): ("logical_actor_ids",),
-    ("ray.data._internal.cluster_autoscaler.rate_based_cluster_autoscaler", "DefaultAutoscalingCoordinator"): (
-        "requester_id",
-        "autoscaling_coordinator_actor",
-        "subcluster_selector",
-    ),
+    (_POOL, "get_or_create_actor_location_tracker"): (),
+    (_POOL, "get_actor_locations"): ("logical_actor_ids",),
+    (_AUTOSCALER, "DefaultAutoscalingCoordinator"): ("requester_id", "subcluster_selector"),
 }
 
 
@@ -72,12 +68,10 @@ def draining_nodes() -> Callable[[], set[str]] | None:
 
 def bare_node_works() -> bool:
     """Whether `start_bare_node` can be used."""
-    arguments = ("command", "process_type", "fate_share")
-    settings = ("node_ip_address", "temp_dir", "no_monitor", "include_log_monitor")
     return works(
         "start_bare_node",
-        ("ray._private.services", "start_ray_process", arguments),
-        ("ray._private.parameter", "RayParams", settings),
+        ("ray._private.services", "start_ray_process", ("command",)),
+        ("ray._private.parameter", "RayParams", ("node_ip_address", "temp_dir", "no_monitor", "include_log_monitor")),
         ("ray._private.node", "Node", ("ray_params", "head", "shutdown_at_exit", "spawn_reaper")),
         ("ray._private.node", "Node.start_api_server", ("include_dashboard", "raise_on_failure")),
         ("ray._private.node", "Node.start_raylet", ()),
@@ -130,23 +124,21 @@ class WholeMachine:
     def __init__(self, *_: Any, **__: Any) -> None:
         import ray
 
-        self._resources = {host["NodeID"]: dict(host["Resources"]) for host in ray.nodes() if host["Alive"]}
+        resources = {host["NodeID"]: dict(host["Resources"]) for host in ray.nodes() if host["Alive"]}
+        self.get_reserved_resources = lambda: resources
+        self.request_resources = self.cancel_request = lambda *_, **__: None
 
-    def request_resources(self, *_: Any, **__: Any) -> None:
-        pass
 
-    def cancel_request(self) -> None:
-        pass
-
-    def get_reserved_resources(self) -> dict[str, dict[str, float]]:
-        return self._resources
+def helpers_work() -> bool:
+    """Whether `without_helpers` does anything."""
+    return works("without_helpers", *((module, name, arguments) for (module, name), arguments in HELPERS.items()))
 
 
 @contextmanager
 def without_helpers() -> Iterator[None]:
     """Keep Ray Data in this process from starting its helper actors, on a machine that no other job shares."""
     with ExitStack() as restored:
-        if works("without_helpers", *((module, name, arguments) for (module, name), arguments in HELPERS.items())):
+        if helpers_work():
             instead = (Nobody, Nobody, lambda logical_actor_ids: {}, WholeMachine)
             for (module, name), stand_in in zip(HELPERS, instead, strict=True):
                 owner = importlib.import_module(module)

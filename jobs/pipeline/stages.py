@@ -52,7 +52,7 @@ def committed(plan: Plan) -> Iterator[dict[str, Any]]:
 
 def decoded(plan: Plan) -> Dataset:
     """Every image of the plan's share as rows of decoded chunks; on resume only chunks that are not committed."""
-    configure(plan)
+    configure(plan.placement.actors)
     shards = ray.get(plan.shards)
     plan.ledger.listing.remote(len(shards))
     rows = [{"number": number, "shards": together} for number, together in enumerate(shards)]
@@ -97,11 +97,11 @@ def classified(chunks: Dataset, plan: Plan) -> Iterator[dict[str, Any]]:
             yield chunk
 
 
-def configure(plan: Plan) -> None:
+def configure(actors: int) -> None:
     """Ray Data's settings in this process."""
     context = DataContext.get_current()
     # A mesh that does not open is given up for good after this many tries in a row; the others go on.
-    given_up_after = {"max_consecutive_actor_init_deaths": 2 * plan.placement.actors}
+    given_up_after = {"max_consecutive_actor_init_deaths": 2 * actors}
     for settings, values in ((context, SETTINGS | given_up_after), (context.autoscaling_config, POOL_SETTINGS)):
         for name, value in values.items():
             if not hasattr(settings, name):  # else Ray Data would take any name, and read none of these

@@ -10,7 +10,6 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
-from jobs.running.stopping import stop_on_signals
 from jobs.running.terminal import say
 from vit_actor.errors import UserError
 
@@ -34,7 +33,6 @@ def run(main: Callable[[], int]) -> None:
     LOUDBOX_TRACEBACK=1 in the environment shows where a failed job broke.
     """
     gc.set_threshold(NEW_OBJECTS)
-    stop_on_signals()
     try:
         code = main()
     except UserError as error:
@@ -45,10 +43,14 @@ def run(main: Callable[[], int]) -> None:
             raise
         say("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 128 + signal.SIGINT
     except Exception as error:  # unforeseen: one line for the user, the traceback in a file
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        say(f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}", sys.stderr)
+        told = f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}"
+        say("; ".join([told, *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
     sys.exit(code)

@@ -57,7 +57,7 @@ KILL_SECONDS = 10.0
 def local_ray(home: Path) -> Iterator[Callable[[], str | None]]:
     """Start Ray on 127.0.0.1, until the block ends: a function that waits for Ray's address; None where it does not start.
 
-    home: a directory for Ray's files, deleted with Ray, whose log is LOG_NAME in it. Its path must be short, as /tmp/loudbox-1 is:
+    home: a directory for Ray's files, deleted with Ray; LOG_NAME in it is its log. Its path must be short, as /tmp/loudbox-1 is:
     that of a socket in it may have 107 bytes.
     Ray's processes end in the background; the interpreter waits for them when it exits.
     """
@@ -74,7 +74,8 @@ def local_ray(home: Path) -> Iterator[Callable[[], str | None]]:
         text=True,
     )
     atexit.register(keeper.wait)
-    assert keeper.stdin and keeper.stdout
+    assert keeper.stdin
+    assert keeper.stdout
     told = keeper.stdout
     try:
         yield lambda: told.readline().strip() or None

@@ -32,8 +32,8 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
     """Connect to `address` (host:port, or RAY_ADDRESS, as a submitted job has it), else start Ray on this machine.
 
     needed: modules that the block imports, which they are here, while Ray starts.
-    What Ray says goes to a log, and so does what is printed to standard output meanwhile, since Ray prints there too. If the block
-    fails, the log stays, and a note of the exception says where.
+    What Ray says goes to a log, and so does what is printed to standard output meanwhile, since Ray prints there too. If the
+    block fails, the log stays, and a note of the exception says where.
     Raises UserError when nothing answers at the address; a dead one would otherwise hold the driver for minutes.
     """
     said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
@@ -123,7 +123,7 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
         restored.callback(os.close, terminal)
         restored.callback(os.dup2, terminal, 2)
         if sys.stderr is sys.__stderr__:
-            text = open(terminal, "w", buffering=1, errors="backslashreplace", closefd=False)
+            text = restored.enter_context(open(terminal, "w", buffering=1, errors="backslashreplace", closefd=False))
             restored.enter_context(redirect_stderr(text))
         restored.enter_context(redirect_stdout(log))
         yield

@@ -31,14 +31,38 @@ class Draining:
 
 
 _draining: Draining | None = None
+_always = False
 _terminal = -1
 
 
 def stop_on_signals() -> None:
-    """From now on a thread of this process does what a signal asks for, whatever the main thread waits for; again is no fault.
+    """From now on SIGINT and SIGTERM end this process, see above.
 
-    An exception in the main thread would not do: imports and libraries swallow it, or end with half of their work done.
+    A thread does it, whatever the main thread waits for. An exception there would not do: imports and libraries swallow it, or
+    end with half of their work done.
     """
+    global _always
+    _always = True
+    _listen()
+
+
+@contextmanager
+def draining(drain: Callable[[], None], last: Callable[[], None]) -> Iterator[Draining]:
+    """While the block runs, a first signal lets it finish (see Draining)."""
+    global _draining
+    kept = {number: signal.getsignal(number) for number in SIGNALS}
+    _draining = Draining(drain, last)
+    _listen()
+    try:
+        yield _draining
+    finally:
+        _draining = None
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _listen() -> None:
+    """Have a thread told of signals; the interpreter tells it of those that have a handler."""
     global _terminal
     if _terminal < 0:
         _terminal = os.dup(2)  # what Ray writes to 2 may be redirected
@@ -47,26 +71,14 @@ def stop_on_signals() -> None:
         signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=_forget)
         threading.Thread(target=_wait, args=(told,), name="signals", daemon=True).start()
-    for number in SIGNALS:  # each time, since ray.init sets a handler of its own
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)
-
-
-@contextmanager
-def draining(drain: Callable[[], None], last: Callable[[], None]) -> Iterator[Draining]:
-    """While the block runs, a first signal lets it finish (see Draining)."""
-    global _draining
-    stop_on_signals()
-    _draining = Draining(drain, last)
-    try:
-        yield _draining
-    finally:
-        _draining = None
 
 
 def _wait(told: int) -> None:
     while True:
         number = os.read(told, 1)[0]
-        if number in SIGNALS:
+        if number in SIGNALS and (_always or _draining):
             _stop(number)
 
 
@@ -75,7 +87,7 @@ def _stop(number: int) -> None:
     if run and run.signal is None:
         run.signal = number
         _say("stopping: finishing what is in flight; once more to stop at once")
-        run.drain()
+        threading.Thread(target=run.drain, daemon=True).start()  # not here, where it would keep the next signal waiting
         return
     threading.Timer(LAST_SECONDS, os._exit, [128 + number]).start()
     _say("interrupted")
@@ -96,5 +108,5 @@ def _say(line: str) -> None:
 def _forget() -> None:
     """In a forked process: signals are its own again."""
     signal.set_wakeup_fd(-1)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

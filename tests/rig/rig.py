@@ -183,7 +183,7 @@ class Rig:
             arguments += [f"--address={self.address}"]
         env = _FAST_HEALTH_CHECK if name == _HEAD else {}
         return self.start(
-            ["python", "-m", "cluster.start_ray", *arguments],
+            ["ray", "start", *arguments],
             host=name,
             env=env,
             stdout=subprocess.PIPE,
