@@ -40,7 +40,7 @@ HELPERS: dict[tuple[str, str], tuple[str, ...]] = {  # where Ray Data finds what
 
 
 def works(what: str, *needed: tuple[str, str, tuple[str, ...]]) -> bool:
-    """Whether Ray has all that is needed, (module, attribute, its first arguments), and nothing turns it off."""
+    """Whether Ray has all that is needed, (module, attribute, arguments), and nothing turns it off."""
     if os.environ.get(PLAIN_RAY) == "1":
         LOG.warning("%s is off: %s=1", what, PLAIN_RAY)
         return False
@@ -62,8 +62,7 @@ def draining_nodes() -> Callable[[], set[str]] | None:
     """A function that tells Ray's ids of the nodes that are being drained; None where it is off."""
     if not works("draining_nodes", ("ray._private.state", "state.get_draining_nodes", ())):
         return None
-    state = importlib.import_module("ray._private.state").state
-    return lambda: set(state.get_draining_nodes())
+    return lambda: set(importlib.import_module("ray._private.state").state.get_draining_nodes())
 
 
 def bare_node_works() -> bool:
@@ -139,8 +138,7 @@ def without_helpers() -> Iterator[None]:
     """Keep Ray Data in this process from starting its helper actors, on a machine that no other job shares."""
     with ExitStack() as restored:
         if helpers_work():
-            instead = (Nobody, Nobody, lambda logical_actor_ids: {}, WholeMachine)
-            for (module, name), stand_in in zip(HELPERS, instead, strict=True):
+            for (module, name), stand_in in zip(HELPERS, (Nobody, Nobody, lambda ids: {}, WholeMachine), strict=True):
                 owner = importlib.import_module(module)
                 restored.callback(setattr, owner, name, getattr(owner, name))
                 setattr(owner, name, stand_in)

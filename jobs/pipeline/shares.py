@@ -1,4 +1,4 @@
-"""A plan cut into shares, each with a process, shards and meshes of its own, where one process cannot hand out work fast enough."""
+"""A plan cut into shares, where one process cannot hand out all work: each has a process, shards and meshes of its own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shares(plan: Plan, ledgers: list[Any]) -> list[Plan]:
 
 
 def committed_together(plans: list[Plan]) -> Iterator[dict[str, Any]]:
-    """What `committed` yields of all plans, as it comes. Each has a process of its own; one that ends is started again and resumes.
+    """What `committed` yields of all plans, as it comes. Each has its own process, which resumes where it ended.
 
     Raises what a plan raises, and its process's end at the MOST_DEATHS-th.
     """
