@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import ray
 
 from jobs.pipeline.cache import Cache
+from jobs.pipeline.commit import Predictions, chunks_in_parts
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source
 from vit_actor.device import Device
@@ -38,3 +40,8 @@ class Plan:
     cache: Cache | None = None
     share: tuple[int, int] = (0, 1)
     wait: Callable[[], None] | None = None
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """Where chunks are committed; on resume it knows those that are in files of many."""
+        return Predictions(self.out, chunks_in_parts(self.out) if self.resume else frozenset())

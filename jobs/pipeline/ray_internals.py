@@ -26,8 +26,7 @@ IDLE_COMMAND = "cat"
 """In place of an agent, without which Ray's scheduler does not start: it ends when the scheduler closes its standard input."""
 AGENT_COMMANDS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
 AGENT_PORTS = ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT")
-NO_PORT = -1
-"""What an agent without a service of its own writes down as its port."""
+NO_PORT = -1  # what an agent without a service writes down
 
 _POOL = "ray.data._internal.execution.operators.actor_pool_map_operator"
 _AUTOSCALER = "ray.data._internal.cluster_autoscaler.rate_based_cluster_autoscaler"
@@ -81,18 +80,18 @@ def bare_node_works() -> bool:
 
 def start_bare_node(temp_dir: str) -> str:
     """Start Ray on 127.0.0.1, with its files there, and leave it running: its address."""
-    from ray import _raylet
     from ray._private import node, parameter, services
 
+    raylet: Any = importlib.import_module("ray._raylet")
     start = services.start_ray_process
 
-    class BareNode(node.Node):  # type: ignore[misc]
+    class BareNode(node.Node):
         def start_api_server(self, **_: Any) -> None:
             self._webui_url = ""
 
         def start_raylet(self, *args: Any, **named: Any) -> None:
             for name in AGENT_PORTS:
-                _raylet.persist_port(self._session_dir, self._node_id, getattr(_raylet, f"{name}_PORT_NAME"), NO_PORT)
+                raylet.persist_port(self._session_dir, self._node_id, getattr(raylet, f"{name}_PORT_NAME"), NO_PORT)
             super().start_raylet(*args, **named)
 
     def start_without_agents(command: list[str], *args: Any, **named: Any) -> Any:

@@ -10,7 +10,6 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from jobs.pipeline.classify import Classifier
-from jobs.pipeline.commit import Predictions, chunks_in_parts
 from jobs.pipeline.list import list_shards
 from jobs.pipeline.placement import BOARDS
 from jobs.pipeline.plan import Plan
@@ -56,7 +55,7 @@ def decoded(plan: Plan) -> Dataset:
     shards = ray.get(plan.shards)
     plan.ledger.listing.remote(len(shards))
     rows = [{"number": number, "shards": together} for number, together in enumerate(shards)]
-    common = {"predictions": _predictions(plan), "ledger": plan.ledger, "resume": plan.resume}
+    common = {"predictions": plan.predictions, "ledger": plan.ledger, "resume": plan.resume}
     lists = partial(list_shards, **common, share=plan.share, wait=plan.wait)
     reads = partial(read_chunks, **common, source=plan.source, preprocess=plan.preprocess, cache=plan.cache)
     packed = ray.data.from_items(rows, override_num_blocks=min(len(rows), LISTINGS))
@@ -70,7 +69,7 @@ def on_meshes(chunks: Dataset, plan: Plan) -> Dataset:
     return chunks.map_batches(
         Classifier,
         fn_constructor_args=(
-            plan.open_device, _predictions(plan), plan.identity, plan.ledger, plan.limit_seconds, placement.calls,
+            plan.open_device, plan.predictions, plan.identity, plan.ledger, plan.limit_seconds, placement.calls,
         ),
         **WHOLE,
         compute=ActorPoolStrategy(
@@ -107,7 +106,3 @@ def configure(actors: int) -> None:
             if not hasattr(settings, name):  # else Ray Data would take any name, and read none of these
                 raise AttributeError(f"{type(settings).__name__} has no {name} in this release of Ray")
             setattr(settings, name, value)
-
-
-def _predictions(plan: Plan) -> Predictions:
-    return Predictions(plan.out, chunks_in_parts(plan.out) if plan.resume else frozenset())
