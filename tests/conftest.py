@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT
-
 # Ray reads these once, when it is first used in a process; the tests' clusters and the tests themselves share them.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -50,7 +48,8 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
 @contextmanager
 def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
     """A head node of `ray start` with these arguments, ended at the end of the block."""
-    environment = {**os.environ, "HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
     port = free_port()
     start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
     start += ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000", "--dashboard-agent-listen-port=0"]
@@ -70,7 +69,7 @@ def _running(command: list[str], environment: dict[str, str]) -> Iterator[subpro
     """A process and all that it starts, until the end of the block."""
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd="/",  # a cluster knows nothing of this project
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -11,7 +11,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from jobs.pipeline.classify import Classifier
 from jobs.pipeline.list import list_shards
-from jobs.pipeline.placement import BOARDS
+from jobs.pipeline.placement import BOARDS, Placement
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.read import read_chunks
 
@@ -51,7 +51,7 @@ def committed(plan: Plan) -> Iterator[dict[str, Any]]:
 
 def decoded(plan: Plan) -> Dataset:
     """Every image of the plan's share as rows of decoded chunks; on resume only chunks that are not committed."""
-    configure(plan.placement.actors)
+    configure(plan.placement)
     shards = ray.get(plan.shards)
     plan.ledger.listing.remote(len(shards))
     rows = [{"number": number, "shards": together} for number, together in enumerate(shards)]
@@ -96,11 +96,13 @@ def classified(chunks: Dataset, plan: Plan) -> Iterator[dict[str, Any]]:
             yield chunk
 
 
-def configure(actors: int) -> None:
+def configure(placement: Placement) -> None:
     """Ray Data's settings in this process."""
     context = DataContext.get_current()
+    # Else a chunk goes to the mesh on its own host even if another has nothing to do.
+    context.execution_options.actor_locality_enabled = not placement.slow
     # A mesh that does not open is given up for good after this many tries in a row; the others go on.
-    given_up_after = {"max_consecutive_actor_init_deaths": 2 * actors}
+    given_up_after = {"max_consecutive_actor_init_deaths": 2 * placement.actors}
     for settings, values in ((context, SETTINGS | given_up_after), (context.autoscaling_config, POOL_SETTINGS)):
         for name, value in values.items():
             if not hasattr(settings, name):  # else Ray Data would take any name, and read none of these

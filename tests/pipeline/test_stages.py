@@ -6,9 +6,11 @@ import io
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from vit_actor.device import NO_CLASS
 from vit_actor.preprocess import Preprocess
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
+PLACEMENT = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
 PIXELS = Preprocess(32, 32, 2, scale=(1 / 127.5,) * 3, shift=(-1.0,) * 3)
 
 
@@ -87,7 +90,7 @@ def plan_of(source: SignedImages, out: Path, ledger: Any, opens: Callable[[], Si
         shards=ray.put(surveyed(source).shards),
         preprocess=PIXELS,
         open_device=opens,
-        placement=Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5),
+        placement=PLACEMENT,
         out=str(out),
         ledger=ledger,
         identity={"run_id": "run", "attempt": 1, "versions": {}},
@@ -125,13 +128,22 @@ def test_each_stage_is_an_operator_of_its_own_in_the_plan_that_ray_prints(cluste
     ]  # fmt: skip
 
 
+def test_a_run_may_make_no_progress_for_longer_than_ray_data_allows(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)  # its own are half an hour
+    with ray_session(cluster.address):
+        plan = plan_of(SignedImages(), tmp_path, open_ledger(f"{tmp_path}-slow"), wait=partial(time.sleep, 4))
+        assert sum(chunk["images"] for chunk in committed(plan)) == 8
+
+
 def test_a_setting_that_ray_data_does_not_have_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for table in (stages.SETTINGS, stages.POOL_SETTINGS):
         with monkeypatch.context() as patched:
             patched.setitem(table, "misspelt", 1)
             with pytest.raises(AttributeError, match="misspelt"):
-                configure(actors=1)
-    configure(actors=3)
+                configure(PLACEMENT)
+    configure(replace(PLACEMENT, actors=3))
     assert DataContext.get_current().max_consecutive_actor_init_deaths == 6
 
 
