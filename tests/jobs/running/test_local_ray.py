@@ -72,7 +72,7 @@ def test_a_session_is_this_accounts_alone_and_is_gone_with_all_its_processes_whe
     assert (told["rows"], told["mode"], told["own_session"], done.stdout) == (10, 0o700, True, "")
     assert told["socket"] < 100
     assert "raylet" in told["processes"]
-    assert ("client.server" in told["processes"], bool(told["actors"])) == (bool(more), bool(more))
+    assert bool(told["actors"]) is bool(more)  # Ray Data's helpers
     assert left_of(told["home"]) == []
 
 
@@ -97,7 +97,7 @@ def test_where_ray_does_not_start_the_line_names_the_file_that_says_why(tmp_path
     assert done.returncode == 1, done.stderr
     line, _, log = done.stderr.strip().rpartition("; Ray's log: ")
     assert line == "error: Ray does not start on this machine"
-    assert "no.such" in Path(log).read_text()
+    assert "No module named 'no'" in Path(log).read_text()
     Path(log).unlink()
 
 
