@@ -24,7 +24,7 @@ LEFT_SECONDS = 20.0
 
 def trial(moment: float, number: signal.Signals, out: str) -> str:
     """What is wrong with how a command ends that gets a signal at this moment; empty where nothing is."""
-    before = set(Path("/tmp").glob("loudbox-*"))
+    before = sessions()
     mark = f"INTERRUPTED={random.getrandbits(64):x}"
     name, _, value = mark.partition("=")
     command = subprocess.Popen(
@@ -53,9 +53,14 @@ def trial(moment: float, number: signal.Signals, out: str) -> str:
     if "Traceback" in said and command.returncode != -number:
         wrong.append(f"a traceback: {said.strip().splitlines()[-1]}")
     limit = time.monotonic() + LEFT_SECONDS
-    while (left := [*(set(Path("/tmp").glob("loudbox-*")) - before), *marked(mark)]) and time.monotonic() < limit:
+    while (left := [*(sessions() - before), *marked(mark)]) and time.monotonic() < limit:
         time.sleep(0.05)
     return "; ".join([*wrong, *(f"left: {each}" for each in left)])
+
+
+def sessions() -> set[Path]:
+    """Directories of Ray sessions on this machine; another job that starts one meanwhile is taken for the trial's."""
+    return {path for path in Path("/tmp").glob("loudbox-*") if path.is_dir()}
 
 
 def marked(mark: str) -> list[str]:
