@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
     images = images_to_share(args, checkpoint) if args.data else 0
     check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
-    with ray_session(args.address):
+    with ray_session(args.address, needed=("ray.data",) if args.data else ()):
         placement = placement_for(args, checkpoint)
         sizes = mesh_counts(placement.actors)
         if args.data and images < sizes[-1]:

@@ -43,7 +43,7 @@ def run(main: Callable[[], int]) -> None:
     except JobFailed as error:
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        say(f"error: {error}", sys.stderr)
+        say("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -51,7 +51,8 @@ def run(main: Callable[[], int]) -> None:
     except Exception as error:  # unforeseen: one line for the user, the traceback in a file
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        say(f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}", sys.stderr)
+        told = f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}"
+        say("; ".join([told, *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     if lost := lost_output():  # whatever the interrupted command said
         say(f"error: {lost}", sys.stderr)

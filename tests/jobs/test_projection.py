@@ -9,7 +9,7 @@ import pytest
 
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.placement import MESH_CALLS
-from jobs.pipeline.streams import STREAM_IMAGES_PER_SECOND
+from jobs.pipeline.shares import STREAM_IMAGES_PER_SECOND
 from tests.commands import ROOT
 from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 

@@ -145,9 +145,8 @@ class Rig:
         arguments += ["--num-gpus=0", "--disable-usage-stats", f"--resources={json.dumps({'TTNPU': boards} if boards else {})}"]
         head = ["--head", "--port=6379", "--dashboard-host=127.0.0.1", "--dashboard-port=8265"]
         arguments += head if name == _HEAD else [f"--address={self.address}"]
-        start = ["python", "-m", "cluster.start_ray", *arguments]
         env = _FAST_HEALTH_CHECK if name == _HEAD else {}
-        return self.start(start, host=name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return self.start(["ray", "start", *arguments], host=name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def _environment(self) -> dict[str, str]:
         return {
