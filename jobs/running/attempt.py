@@ -91,6 +91,8 @@ def classify_what_is_left(job: Classification, phases: Phases) -> int | None:
         unopened = ", ".join(account.get("not_open", []))
         if unopened:
             cause = f"{unopened}: {ended_while_opening(placement.device)}"
+        elif never := [event for event in account.get("events", []) if event["kind"] == "device" and not account["meshes"]]:
+            cause = f"{never[-1]['where']}: {never[-1]['what']}"
         elif not account and ended(*ledgers):
             cause = "the ledger, which keeps the run's account, has ended, for want of memory perhaps"
         else:

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.placement import MESH_CALLS
-from jobs.pipeline.shares import STREAM_IMAGES_PER_SECOND
+from jobs.pipeline.shares import SHARE_IMAGES_PER_SECOND
 from tests.commands import ROOT
 from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 
@@ -38,7 +38,7 @@ def test_what_each_part_can_do_follows_from_its_figures() -> None:
     found = {row[0].partition(",")[0]: number(row[1]) for row in ROWS if row[0].partition(",")[0] in expected}
     assert found == pytest.approx(expected, rel=1e-4)
     assert min(expected, key=lambda part: expected[part]) == "device"
-    assert expected["driver"] == STREAM_IMAGES_PER_SECOND
+    assert expected["driver"] == SHARE_IMAGES_PER_SECOND
     assert f"{BATCHES} batches of {BATCH}" in SECTION
 
 
@@ -47,10 +47,10 @@ def test_what_clusters_would_do_follows_from_that() -> None:
     assert [row[0] for row in rows] == ["1", "4", "16", "64", "1,000"]
     for row in rows:
         rate = number(row[0]) * MESH
-        one_stream = min(rate, STREAM_IMAGES_PER_SECOND)
+        one_stream = min(rate, SHARE_IMAGES_PER_SECOND)
         assert [number(row[1]), number(row[3])] == pytest.approx([one_stream, rate], abs=1)
         assert row[2] == ("device" if one_stream == rate else "driver")
-        assert number(row[4]) == math.ceil(rate / STREAM_IMAGES_PER_SECOND)
+        assert number(row[4]) == math.ceil(rate / SHARE_IMAGES_PER_SECOND)
         time, unit = row[5].split()
         assert float(time) == pytest.approx(IMAGES / rate / {"h": 3600, "min": 60}[unit], abs=0.05)
 
