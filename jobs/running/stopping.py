@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FAILED = 1
+"""The exit code of a command that broke on the way."""
 LAST_SECONDS = 5.0
 """What may still be written down before a process ends at once."""
 
@@ -89,20 +91,24 @@ def _stop(number: int) -> None:
         _say("stopping: finishing what is in flight; once more to stop at once")
         threading.Thread(target=run.drain, daemon=True).start()  # not here, where it would keep the next signal waiting
         return
-    threading.Timer(LAST_SECONDS, os._exit, [128 + number]).start()
-    _say("interrupted")
+    end_at_once("interrupted", 128 + number, run.last if run else lambda: None)
+
+
+def end_at_once(line: str, code: int, last: Callable[[], None] = lambda: None) -> None:
+    """Say the line and end the process with that code, whatever its threads do. last: called before."""
+    threading.Timer(LAST_SECONDS, os._exit, [code]).start()
+    _say(line)
     with suppress(Exception):
         for child in sys.modules["multiprocessing"].active_children():  # where this process has any
             child.kill()
     with suppress(Exception):
-        if run:
-            run.last()
-    os._exit(128 + number)
+        last()
+    os._exit(code)
 
 
 def _say(line: str) -> None:
     with suppress(OSError):
-        os.write(_terminal, f"{line}\n".encode())
+        os.write(_terminal if _terminal >= 0 else 2, f"{line}\n".encode())
 
 
 def _forget() -> None:
