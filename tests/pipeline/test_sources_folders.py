@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
     assert surveyed(source).images == len(IMAGES) + 4
     found = by_id(source)
     assert len(found) == len(IMAGES) + 4
-    assert found[f"{WNIDS[0]}/broken.jpg"].error == "cannot be read: the file is gone"
+    assert found[f"{WNIDS[0]}/broken.jpg"].error == "cannot be read: it is empty, or a link that leads nowhere"
     assert found[f"{WNIDS[0]}/vast.jpg"].error == "larger than 256 MiB"
     assert "not valid UTF-8" in (found[f"{WNIDS[0]}/caf\\xe9.jpg"].error or "")
     assert found[f"{WNIDS[0]}/empty.jpg"].error is None  # for the decoder to judge
