@@ -57,15 +57,15 @@ def report(job: Classification, phases: Phases) -> int:
         if compact is None:
             say(f"{shown(out)}: deleting is refused, so predictions stay one file a chunk; grant it to merge them", sys.stderr)
         summary = write_reports(out, phases, address=job.args.address, compact=compact, data=job.args.data)
+        manifest.files, rows = committed_files(out), committed_rows(out)
+        check_held(out)
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
         raise JobFailed(f"{error}; what is committed stays: add --resume to make the report") from None
     manifest.attempts[-1]["seconds"] = phases.seconds
-    manifest.files, rows = committed_files(out), committed_rows(out)
     for found in (summary.images, rows):  # counted for the report, and there at its end
         if None not in (found, manifest.images) and found != manifest.images:
             manifest.end_attempt(out, "incomplete")
             raise JobFailed(f"{found} of {manifest.images} images have a row in {out}; add --resume to go on")
-    check_held(out)
     manifest.counted = [summary.images, summary.errors]
     manifest.end_attempt(out, "finished")
     print(summary_table(summary))

@@ -86,5 +86,5 @@ def test_nothing_imports_from_a_layer_above_its_own() -> None:
 def test_beside_the_commands_there_are_only_layers() -> None:
     files = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
     folders = {path.name for path in (ROOT / "jobs").iterdir() if (path / "__init__.py").exists()}
-    assert files == COMMANDS | {"storage"}
-    assert folders == {"pipeline", "running", "reporting", "measuring", "sample"}
+    assert files == COMMANDS
+    assert folders == {"storage", "pipeline", "running", "reporting", "measuring", "sample"}

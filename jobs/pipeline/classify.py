@@ -86,7 +86,7 @@ class Classifier:
                 return
             ray.get(self._ledger.opening.remote(self._mesh))
             try:
-                self._device = patiently(self._device_thread, "the checkpoint", "read")
+                self._device = patiently(self._start_device, "the checkpoint", "read")
             except Exception as error:
                 self._log.warning("mesh did not open", error=str(error))
                 ray.get(self._ledger.did_not_open.remote(self._mesh, str(error)))
@@ -103,6 +103,12 @@ class Classifier:
             again = ray.get_runtime_context().was_current_actor_reconstructed
             self._log.info("mesh opened", restart=again, description=self._device.description)
             leave_when_drained(self._calls.alone, self._log)
+
+    def _start_device(self) -> DeviceThread:
+        try:
+            return self._device_thread()
+        except ImportError as error:  # no error of storage
+            raise DeviceError(str(error)) from error
 
     def __del__(self) -> None:
         """Release the boards when the run has no more chunks: Ray Data then releases this object, before the actor exits."""

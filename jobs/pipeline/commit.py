@@ -21,8 +21,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS
+from jobs.storage.address import shown
 from jobs.storage.failure import Damaged, decoding, patiently
-from jobs.storage.files import named, open_storage, parquet_files, write_table
+from jobs.storage.files import SteadyFile, named, open_storage, parquet_files, read_twice, write_table
+from vit_actor.errors import UserError
 
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
@@ -77,17 +79,30 @@ def chunks_in_parts(out: str) -> frozenset[str]:
     listing = fs.FileSelector(f"{path}/predictions", allow_not_found=True)
     entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
     parts = [entry.path for entry in entries if PART.fullmatch(entry.base_name)]
-    return frozenset(footer["chunk"] for part in parts for footer in read_footers(filesystem, part))
+    try:
+        with decoding():
+            return frozenset(footer["chunk"] for part in parts for footer in footers_of(_metadata(filesystem, part)))
+    except Damaged as damage:
+        raise UserError(f"{shown(out)}: a file of predictions is damaged ({damage}); add --resume to do it again") from None
 
 
 def read_footers(filesystem: fs.FileSystem, file: str) -> list[dict[str, Any]]:
     """`footers_of` a file of predictions; none of a damaged one."""
-    with patiently(partial(filesystem.open_input_file, file), named(filesystem, file), "read") as stream:
-        try:
-            with decoding():
-                return footers_of(pq.read_metadata(stream))
-        except Damaged:
-            return []
+    try:
+        with decoding():
+            return footers_of(_metadata(filesystem, file))
+    except Damaged:
+        return []
+
+
+def _metadata(filesystem: fs.FileSystem, file: str) -> pq.FileMetaData:
+    """Raises Damaged where it is no Parquet, twice; StorageError."""
+
+    def read() -> pq.FileMetaData:
+        with SteadyFile(named(filesystem, file), opened=(filesystem, file)) as steady, decoding():
+            return pq.read_metadata(steady)
+
+    return read_twice(named(filesystem, file), read)
 
 
 def footers_of(metadata: pq.FileMetaData) -> list[dict[str, Any]]:
@@ -118,13 +133,10 @@ def committed_rows(out: str) -> int | None:
     if len(files) > MOST_FOOTERS:
         return None
     with ThreadPoolExecutor(READERS) as readers:
-        return sum(readers.map(partial(_rows, filesystem), files))
-
-
-def _rows(filesystem: fs.FileSystem, file: str) -> int:
-    with patiently(partial(filesystem.open_input_file, file), named(filesystem, file), "read") as stream, decoding():
-        rows: int = pq.read_metadata(stream).num_rows
-    return rows
+        try:
+            return sum(metadata.num_rows for metadata in readers.map(partial(_metadata, filesystem), files))
+        except Damaged as damage:
+            raise UserError(f"{shown(out)}: a file of predictions is damaged ({damage})") from None
 
 
 def committed_files(out: str) -> list[int]:

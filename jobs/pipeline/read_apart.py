@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 
 from jobs.pipeline.sources import EncodedImage, Shard, Source
 from jobs.pipeline.sources.source import printable
+from jobs.storage.failure import Damaged
 from vit_actor.errors import UserError
 
 MOST_BYTES = 3 << 30
@@ -22,7 +23,7 @@ SILENT_SECONDS = 600.0
 def read_apart(source: Source, shard: Shard) -> Iterator[tuple[int, EncodedImage]]:
     """As source.read for every image of the shard; once the process has died, each image that is left is an error.
 
-    Raises the UserError that source.read raises.
+    Raises the UserError or Damaged that source.read raises.
     """
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
@@ -35,7 +36,7 @@ def read_apart(source: Source, shard: Shard) -> Iterator[tuple[int, EncodedImage
             pair = receiving.recv()
             if pair is None:
                 return
-            if isinstance(pair, UserError):
+            if isinstance(pair, UserError | Damaged):
                 raise pair
             yield pair
             following = pair[0] + 1
@@ -69,5 +70,5 @@ def _send(source: Source, shard: Shard, sending: Connection) -> None:
         for ordinal, image in source.read(shard, lambda _: True):
             sending.send((ordinal, replace(image, data=bytes(image.data))))
         sending.send(None)
-    except UserError as error:
+    except (UserError, Damaged) as error:
         sending.send(error)

@@ -61,6 +61,7 @@ def committed_together(plans: list[Plan]) -> Iterator[dict[str, Any]]:
                 chunks.put(None)
                 return
             except ray.exceptions.RayActorError as error:
+                ray.kill(process)  # it may only have been out of reach for a moment
                 if life == MOST_DEATHS:
                     chunks.put(error)
                 plan = replace(plan, resume=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileSystem, FileType
 
 from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer, read_footers
 from jobs.pipeline.schema import PREDICTIONS
@@ -150,7 +150,7 @@ def _read(filesystem: FileSystem, name: str, columns: list[str] | None) -> _File
             return _File(name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata))
 
     try:
-        return read_twice(name if isinstance(filesystem, LocalFileSystem) else None, read)
+        return read_twice(named(filesystem, name), read)
     except Damaged:
         return name
 

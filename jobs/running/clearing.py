@@ -71,8 +71,7 @@ def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
     """
     if _is_ours(filesystem, file):
         return True
-    if isinstance(filesystem, LocalFileSystem):
-        forget_cached(file.path)
+    forget_cached(named(filesystem, file.path))
     return _is_ours(filesystem, file)
 
 

@@ -14,21 +14,21 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer
 from jobs.running.clearing import READERS, is_written_by_a_run
 from jobs.storage.failure import Damaged, decoding, is_by_storage, patiently
-from jobs.storage.files import delete, named, open_storage, read_whole, write_table
+from jobs.storage.files import delete, named, open_storage, read_twice, read_whole, write_table
 
 MOST_FILES = 20_000
 """Files that are read through before a run goes on: half a minute. Of more, the report at the end says which are damaged."""
 
 
 @dataclass
-class Again:
+class Discarded:
     """damaged: names of files that could not be read, deleted. unread: images that storage had failed to give."""
 
     damaged: list[str] = field(default_factory=list)
     unread: int = 0
 
 
-def discard(out: str) -> Again:
+def discard(out: str) -> Discarded:
     """Take out of a run's predictions what it is to classify again, unless there are more than MOST_FILES.
 
     A damaged file that no run can have written stays; counting names it.
@@ -37,7 +37,7 @@ def discard(out: str) -> Again:
     listing = FileSelector(f"{path}/predictions", allow_not_found=True)
     entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
     files = [entry for entry in entries if entry.type == FileType.File and entry.extension == "parquet"]
-    again = Again()
+    again = Discarded()
     if len(files) > MOST_FILES:
         return again
     with ThreadPoolExecutor(READERS) as readers:
@@ -54,15 +54,16 @@ def discard(out: str) -> Again:
 
 def _unread(filesystem: FileSystem, file: FileInfo) -> dict[str, int] | None:
     """Of each chunk of a file, images that storage failed to give; None where the file is damaged."""
-    data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
-    try:
+
+    def read() -> dict[str, int] | None:
+        data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
         with decoding():
             parquet = pq.ParquetFile(pa.BufferReader(data))
             footers = footers_of(parquet.metadata)
             whole = all(footer[key] is not None for footer in footers for key in ("run_id", "attempt", "chunk", "mesh"))
             rows = sum(batch.num_rows for batch in parquet.iter_batches(use_threads=False))  # never all of a file of a million
             if not whole or rows != sum(footer["rows"] for footer in footers):
-                return None
+                raise ValueError("not the rows or the footers that a run writes")
             found, row = dict[str, int](), 0
             errors = parquet.read(["error"])["error"]
             for footer in footers:
@@ -71,6 +72,9 @@ def _unread(filesystem: FileSystem, file: FileInfo) -> dict[str, int] | None:
                     found[footer["chunk"]] = count
                 row += footer["rows"]
             return found
+
+    try:
+        return read_twice(named(filesystem, file.path), read)
     except Damaged:
         return None
 

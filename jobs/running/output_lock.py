@@ -12,6 +12,7 @@ import time
 import uuid
 from contextlib import suppress
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 from pyarrow.fs import LocalFileSystem
@@ -19,7 +20,7 @@ from pyarrow.fs import LocalFileSystem
 from jobs.running.stopping import FAILED, end_at_once
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Gone, StorageError, patiently, storage_errors
-from jobs.storage.files import OBJECT_STORES, open_storage, write_atomically
+from jobs.storage.files import OBJECT_STORES, delete, open_storage, write_atomically
 from jobs.storage.s3 import object_store
 from vit_actor.errors import UserError
 
@@ -70,7 +71,12 @@ def check_held(out: str) -> None:
 
 
 class _Lock:
-    """Looks at itself now and then from a thread; once it is lost, it ends the process: another one may be writing already."""
+    """Looks at itself now and then from a thread; once it is lost, it ends the process: another one may be writing already.
+
+    expires: whether it is lost too when nobody can look at it for STALE_SECONDS.
+    """
+
+    expires = False
 
     def __init__(self, out: str) -> None:
         self._out = out
@@ -85,20 +91,20 @@ class _Lock:
     def _watch(self) -> None:
         sure = time.monotonic()
         while not self._ended.wait(RENEW_SECONDS):
+            began = time.monotonic()
             try:
                 self.look()
-                sure = time.monotonic()
-            except Taken:
-                self._end("another job has taken it over")
+                sure = began
+            except Taken as taken:
+                self._end(str(taken))
                 return
             except StorageError as error:
-                if time.monotonic() - sure > STALE_SECONDS - RENEW_SECONDS:
-                    self._end(f"its lock could not be renewed for {time.monotonic() - sure:.0f} s ({error})")
+                if self.expires and time.monotonic() - sure > STALE_SECONDS - RENEW_SECONDS:
+                    self._end(f"its lease could not be renewed for {time.monotonic() - sure:.0f} s ({error})")
                     return
 
     def _end(self, why: str) -> None:
-        told = f"--out {shown(self._out)}: {why}; this job has stopped, what it committed stays: add --resume to go on"
-        end_at_once(f"error: {told}", FAILED)
+        end_at_once(f"error: {why}; this job has stopped, what it committed stays: add --resume to go on", FAILED)
 
 
 class _LockFile(_Lock):
@@ -123,11 +129,11 @@ class _LockFile(_Lock):
     def look(self) -> None:
         try:
             with storage_errors(self._path, "look at"):
-                there = os.stat(self._path).st_ino == os.fstat(self._file).st_ino
+                there = os.path.samestat(os.stat(self._path), os.fstat(self._file))
         except Gone:
             there = False
         if not there:
-            raise busy(self._out)
+            raise Taken(f"{self._path}: the lock file is gone or another one, so that another job may write there")
 
 
 class _Lease(_Lock):
@@ -137,10 +143,13 @@ class _Lease(_Lock):
     moment later: of two that take it at once the later write stays. Ages are by the store's own clock.
     """
 
+    expires = True
+
     def __init__(self, out: str) -> None:
         self._address = below(out, ".lease")
         self._filesystem, self._path = open_storage(self._address)
-        self._own = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}".encode()
+        self._own = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex} ".encode()
+        self._writes = count()
         self._conditional = _ConditionalObject.of(self._address)
         self._out = out
         found = patiently(self._written_at, self._address)
@@ -160,11 +169,12 @@ class _Lease(_Lock):
 
     def _wait_until_stale(self, found: datetime) -> None:
         """Raises Taken when the lease is renewed."""
-        mark = f"{self._path}.{self._own[-8:].decode()}"
+        mark = f"{self._path}.{uuid.uuid4().hex[:8]}"
         write_atomically(self._filesystem, mark, b"")  # to learn the store's time
-        now = self._filesystem.get_file_info(mark).mtime or found
-        with suppress(OSError):  # who may not delete is told so elsewhere
-            self._filesystem.delete_file(mark)
+        with storage_errors(self._address, "look at"):
+            now = self._filesystem.get_file_info(mark).mtime or found
+        with suppress(StorageError):  # who may not delete is told so elsewhere
+            delete(self._filesystem, mark)
         left = STALE_SECONDS - (now - found).total_seconds()
         while left > 0:
             time.sleep(min(1.0, left))
@@ -183,10 +193,12 @@ class _Lease(_Lock):
             self._filesystem.delete_file(self._path)
 
     def _write(self) -> None:
+        """Write the lease, each time with another number in it, so that who looks sees it renewed. Raises Taken."""
+        data = self._own + str(next(self._writes)).encode()
         if self._conditional is None:
             with storage_errors(self._address, "replace"), self._filesystem.open_output_stream(self._path) as stream:
-                stream.write(self._own)
-        elif not self._conditional.put(self._own):
+                stream.write(data)
+        elif not self._conditional.put(data):
             try:
                 self._check_holder()  # a write that was repeated finds itself there
             except Gone:
@@ -202,7 +214,7 @@ class _Lease(_Lock):
 
     def _check_holder(self) -> None:
         with storage_errors(self._address, "read"), self._filesystem.open_input_stream(self._path) as stream:
-            if stream.readall() != self._own:
+            if not stream.readall().startswith(self._own):
                 raise busy(self._out)
 
 

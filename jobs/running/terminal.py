@@ -18,10 +18,10 @@ def say(text: str, to: TextIO | None = None) -> None:
 
 def one_line(text: str) -> str:
     """The text in one line: escapes for what is not printable, no secrets, and its middle left out where it is long."""
+    text = redacted(text)
     if len(text) > MOST_CHARACTERS:
         begin, end = text[: MOST_CHARACTERS - ENDS_WITH], text[-ENDS_WITH:]
         text = f"{begin} [... {len(text) - MOST_CHARACTERS:,} characters more ...] {end}"
-    text = redacted(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

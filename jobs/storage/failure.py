@@ -61,6 +61,8 @@ class Damaged(Exception):
     """The bytes are all there and do not decode; the message is the reason in one line."""
 
 
+_CLIENTS = ("huggingface_hub", "httpx", "httpcore", "requests", "aiohttp", "fsspec", "obstore")
+"""How the names of packages begin whose errors are storage's, of whatever class they are."""
 _OF_STORAGE = (OSError, pa.ArrowException, ImportError, UnicodeEncodeError, NotImplementedError)
 
 _SPACE = {
@@ -116,7 +118,12 @@ _FIXES = {
     ),
 }
 """What is refused, by the store's code, and what to do."""
-_REFUSED_STATUS = {"400": _KEYS, "401": _KEYS, "403": _FIXES["ACCESS_DENIED"], "405": _FIXES["METHOD_NOT_ALLOWED"]}
+_REFUSED_STATUS = {
+    "301": "the bucket is in another region; add ?region=...",
+    "401": _KEYS,
+    "403": _FIXES["ACCESS_DENIED"],
+    "405": _FIXES["METHOD_NOT_ALLOWED"],
+}
 _GRANTS = {
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
@@ -134,7 +141,7 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
 
     says: what the store says of it, beyond its text. address: that the line begins with.
     """
-    text = _text(error, address)
+    text = first_line(error, address)
     code = getattr(error, "errno", None)
     if code in _GONE:
         return Gone, _GONE[code]
@@ -150,13 +157,16 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
         return Refused, "that kind of storage cannot do this; use another place"
     if isinstance(error, ImportError):
         return Refused, f"no driver for it is installed ({text})"
-    if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):  # of obstore
+    if type(error).__name__ == "PermissionDeniedError":  # obstore's, as the next
         return Refused, f"{_FIXES['ACCESS_DENIED']} ({text})"
+    if type(error).__name__ == "UnauthenticatedError":
+        return NoCredentials, f"{_KEYS} ({text})"
     found = _CODE.search(str(error))
     code = says.partition(":")[0]
     name = code if code in _FIXES else (found and (found["aws"] or found["google"] or found["azure"])) or ""
-    fix = _FIXES.get(name) or (_REFUSED_STATUS.get(found["status"] or "") if found else None)
-    operation = (found and found["operation"]) or ""
+    operation, status = (found["operation"] or "", found["status"] or "") if found else ("", "")
+    by_keys = status == "400" and (operation == "HeadObject" or "token" in text)  # a HEAD has no body that could be wrong
+    fix = _FIXES.get(name) or (_KEYS if by_keys else _REFUSED_STATUS.get(status))
     if fix:
         grant = f"; grant {_GRANTS[operation]}" if "denied" in fix and operation in _GRANTS else ""
         return NoCredentials if fix == _KEYS else Refused, f"{fix}{grant} ({_store_says(text, says)})"
@@ -167,16 +177,13 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     return Failing, f"storage failed ({text})"
 
 
-def _text(error: BaseException, address: str = "") -> str:
+def first_line(error: BaseException, address: str = "") -> str:
     """The first line of a library's error, safe to print; the error's type if it has no text."""
     text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
     name = getattr(error, "filename", None)
     if isinstance(name, str) and name not in address and not name.endswith(".part"):
         text = f"{text}: {name}"
     return redacted(text.strip().splitlines()[0]) if text.strip() else type(error).__name__
-
-
-first_line = _text
 
 
 def _store_says(text: str, says: str) -> str:
@@ -196,11 +203,12 @@ def storage_errors(address: str, operation: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if address.startswith("hf://"):  # the client's errors share no base class
+        of_storage = isinstance(error, _OF_STORAGE) or type(error).__module__.startswith(_CLIENTS)
+        if of_storage and address.startswith("hf://"):
             from jobs.storage.hub_failure import hub_explained
 
             kind, reason = hub_explained(error, address)
-        elif isinstance(error, _OF_STORAGE) or type(error).__module__.startswith("obstore"):
+        elif of_storage:
             says = what_it_says(address) if re.search("AWS Error .*(GetObject|HeadObject)", str(error)) else ""
             kind, reason = explained(error, says, address)
         else:
@@ -219,7 +227,7 @@ def decoding() -> Iterator[None]:
     except (RecursionError, MemoryError):
         raise Damaged("it is nested deeper, or claims to be larger, than memory allows") from None
     except Exception as error:  # codecs raise every kind on damaged data
-        raise Damaged(_text(error)) from None
+        raise Damaged(first_line(error)) from None
 
 
 def decoded[R](parts: Iterator[R]) -> Iterator[R]:
@@ -330,12 +338,13 @@ REFUSED_ROW = "cannot be read: storage refuses it"
 
 
 def is_by_storage(error: str) -> bool:
-    """Whether a row's error is one of storage, not of the data, or of a file that has come back since: a run goes on only over
-    the data set that it began with. Earlier versions committed more kinds of them. The rest of a text may be the data's own.
+    """Whether a row's error is one of storage, not of the data, by how it begins: the rest of a text may be the data's own.
+
+    True also for a file that was gone: a run goes on only over an unchanged data set, so the file is there again.
     """
     begins = _BEGINS.match(error)
     if not begins:
         return False
-    if begins[0] in ("cannot be read: ", error[:4]) or begins[0].startswith("has "):
+    if begins[0].startswith(("cannot", "has ")):
         return not re.search("ended the process|ends its process|UTF-8|leads nowhere", error)
     return bool(_BY_STORAGE.search(error))

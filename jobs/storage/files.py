@@ -64,11 +64,9 @@ def open_storage(address: str) -> tuple[FileSystem, str]:
 
         return PyFileSystem(FSSpecHandler(HfFileSystem())), f"{parts.authority}{parts.path}".rstrip("/")
     path = path_of(address)
+    opening = partial(_open_store, replace(parts, path=""), *map(os.environ.get, _ENDPOINTS))
     try:
-        with storage_errors(address, "open"):
-            filesystem, root = _open_store(
-                replace(parts, path=""), *map(os.environ.get, (*ENDPOINTS, "CLOUD_STORAGE_EMULATOR_ENDPOINT"))
-            )
+        filesystem, root = patiently(opening, address, "open")
     except Unaddressable:  # its reason repeats a part of the URI, credentials and all
         raise UserError(
             f"{shown(address)}: not a valid URI; check it, and write what is special in a password as %2F, a ? in a name as %3F"
@@ -107,19 +105,15 @@ def _open_store(parts: Parts, *endpoint: str | None) -> tuple[FileSystem, str]:
 class SteadyFile(io.RawIOBase):
     """A file or object, read as it was listed: reads that fail are asked again, and one that is short is failing too.
 
-    size: as listed, in bytes; Gone is raised where it has another one now.
+    size: as listed, in bytes; Gone is raised where it has another one now. opened: the address's filesystem and path, if known.
     """
 
-    def __init__(self, address: str, size: int | None = None) -> None:
+    def __init__(self, address: str, size: int | None = None, opened: tuple[FileSystem, str] | None = None) -> None:
         self.address = address
-        self._filesystem, self._path = open_storage(address)
+        self._filesystem, self._path = opened or open_storage(address)
         self._position = 0
+        self._listed = size
         self._file = patiently(self._open, address, "open")
-        self.size: int = patiently(self._file.size, address, "open")
-        if size is not None and self.size != size:
-            self._file.close()
-            sizes = f"{size:,} bytes became {self.size:,}"
-            raise Gone(f"{shown(address)}: changed while the run read it; restore it first ({sizes})")
 
     def read_at(self, count: int, position: int) -> bytes:
         """So many bytes from there, fewer only at the file's end."""
@@ -127,7 +121,15 @@ class SteadyFile(io.RawIOBase):
         return patiently(partial(self._read, count, position), self.address, "read") if count else b""
 
     def _open(self) -> pa.NativeFile:
-        return self._filesystem.open_input_file(self._path)
+        file = self._filesystem.open_input_file(self._path)
+        size: int = file.size()
+        if self._listed not in (None, size):
+            file.close()
+            raise Gone(
+                f"{shown(self.address)}: changed while the run read it; restore it first ({self._listed:,} bytes became {size:,})"
+            )
+        self._listed = self.size = size
+        return file
 
     def _read(self, count: int, position: int) -> bytes:
         try:
@@ -185,22 +187,17 @@ def read_whole(filesystem: FileSystem, path: str, most: int | None = None) -> pa
 
 def forget_cached(address: str) -> None:
     """Have a local file's next read come from the disk or server, as far as the kernel follows."""
-    filesystem, path = open_storage(address)
-    if isinstance(filesystem, LocalFileSystem):
-        with suppress(OSError), open(path, "rb") as file:
+    if not is_uri(address) or address.startswith("file:"):
+        with suppress(OSError), open(path_of(address), "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_twice[R](address: str | None, act: Callable[[], R]) -> R:
-    """What `act` gives; where it finds damage, once more, past the page cache. Raises Damaged where it is there again.
-
-    address: of the file; None for one of a store, which has no page cache.
-    """
+def read_twice[R](address: str, act: Callable[[], R]) -> R:
+    """What `act` gives; where it finds damage, once more, past the page cache. Raises Damaged where it is there again."""
     try:
         return act()
     except Damaged:
-        if address:
-            forget_cached(address)
+        forget_cached(address)
         return act()
 
 
@@ -227,7 +224,7 @@ def delete(filesystem: FileSystem, path: str) -> None:
 
 def named(filesystem: FileSystem, path: str) -> str:
     """A path inside a filesystem, as it may be printed."""
-    return path if isinstance(filesystem, LocalFileSystem) else f"{filesystem.type_name.partition('::')[0]}://{path}"
+    return f"{filesystem.type_name}:{path}" if filesystem.type_name in OBJECT_STORES else path
 
 
 def _write_local(path: str, data: tuple[bytes | memoryview | pa.Buffer, ...], durable: bool) -> None:

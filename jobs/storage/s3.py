@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -41,18 +42,27 @@ class Access:
         endpoint = next(filter(None, [settings.get("endpoint_override"), *map(os.environ.get, ENDPOINTS)]), None)
         if endpoint and "://" not in endpoint:
             endpoint = f"{settings.get('scheme', 'https')}://{endpoint}"
-        return cls(bucket, key, secret, settings.get("region"), endpoint)
+        region = settings.get("region") or (None if endpoint else _region(bucket))
+        return cls(bucket, key, secret, region, endpoint)
+
+
+@lru_cache(maxsize=16)
+def _region(bucket: str) -> str:
+    from pyarrow.fs import resolve_s3_region
+
+    region: str = resolve_s3_region(bucket)
+    return region
 
 
 def open_s3(parts: Parts) -> FileSystem:
     """pyarrow's client of a bucket."""
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     access = Access.of(parts)
     return S3FileSystem(
         access_key=access.key or None,
         secret_key=access.secret or None,
-        region=access.region or (None if access.endpoint else resolve_s3_region(access.bucket)),
+        region=access.region,
         endpoint_override=access.endpoint,
         connect_timeout=CONNECT_SECONDS,
         request_timeout=REQUEST_SECONDS,
@@ -79,8 +89,12 @@ def object_store(address: str) -> tuple[Any, str] | None:
     if not (access.key or os.environ.get("AWS_ACCESS_KEY_ID")):
         from obstore.auth.boto3 import Boto3CredentialProvider
 
-        given["credential_provider"] = Boto3CredentialProvider()
-    limits: dict[str, Any] = {"client_options": {"allow_http": True, "timeout": "10s"}, "retry_config": {"max_retries": 2}}
+        try:
+            given["credential_provider"] = Boto3CredentialProvider()
+        except ValueError:
+            fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the host's role"
+            raise UserError(f"{shown(address)}: there are no credentials; {fix}") from None
+    limits: dict[str, Any] = {"client_options": {"allow_http": True, "timeout": "4s"}, "retry_config": {"max_retries": 1}}
     return S3Store(access.bucket, **given, **limits), path_of(address)
 
 

@@ -153,5 +153,5 @@ def test_a_holder_that_finds_its_lease_taken_over_stops(here: Store, monkeypatch
         time.sleep(0.05)
     ((line, code),) = ended
     assert code == 1
-    assert line.startswith("error: --out s3://bucket/taken: another job has taken it over")
+    assert line.startswith("error: --out s3://bucket/taken: another job is writing there now")
     assert here.client.get_object(Bucket="bucket", Key="taken/.lease")["Body"].read() == b"another host's"

@@ -85,11 +85,19 @@ def test_zeros_and_garbage_where_files_may_have_been_are_one_error(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])
-@pytest.mark.parametrize("behind", [b"x", b"garbage" * 40, b"garbage" * 10_000])
+@pytest.mark.parametrize("behind", [b"x", b"garbage" * 40, b"garbage" * 10_000, bytes(4) + b"x"])
 def test_what_follows_a_compressed_tar_and_is_none_is_one_error(tmp_path: Path, kind: str, behind: bytes) -> None:
     found = read(tmp_path, PACKED[kind](archive(0, 12)) + behind, kind)
     assert names(found) == ALL
     assert [image.error is not None for image in found] == [False] * 12 + [True]
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("zeros", [4, 4 << 10, 20 << 10, 1 << 20])
+def test_zeros_behind_a_compressed_tar_are_no_error(tmp_path: Path, kind: str, zeros: int) -> None:
+    found = read(tmp_path, PACKED[kind](archive(0, 12)) + bytes(zeros), kind)
+    assert names(found) == ALL
+    assert len(found) == 12
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])

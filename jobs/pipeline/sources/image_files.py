@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import batched
 from typing import NamedTuple
 
@@ -40,13 +40,20 @@ def cut_shards(images: Iterable[ImageFile], images_per_shard: int) -> Iterator[S
 GONE = "cannot be read: the file is gone"
 
 
-def _is_gone(folder: str, path: str) -> bool:
+def _names(folder: str, parent: str) -> set[str] | None:
+    """What a folder of the data set holds now; None where it is gone."""
+    try:
+        return {entry.name for entry in entries(below(folder, parent) if parent else folder)}
+    except Gone:
+        return None
+
+
+def _is_gone(path: str, listed: Callable[[str], set[str] | None]) -> bool:
     """Whether the place that a file was in is there as before, and the file is not in it: else it is storage that hides it."""
     parent, _, name = path.rpartition("/")
-    try:
-        names = {entry.name for entry in entries(below(folder, parent) if parent else folder)}
-    except Gone:
-        return bool(parent) and _is_gone(folder, parent)
+    names = listed(parent)
+    if names is None:
+        return bool(parent) and _is_gone(parent, listed)
     return name not in names and bool(names or parent)
 
 
@@ -80,9 +87,10 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
             return failed(f"has {data.size:,} bytes, had {listed:,} when the run listed it")
         return EncodedImage(printable(path), label, view(data))
 
-    readable, refused, gone = None, None, list[str]()
+    readable, refused, gone, tried = None, None, list[str](), set[int]()
     for part in in_order(read, batched((i for i in range(len(paths)) if wanted(i)), READ_AHEAD)):
         for ordinal, image in part:
+            tried.add(ordinal)
             if isinstance(image, Refused):
                 refused = image
                 yield ordinal, EncodedImage(printable(paths[ordinal]), labels[ordinal], b"", f"{REFUSED_ROW} ({image})")
@@ -92,7 +100,10 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
             else:
                 readable = ordinal
             yield ordinal, image
-    if hidden := [path for path in gone if not _is_gone(folder, path)]:
+    listed = cache(lambda parent: _names(folder, parent))
+    if hidden := [path for path in gone if not _is_gone(path, listed)]:
         raise Failing(f"{shown(below(folder, hidden[0]))}: its folder is gone, or hides it; is the disk still mounted?")
-    if refused is not None and (readable is None or isinstance(read((readable,))[0][1], Refused)):
-        raise refused
+    if refused is not None:
+        witness = next(iter({*range(len(paths))} - tried), None) if readable is None else readable
+        if witness is None or isinstance(read((witness,))[0][1], Refused):
+            raise refused

@@ -31,7 +31,7 @@ MOST_HEADER_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar. read: its bytes; before the next member is asked for. Raises Damaged.
+    """A file in a tar. read: gives its bytes; call it before asking for the next member. Raises Damaged.
 
     lost: why there is nothing to read, as an error says it.
     """
@@ -114,10 +114,10 @@ class _Unpacked(io.RawIOBase):
         data = b""
         while not data:
             if self._stream.eof:
-                following = (self._stream.unused_data or self._packed.read(tarfile.RECORDSIZE)).lstrip(b"\0")
+                following = self._stream.unused_data.lstrip(b"\0")
+                while not following and (more := self._packed.read(tarfile.RECORDSIZE)):
+                    following = more.lstrip(b"\0")
                 if not following:
-                    if self._packed.peek(1):
-                        continue
                     return 0
                 self._stream = self._unpack()
             else:
@@ -192,9 +192,8 @@ def _skip_end(tar: tarfile.TarFile, archive: int) -> tuple[int, int | None]:
             break
     else:
         length = tar.offset + zeros - archive
-        if zeros > 2 * tarfile.BLOCKSIZE and not any(
-            length % record <= 2 * tarfile.BLOCKSIZE and zeros <= record + 2 * tarfile.BLOCKSIZE for record in RECORDS
-        ):
+        most = 2 * tarfile.BLOCKSIZE
+        if zeros > most and not any(length % record <= most and zeros <= record + most for record in RECORDS):
             raise tarfile.ReadError(f"{zeros:,} zeros at its end, more than end a tar")
         return zeros, None
     blocks = zeros // tarfile.BLOCKSIZE
