@@ -10,7 +10,6 @@ from typing import Any
 
 from jobs.pipeline.commit import committed_files
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
-from jobs.pipeline.sources.listing import HIDDEN
 from jobs.running.apart import check_apart
 from jobs.running.arguments import model_directory
 from jobs.running.damaged import discard
@@ -24,7 +23,7 @@ from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.preprocess import Preprocess
 
 NAMED = 5
-"""Damaged files that are named."""
+"""Damaged files, and kinds of files that are left out, that are named."""
 
 
 @dataclass
@@ -117,13 +116,8 @@ def discard_and_tell(out: str) -> None:
 
 
 def left_out(survey: Survey) -> str:
-    """What lies beside the data and is none: 'left out: 15 files of other types (.txt 9, .xml 6), 2 hidden names'."""
-    others = {kind: files for kind, files in survey.left_out.items() if kind != HIDDEN}
-    told = []
-    if others:
-        most = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
-        kinds = ", ".join(f"{kind} {files:,}" for kind, files in most[:5]) + (", ..." if len(most) > 5 else "")
-        told.append(f"{sum(others.values()):,} files of other types or splits ({kinds})")
-    if hidden := survey.left_out.get(HIDDEN):
-        told.append(f"{hidden:,} hidden names (. or _ in front)")
-    return f"left out: {', '.join(told)}"
+    """What is not classified: 'left out: 15 .txt files, such as a/notes.txt; 2 hidden names, such as .DS_Store'."""
+    kinds = list(survey.left_out.items())
+    rest = sum(count for _, count in kinds[NAMED:])
+    told = [f"{count:,} {kind}" for kind, count in kinds[:NAMED]] + ([f"{rest:,} more of other kinds"] if rest else [])
+    return f"left out: {'; '.join(told)}"
