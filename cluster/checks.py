@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from cluster.hardware import Hardware, Snapshot
@@ -83,212 +84,208 @@ class Check:
     fix: str = ""
 
 
+Verdict = tuple[Status, str, str]
+"""A check without its name."""
+
+
+def _pass(found: str) -> Verdict:
+    return "pass", found, ""
+
+
+def _warn(found: str, fix: str) -> Verdict:
+    return "warn", found, fix
+
+
+def _fail(found: str, fix: str) -> Verdict:
+    return "fail", found, fix
+
+
 def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
     """Every check one host can answer for itself; a helper is asked only what decoding needs."""
-    if host.is_helper:
-        return [memory(host), shared_memory(host)]
-    return [
-        boards(host, boards_per_mesh),
-        counted_by_ray(host),
-        chips(host),
-        driver(host),
-        firmware(host),
-        huge_pages(host),
-        ttnn_installed(host),
-        compiler(host),
-        kernel_cache(host),
-        memory(host),
-        shared_memory(host),
-    ]
+    of_a_loudbox: dict[str, Callable[[Host], Verdict]] = {
+        "boards": partial(boards, boards_per_mesh=boards_per_mesh),
+        "boards for Ray": counted_by_ray,
+        "chips": chips,
+        "kernel driver": driver,
+        "firmware": firmware,
+        "huge pages": huge_pages,
+        "ttnn": ttnn_installed,
+        "kernel compiler": compiler,
+        "kernel cache": kernel_cache,
+    }
+    of_any: dict[str, Callable[[Host], Verdict]] = {"memory": memory, "/dev/shm": shared_memory}
+    return [Check(name, *check(host)) for name, check in (of_any if host.is_helper else of_a_loudbox | of_any).items()]
 
 
 def check_cluster(hosts: Sequence[Host], boards_per_mesh: int) -> list[Check]:
     """What only all hosts together can answer; one host alone is a cluster of one."""
-    return [meshes(hosts, boards_per_mesh), decoding(hosts, boards_per_mesh), packages(hosts), platforms(hosts)]
+    return [
+        Check("meshes", *meshes(hosts, boards_per_mesh)),
+        Check("decoding", *decoding(hosts, boards_per_mesh)),
+        Check("packages", *packages(hosts)),
+        Check("platforms", *platforms(hosts)),
+    ]
 
 
-def boards(host: Host, boards_per_mesh: int) -> Check:
-    hardware = host.hardware
-    usable = [board for board in hardware.boards if board.accessible]
+def boards(host: Host, boards_per_mesh: int) -> Verdict:
+    hardware, closed = host.hardware, [board.index for board in host.hardware.boards if not board.accessible]
+    have = len(hardware.boards)
     kinds = sorted({board.card or "unknown card" for board in hardware.boards})
-    found = f"{len(hardware.boards)} {' and '.join(kinds)}" if hardware.boards else "none with a driver"
-    if len(hardware.boards) < hardware.on_pcie:
-        return Check(
-            "boards",
-            "fail",
-            f"{found}, {hardware.on_pcie} on PCIe",
-            "sudo modprobe tenstorrent; if boards still lack, sudo dmesg | grep tenstorrent says why, and a cold boot helps",
-        )
-    if len(usable) < len(hardware.boards):
-        closed = ", ".join(f"/dev/tenstorrent/{board.index}" for board in hardware.boards if not board.accessible)
-        return Check("boards", "fail", f"{found}; no access to {closed}", "install the driver's udev rule, which gives mode 0666")
-    if boards_per_mesh and len(hardware.boards) % boards_per_mesh:
-        return Check("boards", "fail", f"{found}, {boards_per_mesh} wanted", "reseat the missing board, or pass --boards")
+    found = f"{have} {' and '.join(kinds)}" if have else "none with a driver"
+    if have < hardware.on_pcie:
+        fix = "sudo modprobe tenstorrent; if boards still lack, sudo dmesg | grep tenstorrent says why, and a cold boot helps"
+        return _fail(f"{found}, {hardware.on_pcie} on PCIe", fix)
+    if closed:
+        named = ", ".join(f"/dev/tenstorrent/{index}" for index in closed)
+        return _fail(f"{found}; no access to {named}", "install the driver's udev rule, which gives mode 0666")
+    if boards_per_mesh and have % boards_per_mesh:
+        return _fail(f"{found}, {boards_per_mesh} wanted", "reseat the missing board, or pass --boards")
     if kinds != ["n300"]:
-        return Check("boards", "warn", found, "a T3000 mesh is four n300 boards; others are untried")
-    return Check("boards", "pass", found)
+        return _warn(found, "a T3000 mesh is four n300 boards; others are untried")
+    return _pass(found)
 
 
-def counted_by_ray(host: Host) -> Check:
+def counted_by_ray(host: Host) -> Verdict:
     """Ray takes every name in /dev/tenstorrent for a board, and the driver's udev rule adds the directory by-id."""
-    have = len(host.hardware.boards)
-    visible = None if host.visible is None else len([index for index in host.visible.split(",") if index])
-    counts = host.hardware.entries if visible is None else min(host.hardware.entries, visible)
-    counted = host.ray_boards if host.ray_boards is not None else counts
-    found = f"TTNPU: {counted}" + ("" if host.ray_boards is not None else ", once Ray runs")
+    have, counted = len(host.hardware.boards), host.ray_boards
+    found = f"TTNPU: {counted}"
+    if counted is None:
+        visible = [index for index in (host.visible or "").split(",") if index]
+        counted = host.hardware.entries if host.visible is None else min(host.hardware.entries, len(visible))
+        found = f"TTNPU: {counted}, once Ray runs"
     if counted == have:
-        return Check("boards for Ray", "pass", found)
-    return Check(
-        "boards for Ray",
-        # Outside a cluster nothing is wrong yet, and start-node.sh will see to it.
-        "warn" if host.ray_boards is None else "fail",
-        f"{found}, but {have} boards",
-        "start the node with cluster/start-node.sh, which names the boards in TT_VISIBLE_DEVICES",
-    )
+        return _pass(found)
+    fix = "start the node with cluster/start-node.sh, which names the boards in TT_VISIBLE_DEVICES"
+    # Outside a cluster nothing is wrong yet, and start-node.sh will see to it.
+    return (_warn if host.ray_boards is None else _fail)(f"{found}, but {have} boards", fix)
 
 
-def chips(host: Host) -> Check:
-    wanted = sum(CHIPS_PER_BOARD.get(board.card or "", 0) for board in host.hardware.boards)
-    if isinstance(host.snapshot, str):
-        return Check("chips", "warn", f"not seen: {host.snapshot}", "install tt-smi to see chips behind Ethernet, or pass --open")
-    if host.snapshot.chips < wanted:
-        return Check(
-            "chips",
-            "fail",
-            f"{host.snapshot.chips} of {wanted}",
-            "tt-smi -r resets the boards; on a T3000 then tt-topology -l mesh sets up its Ethernet links",
-        )
-    if host.snapshot.untrained:
-        return Check("chips", "fail", f"DRAM of {host.snapshot.untrained} did not come up", "tt-smi -r, then a cold boot")
-    if host.snapshot.hot:
-        found = f"{len(host.snapshot.hot)} of {host.snapshot.chips} too hot ({host.snapshot.hot[0]})"
-        return Check("chips", "warn", found, "they clock down: look after fans and airflow")
-    return Check("chips", "pass", f"{host.snapshot.chips}")
+def chips(host: Host) -> Verdict:
+    seen, wanted = host.snapshot, sum(CHIPS_PER_BOARD.get(board.card or "", 0) for board in host.hardware.boards)
+    if isinstance(seen, str):
+        return _warn(f"not seen: {seen}", "install tt-smi to see chips behind Ethernet, or pass --open")
+    if seen.chips < wanted:
+        fix = "tt-smi -r resets the boards; on a T3000 then tt-topology -l mesh sets up its Ethernet links"
+        return _fail(f"{seen.chips} of {wanted}", fix)
+    if seen.untrained:
+        return _fail(f"DRAM of {seen.untrained} did not come up", "tt-smi -r, then a cold boot")
+    if seen.hot:
+        found = f"{len(seen.hot)} of {seen.chips} too hot ({seen.hot[0]})"
+        return _warn(found, "they clock down: look after fans and airflow")
+    return _pass(f"{seen.chips}")
 
 
-def driver(host: Host) -> Check:
-    text = host.hardware.driver
-    if text is None:
-        return Check("kernel driver", "fail", "not loaded", "install tt-kmd and sudo modprobe tenstorrent")
-    version = _numbers(text)
-    if version < DRIVER_NEEDED or (host.hardware.iommu and version < DRIVER_WANTED):
-        least = DRIVER_WANTED if host.hardware.iommu else DRIVER_NEEDED
-        return Check("kernel driver", "fail", text, f"install tt-kmd {_dotted(least)} or newer; ttnn refuses this one")
-    if version < DRIVER_WANTED:
-        return Check("kernel driver", "warn", text, f"tt-smi asks for tt-kmd {_dotted(DRIVER_WANTED)} or newer")
-    return Check("kernel driver", "pass", text)
+def driver(host: Host) -> Verdict:
+    found, least = host.hardware.driver, DRIVER_WANTED if host.hardware.iommu else DRIVER_NEEDED
+    if found is None:
+        return _fail("not loaded", "install tt-kmd and sudo modprobe tenstorrent")
+    if _numbers(found) < least:
+        return _fail(found, f"install tt-kmd {_dotted(least)} or newer; ttnn refuses this one")
+    if _numbers(found) < DRIVER_WANTED:
+        return _warn(found, f"tt-smi asks for tt-kmd {_dotted(DRIVER_WANTED)} or newer")
+    return _pass(found)
 
 
-def firmware(host: Host) -> Check:
+def firmware(host: Host) -> Verdict:
     versions = sorted({board.firmware for board in host.hardware.boards if board.firmware})
     found = ", ".join(versions)
     fix = f"flash all boards with one bundle, {_dotted(FIRMWARE_NEEDED)} or newer (tt-flash)"
     if not versions:
-        return Check("firmware", "warn", "not seen: the driver reports none", "a newer tt-kmd shows tt_fw_bundle_ver")
+        return _warn("not seen: the driver reports none", "a newer tt-kmd shows tt_fw_bundle_ver")
     if any(_numbers(version) < FIRMWARE_NEEDED or _numbers(version)[0] >= OLD_FIRMWARE for version in versions):
-        return Check("firmware", "fail", found, fix)
-    if len(versions) > 1:
-        return Check("firmware", "fail", f"boards differ: {found}", fix)
-    return Check("firmware", "pass", found)
+        return _fail(found, fix)
+    return _fail(f"boards differ: {found}", fix) if len(versions) > 1 else _pass(found)
 
 
-def huge_pages(host: Host) -> Check:
+def huge_pages(host: Host) -> Verdict:
     hardware = host.hardware
+    have, mounted = hardware.huge_pages, hardware.huge_pages_mounted
     wanted = HUGE_PAGES_PER_BOARD * len(hardware.boards)
-    found = f"{hardware.huge_pages} of {wanted}" + ("" if hardware.huge_pages_mounted else ", not mounted")
+    found = f"{have} of {wanted}" + ("" if mounted else ", not mounted")
     fix = (
         "install tenstorrent-tools, then sudo systemctl enable --now tenstorrent-hugepages.service "
         "'dev-hugepages\\x2d1G.mount' and reboot"
     )
-    if hardware.huge_pages >= wanted and hardware.huge_pages_mounted:
-        return Check("huge pages", "pass", f"{found}, 1 GiB each")
+    if have >= wanted and mounted:
+        return _pass(f"{found}, 1 GiB each")
     if hardware.iommu:
-        return Check("huge pages", "warn", f"{found}; the IOMMU makes up for them", f"for faster transfers: {fix}")
-    if hardware.huge_pages >= len(hardware.boards) and hardware.huge_pages_mounted:
-        return Check("huge pages", "warn", found, fix)
-    return Check("huge pages", "fail", found, fix)
+        return _warn(f"{found}; the IOMMU makes up for them", f"for faster transfers: {fix}")
+    return (_warn if have >= len(hardware.boards) and mounted else _fail)(found, fix)
 
 
-def ttnn_installed(host: Host) -> Check:
-    if "ttnn" in host.versions:
-        return Check("ttnn", "pass", host.versions["ttnn"])
-    return Check("ttnn", "fail", "not installed", "run cluster/install.sh")
+def ttnn_installed(host: Host) -> Verdict:
+    return _pass(host.versions["ttnn"]) if "ttnn" in host.versions else _fail("not installed", "run cluster/install.sh")
 
 
-def compiler(host: Host) -> Check:
+def compiler(host: Host) -> Verdict:
     if host.compiler:
-        return Check("kernel compiler", "pass", host.compiler)
-    return Check("kernel compiler", "fail", "sfpi not found", "run cluster/install.sh, which fetches the one ttnn names")
+        return _pass(host.compiler)
+    return _fail("sfpi not found", "run cluster/install.sh, which fetches the one ttnn names")
 
 
-def kernel_cache(host: Host) -> Check:
+def kernel_cache(host: Host) -> Verdict:
+    fix = "set TT_METAL_CACHE to a directory on this host's own disk"
     if host.kernel_cache is None:
-        return Check("kernel cache", "warn", "not seen", "set TT_METAL_CACHE to a directory on this host's own disk")
+        return _warn("not seen", fix)
     directory, kind = host.kernel_cache
+    found = f"on {kind}: {directory}"
     if kind in NETWORK_FILESYSTEMS:
-        fix = "set TT_METAL_CACHE to a directory on this host's own disk: hosts that share one overwrite each other's kernels"
-        return Check("kernel cache", "warn", f"on {kind}: {directory}", fix)
-    return Check("kernel cache", "pass", f"on {kind}: {directory}")
+        return _warn(found, f"{fix}: hosts that share one overwrite each other's kernels")
+    return _pass(found)
 
 
-def memory(host: Host) -> Check:
+def memory(host: Host) -> Verdict:
     have = host.hardware.memory_bytes
     actor = 0 if host.is_helper else ACTOR_BYTES
     wanted = host.hardware.huge_pages * GIB + host.cores * WORKER_BYTES + _object_store(host) + actor
     found = f"{have / GIB:.0f} GiB, {wanted / GIB:.0f} wanted"
-    if have >= wanted:
-        return Check("memory", "pass", found)
-    return Check("memory", "warn", found, "start the node with a smaller --num-cpus, or add memory")
+    return _pass(found) if have >= wanted else _warn(found, "start the node with a smaller --num-cpus, or add memory")
 
 
-def shared_memory(host: Host) -> Check:
+def shared_memory(host: Host) -> Verdict:
     have, wanted = host.hardware.shm_bytes, _object_store(host)
     found = f"{have / GIB:.1f} GiB, {wanted / GIB:.1f} wanted"
-    if have >= wanted:
-        return Check("/dev/shm", "pass", found)
-    return Check("/dev/shm", "fail", found, "mount a larger one: below its need Ray keeps decoded images on disk, at disk speed")
+    fix = "mount a larger one: below its need Ray keeps decoded images on disk, at disk speed"
+    return _pass(found) if have >= wanted else _fail(found, fix)
 
 
-def meshes(hosts: Sequence[Host], boards_per_mesh: int) -> Check:
-    helpers = sum(host.is_helper for host in hosts)
-    count = _meshes(hosts, boards_per_mesh)
+def meshes(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:
+    helpers, count = sum(host.is_helper for host in hosts), _meshes(hosts, boards_per_mesh)
     found = f"{count}; hosts: {len(hosts)}, {helpers} of them without boards"
-    if count or not boards_per_mesh:
-        return Check("meshes", "pass", found)
-    return Check("meshes", "fail", found, "lspci -d 1e52: lists the boards PCIe sees; pass --boards 0 for a cluster without")
+    fix = "lspci -d 1e52: lists the boards PCIe sees; pass --boards 0 for a cluster without"
+    return _pass(found) if count or not boards_per_mesh else _fail(found, fix)
 
 
-def decoding(hosts: Sequence[Host], boards_per_mesh: int) -> Check:
+def decoding(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:
     """Cores to decode photographs as fast as the meshes classify them, beside one core a mesh that drives it."""
     cores, count = sum(host.cores for host in hosts), _meshes(hosts, boards_per_mesh)
     if not count:
-        return Check("decoding", "pass", f"{cores} cores, no mesh to feed")
+        return _pass(f"{cores} cores, no mesh to feed")
     rate = N300_CHIP_IMAGES_PER_SECOND * CHIPS_PER_BOARD["n300"] * boards_per_mesh * count
     wanted = math.ceil(rate * DECODE_SECONDS) + count
     found = f"{cores} cores of {wanted} for {rate:,} images/s"
-    if cores >= wanted:
-        return Check("decoding", "pass", found)
     share = max(cores - count, 0) / (wanted - count)
-    return Check("decoding", "warn", found, f"the meshes will wait {1 - share:.0%} of the time: add CPU-only helpers")
+    fix = f"the meshes will wait {1 - share:.0%} of the time: add CPU-only helpers"
+    return _pass(found) if cores >= wanted else _warn(found, fix)
 
 
-def packages(hosts: Sequence[Host]) -> Check:
+def packages(hosts: Sequence[Host]) -> Verdict:
     """Actors and tasks are pickled between hosts: they must run the same Python and packages."""
-    return _equal("packages", hosts, lambda host: {k: v for k, v in host.versions.items() if k != "kernel"}, "fail")
+    return _equal(hosts, lambda host: {k: v for k, v in host.versions.items() if k != "kernel"}, _fail)
 
 
-def platforms(hosts: Sequence[Host]) -> Check:
+def platforms(hosts: Sequence[Host]) -> Verdict:
     """Kernels and drivers may differ, but a difference is where to look first when one LoudBox behaves unlike the others."""
-    return _equal("platforms", hosts, _platform, "warn")
+    return _equal(hosts, _platform, _warn)
 
 
 def clock(offset_seconds: float, uncertainty_seconds: float) -> Check:
     """offset_seconds: this host's clock less the driver's; uncertainty_seconds: half of the question's round trip."""
     found = f"{offset_seconds:+.3f} s (± {uncertainty_seconds:.3f})"
-    beyond = abs(offset_seconds) - uncertainty_seconds
-    if beyond > CLOCK_WARN:
-        return Check("clock", "fail" if beyond > CLOCK_FAIL else "warn", found, "sudo timedatectl set-ntp true")
-    return Check("clock", "pass", found)
+    beyond, fix = abs(offset_seconds) - uncertainty_seconds, "sudo timedatectl set-ntp true"
+    if beyond <= CLOCK_WARN:
+        return Check("clock", *_pass(found))
+    return Check("clock", *(_fail if beyond > CLOCK_FAIL else _warn)(found, fix))
 
 
 def _platform(host: Host) -> dict[str, str]:
@@ -299,19 +296,19 @@ def _platform(host: Host) -> dict[str, str]:
     return facts | {"driver": host.hardware.driver or "none", "firmware": " and ".join(firmwares)}
 
 
-def _equal(name: str, hosts: Sequence[Host], facts: Callable[[Host], dict[str, str]], otherwise: Status) -> Check:
+def _equal(hosts: Sequence[Host], facts: Callable[[Host], dict[str, str]], otherwise: Callable[[str, str], Verdict]) -> Verdict:
     values: dict[str, dict[str, list[str]]] = {}
     for host in hosts:
         for key, value in facts(host).items():
             values.setdefault(key, {}).setdefault(value, []).append(host.name)
     differing = {key: by_value for key, by_value in values.items() if len(by_value) > 1}
     if not differing:
-        return Check(name, "pass", f"alike on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}")
+        return _pass(f"alike on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}")
     found = "; ".join(
         f"{key} {', '.join(f'{value} on {_some(names)}' for value, names in by_value.items())}"
         for key, by_value in differing.items()
     )
-    return Check(name, otherwise, found, "bring all hosts to one version; cluster/install.sh installs the pinned packages")
+    return otherwise(found, "bring all hosts to one version; cluster/install.sh installs the pinned packages")
 
 
 def _some(names: list[str]) -> str:

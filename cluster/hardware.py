@@ -71,22 +71,20 @@ class Snapshot:
 
 def read_hardware(root: Path = Path("/")) -> Hardware:
     """Read the host below `root`. Whatever is missing counts as none; nothing is raised."""
-    names = _names(root / "dev/tenstorrent")
-    boards = tuple(_read_board(root, int(name)) for name in sorted(names, key=_number) if name.isdigit())
+    names, pci = _names(root / "dev/tenstorrent"), root / "sys/bus/pci/devices"
+    boards = tuple(_read_board(root, index) for index in sorted(int(name) for name in names if name.isdigit()))
     mounts = _text(root / "proc/mounts") or ""
     memory = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
     return Hardware(
         boards=boards,
-        on_pcie=sum(
-            _text(root / "sys/bus/pci/devices" / name / "vendor") == VENDOR for name in _names(root / "sys/bus/pci/devices")
-        ),
+        on_pcie=sum(_text(pci / name / "vendor") == VENDOR for name in _names(pci)),
         entries=len(names),
         driver=_text(root / "sys/module/tenstorrent/version"),
         huge_pages=int(_text(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages") or 0),
         huge_pages_mounted=bool(re.search(r"^\S+ \S+ hugetlbfs \S*pagesize=(1024M|1G)", mounts, re.MULTILINE)),
         iommu=bool(boards) and all(_translated(root, board.index) for board in boards),
         memory_bytes=int(memory[1]) * 1024 if memory else 0,
-        shm_bytes=_size(root / "dev/shm"),
+        shm_bytes=shutil.disk_usage(root / "dev/shm").total if (root / "dev/shm").is_dir() else 0,
     )
 
 
@@ -150,20 +148,8 @@ def _names(directory: Path) -> list[str]:
         return []
 
 
-def _number(name: str) -> int:
-    return int(name) if name.isdigit() else -1
-
-
 def _text(path: Path) -> str | None:
     try:
         return path.read_text().strip()
     except OSError:
         return None
-
-
-def _size(path: Path) -> int:
-    try:
-        status = os.statvfs(path)
-    except OSError:
-        return 0
-    return status.f_blocks * status.f_frsize

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -20,35 +20,19 @@ START_SECONDS = 120.0
 
 CLOCK_QUESTIONS = 5
 
-
-class Hosts(Protocol):
-    """hosts: those that answered. silent: a failed check for each that did not, by host name."""
-
-    hosts: list[Host]
-    silent: dict[str, Check]
-
-    def ask(
-        self, name: str, function: Callable[..., Check], arguments: Mapping[str, tuple[Any, ...]], limit: float, boards: int = 0
-    ) -> dict[str, Check]:
-        """Call `function(*arguments[host])` on every host named there, holding so many of its boards.
-
-        name: of the check that fails where no answer comes within `limit` seconds.
-        """
-
-    def clocks(self) -> dict[str, Check]:
-        """Every host's clock against this one's."""
+Ask = Callable[..., Check]
+Arguments = Mapping[str, tuple[Any, ...]]
+"""What to call a function with, by host."""
 
 
 class ThisHost:
-    """This host alone, without Ray."""
+    """This host alone, without Ray; its interface is ClusterHosts'."""
 
     def __init__(self, root: Path) -> None:
         self.hosts = [read_host(root)]
         self.silent: dict[str, Check] = {}
 
-    def ask(
-        self, name: str, function: Callable[..., Check], arguments: Mapping[str, tuple[Any, ...]], limit: float, boards: int = 0
-    ) -> dict[str, Check]:
+    def ask(self, name: str, function: Ask, arguments: Arguments, limit: float, boards: int = 0) -> dict[str, Check]:
         return {host: function(*given) for host, given in arguments.items()}
 
     def clocks(self) -> dict[str, Check]:
@@ -56,7 +40,10 @@ class ThisHost:
 
 
 class ClusterHosts:
-    """Every host of the cluster that is connected, asked by tasks pinned to its node."""
+    """Every host of the cluster that is connected, asked by tasks pinned to its node.
+
+    hosts: those that answered. silent: a failed check for each that did not, by host name.
+    """
 
     def __init__(self) -> None:
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
@@ -72,13 +59,16 @@ class ClusterHosts:
             cores, boards = int(resources.get("CPU", 0)), int(resources.get(BOARDS, 0))
             self.hosts.append(replace(host, name=name, cores=cores, ray_boards=boards))
 
-    def ask(
-        self, name: str, function: Callable[..., Check], arguments: Mapping[str, tuple[Any, ...]], limit: float, boards: int = 0
-    ) -> dict[str, Check]:
+    def ask(self, name: str, function: Ask, arguments: Arguments, limit: float, boards: int = 0) -> dict[str, Check]:
+        """Call `function(*arguments[host])` on every host named there, holding so many of its boards.
+
+        name: of the check that fails where no answer comes within `limit` seconds.
+        """
         answers = {host: self._start(host, function, given, boards) for host, given in arguments.items()}
         return self._collect(answers, name, limit)
 
     def clocks(self) -> dict[str, Check]:
+        """Every host's clock against this one's."""
         return {host.name: self._clock(host.name) for host in self.hosts}
 
     def _clock(self, host: str) -> Check:
@@ -128,3 +118,6 @@ def _unique_names(nodes: Mapping[str, Any]) -> dict[str, str]:
         key: name if names.count(name) == 1 else f"{name} ({nodes[key]['NodeManagerAddress']}:{nodes[key]['NodeManagerPort']})"
         for key, name in zip(nodes, names, strict=True)
     }
+
+
+Hosts = ThisHost | ClusterHosts

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None, root: Path = Path("/")) -> int:
     root: where this host's /dev, /sys and /proc are read.
     """
     args = parse(arguments)
-    request = device_request(args.model) if args.open else None
+    request = DeviceRequest.of(load_checkpoint(args.model), "t3000") if args.open else None
     if args.address:
         with ray_session(args.address):
             report = examine(ClusterHosts(), args, request)
@@ -96,21 +96,6 @@ def share(uri: str, hosts: Hosts) -> dict[str, Check]:
     checks |= ask(read_marks, {name: (uri, list(written.values())) for name in written})
     ask(remove_mark, {name: (uri, mark) for name, mark in written.items()})
     return checks
-
-
-def device_request(model: str) -> DeviceRequest:
-    checkpoint = load_checkpoint(model)
-    return DeviceRequest(
-        device="t3000",
-        name=checkpoint.name,
-        path=checkpoint.path,
-        digest=checkpoint.digest,
-        classes=checkpoint.config.num_labels,
-        batch_size=64,
-        threads=1,
-        precision="auto",
-        simulate="",
-    )
 
 
 def table(report: dict[str, list[Check]]) -> str:

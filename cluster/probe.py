@@ -6,14 +6,12 @@ import importlib.util
 import os
 import platform
 import socket
-import sys
 import time
-from dataclasses import dataclass
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from pebble import ProcessExpired, ProcessPool
 from pyarrow import fs
 
 from cluster.checks import Check, Host
@@ -22,24 +20,11 @@ from jobs.pipeline.sources import open_source
 from jobs.running.manifest import package_versions
 from jobs.storage import open_storage, shown, storage_errors, write_atomically
 from vit_actor.checkpoint import load_checkpoint
+from vit_actor.device import NO_CLASS
 from vit_actor.errors import DeviceError, UserError
 from vit_actor.opening import DeviceRequest
 
 COMPILER = "compiler/bin/riscv-tt-elf-g++"
-
-
-@dataclass(frozen=True)
-class OpenedMesh:
-    """A mesh that classified one batch: seconds to compile, then seconds for the batch.
-
-    kernels_built: how many kernels were compiled and are cached for the next start; None where there are none.
-    """
-
-    description: str
-    images: int
-    compile_seconds: float
-    batch_seconds: float
-    kernels_built: int | None = None
 
 
 def read_host(root: Path = Path("/")) -> Host:
@@ -125,58 +110,39 @@ def read_first_image(data: str) -> Check:
     return Check("data", "fail", f"{shown(data)}: no image in it", "check --data")
 
 
-def open_mesh(request: DeviceRequest) -> OpenedMesh:
-    """Open the device, classify one grey batch, close it. Raises DeviceError or UserError."""
+def open_mesh(request: DeviceRequest) -> str:
+    """Open the device, classify one grey batch, close it; what it took. Raises DeviceError or UserError."""
     shape = load_checkpoint(str(request.path) if request.path.is_dir() else request.name).preprocess.shape
     device = request()
     try:
         compile_seconds = device.compile()
         images = np.full((device.batch_size, *shape), 127, np.uint8)
-        result = next(iter(device.classify(iter([images]))))
-        if result.classes.shape[0] != len(images) or not np.isfinite(result.probabilities).all():
+        (result,) = device.classify([images])
+        if len(result.classes) != len(images) or NO_CLASS in result.classes:
             raise DeviceError(f"{device.description}: the answer to a grey batch is not finite")
-        built = device.start.get("kernels_built")
-        return OpenedMesh(device.description, len(images), compile_seconds, result.seconds, None if built is None else int(built))
+        found = f"{device.description}: compiled in {compile_seconds:.1f} s, {len(images)} images in {result.seconds:.4f} s"
+        if built := device.start.get("kernels_built"):
+            return f"{found}, {built:.0f} kernels built and cached"
+        return found if built is None else f"{found}, every kernel was cached"
     finally:
         device.close()
 
 
 def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
     """open_mesh in a process of its own, because a held or broken board may hang or kill the one that opens it."""
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_open_and_tell, args=(request, sender), daemon=True)
     started = time.monotonic()
-    child.start()
-    sender.close()
-    try:
-        if not receiver.poll(limit_seconds):
+    with ProcessPool(max_workers=1, context=get_context("spawn")) as pool:
+        try:
+            found = pool.schedule(open_mesh, [request], timeout=limit_seconds).result()
+        except TimeoutError:
             fix = "see who holds the boards (sudo lsof /dev/tenstorrent/*), or tt-smi -r to reset them"
             return Check("open mesh", "fail", f"no answer for {limit_seconds:g} s", fix)
-        told = receiver.recv()
-    except EOFError:
-        child.join()
-        return Check("open mesh", "fail", f"the process died (exit code {child.exitcode})", "tt-smi -r, then try again")
-    finally:
-        child.kill()
-        child.join()
-    if isinstance(told, OpenedMesh):
-        total = time.monotonic() - started
-        found = (
-            f"{told.description}: compiled in {told.compile_seconds:.1f} s, {told.images} images in {told.batch_seconds:.4f} s"
-        )
-        if told.kernels_built is not None:
-            found += f", {told.kernels_built} kernels built and cached" if told.kernels_built else ", every kernel was cached"
-        return Check("open mesh", "pass", f"{found}, {total:.0f} s in all")
-    return Check("open mesh", "fail", told, "see the checks above it")
-
-
-def _open_and_tell(request: DeviceRequest, sender: Connection) -> None:
-    try:
-        sender.send(open_mesh(request))
-    except (UserError, RuntimeError) as error:  # DeviceError is a RuntimeError, as is what ttnn raises
-        sender.send((str(error).strip().splitlines() or [type(error).__name__])[0])
-    sys.stdout.flush()
+        except ProcessExpired as error:
+            return Check("open mesh", "fail", f"the process died (exit code {error.exitcode})", "tt-smi -r, then try again")
+        except (UserError, RuntimeError) as error:  # DeviceError is a RuntimeError, as is what ttnn raises
+            told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            return Check("open mesh", "fail", told, "see the checks above it")
+    return Check("open mesh", "pass", f"{found}, {time.monotonic() - started:.0f} s in all")
 
 
 def _find_compiler(root: Path) -> str | None:

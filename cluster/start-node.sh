@@ -88,4 +88,4 @@ case ${1:-} in
 esac
 [[ -z $own ]] || options+=(--node-ip-address="$own")
 ulimit -Sn 65536 2>/dev/null || true  # Ray holds a connection to every worker of the cluster
-exec python -m cluster.start_ray "${options[@]}" "$@"
+exec ray start "${options[@]}" "$@"

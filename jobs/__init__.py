@@ -1,6 +1,7 @@
 """What a user submits, and the pipeline and reports behind it."""
 
 import os
+import sys
 
 # What was asked of a host that is lost would otherwise be waited for for up to five minutes. Ray reads this when it is first
 # imported. A cluster from cluster/start-node.sh looks every 10 s; every minute is as often as any other cluster allows.
@@ -9,3 +10,8 @@ os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "20000")
 
 # numpy's linear algebra serves small matrices of plots here: its second thread would only burn a core beside the work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+if sys.argv[0] == "-m":  # `python -m jobs.<command>`: before its imports, during which a signal would end in a traceback
+    from jobs.running.stopping import stop_on_signals
+
+    stop_on_signals()

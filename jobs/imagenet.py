@@ -40,10 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     job = Classification.open(args)  # what can be told without Ray is told before it starts, which takes seconds
     if job.is_done():
         return verdict(args, *counted(args.out))
-    with ray_session(args.address, meanwhile=("pandas",)):
-        from jobs.running.streaming import stream
+    with ray_session(args.address, needed=("ray.data", "pandas")):
+        from jobs.running.attempt import classify_what_is_left
 
-        stopped = stream(job, phases)  # list -> read -> decode -> classify -> commit
+        stopped = classify_what_is_left(job, phases)  # list -> read -> decode -> classify -> commit
     phases.end("end")
     if stopped is not None:
         say(f"stopped; what is committed stays: add --resume to go on with {args.out}", sys.stderr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from jobs.reporting.tables import summarise
+from jobs.reporting.tables import Reports
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.command import JobFailed, run
@@ -40,14 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", metavar="URI", help="what a job wrote to: its report is made again, and its summary printed")
+    parser.add_argument("--out", metavar="URI", help="a job's --out: make its report again, and print its summary")
     parser.add_argument(
         "--compare",
         nargs=2,
         metavar=("RUN_A", "RUN_B"),
-        help="instead: how run B differs from run A; into --out (default: RUN_B/compared/<run id of A>)",
+        help="say instead how run B differs from run A; written to --out (default: RUN_B/compared/<run id of A>)",
     )
-    parser.add_argument("--real", metavar="URI", help="ReaL's real.json: accuracy of ImageNet's validation set by it, besides")
+    parser.add_argument(
+        "--real", metavar="URI", help="ReaL's labels (real.json): give the accuracy of ImageNet's validation images by these too"
+    )
     parser.add_argument("--address", help="Ray cluster to count a large run on (default: RAY_ADDRESS, else this machine)")
     args = parser.parse_args(arguments)
     if args.real and args.compare:
@@ -73,7 +75,7 @@ def read_run(out: str, address: str | None = None) -> Run:
     from jobs.reporting.comparison.compare import Run
 
     counts, manifest = count_run(out, address=address)
-    return Run(out, summarise(counts, manifest), manifest)
+    return Run(out, Reports(counts, manifest).summary(), manifest)
 
 
 if __name__ == "__main__":

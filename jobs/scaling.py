@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jobs.measuring.rounds import Round
 
 ITERATIONS = {"t3000": 2000}
-"""Batches a mesh at the largest size: 12 s at the published 5.8 ms."""
+"""Batches a mesh at the largest size: 12 s at the rate assumed for a T3000."""
 FEW_ITERATIONS = 100
 
 Measure = Callable[[int, int, int], "Round"]
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
     images = images_to_share(args, checkpoint) if args.data else 0
     check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
-    with ray_session(args.address):
+    with ray_session(args.address, needed=("ray.data",) if args.data else ()):
         placement = placement_for(args, checkpoint)
         sizes = mesh_counts(placement.actors)
         if args.data and images < sizes[-1]:
@@ -104,9 +104,8 @@ def mesh_counts(largest: int) -> list[int]:
 
 def images_to_share(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     """How many images there are to share out."""
-    images = surveyed(_source(args, checkpoint, args.limit)).images
-    if images is None:
-        images = args.limit
+    found = surveyed(_source(args, checkpoint, args.limit)).images
+    images = args.limit if found is None else found
     if images is None:
         raise UserError(f"--data {args.data}: how many images it holds is known only once it is read; pass --limit")
     return images
@@ -140,9 +139,7 @@ def interleave(measure: Measure, sizes: list[int], total: int, rounds: int) -> d
     for number in range(rounds):
         for (n, work), done in measured.items():
             done.append(measure(n, work, number))
-            print(
-                f"round {number + 1}, {n} mesh{'es' if n > 1 else ''}: {done[-1].fps:,.1f} images/s", file=sys.stderr, flush=True
-            )
+            say(f"round {number + 1}, {n} mesh{'es' if n > 1 else ''}: {done[-1].fps:,.1f} images/s", sys.stderr)
     return {key: measured[case] for key, case in asked.items()}
 
 
@@ -180,23 +177,15 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
     def opened(images: int) -> tuple[Source, list[bytes], Cache | None]:
         source = _source(args, checkpoint, images)
         found = surveyed(source)
-        if not args.cache:
-            return source, found.shards, None
-        cache = Cache.of(args.cache, found.fingerprint, checkpoint.preprocess, checkpoint.class_names)
-        return source, found.shards, cache
+        where = args.cache, found.fingerprint, checkpoint.preprocess, checkpoint.class_names
+        return source, found.shards, Cache.of(*where) if args.cache else None
 
     def run_as(name: str, n: int, images: int) -> Round:
         source, shards, cache = opened(images)
-        return through_pipeline(
-            source,
-            shards,
-            checkpoint,
-            device_request(args, checkpoint, placement),
-            images=images,
-            placement=replace(placement, actors=n, grows=False),
-            out=below(args.out, f"runs/{name}"),
-            cache=cache,
-        )
+        mine = replace(placement, actors=n, grows=False)
+        out = below(args.out, f"runs/{name}")
+        request = device_request(args, checkpoint, placement)
+        return through_pipeline(source, shards, checkpoint, request, images=images, placement=mine, out=out, cache=cache)
 
     run_as("warm-up", placement.actors, total)
     return lambda n, images, number: run_as(f"{n}-meshes-{images}-images-{number + 1}", n, images)

@@ -6,7 +6,6 @@ python -m jobs.synthetic --out s3://bucket/synthetic-1 --device t3000
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ from vit_actor.checkpoint import load_checkpoint
 
 # The MLPerf offline scenario's least length and sample count; below them a figure says little about a sustained rate.
 LEAST_SECONDS, LEAST_IMAGES, LEAST_ITERATIONS = 60.0, 24_576, 100
-
 
 MESHES = described(
     {
@@ -81,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=args.seed, wait_seconds=args.wait)
             measured = drive_together(meshes, work)
     table = mesh_table(measured, args.seed)
-    write(args.out, manifest, table, measured)
+    write(args.out, manifest.run_id, table, measured)
     print(terminal_table(table))
     return 0
 
@@ -123,7 +121,6 @@ def mesh_table(measured: list[Measured], seed: int) -> pa.Table:
 
 def _row(name: str, measured: list[Measured], fps: float, seed: int | None) -> dict[str, Any]:
     milliseconds = np.concatenate([m.seconds for m in measured]) * 1e3
-    p50, p90, p99 = np.percentile(milliseconds, (50, 90, 99))
     host = sum(m.host_seconds for m in measured) * 1e3 / len(milliseconds)
     return {
         "mesh": name,
@@ -131,9 +128,7 @@ def _row(name: str, measured: list[Measured], fps: float, seed: int | None) -> d
         "iterations": len(milliseconds),
         "batch_size": measured[0].batch_size,
         "inference_ms": milliseconds.mean(),
-        "p50_ms": p50,
-        "p90_ms": p90,
-        "p99_ms": p99,
+        **{f"p{percent}_ms": np.percentile(milliseconds, percent) for percent in (50, 90, 99)},
         "fps": fps,
         "compile_seconds": max(m.compile_seconds for m in measured),
         "host_ms": host,
@@ -144,35 +139,29 @@ def _row(name: str, measured: list[Measured], fps: float, seed: int | None) -> d
     }
 
 
-def write(out: str, manifest: Manifest, table: pa.Table, measured: list[Measured]) -> None:
-    """`<out>/report/synthetic.parquet` and `iterations.parquet`."""
-    iterations = pa.concat_tables(
-        pa.table(
-            [
-                pa.array([m.mesh] * len(m.seconds)),
-                pa.array((m.started_at * 1e6).astype(np.int64)).cast(pa.timestamp("us", tz="UTC")),
-                pa.array(m.seconds),
-            ],
-            schema=ITERATIONS,
-        )
-        for m in measured
-    )
-    filesystem, path = open_storage(out)
-    with storage_errors(out):
-        write_table(filesystem, f"{path}/report/synthetic.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
-        write_table(filesystem, f"{path}/report/iterations.parquet", iterations)
-
-
 def shortcomings(measured: list[Measured]) -> list[str]:
     """Why a figure of this length should not be quoted; empty when it may be."""
     least = min(measured, key=lambda m: m.images)
-    lasted = least.ended_at - least.began_at
-    checks: Iterable[tuple[bool, str]] = (
-        (len(least.seconds) < LEAST_ITERATIONS, f"{len(least.seconds)} iterations, below {LEAST_ITERATIONS}"),
-        (lasted < LEAST_SECONDS, f"{lasted:.1f} s, below {LEAST_SECONDS:g} s"),
-        (least.images < LEAST_IMAGES, f"{least.images:,} images a mesh, below {LEAST_IMAGES:,}"),
+    lasted, iterations = least.ended_at - least.began_at, len(least.seconds)
+    return [
+        *([f"{iterations} iterations, below {LEAST_ITERATIONS}"] if iterations < LEAST_ITERATIONS else []),
+        *([f"{lasted:.1f} s, below {LEAST_SECONDS:g} s"] if lasted < LEAST_SECONDS else []),
+        *([f"{least.images:,} images a mesh, below {LEAST_IMAGES:,}"] if least.images < LEAST_IMAGES else []),
+    ]
+
+
+def write(out: str, run_id: str, table: pa.Table, measured: list[Measured]) -> None:
+    """`<out>/report/synthetic.parquet` and `iterations.parquet`."""
+    names = np.repeat([m.mesh for m in measured], [len(m.seconds) for m in measured])
+    started_at = (np.concatenate([m.started_at for m in measured]) * 1e6).astype("int64").astype("datetime64[us]")
+    columns = [names, started_at, np.concatenate([m.seconds for m in measured])]
+    iterations = pa.table(
+        [pa.array(column, kind) for column, kind in zip(columns, ITERATIONS.types, strict=True)], schema=ITERATIONS
     )
-    return [text for failed, text in checks if failed]
+    filesystem, path = open_storage(out)
+    with storage_errors(out):
+        write_table(filesystem, f"{path}/report/synthetic.parquet", table.replace_schema_metadata({"run_id": run_id}))
+        write_table(filesystem, f"{path}/report/iterations.parquet", iterations)
 
 
 def terminal_table(table: pa.Table) -> str:
@@ -183,9 +172,8 @@ def terminal_table(table: pa.Table) -> str:
             f"{row['mesh']:<24}{row['fps']:>10,.1f}{row['inference_ms']:>9.2f} ms{row['p50_ms']:>9.2f}{row['p90_ms']:>9.2f}"
             f"{row['p99_ms']:>9.2f}{row['compile_seconds']:>8.2f} s{row['host_share']:>8.1%}"
         )
-    lines.append(
-        f"device: {table['description'][0]}; host: CPU time of the loop that drives it, as a share of the inference time"
-    )
+    told = "host: CPU time of the loop that drives it, as a share of the inference time"
+    lines.append(f"device: {table['description'][0]}; {told}")
     if short := table["too_short"][-1].as_py():
         lines.append(f"warning: too short to quote ({short})")
     return "\n".join(lines)

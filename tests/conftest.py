@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import secrets
 import signal
 import socket
@@ -14,11 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from tests.commands import ROOT
 
 # Ray reads these once, when it is first used in a process; the tests' clusters and the tests themselves share them.
 os.environ["RAY_AUTH_MODE"] = "token"
@@ -46,30 +41,18 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """One host with 2 CPUs for the whole session; starting Ray is most of a short job's time."""
-    with ray_host(tmp_path_factory.mktemp("ray-home"), num_cpus=2) as cluster:
+    with ray_head(tmp_path_factory.mktemp("ray-home"), "--num-cpus=2") as cluster:
         yield cluster
 
 
 @contextmanager
-def ray_host(home: Path, **settings: Any) -> Iterator[RayCluster]:
-    """A cluster of one host, of tests.head, with these settings of ray.init; ended at the end of the block."""
-    environment = _environment(home)
-    command = [sys.executable, "-m", "tests.head", json.dumps(settings)]
-    with _running(command, environment, stdin=subprocess.PIPE) as host:
-        assert host.stdout is not None
-        addresses = (line.strip() for line in host.stdout if re.fullmatch(r"[\d.]+:\d+\n", line))  # Ray has lines of its own
-        address = next(addresses, None)
-        assert address, "the cluster ended while starting"
-        yield RayCluster(address, environment)
-
-
-@contextmanager
 def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
-    """A head node as cluster/start-node.sh starts it, with these arguments of `ray start`, ended at the end of the block."""
-    environment = _environment(home)
+    """A head node of `ray start` with these arguments, ended at the end of the block."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
     port = free_port()
-    start = [sys.executable, "-m", "cluster.start_ray", "--head", "--block", f"--port={port}"]
-    start += ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000"]
+    start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
+    start += ["--node-ip-address=127.0.0.1", "--object-store-memory=1500000000", "--dashboard-agent-listen-port=0"]
     # No test of a job needs what serves a cluster's operator.
     start += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor"]
     with _running([*start, *resources], environment) as head:
@@ -81,35 +64,21 @@ def ray_head(home: Path, *resources: str) -> Iterator[RayCluster]:
         yield RayCluster(f"127.0.0.1:{port}", environment)
 
 
-def _environment(home: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "HOME": str(home),
-        "PYTHONPATH": str(ROOT),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-
-
 @contextmanager
-def _running(command: list[str], environment: dict[str, str], stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
+def _running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process and all that it starts, until the end of the block."""
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd="/",  # a cluster knows nothing of this project
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        stdin=stdin,
     )
     try:
         yield process
     finally:
-        if process.stdin:
-            process.stdin.close()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
         # Everything Ray started is in the head's process group; `ray stop` would end other clusters of this machine too.
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):

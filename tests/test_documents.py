@@ -40,12 +40,10 @@ PARSERS = {
 }
 COMMANDS_WITH_OPTIONS = [
     *PARSERS,
-    "jobs.projection",
     "cluster.submit",
     "jobs.sample.train",
     "tests.rig.__main__",
     "tests.silicon.tune",
-    "tests.silicon.op_times",
     "tests.soak",
 ]
 
@@ -225,7 +223,7 @@ def test_each_of_the_projects_messages_it_explains_is_still_printed() -> None:
         "no host has 4 free Tenstorrent boards": "no host has {boards} free Tenstorrent boards",
         "TTNPU: 5, but 4 boards": 'TTNPU: {counted}"',
         "not whole meshes of 4 boards": "not whole meshes of {boards} boards",
-        "4 of 8": "{host.snapshot.chips} of {wanted}",
+        "4 of 8": "{seen.chips} of {wanted}",
         "start-node.sh: no token": "no token in",
     }
     elsewhere = {"ray up", "/dev/shm", "ModuleNotFoundError", "Missing authentication token", "Invalid authentication token"}

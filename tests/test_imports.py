@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import ROOT
 
-HEAVY = {"torch", "transformers", "matplotlib", "openvino", "ttnn", "pandas", "datasets", "ray"}
+HEAVY = {"torch", "transformers", "matplotlib", "openvino", "ttnn", "pandas", "datasets", "ray", "duckdb"}
 
 LOAD = "from vit_actor.checkpoint import load_checkpoint; checkpoint = load_checkpoint('jobs/sample/model')"
 REQUEST = (
@@ -37,7 +37,6 @@ CASES = {
     "jobs.synthetic, before Ray": ("import jobs.synthetic", {"ray"}),
     "jobs.scaling, before Ray": ("import jobs.scaling", {"ray"}),
     "jobs.report, before it draws": ("import jobs.report", set()),
-    "jobs.projection": ("import jobs.projection", set()),
     "a checkpoint, looked at": (f"{LOAD}; checkpoint.digest, checkpoint.flops, checkpoint.tensors()", set()),
     "a data set, surveyed": (
         "from jobs.pipeline.sources import open_source, surveyed; "
@@ -62,7 +61,7 @@ def test_nothing_heavy_is_loaded_that_does_not_compute(case: str) -> None:
 
 LAYERS = ("vit_actor", "jobs.storage", "jobs.pipeline", "jobs.running", "jobs.reporting", "jobs.measuring")
 """What stands behind the commands, from the bottom up: nothing imports from a layer above its own."""
-COMMANDS = {"imagenet", "synthetic", "scaling", "report", "projection"}
+COMMANDS = {"imagenet", "synthetic", "scaling", "report"}
 
 
 def layer(module: str) -> int:

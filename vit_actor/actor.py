@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,7 +53,6 @@ class _Call:
 
     images: np.ndarray
     taken: int = 0
-    answered: int = 0
     parts: list[Part] = field(default_factory=list)
     answer: Future[list[Part]] = field(default_factory=Future)
 
@@ -67,8 +66,8 @@ class DeviceThread:
 
     open_device is called on that thread, so that one thread opens, drives and closes the device.
     limit_seconds: a device that completes no batch for that long while it has some is taken to hang.
-    more_coming: asked on that thread whether another call will come, when the device is idle and images are left that do not
-        fill a batch; they wait for it if so.
+    more_coming: whether another call will come. Asked on that thread while the device is idle and the images that are left fill
+        no batch: they wait for that call, up to MOST_HELD_SECONDS.
     busy_seconds: how long its answers so far kept the device (the sum of BatchResult.seconds).
     Raises whatever opening or compiling raised.
     """
@@ -112,7 +111,7 @@ class DeviceThread:
         while True:
             try:
                 return call.answer.result(timeout=min(1.0, self._limit / 4))
-            except FutureTimeout:
+            except TimeoutError:
                 if self._broken or not self._thread.is_alive():
                     raise DeviceError(f"the device is lost ({self._broken or 'its thread ended'})") from self._broken
                 if self._in_flight and time.monotonic() - self._progress_at > self._limit:
@@ -137,9 +136,10 @@ class DeviceThread:
             self._broken = error
             if not ready.done():
                 ready.set_exception(error)
-            lost = {id(call): call for batch in self._in_flight for call, _ in batch} | {id(call): call for call in self._untaken}
-            for call in lost.values():
-                call.answer.set_exception(DeviceError(f"the device failed: {error}"))
+            lost = [*self._untaken, *(call for batch in self._in_flight for call, _ in batch)]
+            for call in lost:
+                if not call.answer.done():  # it may be in several batches
+                    call.answer.set_exception(DeviceError(f"the device failed: {error}"))
         finally:
             if device is not None:
                 device.close()
@@ -148,7 +148,12 @@ class DeviceThread:
         """Full batches as long as there are images for them; what is left waits for more images if some are coming."""
         closing = False
         while True:
-            closing = self._gather(wait=not (self._in_flight or self._untaken or closing)) or closing
+            wait = not (self._in_flight or self._untaken or closing)
+            with suppress(queue.Empty):
+                while call := self._calls.get(block=wait):
+                    self._untaken.append(call)
+                    wait = False
+                closing = True
             left = sum(len(call.images) - call.taken for call in self._untaken)
             if left >= size or (left and (closing or not self._holds())):
                 yield self._take(min(left, size))
@@ -157,20 +162,8 @@ class DeviceThread:
             elif closing:
                 return
 
-    def _gather(self, *, wait: bool) -> bool:
-        """Move the calls that came to those not taken yet; whether the device is to be closed. wait: for one, if none came."""
-        while True:
-            try:
-                call = self._calls.get() if wait else self._calls.get_nowait()
-            except queue.Empty:
-                return False
-            if call is None:
-                return True
-            self._untaken.append(call)
-            wait = False
-
     def _holds(self) -> bool:
-        """Whether to go on without the images that fill no batch: while batches are in flight, and while others are coming."""
+        """Whether images that fill no batch wait for more: while batches are in flight, and while more images are coming."""
         if self._in_flight:
             return True
         held_until = time.monotonic() + MOST_HELD_SECONDS
@@ -185,15 +178,12 @@ class DeviceThread:
         if not self._in_flight:
             self._progress_at = time.monotonic()
         batch: _Batch = []
-        pieces = []
-        left = count
-        while left:
+        pieces: list[np.ndarray] = []
+        while missing := count - sum(map(len, pieces)):
             call = self._untaken[0]
-            piece = call.images[call.taken : call.taken + left]
-            pieces.append(piece)
-            batch.append((call, len(piece)))
-            call.taken += len(piece)
-            left -= len(piece)
+            pieces.append(call.images[call.taken : call.taken + missing])
+            batch.append((call, len(pieces[-1])))
+            call.taken += len(pieces[-1])
             if call.taken == len(call.images):
                 self._untaken.popleft()
         self._in_flight.append(batch)
@@ -209,11 +199,10 @@ def _answer(number: int, batch: _Batch, result: BatchResult) -> None:
     """Give each call its part of a batch's answers, and return it once it has all of them."""
     first, images = 0, len(result.classes)
     for call, count in batch:
-        last = first + count
-        classes, probabilities = result.classes[first:last], result.probabilities[first:last]
-        held = None if result.held is None else result.held[first:last]
-        call.parts.append(Part(number, first, last, images, classes, probabilities, result.started_at, result.seconds, held))
-        call.answered += count
-        if call.answered == len(call.images):
+        mine = slice(first, first + count)
+        held = None if result.held is None else result.held[mine]
+        answers = result.classes[mine], result.probabilities[mine], result.started_at, result.seconds, held
+        call.parts.append(Part(number, first, first + count, images, *answers))
+        if sum(len(part.classes) for part in call.parts) == len(call.images):
             call.answer.set_result(call.parts)
-        first = last
+        first += count

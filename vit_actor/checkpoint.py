@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - with it NumPy knows bfloat16, which safetensors asks for by name
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -28,9 +28,8 @@ INDEX = "model.safetensors.index.json"
 FILES = (CONFIG, PROCESSORS[0], WEIGHTS)
 FETCHED = (CONFIG, *PROCESSORS, INDEX, "model*.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-EXPONENTS = {"F64": (8, 0x7FF << 52), "F32": (4, 0xFF << 23), "F16": (2, 0x1F << 10), "BF16": (2, 0xFF << 7)}
-"""Types of weights: bytes of a number, and the bits of its exponent."""
-FLOATS = set(EXPONENTS)
+FLOATS = {"F64", "F32", "F16", "BF16"}
+"""Types that weights may be stored in."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> VitConfig:
-        return VitConfig.from_json(json.loads((self.path / CONFIG).read_text()))
+        return VitConfig.from_json(_read_json(self.path / CONFIG))
 
     @cached_property
     def processor_file(self) -> str:
@@ -51,18 +50,18 @@ class Checkpoint:
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        found = json.loads((self.path / self.processor_file).read_text())
-        return Preprocess.from_config(found.get("image_processor", found) if isinstance(found, dict) else found)
+        found = _read_json(self.path / self.processor_file)
+        return Preprocess.from_config(found.get("image_processor", found))
 
     @cached_property
     def weights(self) -> tuple[Path, ...]:
-        """The files of the weights, by name. Raises ValueError for an index that is none."""
+        """The files of the weights, by name. Raises UserError for an index that names none."""
         if (self.path / WEIGHTS).is_file() or not (self.path / INDEX).is_file():
             return (self.path / WEIGHTS,)
-        index = json.loads((self.path / INDEX).read_text())
-        names = set(index["weight_map"].values()) if isinstance(index, dict) and isinstance(index.get("weight_map"), dict) else ()
-        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise ValueError("it does not say which tensor is in which file")
+        named = _read_json(self.path / INDEX).get("weight_map")
+        names = set(map(str, named.values())) if isinstance(named, dict) else set()
+        if not names or any(Path(name).name != name for name in names):
+            raise UserError(f"{INDEX} does not say which tensor is in which file; fetch it again")
         return tuple(self.path / name for name in sorted(names))
 
     @cached_property
@@ -93,17 +92,13 @@ class Checkpoint:
         tensors: dict[str, np.ndarray] = {}
         for path in self.weights:
             with safe_open(path, framework="np") as file:
-                # NumPy has no bfloat16: such a tensor is read as the upper halves of float32.
-                stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
-                found = {name: file.get_tensor(name) for name, kind in stored.items() if kind != "BF16"}
-            if len(found) < len(stored):
-                found |= {name: _widened(path, entry) for name, entry in _header(path).items() if stored.get(name) == "BF16"}
-            tensors |= {current_name(name): tensor.astype(np.float32, copy=False) for name, tensor in found.items()}
+                found = {current_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors |= {name: tensor.astype(np.float32, copy=False) for name, tensor in found.items()}
         return tensors
 
 
 def load_checkpoint(name: str) -> Checkpoint:
-    """Resolve a directory or hub id to a checked Checkpoint; of the weights only names, types and shapes are read.
+    """Resolve a directory or hub id to a checked Checkpoint, whose weights are read once and not kept.
 
     Raises UserError when it does not exist, cannot be fetched, is not a ViT classifier, or its files are not
     safetensors, are damaged or do not fit each other.
@@ -121,10 +116,7 @@ def load_checkpoint(name: str) -> Checkpoint:
 
 
 def _check_files(checkpoint: Checkpoint) -> None:
-    try:
-        needed = (checkpoint.path / CONFIG, checkpoint.path / checkpoint.processor_file, *checkpoint.weights)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{INDEX} cannot be used ({_line(error)}); fetch it again") from None
+    needed = (checkpoint.path / CONFIG, checkpoint.path / checkpoint.processor_file, *checkpoint.weights)
     missing = [path.name for path in needed if not path.is_file()]
     if WEIGHTS in missing and any(any(checkpoint.path.glob(pattern)) for pattern in PICKLES):
         raise UserError("only pickled weights found; convert them to model.safetensors (pickles run code)")
@@ -133,12 +125,7 @@ def _check_files(checkpoint: Checkpoint) -> None:
 
 
 def _check_kind(checkpoint: Checkpoint) -> None:
-    try:
-        raw = json.loads((checkpoint.path / CONFIG).read_text())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"config.json is not JSON ({_line(error)}); fetch it again") from None
-    if not isinstance(raw, dict):
-        raise UserError("config.json is not a JSON object; fetch it again")
+    raw = _read_json(checkpoint.path / CONFIG)
     problem = raw.get("problem_type")
     if problem not in (None, "single_label_classification"):
         raise UserError(f"problem_type {problem!r}: its answers are no classes to choose one of; use a single-label classifier")
@@ -146,30 +133,24 @@ def _check_kind(checkpoint: Checkpoint) -> None:
         raise UserError(f"a timm checkpoint ({raw['architecture']}); use a ViTForImageClassification that transformers wrote")
     kinds = raw.get("architectures")
     kinds = [str(kind) for kind in kinds] if isinstance(kinds, list) else []
+    found = ", ".join(kinds) or raw.get("model_type") or "nothing it names"
     if raw.get("model_type") == "deit" or any(kind.startswith("DeiT") for kind in kinds):
-        found = f"a DeiT, {', '.join(kinds) or 'deit'}, which has a second token"
-        raise UserError(f"not a ViT image classifier ({found}); use a ViTForImageClassification")
-    if raw.get("model_type") != "vit" or "ViTForImageClassification" not in kinds:
-        found = ", ".join(kinds) or raw.get("model_type") or "nothing it names"
-        raise UserError(f"not a ViT image classifier (found {found}); use a ViTForImageClassification")
+        found = f"a DeiT, {found}, which has a second token"
+    elif raw.get("model_type") == "vit" and "ViTForImageClassification" in kinds:
+        return
+    raise UserError(f"not a ViT image classifier (found {found}); use a ViTForImageClassification")
 
 
 def _check_configuration(checkpoint: Checkpoint) -> None:
     try:
         config = checkpoint.config
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"config.json is not a valid ViT configuration ({_line(error)}); restore the checkpoint's own file"
-        ) from None
+    except ValueError as error:
+        raise UserError(f"config.json is not a valid ViT configuration ({error}); restore the checkpoint's own file") from None
     if config.num_labels < 2:
         raise UserError("config.json names a single class, so that every answer would be it; use a checkpoint with several")
-    try:
-        preprocess = checkpoint.preprocess
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{checkpoint.processor_file} is not JSON ({_line(error)}); fetch it again") from None
-    shape = (*config.image_size, config.num_channels)
-    if preprocess.shape != shape:
-        given, wanted = "x".join(map(str, preprocess.shape)), "x".join(map(str, shape))
+    makes, wants = checkpoint.preprocess.shape, (*config.image_size, config.num_channels)
+    if makes != wants:
+        given, wanted = "x".join(map(str, makes)), "x".join(map(str, wants))
         raise UserError(f"preprocessor_config.json makes {given} pixels but config.json wants {wanted}; they must agree")
 
 
@@ -183,44 +164,31 @@ def _check_weights(checkpoint: Checkpoint) -> None:
                 types |= {tensor.get_dtype() for tensor in stored.values()}
         except SafetensorError as error:
             raise UserError(f"{path.name} is damaged ({_line(error)}); fetch it again") from None
-    faults = misfits(shapes, checkpoint.config)
-    if faults:
+    if faults := misfits(shapes, checkpoint.config):
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise UserError(f"model.safetensors does not fit config.json: {'; '.join(faults[:3])}{more}")
-    if not types <= FLOATS:
-        raise UserError(
-            f"model.safetensors holds {', '.join(sorted(types - FLOATS))}; use weights of {', '.join(sorted(FLOATS))}"
-        )
-    broken = [name for path in checkpoint.weights for name, entry in _header(path).items() if not _is_finite(path, entry)]
-    if broken:
-        more = f" and {len(broken) - 1} other tensors" if len(broken) > 1 else ""
-        raise UserError(f"model.safetensors: {broken[0]}{more} holds numbers that are not finite; use a sound checkpoint")
+    if others := sorted(types - FLOATS):
+        raise UserError(f"model.safetensors holds {', '.join(others)}; use weights of {', '.join(sorted(FLOATS))}")
+    if broken := [name for path in checkpoint.weights for name in _not_finite(path)]:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise UserError(f"model.safetensors holds numbers that are not finite in {broken[0]}{more}; use a sound checkpoint")
 
 
-def _is_finite(path: Path, entry: dict[str, Any]) -> bool:
-    """Whether a tensor of the weights holds neither a NaN nor an infinity, whose exponents have all bits set."""
-    size, exponent = EXPONENTS[entry["dtype"]]
-    count = math.prod(entry["shape"])
-    if not count:
-        return True
-    bits = np.memmap(path, f"<u{size}", "r", entry["start"], (count,))
-    return not any(((part & exponent) == exponent).any() for part in np.array_split(bits, -(-count // 2**20)))
+def _not_finite(path: Path) -> list[str]:
+    """The tensors of a file that hold a NaN or an infinity."""
+    with safe_open(path, framework="np") as file:
+        return [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118 - not a mapping
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file that safe_open has accepted: dtype, shape and data_offsets by name."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(size))
-    return {
-        name: entry | {"start": 8 + size + entry["data_offsets"][0]} for name, entry in header.items() if name != "__metadata__"
-    }
-
-
-def _widened(path: Path, entry: dict[str, Any]) -> np.ndarray:
-    """A bfloat16 tensor as float32."""
-    stored = np.memmap(path, np.uint16, "r", entry["start"], tuple(entry["shape"]) or (1,))
-    return (stored.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object that a file holds; raises UserError for anything else."""
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path.name} is not JSON ({_line(error)}); fetch it again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path.name} is not a JSON object; fetch it again")
+    return found
 
 
 def _line(error: Exception) -> str:
@@ -232,26 +200,19 @@ def _locate(name: str) -> Path:
         return Path(name).resolve()
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"checkpoint {name}: no such directory")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FETCHED), token=os.environ.get("HF_TOKEN")))
-    except GatedRepoError:
+    except errors.GatedRepoError:
         raise UserError(f"checkpoint {name}: gated; accept its terms on huggingface.co and set HF_TOKEN") from None
-    except (RepositoryNotFoundError, HFValidationError):
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise UserError(
             f"checkpoint {name}: neither a directory nor a repository on huggingface.co (a private one needs HF_TOKEN)"
         ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"checkpoint {name}: neither a directory nor reachable on huggingface.co ({reason}); "
-            "pass --model with a directory that holds " + ", ".join(FILES)
+            f"pass --model with a directory that holds {', '.join(FILES)}"
         ) from None

@@ -11,16 +11,26 @@ from typing import Any, Literal
 import numpy as np
 
 from vit_actor.checkpoint import Checkpoint
-from vit_actor.device import BatchResult, best_of, top_k
+from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import DeviceError
 from vit_actor.openvino_vit import openvino_graph, ov
 
 PIECE = 4
 """Images per inference. ViT-Base is within 7% from 1 to 8. The sample's small model is 20% slower at 1 and only 3% faster at
 8 (8% at 16) by CPU time, while larger pieces leave streams idle at the end of a batch."""
-
 REQUESTS_PER_STREAM = 2
 """One computing and one waiting, so that a stream never waits for Python."""
+
+
+@dataclass
+class _Batch:
+    """A batch on its way: its logits (n, classes) as they arrive, and how many images' are missing."""
+
+    logits: np.ndarray
+    missing: int
+    started: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.time)
+    completed: float = 0.0
 
 
 class CpuVit:
@@ -54,7 +64,8 @@ class CpuVit:
         self._core = ov.Core() if precision == "auto" else None
         self._bfloat16 = self._core is not None and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._reference: Callable[[np.ndarray], np.ndarray] | None = None
-        self._requests: list[Any] = []
+        self._idle: list[Any] = []  # OpenVINO's requests
+        self._pieces: deque[tuple[Any, _Batch, int, float]] = deque()  # oldest first: request, first image, when it started
         self._compile_seconds: float | None = None
         self.start: dict[str, float] = {}
         self._closed = False
@@ -69,12 +80,11 @@ class CpuVit:
 
     def compile(self) -> float:
         """Load the weights and, for OpenVINO, build, compile and run once; seconds. Later calls return the same number."""
-        if self._closed:
-            raise DeviceError("the CPU device is closed")
+        self._check_open()
         if self._compile_seconds is None:
             start = time.monotonic()
             if self._core:
-                self._requests = self._compile_streams(self._core)
+                self._idle = self._compile_streams(self._core)
             else:
                 from vit_actor.reference_vit import ReferenceVit  # torch and transformers, which OpenVINO does without
 
@@ -89,27 +99,28 @@ class CpuVit:
         Raises DeviceError when closed; ValueError for a batch the contract excludes.
         """
         self.compile()
-        return self._classify_pieces(batches) if self._core else self._classify_eagerly(batches)
+        return in_flight(batches, self._start, self._finish, most=IN_FLIGHT if self._core else 0, abandon=self._await_pieces)
 
     def close(self) -> None:
         """Release the weights and refuse further work."""
         self._closed = True
-        self._reference, self._requests = None, []
+        self._reference, self._idle = None, []
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("the CPU device is closed")
 
     def _compile_streams(self, core: ov.Core) -> list[Any]:
         began = time.monotonic()
         graph = openvino_graph(self._checkpoint)
         self.start["weights"] = time.monotonic() - began
-        compiled = core.compile_model(
-            graph,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "bf16" if self._bfloat16 else "f32",
-                "INFERENCE_NUM_THREADS": self._threads,
-                "NUM_STREAMS": self._threads,
-                "ENABLE_CPU_PINNING": False,  # two actors on one host would pin themselves to the same cores
-            },
-        )
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self._bfloat16 else "f32",
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": self._threads,
+            "ENABLE_CPU_PINNING": False,  # two actors on one host would pin themselves to the same cores
+        }
+        compiled = core.compile_model(graph, "CPU", settings)
         requests = [compiled.create_infer_request() for _ in range(REQUESTS_PER_STREAM * self._threads)]
         for request in requests:
             request.start_async({0: np.zeros((1, *self._checkpoint.preprocess.shape), np.uint8)})
@@ -117,81 +128,38 @@ class CpuVit:
             request.wait()
         return requests
 
-    def _classify_eagerly(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        for images in batches:
-            if images is not None:  # None finds nothing in flight
-                batch = self._take(images)
-                assert self._reference is not None
-                batch.logits[:] = self._reference(images)
-                batch.completed = time.monotonic()
-                yield self._answer(batch)
+    def _start(self, images: np.ndarray) -> _Batch:
+        self._check_open()
+        check_batch(images, self.batch_size, self._checkpoint.preprocess.shape)
+        batch = _Batch(np.empty((len(images), self._checkpoint.config.num_labels), np.float32), missing=len(images))
+        if self._reference:
+            batch.logits[:] = self._reference(images)
+            batch.missing, batch.completed = 0, time.monotonic()
+            return batch
+        for first in range(0, len(images), PIECE):
+            request = self._idle.pop() if self._idle else self._await_piece()
+            self._pieces.append((request, batch, first, time.monotonic()))
+            request.start_async({0: images[first : first + PIECE]})
+        return batch
 
-    def _classify_pieces(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        idle = list(self._requests)
-        flight: deque[_Batch] = deque()
-        try:
-            for images in batches:
-                if images is not None:
-                    flight.append(batch := self._take(images))
-                    for start in range(0, len(images), PIECE):
-                        if not idle:
-                            idle.append(flight[0].await_piece())
-                            if flight[0].missing == 0:
-                                yield self._answer(flight.popleft())
-                        batch.start_piece(idle.pop(), images, start)
-                elif flight:
-                    idle += flight[0].await_all()
-                    yield self._answer(flight.popleft())
-            while flight:
-                idle += flight[0].await_all()
-                yield self._answer(flight.popleft())
-        finally:
-            for batch in flight:  # the caller gave up: leave no request running
-                batch.await_all()
-
-    def _take(self, images: np.ndarray) -> _Batch:
-        if self._closed:
-            raise DeviceError("the CPU device is closed")
-        shape = self._checkpoint.preprocess.shape
-        if images.dtype != np.uint8 or images.shape[1:] != shape or not 1 <= len(images) <= self.batch_size:
-            allowed = f"uint8 {(f'1 to {self.batch_size}', *shape)}".replace("'", "")
-            raise ValueError(f"a batch must be {allowed}, not {images.dtype} {images.shape}")
-        return _Batch(np.empty((len(images), self._checkpoint.config.num_labels), np.float32), missing=len(images))
-
-    def _answer(self, batch: _Batch) -> BatchResult:
+    def _finish(self, batch: _Batch) -> BatchResult:
+        while batch.missing:
+            self._idle.append(self._await_piece())
         seconds = max(0.0, batch.completed - max(batch.started, self._previous))
         self._previous = max(batch.completed, self._previous)
-        classes, probabilities = top_k(batch.logits)
-        return BatchResult(classes, probabilities, batch.started_at, seconds, best_of(batch.logits, self._held))
+        return BatchResult(*top_k(batch.logits), batch.started_at, seconds, best_of(batch.logits, self._held))
 
-
-@dataclass
-class _Batch:
-    """A batch on its way: its logits (n, classes) as they arrive, and the pieces that still compute, oldest first."""
-
-    logits: np.ndarray
-    missing: int
-    started: float = field(default_factory=time.monotonic)
-    started_at: float = field(default_factory=time.time)
-    completed: float = 0.0
-    pieces: deque[tuple[Any, int, float]] = field(default_factory=deque)
-
-    def start_piece(self, request: Any, images: np.ndarray, start: int) -> None:
-        """Copy PIECE images, or as many as are left from `start`, into an idle request and let it run."""
-        self.pieces.append((request, start, time.monotonic()))
-        request.start_async({0: images[start : start + PIECE]})
-
-    def await_piece(self) -> Any:
-        """Wait for the oldest piece and take its logits; the request is idle again."""
-        request, start, submitted = self.pieces.popleft()
+    def _await_piece(self) -> Any:
+        """Wait for the oldest piece and take its logits; its request, which is idle again."""
+        request, batch, first, started = self._pieces.popleft()
         request.wait()
         logits = request.get_output_tensor().data
-        self.logits[start : start + len(logits)] = logits
-        self.missing -= len(logits)
-        # Not now: the caller may have been away while it completed. The request's own clock is in milliseconds.
-        self.completed = max(self.completed, submitted + request.latency / 1e3)
+        batch.logits[first : first + len(logits)] = logits
+        batch.missing -= len(logits)
+        # By the request's own clock, in milliseconds: the caller may have been away while it completed.
+        batch.completed = max(batch.completed, started + request.latency / 1e3)
         return request
 
-    def await_all(self) -> list[Any]:
-        """Wait for every piece; their requests."""
-        return [self.await_piece() for _ in range(len(self.pieces))]
+    def _await_pieces(self) -> None:
+        """Leave no request running."""
+        self._idle += [self._await_piece() for _ in range(len(self._pieces))]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 TOP_K = 5
-
 NO_CLASS = -1
 """In place of a class: the model's answer to an image is no number."""
+IN_FLIGHT = 2
+"""Batches on a device while its host waits for the next one: one is computed, one is uploaded."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,40 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Release everything; safe to call twice and after an error."""
+
+
+def in_flight[Flight](
+    batches: Iterable[np.ndarray | None],
+    start: Callable[[np.ndarray], Flight],
+    finish: Callable[[Flight], BatchResult],
+    *,
+    most: int = IN_FLIGHT,
+    abandon: Callable[[], None] = lambda: None,
+) -> Iterator[BatchResult]:
+    """`Device.classify`, with `most` batches started ahead of the one that is finished.
+
+    abandon: waits for what was started, where nobody takes the answers any more.
+    """
+    flights: deque[Flight] = deque()
+    try:
+        for images in batches:
+            if images is not None:
+                flights.append(start(images))
+            if flights and (images is None or len(flights) > most):
+                yield finish(flights.popleft())
+        while flights:
+            yield finish(flights.popleft())
+    finally:
+        if flights:
+            abandon()
+
+
+def check_batch(images: np.ndarray, most: int, shape: tuple[int, ...] | None = None) -> None:
+    """Raises ValueError unless images are uint8 (1 to `most`, height, width, 3), of that shape if one is given."""
+    fits = images.ndim == 4 and images.shape[3] == 3 and shape in (None, images.shape[1:])
+    if images.dtype != np.uint8 or not fits or not 1 <= len(images) <= most:
+        sides = ", ".join(map(str, shape or ("height", "width", 3)))
+        raise ValueError(f"a batch must be uint8 (1 to {most}, {sides}), not {images.dtype} {images.shape}")
 
 
 def top_k(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

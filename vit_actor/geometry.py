@@ -20,65 +20,40 @@ MOST_SCORE_TILES = 256
 class Geometry:
     """Sizes of the graph on one chip. A name ending in _t counts tiles of 32; the others count elements.
 
-    Images lie along the rows of the core grid, one row each; features lie along its columns. The
-    attention heads may need fewer columns than the features do (ViT-Base: 8 columns of 3 feature
-    tiles, but 6 columns of 2 heads).
+    Each image has a row of the core grid to itself, and its features lie along the columns. The attention heads may need fewer
+    columns than the features do: ViT-Base has 8 columns of 3 feature tiles, and 6 columns of 2 heads.
+
+    images: in a batch on one chip, which is also the rows of cores in use. columns: that share the features.
+    attention_columns: that share the heads. patches: along one side of an image. tokens: class token and patches.
+    pixels: width of one flattened patch, padded so that it divides over the columns.
+    features_t, score_rows_t: width of the features, and rows of attention scores, on one core. epsilon: LayerNorm's.
     """
 
     images: int
-    """Images in a batch on one chip, which is also the rows of cores in use."""
     columns: int
-    """Columns of cores that share the feature dimension."""
     attention_columns: int
-    """Columns of cores that share the heads."""
-    image_size: int
     patch_size: int
     patches: int
-    """Patches along one side of the image."""
     tokens: int
-    """Class token and patches."""
+    padded_tokens: int
     tokens_t: int
+    pixels: int
     pixels_t: int
-    """Width of one flattened patch, padded so that it divides over the columns."""
-    hidden_t: int
+    hidden: int
+    features_t: int
     heads: int
+    head_size: int
     head_t: int
-    mlp_t: int
+    score_rows_t: int
     classes: int
+    padded_classes: int
     classes_t: int
-    layers: int
     epsilon: float
-    """LayerNorm's, from the checkpoint (1e-12 for google/vit-base-patch16-224)."""
-
-    @property
-    def padded_tokens(self) -> int:
-        return self.tokens_t * TILE
-
-    @property
-    def pixels(self) -> int:
-        """Width of one flattened patch with its padding: patch height * patch width * 3, rounded up."""
-        return self.pixels_t * TILE
-
-    @property
-    def hidden(self) -> int:
-        return self.hidden_t * TILE
-
-    @property
-    def head_size(self) -> int:
-        return self.head_t * TILE
-
-    @property
-    def heads_per_column(self) -> int:
-        return self.heads // self.attention_columns
 
     @property
     def fused_attention(self) -> bool:
         """Whether attention is one op that never holds all scores, because a core's memory does not."""
-        return self.heads_per_column * self.tokens_t**2 > MOST_SCORE_TILES
-
-    @property
-    def padded_classes(self) -> int:
-        return self.classes_t * TILE
+        return self.score_rows_t * self.tokens_t > MOST_SCORE_TILES
 
 
 def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
@@ -86,43 +61,47 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
 
     Raises UserError naming the size that does not divide when the model does not tile onto the grid.
     """
-    head_size = config.hidden_size // config.num_attention_heads
+    heads, hidden, mlp = config.num_attention_heads, config.hidden_size, config.intermediate_size
+    side, patch = config.image_size[0], config.patch_size[0]
     if not 1 <= images_per_chip <= GRID:
         raise UserError(f"images per chip must be 1 to {GRID}, one row of cores each; got {images_per_chip}")
-    if config.num_channels != 3:
-        raise UserError(f"model has {config.num_channels} input channels; the t3000 device takes RGB images only")
     for what, (height, width) in (("images", config.image_size), ("patches", config.patch_size)):
         if height != width:
             raise UserError(f"model takes {what} of {height}x{width}; the t3000 device takes square ones only")
-    side, patch = config.image_size[0], config.patch_size[0]
     if side % patch:
         raise UserError(f"model's image size {side} does not divide into patches of {patch}")
-    for name, size in (("hidden size", config.hidden_size), ("MLP size", config.intermediate_size)):
+    sizes = {
+        f"hidden size {hidden} does": hidden,
+        f"MLP size {mlp} does": mlp,
+        f"{heads} heads of {hidden // heads} do": hidden // heads,
+    }
+    for what, size in sizes.items():
         if size % TILE:
-            raise UserError(f"model's {name} {size} does not divide into tiles of {TILE}; the t3000 device cannot run it")
-    if head_size % TILE:
-        heads = f"{config.num_attention_heads} heads of {head_size}"
-        raise UserError(f"model's {heads} do not divide into tiles of {TILE}; the t3000 device cannot run it")
+            raise UserError(f"model's {what} not divide into tiles of {TILE}; the t3000 device cannot run it")
 
-    hidden_t, mlp_t = config.hidden_size // TILE, config.intermediate_size // TILE
-    columns = _most_columns(gcd(hidden_t, mlp_t))
+    columns, attention_columns = _most_columns(gcd(hidden // TILE, mlp // TILE)), _most_columns(heads)
+    tokens_t, classes_t = -(-config.tokens // TILE), -(-config.num_labels // (TILE * GRID)) * GRID
+    pixels_t = -(-3 * patch**2 // (TILE * columns)) * columns
     return Geometry(
         images=images_per_chip,
         columns=columns,
-        attention_columns=_most_columns(config.num_attention_heads),
-        image_size=side,
+        attention_columns=attention_columns,
         patch_size=patch,
         patches=side // patch,
         tokens=config.tokens,
-        tokens_t=-(-config.tokens // TILE),
-        pixels_t=-(-3 * patch**2 // (TILE * columns)) * columns,
-        hidden_t=hidden_t,
-        heads=config.num_attention_heads,
-        head_t=head_size // TILE,
-        mlp_t=mlp_t,
+        padded_tokens=tokens_t * TILE,
+        tokens_t=tokens_t,
+        pixels=pixels_t * TILE,
+        pixels_t=pixels_t,
+        hidden=hidden,
+        features_t=hidden // TILE // columns,
+        heads=heads,
+        head_size=hidden // heads,
+        head_t=hidden // heads // TILE,
+        score_rows_t=heads // attention_columns * tokens_t,
         classes=config.num_labels,
-        classes_t=-(-config.num_labels // (TILE * GRID)) * GRID,
-        layers=config.num_hidden_layers,
+        padded_classes=classes_t * TILE,
+        classes_t=classes_t,
         epsilon=config.layer_norm_eps,
     )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from vit_actor.device import Device
 from vit_actor.errors import DeviceError, UserError
+
+if TYPE_CHECKING:
+    from vit_actor.checkpoint import Checkpoint
 
 PRECISIONS = {"t3000": ("auto", "fast", "accurate"), "cpu": ("auto", "fp32"), "simulated": ("auto",)}
 """What `--precision` may be, by device."""
@@ -35,11 +38,16 @@ class DeviceRequest:
     path: Path
     digest: str
     classes: int
-    batch_size: int
-    threads: int
-    precision: Literal["auto", "fp32", "fast", "accurate"]
-    simulate: str
+    batch_size: int = 64
+    threads: int = 1
+    precision: Literal["auto", "fp32", "fast", "accurate"] = "auto"
+    simulate: str = ""
     held: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, device: str, **options: Any) -> Self:
+        """Of a checkpoint that the driver has loaded; options are the other fields."""
+        return cls(device, checkpoint.name, checkpoint.path, checkpoint.digest, checkpoint.config.num_labels, **options)
 
     def __call__(self) -> Device:
         """Open it. Raises UserError or DeviceError, in one line, when the checkpoint or the hardware is not there."""
@@ -57,14 +65,9 @@ class DeviceRequest:
         if self.device == "t3000":
             from vit_actor.t3000 import AUTO, T3000Vit
 
-            precision = self.precision if self.precision in ("fast", "accurate") else AUTO
-            return T3000Vit(checkpoint, precision=precision, held=self.held)
+            fast_or_accurate = self.precision if self.precision in ("fast", "accurate") else AUTO
+            return T3000Vit(checkpoint, precision=fast_or_accurate, held=self.held)
         from vit_actor.cpu_vit import CpuVit
 
-        return CpuVit(
-            checkpoint,
-            batch_size=self.batch_size,
-            threads=self.threads,
-            precision="fp32" if self.precision == "fp32" else "auto",
-            held=self.held,
-        )
+        fp32_or_auto: Literal["fp32", "auto"] = "fp32" if self.precision == "fp32" else "auto"
+        return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=fp32_or_auto, held=self.held)

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 
 from vit_actor.checkpoint import Checkpoint
-from vit_actor.tensors import misfits
 
 # Unless this package is missing, OpenVINO reports its use to its vendor, from forks of this process.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -20,14 +19,9 @@ normalised pixels, so that rounding weights costs no more."""
 
 
 def openvino_graph(checkpoint: Checkpoint) -> ov.Model:
-    """The checkpoint's model with normalisation in front: uint8 (n, height, width, 3) -> float32 (n, classes), for any n.
-
-    Raises ValueError when the tensors do not fit the configuration, which load_checkpoint has ruled out.
-    """
-    config, tensors = checkpoint.config, checkpoint.tensors()
-    if faults := misfits({name: tensor.shape for name, tensor in tensors.items()}, config):
-        raise ValueError("; ".join(faults))
-    graph = _Graph(tensors, config.num_attention_heads, config.layer_norm_eps)
+    """The checkpoint's model with normalisation in front: uint8 (n, height, width, 3) -> float32 (n, classes), for any n."""
+    config = checkpoint.config
+    graph = _Graph(checkpoint.tensors(), config.num_attention_heads, config.layer_norm_eps)
     # n stays open: a short batch costs what it holds, not what it could hold.
     pixels = op.parameter([-1, *checkpoint.preprocess.shape], np.uint8, name="pixels")
     hidden = graph.embed(pixels, checkpoint.preprocess.scale, checkpoint.preprocess.shift, config.patch_size)

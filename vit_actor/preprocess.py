@@ -72,7 +72,7 @@ class Preprocess:
         A null switches off, as it does there: only an absent key takes its default. Raises UserError for a processor that
         this pipeline would not reproduce.
         """
-        if not isinstance(config, dict):
+        if not isinstance(config, dict):  # an entry of processor_config.json may be anything
             raise _refuse("it is not a JSON object", "restore the checkpoint's own file")
         kind = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViTImageProcessor"
         name = str(kind).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")

@@ -6,22 +6,30 @@ import re
 import threading
 import time
 import zlib
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from vit_actor.device import TOP_K, BatchResult
+from vit_actor.device import TOP_K, BatchResult, check_batch, in_flight
 from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.errors import DeviceError, UserError
 
-IN_FLIGHT = 3
-"""One batch on each engine. Pulling the next only when the oldest is read back still leaves every engine busy."""
-
 _PER_SECOND = {"us": 1e6, "ms": 1e3, "s": 1.0}
-_DURATIONS = ("compute", "upload", "readback", "compile")
-_COUNTS = ("seed", "fail_after", "hang_after")
+_DURATION = (
+    r"(\d+\.?\d*|\.\d+)\s*(us|ms|s)",
+    lambda text: float(text[1]) / _PER_SECOND[text[2]],
+    "a duration; give a number and us, ms or s, such as 5ms",
+)
+_SHARE = r"0?\.\d+|0", lambda text: float(text[0]), "a number from 0 to below 1, such as 0.1"
+_COUNT = r"\d+", lambda text: int(text[0]), "a whole number"
+_FORMS: dict[str, tuple[str, Callable[[re.Match[str]], float], str]] = {
+    **dict.fromkeys(("compute", "upload", "readback", "compile"), _DURATION),
+    "jitter": _SHARE,
+    **dict.fromkeys(("seed", "fail_after", "hang_after"), _COUNT),
+}
+"""What a timing's parts look like as text, how each is read, and what to say of another form."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,6 @@ class SimulatedTiming:
     compile: assumed, and short on purpose: nothing is compiled, and no figure is published.
     jitter: every time is drawn from time x [1 - jitter, 1 + jitter], uniform, from `seed`.
     fail_after, hang_after: batches answered before the device fails or stops answering; None for never.
-    Raises UserError for a value that makes no sense.
     """
 
     compute: float = 64 / T3000_IMAGES_PER_SECOND
@@ -47,49 +54,26 @@ class SimulatedTiming:
     fail_after: int | None = None
     hang_after: int | None = None
 
-    def __post_init__(self) -> None:
-        if not self.compute > 0:
-            raise UserError("simulated device: compute must be above 0, e.g. compute=10ms")
-        for name in ("upload", "readback", "compile"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"simulated device: {name} must not be negative, e.g. {name}=5ms")
-        if not 0 <= self.jitter < 1:
-            raise UserError(f"simulated device: jitter={self.jitter:g} must be from 0 to below 1, e.g. jitter=0.1")
-        for name in _COUNTS:
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise UserError(f"simulated device: {name}={value} must not be negative")
-
     @classmethod
     def from_spec(cls, spec: str) -> SimulatedTiming:
         """From text such as `compute=10ms,upload=5ms,jitter=0.1,seed=1,fail_after=100`; what it omits is the default.
 
         Durations carry a unit: us, ms or s. Raises UserError naming the part that is wrong.
         """
-        known = [field.name for field in fields(cls)]
-        values: dict[str, float] = {}
+        values: dict[str, Any] = {}
         for part in filter(None, (part.strip() for part in spec.split(","))):
             name, _, text = (piece.strip() for piece in part.partition("="))
-            if name not in known:
-                raise UserError(f"simulated device: {part!r} is not understood; give name=value with {', '.join(known)}")
+            if name not in _FORMS:
+                raise UserError(f"simulated device: {part!r} is not understood; give name=value with {', '.join(_FORMS)}")
             if name in values:
                 raise UserError(f"simulated device: {name} is given twice")
-            values[name] = _parse(name, text)
-        return cls(**values)  # type: ignore[arg-type]  # _parse gives each name its own type
-
-
-def _parse(name: str, text: str) -> float:
-    if name in _DURATIONS:
-        if match := re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(us|ms|s)", text):
-            return float(match[1]) / _PER_SECOND[match[2]]
-        raise UserError(f"simulated device: {name}={text} is not a duration; give a number and us, ms or s, e.g. {name}=5ms")
-    if name in _COUNTS:
-        if re.fullmatch(r"\d+", text):
-            return int(text)
-        raise UserError(f"simulated device: {name}={text} is not a whole number, e.g. {name}=1")
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"simulated device: {name}={text} is not a number, e.g. {name}=0.1") from None
+            form, read, wanted = _FORMS[name]
+            if not (match := re.fullmatch(form, text)):
+                raise UserError(f"simulated device: {name}={text} is not {wanted}")
+            values[name] = read(match)
+        if values.get("compute") == 0:
+            raise UserError("simulated device: compute must be above 0, such as compute=10ms")
+        return cls(**values)
 
 
 def expected_class(pixels: np.ndarray, classes: int) -> np.ndarray:
@@ -138,19 +122,12 @@ class SimulatedVit:
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        """Answer batches in order, three in flight, as `Device.classify` says.
+        """Answer batches in order, one on each engine, as `Device.classify` says.
 
         Raises DeviceError after `fail_after` answers, or when closed; ValueError for a batch the contract excludes.
         """
         self.compile()
-        in_flight: deque[tuple[float, BatchResult]] = deque()
-        for batch in batches:
-            if batch is not None:
-                in_flight.append(self._submit(batch))
-            if in_flight and (batch is None or len(in_flight) == IN_FLIGHT):
-                yield self._complete(*in_flight.popleft())
-        while in_flight:
-            yield self._complete(*in_flight.popleft())
+        return in_flight(batches, self._submit, self._complete)
 
     def close(self) -> None:
         """Refuse further work; also ends a simulated hang."""
@@ -158,14 +135,10 @@ class SimulatedVit:
 
     def _submit(self, images: np.ndarray) -> tuple[float, BatchResult]:
         """Put a batch on the timeline: when its answer is read back (monotonic clock), and that answer."""
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise ValueError(f"a batch must be uint8 (n, height, width, 3), not {images.dtype} {images.shape}")
-        if not 1 <= len(images) <= self.batch_size:
-            raise ValueError(f"a batch must hold 1 to {self.batch_size} images, not {len(images)}")
+        check_batch(images, self.batch_size)
         t = self._timing
-        upload, compute, readback = np.array([t.upload, t.compute, t.readback]) * (
-            1 + t.jitter * self._random.uniform(-1, 1, size=3)
-        )
+        drawn = 1 + t.jitter * self._random.uniform(-1, 1, size=3)
+        upload, compute, readback = np.array([t.upload, t.compute, t.readback]) * drawn
         started = max(time.monotonic(), self._uploaded)
         previous = self._read
         self._uploaded = started + upload
@@ -182,7 +155,8 @@ class SimulatedVit:
         )
         return self._read, result
 
-    def _complete(self, finish: float, result: BatchResult) -> BatchResult:
+    def _complete(self, flight: tuple[float, BatchResult]) -> BatchResult:
+        finish, result = flight
         if self._answered == self._timing.hang_after:
             self._closed.wait()
         if (left := finish - time.monotonic()) > 0:

@@ -26,7 +26,7 @@ class Staging:
             shared, dtype=ttnn.uint8, layout=ttnn.ROW_MAJOR_LAYOUT, mesh_mapper=ttnn.ShardTensorToMesh(mesh, dim=0)
         )
         self._check_sharing()
-        # A line of pixels within a patch as one element: numpy then copies 48 bytes at a time (1.9 ms a batch, not 2.8).
+        # A line of pixels within a patch as one element: numpy then copies 48 bytes at a time, in a third less time.
         self._side, self._patch = size.patches, size.patch_size
         self._line = np.dtype(("V", 3 * size.patch_size))
         patches = self.rows[:, 1 : size.tokens, : 3 * size.patch_size**2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from vit_actor.checkpoint import Checkpoint
-from vit_actor.device import BatchResult, best_of, top_k
-from vit_actor.errors import NOT_UP, DeviceError, UserError
+from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
+from vit_actor.errors import NOT_UP, DeviceError
 from vit_actor.geometry import geometry
 from vit_actor.watchdog import killed_after
 from vit_actor.weights import arrange, steep
@@ -40,8 +39,6 @@ TTNN = "0.81"
 AUTO: Precision = "accurate"
 """What `--precision auto` is on boards; vit_actor/README.md says why."""
 MATHS: dict[Precision, str] = {"fast": "LoFi", "accurate": "HiFi2"}
-IN_FLIGHT = 2
-"""Batches on the device while the host waits for the next one: one is computed, one is uploaded."""
 TRACE_REGION = 32 << 20
 """Bytes of each chip's DRAM for the trace. The public demo gets by with 1.7 MB; a chip has 12 GB."""
 L1_SMALL = 32 << 10
@@ -55,6 +52,17 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     began = time.monotonic()
     yield
     seconds[phase] = time.monotonic() - began
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise what ttnn raises as a DeviceError of one line."""
+    try:
+        yield
+    except DeviceError:
+        raise
+    except RuntimeError as error:
+        raise DeviceError(explanation(str(error))) from error
 
 
 @dataclass(frozen=True)
@@ -79,21 +87,16 @@ class T3000Vit:
         images_per_chip: int = 8,
         held: tuple[int, ...] | None = None,
     ) -> None:
-        """Check the checkpoint, then open the mesh.
+        """Lay the model out, then open the mesh.
 
         precision: of the encoder's linear layers. images_per_chip: 1 to 8; fewer lower the latency and the throughput.
         held: the classes the data has, where these are not all; see BatchResult.held.
-        Raises UserError when the model does not fit the chips' grid or its tensors do not fit its configuration;
-        DeviceError when the chips are absent, held by another process, or do not come up.
+        Raises UserError when the model does not fit the chips' grid; DeviceError when the chips are absent, held by another
+        process, or do not come up.
         """
-        preprocess = checkpoint.preprocess
         self._size = geometry(checkpoint.config, images_per_chip)
-        if preprocess.shape != (self._size.image_size, self._size.image_size, 3):
-            raise UserError(
-                f"checkpoint {checkpoint.name}: preprocessor_config.json resizes to {preprocess.height}x{preprocess.width}, "
-                f"but the model takes {self._size.image_size}x{self._size.image_size}"
-            )
-        self._weights = arrange(checkpoint.tensors(), checkpoint.config, preprocess, self._size)
+        self._weights = arrange(checkpoint.tensors(), checkpoint.config, checkpoint.preprocess, self._size)
+        self._shape = checkpoint.preprocess.shape
         self._precision = precision
         self._held = held
         self._compile_seconds: float | None = None
@@ -112,10 +115,9 @@ class T3000Vit:
     def compile(self) -> float:
         """Copy the weights, compile every program, capture the trace; seconds. Later calls return the same number."""
         if self._compile_seconds is None:
-            start = time.monotonic()
-            mesh = self._open_mesh()
-            try:
-                program = plan(self._size, self._precision, stable_softmax=steep(self._weights, self._size))
+            start, mesh = time.monotonic(), self._opened()
+            program = plan(self._size, self._precision, stable_softmax=steep(self._weights, self._size))
+            with _explained():
                 with _timed(self.start, "weights"):
                     forward = partial(vit, weights=place(self._weights, mesh, program), plan=program)
                     self._staging = [Staging(self._size, mesh) for _ in range(IN_FLIGHT + 1)]
@@ -124,29 +126,14 @@ class T3000Vit:
                 self.start["kernels_built"] = cached_kernels() - self._kernels
                 with _timed(self.start, "trace"):
                     self._forward.capture()
-            except RuntimeError as error:
-                raise _device_error(error) from error
             self._compile_seconds = time.monotonic() - start
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
         """Answer batches in order, as `Device.classify` says. Raises DeviceError when closed or when a chip fails."""
         self.compile()
-        flights: deque[_Flight] = deque()
-        try:
-            for images in batches:
-                if images is not None:
-                    flights.append(self._start(images))
-                if flights and (images is None or len(flights) > IN_FLIGHT):
-                    yield self._finish(flights.popleft())
-            while flights:
-                yield self._finish(flights.popleft())
-        except RuntimeError as error:
-            raise _device_error(error) from error
-        finally:
-            if flights and self._forward:  # abandoned: their answers may still be on the way to memory that is now given up
-                with suppress(RuntimeError):  # of a chip that failed, which is being reported already
-                    self._forward.drain()
+        with _explained():
+            yield from in_flight(batches, self._start, self._finish, abandon=self._drain)
 
     def close(self) -> None:
         """Release the trace and the mesh; safe to call twice and after an error."""
@@ -162,31 +149,34 @@ class T3000Vit:
         with suppress(RuntimeError):
             ttnn.close_mesh_device(mesh)
 
-    def _open_mesh(self) -> ttnn.MeshDevice:
+    def _opened(self) -> ttnn.MeshDevice:
         if self._mesh is None:
             raise DeviceError("the mesh is closed")
         return self._mesh
 
     def _start(self, images: np.ndarray) -> _Flight:
-        self._open_mesh()
+        self._opened()
         assert self._forward
-        if not 1 <= len(images) <= self.batch_size or images.dtype != np.uint8:
-            raise ValueError(f"a batch is uint8 (1 to {self.batch_size}, ...), not {images.dtype} {images.shape}")
+        check_batch(images, self.batch_size, self._shape)
         started_at, started = time.time(), time.monotonic()
         staging = self._staging[self._batches % len(self._staging)]
         self._batches += 1
         staging.put(images)
         return _Flight(len(images), started_at, started, self._forward.start(staging.host))
 
+    def _drain(self) -> None:
+        """Wait for answers that are on their way to host memory which nobody holds any more."""
+        if self._forward:
+            with suppress(RuntimeError):  # of a chip that failed, which is being reported already
+                self._forward.drain()
+
     def _finish(self, flight: _Flight) -> BatchResult:
         began = max(flight.started, self._completed)
         rows = flight.answer.wait()  # without Python's lock: other threads fetch the next images meanwhile
         self._completed = time.monotonic()
-        seconds = self._completed - began
-        logits = ttnn.to_torch(rows, mesh_composer=ttnn.ConcatMeshToTensor(self._open_mesh(), dim=0))
+        logits = ttnn.to_torch(rows, mesh_composer=ttnn.ConcatMeshToTensor(self._opened(), dim=0))
         answers = logits[: flight.images, 0, : self._size.classes].float().numpy()
-        classes, probabilities = top_k(answers)
-        return BatchResult(classes, probabilities, flight.started_at, seconds, best_of(answers, self._held))
+        return BatchResult(*top_k(answers), flight.started_at, self._completed - began, best_of(answers, self._held))
 
 
 def open_mesh(limit_seconds: float = OPEN_SECONDS) -> ttnn.MeshDevice:
@@ -205,20 +195,15 @@ def open_mesh(limit_seconds: float = OPEN_SECONDS) -> ttnn.MeshDevice:
         raise DeviceError(f"boards run different firmware ({listed}); flash them alike with tt-flash")
     boards = _visible_boards()
     held = f"chips (boards {','.join(boards) or 'all'}) did not come up in {limit_seconds:g} s: {NOT_UP}"
-    try:
-        with killed_after(limit_seconds, held):
-            chips = ttnn.get_num_devices()
-            if boards and chips not in (len(boards), 2 * len(boards)):
-                raise DeviceError(
-                    f"{chips} chips came up on boards {','.join(boards)}; an n300 has 2: look for a failed board in tt-smi"
-                )
-            return ttnn.open_mesh_device(
-                ttnn.MeshShape(1, chips), num_command_queues=2, l1_small_size=L1_SMALL, trace_region_size=TRACE_REGION
+    with _explained(), killed_after(limit_seconds, held):
+        chips = ttnn.get_num_devices()
+        if boards and chips not in (len(boards), 2 * len(boards)):
+            raise DeviceError(
+                f"{chips} chips came up on boards {','.join(boards)}; an n300 has 2: look for a failed board in tt-smi"
             )
-    except DeviceError:
-        raise
-    except RuntimeError as error:
-        raise _device_error(error) from error
+        return ttnn.open_mesh_device(
+            ttnn.MeshShape(1, chips), num_command_queues=2, l1_small_size=L1_SMALL, trace_region_size=TRACE_REGION
+        )
 
 
 def cached_kernels() -> int:
@@ -239,34 +224,30 @@ def _visible_boards() -> list[str]:
     return [board for board in os.environ.get("TT_VISIBLE_DEVICES", "").split(",") if board]
 
 
-_EXPLANATIONS = (
-    ("No chips detected", "no Tenstorrent chip found; is the driver loaded (ls /dev/tenstorrent) and the board in tt-smi?"),
-    (
-        "sfpi not found",
-        "the kernel compiler is not installed; install Tenstorrent's sfpi package so that /opt/tenstorrent/sfpi exists",
+_TOO_LARGE = "memory at this batch; use fewer images per chip"
+_EXPLANATIONS = {
+    "no chips detected": "no Tenstorrent chip found; is the driver loaded (ls /dev/tenstorrent) and the board in tt-smi?",
+    "sfpi not found": (
+        "the kernel compiler is not installed; install Tenstorrent's sfpi package so that /opt/tenstorrent/sfpi exists"
     ),
-    ("Requested mesh shape", "fewer chips came up than the mesh needs; look for a failed board in tt-smi"),
-    ("clash with L1 buffers", "the model does not fit the cores' memory at this batch; use fewer images per chip"),
-    ("beyond max L1 size", "the model does not fit the cores' memory at this batch; use fewer images per chip"),
-    ("Out of Memory", "the model does not fit the chips' memory at this batch; use fewer images per chip"),
-    ("trace region", "the trace does not fit the memory set aside for it; raise TRACE_REGION"),
-    ("timeout", "a chip stopped answering; reset it with tt-smi -r"),
-)
-"""What ttnn says, in capitals or not -> what it means and what to do."""
+    "requested mesh shape": "fewer chips came up than the mesh needs; look for a failed board in tt-smi",
+    "clash with l1 buffers": f"the model does not fit the cores' {_TOO_LARGE}",
+    "beyond max l1 size": f"the model does not fit the cores' {_TOO_LARGE}",
+    "out of memory": f"the model does not fit the chips' {_TOO_LARGE}",
+    "trace region": "the trace does not fit the memory set aside for it; raise TRACE_REGION",
+    "timeout": "a chip stopped answering; reset it with tt-smi -r",
+}
+"""What ttnn says, in lower case -> what it means and what to do. The first that is found counts."""
 
 
-def _device_error(error: RuntimeError) -> DeviceError:
-    """One clear line for what ttnn reports in thirty."""
-    if isinstance(error, DeviceError):
-        return error
-    text = str(error)
-    for sign, meaning in _EXPLANATIONS:
-        if sign.lower() in text.lower():
-            return DeviceError(meaning)
-    message = text.split("backtrace:")[0].split("Location:")[0]  # then ttnn's stack follows, or the driver's
+def explanation(said: str) -> str:
+    """One line for what ttnn says in thirty: what it means and what to do if that is known, else its own reason."""
+    if meaning := next((meaning for sign, meaning in _EXPLANATIONS.items() if sign in said.lower()), None):
+        return meaning
+    message = said.split("backtrace:")[0].split("Location:")[0]  # then ttnn's stack follows, or the driver's
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     details = [line for line in lines if not line.startswith(("TT_FATAL @", "TT_THROW @", "info:", "Traceback", "File "))]
-    return DeviceError(f"ttnn failed: {(details or lines or ['no reason given'])[-1]}")
+    return f"ttnn failed: {(details or lines or ['no reason given'])[-1]}"
 
 
 def _describe(chips: int, precision: Precision) -> str:

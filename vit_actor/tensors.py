@@ -32,29 +32,25 @@ def expected_shapes(config: VitConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "vit.embeddings.cls_token": (1, 1, hidden),
         "vit.embeddings.position_embeddings": (1, config.tokens, hidden),
-        "vit.embeddings.patch_embeddings.projection.weight": (hidden, config.num_channels, *config.patch_size),
-        "vit.embeddings.patch_embeddings.projection.bias": (hidden,),
     }
 
-    def vector(name: str, size: int) -> None:
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (size,)
-
-    def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = (outputs, inputs)
+    def add(name: str, *weight: int, bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = weight
         if bias:
-            shapes[f"{name}.bias"] = (outputs,)
+            shapes[f"{name}.bias"] = weight[:1]
 
+    add("vit.embeddings.patch_embeddings.projection", hidden, config.num_channels, *config.patch_size)
     for index in range(config.num_hidden_layers):
         prefix = f"vit.layers.{index}."
         for part in "qkv":
-            linear(f"{prefix}attention.{part}_proj", hidden, hidden, config.qkv_bias)
-        linear(f"{prefix}attention.o_proj", hidden, hidden)
-        vector(prefix + "layernorm_before", hidden)
-        vector(prefix + "layernorm_after", hidden)
-        linear(prefix + "mlp.fc1", hidden, mlp)
-        linear(prefix + "mlp.fc2", mlp, hidden)
-    vector("vit.layernorm", hidden)
-    linear("classifier", hidden, config.num_labels)
+            add(f"{prefix}attention.{part}_proj", hidden, hidden, bias=config.qkv_bias)
+        add(f"{prefix}attention.o_proj", hidden, hidden)
+        add(prefix + "layernorm_before", hidden)
+        add(prefix + "layernorm_after", hidden)
+        add(prefix + "mlp.fc1", mlp, hidden)
+        add(prefix + "mlp.fc2", hidden, mlp)
+    add("vit.layernorm", hidden)
+    add("classifier", config.num_labels, hidden)
     return shapes
 
 

@@ -16,14 +16,14 @@ TRACES = 2
 
 
 class Answer:
-    """One batch's result, still on the mesh in `departure` once `computed`."""
+    """One batch's result: on the mesh in `departure` once the event `computed` is reached."""
 
     def __init__(self, mesh: ttnn.MeshDevice, departure: ttnn.Tensor, computed: Any) -> None:
         self._mesh, self._departure, self._computed = mesh, departure, computed
         self._read_back: tuple[ttnn.Tensor, Any] | None = None
 
     def read(self) -> tuple[ttnn.Tensor, Any]:
-        """Enqueue the read-back, if it is not yet; the host tensor it fills, and the event after which it is filled."""
+        """Enqueue the read-back, once; the host tensor that it fills, and the event after which it is filled."""
         if self._read_back is None:
             ttnn.wait_for_event(TRANSFER, self._computed)
             host = ttnn.from_device(self._departure, blocking=False, cq_id=TRANSFER)
@@ -40,8 +40,8 @@ class Answer:
 class TracedForward:
     """A forward pass captured on `mesh` twice, each with an input and an answer of its own at fixed addresses in DRAM.
 
-    Whatever a batch needs on the chips is in its trace: it costs the host three commands (upload, replay,
-    read-back) and six events.
+    Whatever a batch needs on the chips is in its trace: it costs the host three commands (upload, replay, read-back) and six
+    events.
     """
 
     def __init__(self, mesh: ttnn.MeshDevice, forward: Callable[[ttnn.Tensor], ttnn.Tensor], example: ttnn.Tensor) -> None:
@@ -55,9 +55,9 @@ class TracedForward:
         self._arrivals = [ttnn.allocate_tensor_on_device(example.spec, mesh) for _ in range(TRACES)]
         for arrivals in self._arrivals:
             ttnn.copy_host_to_device_tensor(example, arrivals)
-        # Inputs and answers lie outside of both captures: a trace must not keep temporary tensors where the other's answer is.
+        # Allocated before the captures: else a trace might keep a temporary tensor where the other trace puts its answer.
         self._departures = [ttnn.to_memory_config(forward(arrivals), ttnn.DRAM_MEMORY_CONFIG) for arrivals in self._arrivals]
-        for slot in range(TRACES):  # as the capture will record it: a capture tolerates no new programs
+        for slot in range(TRACES):  # exactly what is captured: a program that is compiled during a capture breaks it
             self._pass(slot)
         ttnn.synchronize_device(mesh)
         self._latest: Answer | None = None
@@ -100,8 +100,8 @@ class TracedForward:
         self._computed[slot] = ttnn.record_event(self._mesh, COMPUTE)
         answer = Answer(self._mesh, self._departures[slot], self._computed[slot])
 
-        # Only now read the batch before: ahead of this upload, its read-back would keep the upload waiting for its compute.
-        # And no later: the next batch but one writes its answer over it, once its own upload, behind this on the queue, is there.
+        # The previous batch is read back after this upload. Before it, this upload would wait until that batch is computed.
+        # Later is too late: the next batch's answer goes to the same place.
         if self._latest:
             self._latest.read()
         self._latest = answer

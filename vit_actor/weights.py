@@ -1,4 +1,4 @@
-"""A checkpoint's tensors in the layout the graph multiplies with: checked, folded, grouped and padded, still on the host."""
+"""A checkpoint's tensors in the layout the graph multiplies with: folded, grouped and padded, still on the host."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from vit_actor.config import VitConfig
-from vit_actor.errors import UserError
 from vit_actor.geometry import TILE, Geometry
 from vit_actor.preprocess import Preprocess
-from vit_actor.tensors import current_name, misfits
 
 CENTRE = 128
 """Subtracted from every uint8 pixel on the device: the result is exact in bfloat16 and nearly zero-mean."""
@@ -72,27 +71,23 @@ class Weights[T]:
 def arrange(
     tensors: Mapping[str, np.ndarray | torch.Tensor], config: VitConfig, preprocess: Preprocess, size: Geometry
 ) -> Weights[torch.Tensor]:
-    """Check a checkpoint's tensors, by any transformers version's names, and lay them out for `size`.
-
-    Raises UserError naming every tensor that is missing, unexpected or of the wrong shape.
-    """
-    named = _checked(tensors, config)
+    """A checkpoint's tensors (`Checkpoint.tensors`, which load_checkpoint has checked) laid out for `size`."""
+    named = {name: torch.as_tensor(tensor).float() for name, tensor in tensors.items()}
     patches, shift = _fold_normalisation(named["vit.embeddings.patch_embeddings.projection.weight"], preprocess)
-    pad_rows = size.padded_tokens - size.tokens
     tokens = named["vit.embeddings.position_embeddings"][0].clone()
     tokens[0] += named["vit.embeddings.cls_token"][0, 0]
     tokens[1:] += named["vit.embeddings.patch_embeddings.projection.bias"] + shift
     mask = torch.zeros(*((1, 1, size.padded_tokens) if size.fused_attention else (size.images, 1, TILE)), size.padded_tokens)
     mask[..., size.tokens :] = -1e9
     classifier = _linear(named, "classifier")
-    pad_classes = size.padded_classes - size.classes
+    pad_classes = (0, size.padded_classes - size.classes)
     return Weights(
-        patches=torch.nn.functional.pad(patches, (0, 0, 0, size.pixels - len(patches))),
-        tokens=torch.nn.functional.pad(tokens, (0, 0, 0, pad_rows)),
+        patches=pad(patches, (0, 0, 0, size.pixels - len(patches))),
+        tokens=pad(tokens, (0, 0, 0, size.padded_tokens - size.tokens)),
         mask=mask,
-        layers=tuple(_layer(named, f"vit.layers.{index}.", size) for index in range(size.layers)),
+        layers=tuple(_layer(named, f"vit.layers.{index}.", size) for index in range(config.num_hidden_layers)),
         norm=_norm(named, "vit.layernorm"),
-        classifier=Linear(*(torch.nn.functional.pad(part, (0, pad_classes)) for part in (classifier.weight, classifier.bias))),
+        classifier=Linear(pad(classifier.weight, pad_classes), pad(classifier.bias, pad_classes)),
     )
 
 
@@ -105,10 +100,9 @@ def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
 def steep(weights: Weights[torch.Tensor], size: Geometry) -> bool:
     """Whether attention scores may exceed 88, where exp overflows float32 and the softmax must subtract the largest first.
 
-    Two tokens as LayerNorm leaves them, x and y, score (x A + a) . (y B + b) / sqrt(head size) in a head with query (A, a) and
-    key (B, b). For x and y of independent unit features that has the mean a . b and the variance |A B'|^2 + |A b|^2 + |B a|^2.
-    Trained heads find the tail of it: 88 must be nine deviations away. A model that overflows all the same answers no number,
-    which is an error and no prediction.
+    A head with query (A, a) and key (B, b) gives two normalised tokens x and y the score (x A + a) . (y B + b) / sqrt(head size).
+    For x and y of independent unit features its mean is a . b and its variance |A B'|^2 + |A b|^2 + |B a|^2. Trained heads reach
+    far beyond that spread, so 88 must be nine deviations away. If a score overflows all the same, the image becomes an error.
     """
     for layer in weights.layers:
         joined = layer.norm_before.weight.T * layer.qkv.weight, layer.norm_before.bias @ layer.qkv.weight + layer.qkv.bias
@@ -137,10 +131,13 @@ def _fold_normalisation(projection: torch.Tensor, preprocess: Preprocess) -> tup
 
 
 def _layer(named: dict[str, torch.Tensor], prefix: str, size: Geometry) -> Layer[torch.Tensor]:
+    query_key_value = [_linear(named, f"{prefix}attention.{part}_proj") for part in "qkv"]
+    # With a group for every head each core splits its own heads; the op that splits them out of DRAM wants a single group.
+    groups = 1 if size.fused_attention else size.heads
     return Layer(
         norm_before=_norm(named, prefix + "layernorm_before"),
-        qkv=_joined(
-            [_linear(named, f"{prefix}attention.{part}_proj") for part in "qkv"], 1 if size.fused_attention else size.heads
+        qkv=Linear(
+            _joined([part.weight for part in query_key_value], groups), _joined([part.bias for part in query_key_value], groups)
         ),
         projection=_linear(named, prefix + "attention.o_proj"),
         norm_after=_norm(named, prefix + "layernorm_after"),
@@ -149,16 +146,9 @@ def _layer(named: dict[str, torch.Tensor], prefix: str, size: Geometry) -> Layer
     )
 
 
-def _joined(query_key_value: list[Linear[torch.Tensor]], groups: int) -> Linear[torch.Tensor]:
-    """Three linears -> one whose outputs run q k v of group 0, q k v of group 1, ...
-
-    With a group for every head each core splits its own heads; the op that splits them out of DRAM wants a single group.
-    """
-
-    def group(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([part.unflatten(1, (groups, -1)) for part in parts], dim=2).flatten(1)
-
-    return Linear(group([part.weight for part in query_key_value]), group([part.bias for part in query_key_value]))
+def _joined(query_key_value: list[torch.Tensor], groups: int) -> torch.Tensor:
+    """Three tensors of equal shape, side by side: query key value of group 0, query key value of group 1, ..."""
+    return torch.stack([part.unflatten(1, (groups, -1)) for part in query_key_value], dim=2).flatten(1)
 
 
 def _linear(named: dict[str, torch.Tensor], name: str) -> Linear[torch.Tensor]:
@@ -168,11 +158,3 @@ def _linear(named: dict[str, torch.Tensor], name: str) -> Linear[torch.Tensor]:
 
 def _norm(named: dict[str, torch.Tensor], name: str) -> Norm[torch.Tensor]:
     return Norm(named[f"{name}.weight"][None], named[f"{name}.bias"][None])
-
-
-def _checked(tensors: Mapping[str, np.ndarray | torch.Tensor], config: VitConfig) -> dict[str, torch.Tensor]:
-    """The tensors in float32 by their transformers 5 names, all that the configuration calls for."""
-    named = {current_name(name): torch.as_tensor(tensor).float() for name, tensor in tensors.items()}
-    if faults := misfits({name: tuple(tensor.shape) for name, tensor in named.items()}, config):
-        raise UserError(f"model.safetensors does not fit config.json: {'; '.join(faults)}")
-    return named

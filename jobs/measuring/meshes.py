@@ -87,8 +87,7 @@ class Mesh:
 
     def drive(self, work: Work, start_at: float) -> Measured:
         """Classify the same batch over and over, from a Unix time on; raises DeviceError when the device fails."""
-        results = []
-        began_at = clock = cpu = 0.0
+        clock = 0.0
         time.sleep(max(0.0, start_at - time.time()))
 
         def batches() -> Iterator[np.ndarray]:
@@ -99,11 +98,11 @@ class Mesh:
                     return
                 yield self._images
 
-        for answered, result in enumerate(self._device.classify(batches()), 1):
-            if answered == work.warmup:
-                began_at, clock, cpu = time.time(), time.monotonic(), time.thread_time()
-            elif answered > work.warmup:
-                results.append(result)
+        answers = self._device.classify(batches())
+        for _ in itertools.islice(answers, work.warmup):
+            pass
+        began_at, clock, cpu = time.time(), time.monotonic(), time.thread_time()
+        results = list(answers)
         return Measured(
             mesh=self._mesh,
             description=self._device.description,
@@ -138,9 +137,8 @@ def start_meshes(
             f"only {len(placed)} of {len(names)} meshes were free within {wait_seconds:g} s; "
             "wait for other jobs, raise --wait or lower --meshes"
         )
-    opened = [mesh.open.remote(open_device, shape, seed + i) for i, mesh in enumerate(meshes)]
     try:
-        _answers(opened)
+        _answers([mesh.open.remote(open_device, shape, seed + i) for i, mesh in enumerate(meshes)])
     except JobFailed as error:
         if isinstance(error.__cause__, ray.exceptions.ActorDiedError):  # a watchdog's end: opening cannot be given up otherwise
             raise JobFailed(ended_while_opening(placement.device)) from error
@@ -155,7 +153,7 @@ def drive_together(meshes: list[Any], work: Work) -> list[Measured]:
 
 
 def system_fps(measured: list[Measured]) -> float:
-    """Images per second of the whole system: all images over the span from the first start to the last answer."""
+    """Images per second of the whole system."""
     return sum(m.images for m in measured) / system_seconds(measured)
 
 

@@ -18,15 +18,15 @@ from pyarrow.fs import FileSelector
 from jobs.measuring.meshes import Work, drive_together, system_seconds
 from jobs.measuring.utilisation import Utilisation, Watch
 from jobs.pipeline.cache import Cache
-from jobs.pipeline.commit import FOOTER, Predictions
+from jobs.pipeline.commit import FOOTER
 from jobs.pipeline.placement import Placement
+from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import Source
-from jobs.pipeline.stream import classify, read
-from jobs.reporting.schema import WAITS
+from jobs.pipeline.stages import committed
+from jobs.reporting.schema import WAITS, Summary
 from jobs.reporting.write import write_reports
 from jobs.running.command import JobFailed, root_cause
 from jobs.running.ledgers import open_ledger, settle
-from jobs.running.local_ray import spare_helper_actors
 from jobs.running.manifest import new_run_id, package_versions
 from jobs.running.progress import Progress
 from jobs.storage import open_storage, storage_errors
@@ -88,51 +88,56 @@ def through_pipeline(
     Driver, network and object store are measured from the first committed chunk on, when everything has started. Raises
     JobFailed when the run breaks, UserError when it classified nothing.
     """
-    spare_helper_actors()
-    ledger, predictions, watch = open_ledger(out), Predictions(out), Watch()
+    ledger, watch = open_ledger(out), Watch()
     if cache:
         ledger.cache_room.remote(math.inf)
-    chunks = read(
-        source,
-        shards,
+    plan = Plan(
+        source=source,
+        shards=ray.put(shards),
         preprocess=checkpoint.preprocess,
-        predictions=predictions,
+        open_device=open_device,
         placement=placement,
+        out=out,
         ledger=ledger,
-        resume=False,
+        identity={"run_id": new_run_id(), "attempt": 1, "versions": package_versions()},
+        limit_seconds=DEVICE_LIMIT,
         cache=cache,
         wait=partial(wait_for_meshes, ledger, placement.actors),  # so that they start together
     )
-    identity = {"run_id": new_run_id(), "attempt": 1, "versions": package_versions()}
-    committed = classify(
-        chunks, open_device, predictions, placement=placement, identity=identity, ledger=ledger, limit_seconds=DEVICE_LIMIT
-    )
+    chunks = committed(plan)
     try:
         with Progress(images, partial(settle, ledger)) as progress:
-            for chunk in islice(committed, 1):
+            for chunk in islice(chunks, 1):
                 progress.add(chunk)
             watch.begin()
-            for chunk in committed:
+            for chunk in chunks:
                 progress.add(chunk)
-        driver, network, store = watch.end()
+        watched = watch.end()
     except Exception as error:
         raise JobFailed(root_cause(error)) from error
-    summary = write_reports(out)
+    return _measured(out, write_reports(out), placement, *watched)
+
+
+def _measured(
+    out: str, summary: Summary, placement: Placement, driver: float, network: float | None, store: float | None
+) -> Round:
+    """What a run's report says of the time between its first and its last batch."""
     if not summary.device_fps:
         raise UserError(f"{out}: no image could be classified; look into its report for why")
-    classified = summary.images - summary.errors
+    classified, seconds = summary.images - summary.errors, summary.active_seconds
     cores = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]) - placement.actors * placement.cpus
+    device_seconds = classified / summary.device_fps
     waits = {reason: getattr(summary, f"wait_{reason}_seconds") for reason in WAITS}
-    mesh_seconds = sum(waits.values()) + classified / summary.device_fps
+    mesh_seconds = sum(waits.values()) + device_seconds
     busy = Utilisation(
-        device=classified / summary.device_fps / (placement.actors * summary.active_seconds),
-        decode_cores=_read_cpu_seconds(out) / (cores * summary.active_seconds),
+        device=device_seconds / (placement.actors * seconds),
+        decode_cores=_read_cpu_seconds(out) / (cores * seconds),
         driver=driver,
         network=network,
         object_store=store,
-        waits={reason: seconds / mesh_seconds for reason, seconds in waits.items()},
+        waits={reason: waited / mesh_seconds for reason, waited in waits.items()},
     )
-    return Round(classified, summary.active_seconds, busy, summary.devices[0])
+    return Round(classified, seconds, busy, summary.devices[0])
 
 
 def wait_for_meshes(ledger: Any, meshes: int) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -21,7 +19,6 @@ WAITING = {
     "faults": "to be replaced",
     "tail": "for the last mesh",
 }
-
 SAMPLE_SECONDS = 0.5
 
 
@@ -29,10 +26,10 @@ SAMPLE_SECONDS = 0.5
 class Utilisation:
     """Shares from 0 to 1; None where a part was not used or cannot be measured.
 
-    device: time its batches kept the meshes. host loop: CPU time of the busiest thread that drives a device.
-    decode cores: CPU time of reading and decoding over the cores that Ray has for it. driver: CPU time of the job's own
-    process over one core. network: bytes in or out of the busiest interface over its speed. object store: most of it
-    that was in use at once. waits: shares of the meshes' time that they waited, by what for (report_schema.WAITS).
+    device: time its batches kept the meshes. host_loop: CPU time of the busiest thread that drives a device.
+    decode_cores: CPU time of reading and decoding over the cores that Ray has for it. driver: CPU time of the job's own
+    process over one core. network: bytes in or out of the busiest interface over its speed. object_store: most of it
+    that was in use at once. waits: shares of the meshes' time that they waited, by what for (keys of WAITING).
     """
 
     device: float
@@ -44,7 +41,8 @@ class Utilisation:
     waits: dict[str, float] = field(default_factory=dict)
 
     def shares(self) -> dict[str, float | None]:
-        return {each.name.replace("_", " "): getattr(self, each.name) for each in fields(self) if each.name != "waits"}
+        """All but the waits, by the part's name as it is written."""
+        return {name.replace("_", " "): share for name, share in vars(self).items() if name != "waits"}
 
     def bound(self) -> str:
         """The part that bounds the rest; where none is busy enough, what the meshes waited for most, 'unknown' without data."""
@@ -82,18 +80,17 @@ class Watch:
         """Shares of driver, network, object store."""
         driver = (time.process_time() - self._cpu) / (time.monotonic() - self._at)
         self._ended.set()
-        before, after = self._before, self._traffic()
-        network = None if before is None or after is None else busiest(before, after)
-        return driver, network, self._store or None
+        after = self._traffic()
+        return driver, busiest(self._before, after) if self._before and after else None, self._store or None
 
-    def _traffic(self) -> list[Traffic] | None:
-        """Of every host, or None when one does not answer."""
+    def _traffic(self) -> list[Traffic]:
+        """Of every host; empty when one does not answer."""
         probe = ray.remote(num_cpus=0, max_retries=0)(read_traffic)
         asked = [probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)).remote() for n in self._nodes]
         try:
             return ray.get(asked, timeout=30)
         except ray.exceptions.RayError:
-            return None
+            return []
 
     def _sample_store(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
@@ -115,23 +112,11 @@ def busiest(before: list[Traffic], after: list[Traffic]) -> float | None:
     return share
 
 
-def read_traffic(root: Path = Path("/sys/class/net")) -> Traffic:
-    """This host's interfaces but the loopback; empty where `root` shows those of another network namespace."""
-    found: dict[str, tuple[int, int, float | None]] = {}
-    mine = {name: index for index, name in socket.if_nameindex()}
-    for interface in root.iterdir():
-        with suppress(OSError, ValueError):
-            if interface.name == "lo" or mine.get(interface.name) != int((interface / "ifindex").read_text()):
-                continue
-            received, sent = (int((interface / "statistics" / f"{way}_bytes").read_text()) for way in ("rx", "tx"))
-            found[interface.name] = received, sent, _speed(interface)
-    return Traffic(time.monotonic(), found if found.keys() | {"lo"} == mine.keys() | {"lo"} else {})
-
-
-def _speed(interface: Path) -> float | None:
-    """Bits per second; a virtual interface has none."""
-    try:
-        megabits = int((interface / "speed").read_text())
-    except (OSError, ValueError):
-        return None
-    return megabits * 1e6 if megabits > 0 else None
+def read_traffic() -> Traffic:
+    """This host's interfaces but the loopback."""
+    links, counted = psutil.net_if_stats(), psutil.net_io_counters(pernic=True)
+    megabits = {name: link.speed for name, link in links.items()}  # 0 where an interface has none to tell
+    found = {
+        name: (n.bytes_recv, n.bytes_sent, megabits.get(name, 0) * 1e6 or None) for name, n in counted.items() if name != "lo"
+    }
+    return Traffic(time.monotonic(), found)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import ray
-from ray._private.state import state as cluster_state  # the only place in Ray that tells
 
 from jobs.pipeline.event_log import EventLog
+from jobs.pipeline.ray_internals import draining_nodes
 
 LOOK_SECONDS = 10.0
 """Between two questions to the cluster; with 1,000 meshes it answers 100 a second."""
@@ -26,12 +26,13 @@ def leave_when_drained(alone: Callable[[], AbstractContextManager[None]], log: E
     alone: a block that begins when no chunk is on the device, and in which none is put there.
     Ray then starts the actor on other boards, at once or when a mesh has run out of work, and hands it what had not begun.
     """
-    threading.Thread(target=_watch, args=(alone, log), name="drain", daemon=True).start()
+    if draining := draining_nodes():
+        threading.Thread(target=_watch, args=(draining, alone, log), name="drain", daemon=True).start()
 
 
-def _watch(alone: Callable[[], AbstractContextManager[None]], log: EventLog) -> None:
+def _watch(draining: Callable[[], set[str]], alone: Callable[[], AbstractContextManager[None]], log: EventLog) -> None:
     node = ray.get_runtime_context().get_node_id()
-    while node not in cluster_state.get_draining_nodes():
+    while node not in draining():
         time.sleep(LOOK_SECONDS)
     log.info("host drains")
     with alone():

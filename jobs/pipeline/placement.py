@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import dataclass, replace
 
+from jobs.pipeline.chunk import CHUNK_IMAGES
+from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.errors import UserError
 
 BOARDS = "TTNPU"
@@ -22,11 +25,19 @@ MESH_CALLS, CPU_CALLS = 5, 2
 one computes (three keep it 89% busy, five 96%); a CPU takes seconds and needs only the next one."""
 
 
+AHEAD_SECONDS = 0.25
+"""Work that a device should have waiting. Of a slow one fewer chunks are enough, and what is left is shared out evenly."""
+
+SLOW_SECONDS = 0.5
+"""From so long for a chunk on, a device is slow; 77 MB, a chunk, take a tenth of that between hosts."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """actors: how many can run now. cpus and boards: what each reserves. decode_cpus: what each decode task reserves.
 
     grows: whether meshes that join later are used too. threads: that a CPU device computes with.
+    chunk_seconds: what a device is expected to take for a chunk.
     """
 
     device: str
@@ -36,20 +47,35 @@ class Placement:
     decode_cpus: float
     grows: bool = False
     threads: int = 1
+    chunk_seconds: float = CHUNK_IMAGES / T3000_IMAGES_PER_SECOND
 
     @property
     def calls(self) -> int:
-        return CPU_CALLS if self.device == "cpu" else MESH_CALLS
+        """Chunks that an actor works on at once."""
+        return min(CPU_CALLS if self.device == "cpu" else MESH_CALLS, 1 + math.ceil(AHEAD_SECONDS / self.chunk_seconds))
+
+    @property
+    def slow(self) -> bool:
+        """Whether a chunk goes to the mesh that has least to do, wherever it is: moving it takes less time than waiting."""
+        return self.chunk_seconds > SLOW_SECONDS
 
 
 def place(
-    device: str, *, boards: int, meshes: int | None, flops_per_image: float, cpus_per_actor: float | None, wait_seconds: float
+    device: str,
+    *,
+    boards: int,
+    meshes: int | None,
+    flops_per_image: float,
+    cpus_per_actor: float | None,
+    wait_seconds: float,
+    batch_seconds: float | None = None,
 ) -> Placement:
     """Fit a device's actors into the cluster that is connected, waiting up to wait_seconds for busy resources.
 
     device: auto, t3000, cpu or simulated; auto is t3000 where the cluster has the boards, else cpu.
     boards: PCIe boards a mesh takes (4 on a T3000). meshes: at most that many actors; None for all that fit.
     flops_per_image: of the model's forward pass; divides a CPU-only cluster's cores between decoding and the model.
+    batch_seconds: what a simulated device takes for 64 images; None for a T3000's time.
     Raises UserError when the cluster does not have what one actor needs, or is still busy after the wait.
     """
     import ray  # here, because every --help needs this module's arguments
@@ -80,6 +106,8 @@ def place(
         cpus = cpus_per_actor if cpus_per_actor is not None else min(1.0, min(cores) / 4)
         actors = found if on_boards else len(cores)
         placement = Placement(device, actors, cpus, boards if on_boards else 0, _decode_cpus(min(cores) - cpus), grows=on_boards)
+        if device == "simulated" and batch_seconds is not None:
+            placement = replace(placement, chunk_seconds=CHUNK_IMAGES / 64 * batch_seconds)
     if meshes is not None and meshes > placement.actors:
         raise UserError(f"--meshes {meshes}: the cluster has room for {placement.actors} ({_need(placement)} each)")
     if meshes is not None:
@@ -100,7 +128,8 @@ def _place_on_cpus(cores: list[float], flops_per_image: float, cpus_per_actor: f
     # One thread more than its share takes the time that decoding leaves while it waits for the model: 9% and 20% more images/s in
     # two pairs of runs on two cores, with a model that costs about as much as decoding.
     threads = max(1, round(cpus)) if cpus_per_actor is not None else min(max(1, round(cpus)) + 1, int(smallest))
-    return Placement("cpu", len(cores), cpus, 0, _decode_cpus(rest), threads=threads)
+    chunk_seconds = CHUNK_IMAGES * model_seconds / threads
+    return Placement("cpu", len(cores), cpus, 0, _decode_cpus(rest), threads=threads, chunk_seconds=chunk_seconds)
 
 
 def decode_tasks(rest: float) -> int:
@@ -129,7 +158,7 @@ def _wait_until_free(placement: Placement, wait_seconds: float) -> None:
                 f"{free.get('CPU', 0):g} CPU and {free.get(BOARDS, 0):g} {BOARDS}; wait for other jobs or raise --wait"
             )
         if not said:
-            print(f"waiting up to {wait_seconds:g} s for {_need(placement)} to be free", flush=True)
+            print(f"waiting up to {wait_seconds:g} s for {_need(placement)} to be free", file=sys.stderr, flush=True)
             said = True
         time.sleep(0.5)
 

@@ -6,15 +6,12 @@ import faulthandler
 import multiprocessing
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
 import numpy as np
+from pebble import ProcessExpired, ProcessPool
 
 from jobs.pipeline.decode import DecodeError, decode
-from jobs.pipeline.resize import library
 from vit_actor.preprocess import Preprocess
 
 LIMIT_SECONDS = 60.0
@@ -63,35 +60,22 @@ class Sandbox:
     """Decodes in a process of its own; a new one replaces each that an image kills."""
 
     def __enter__(self) -> Sandbox:
-        self._pool = self._start()
+        self._pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.stop()
+        self._pool.join()
 
     def decode(self, data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) -> None:
         """As jobs.pipeline.decode.decode, with a DecodeError also for what kills its process or takes LIMIT_SECONDS."""
-        answer = self._pool.submit(_decoded, bytes(data), preprocess)
+        answer = self._pool.schedule(_decoded, (bytes(data), preprocess), timeout=LIMIT_SECONDS)
         try:
-            out[:] = answer.result(LIMIT_SECONDS)
-        except BrokenProcessPool:
-            self._pool = self._start()
+            out[:] = answer.result()
+        except ProcessExpired:
             raise DecodeError("decoding it kills the process") from None
-        except FutureTimeout:
-            for process in list(self._pool._processes.values()):
-                process.kill()
-            self._pool = self._start()
+        except TimeoutError:
             raise DecodeError(f"decoding it takes longer than {LIMIT_SECONDS:g} s") from None
-
-    @staticmethod
-    def _start() -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        pool.submit(_started).result()  # its imports take seconds, which must not count against an image
-        return pool
-
-
-def _started() -> None:
-    library()
 
 
 def _decoded(data: bytes, preprocess: Preprocess) -> np.ndarray:

@@ -1,23 +1,17 @@
-"""What predictions add up to: partial counts of some rows, mergeable in any order and grouping, bounded in size.
+"""What prediction rows add up to, counted by DuckDB: partial counts that merge in any order and grouping, of bounded size.
 
 Everything is an integer, a minimum, a maximum or a set, so that a sum of counts does not depend on its order.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+import json
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from jobs.reporting.batches import Batches, Span, buckets, integers
-from jobs.reporting.imagenet_sets import Real, count_corruptions, count_real
-from jobs.reporting.reasons import Reasons, reason
-from jobs.reporting.windows import Windows, Work, spread
+from jobs.reporting.imagenet_sets import CORRUPTED, VALIDATION_NUMBER, Real
 
 COLUMNS = [
     "image_id",
@@ -31,11 +25,29 @@ COLUMNS = [
     "started_at",
     "batch_seconds",
 ]
+"""The columns of predictions that are counted."""
+
+Counts = dict[str, pa.Table]
+"""One small table for each entry of PARTS, whose rows sum up some prediction rows."""
 
 CALIBRATION_BINS = 15
 """Equal widths of confidence, the number Guo et al. (2017) use."""
 CERTAIN = 1 << 24
 """A confidence of 1 as an integer: confidences add up as multiples of 2^-24, which holds a float32 in [0.5, 1] exactly."""
+
+BUCKET_EDGES = np.rint(1e4 * 1.0099 ** np.arange(2340)).astype(np.int64)
+"""Batch times in nanoseconds fall into buckets between these, each within 0.5% of its geometric middle (sqrt(1.0099) = 1.00494).
+
+From 10 us to 28 hours; what lies beyond is put into the outermost buckets."""
+
+WINDOWS = [round(seconds * 1e9) for seconds in (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400, 604800)]
+"""Window lengths in nanoseconds, each dividing the next, so that windows merge exactly into longer ones."""
+MAX_WINDOWS = 200
+"""Windows with work grow longer until there are at most so many."""
+
+REASON_LENGTHS = (160, 80, 40, 20, 10, 5, 0)
+"""Lengths that error messages are cut to until there are few enough distinct ones."""
+MAX_REASONS = 500
 
 
 @dataclass(frozen=True)
@@ -66,226 +78,231 @@ class FileMetadata:
     rows: int | None = None
 
 
-@dataclass(frozen=True, order=True)
-class Example:
-    """Where an image is: the `row`-th of `chunk`. Sorts by doubt, the surest answer first, then by id.
+CHUNKS = """
+CREATE OR REPLACE TEMP TABLE chunks AS
+SELECT rank, unnest(from_json(footer, '{"run_id": "VARCHAR", "attempt": "BIGINT", "mesh": "VARCHAR", "description": "VARCHAR",
+  "batch_size": "BIGINT", "compile_seconds": "DOUBLE", "versions": "MAP(VARCHAR, VARCHAR)", "chunk": "VARCHAR",
+  "read_cpu_seconds": "DOUBLE", "start": "MAP(VARCHAR, DOUBLE)", "opened_at": "DOUBLE",
+  "shared_batches": "MAP(VARCHAR, BIGINT[])", "rows": "BIGINT"}'))
+FROM (SELECT unnest($footers::VARCHAR[]) AS footer, generate_subscripts($footers::VARCHAR[], 1) AS rank)
+"""
 
-    doubt: CERTAIN less the confidence in the answer, both in multiples of 1 / CERTAIN.
-    """
+NUMBERED = f"""
+CREATE OR REPLACE TEMP VIEW numbered AS
+SELECT *, CASE WHEN label IS NOT NULL AND prediction IS NOT NULL THEN
+  round_even(greatest(least(CASE WHEN isnan(sure) THEN 0 ELSE sure END, 1), 0) * {CERTAIN}, 0)::BIGINT END AS confidence
+FROM (SELECT *, coalesce(top5_probability[1], 0)::DOUBLE AS sure FROM rows)
+POSITIONAL JOIN (SELECT rank, chunk, unnest(range(rows)) AS row FROM (FROM chunks ORDER BY rank))
+"""
+"""The prediction rows, each with its chunk's rank and name, its row there, and, where it is labelled and classified, its
+confidence in multiples of 1 / CERTAIN."""
 
-    doubt: int
-    image_id: str
-    chunk: str
-    row: int
+BATCHES = """
+CREATE OR REPLACE TEMP TABLE batches AS
+WITH batch AS (
+  SELECT rank, batch, count(*) AS images, arg_min(coalesce(epoch_us(started_at), 0), row) * 1000 AS start,
+    arg_min(round_even(coalesce(batch_seconds, 0) * 1e9, 0)::BIGINT, row) AS time
+  FROM numbered WHERE batch IS NOT NULL GROUP BY ALL
+), in_flight AS (
+  SELECT *, (sum(time) OVER (PARTITION BY rank ORDER BY batch) - time)::BIGINT AS before FROM batch
+), in_turn AS (  -- a batch that is taken while others are in flight keeps the device only once those are done
+  SELECT * REPLACE (max(start - before) OVER (PARTITION BY rank ORDER BY batch) + before AS start) FROM in_flight
+), shared AS (  -- of a batch that several files have a part of, each counts its images' share of the time, the first the batch
+  SELECT in_turn.*, attempt, mesh, batch_size, coalesce(shared_batches[batch::VARCHAR][1], 0) AS before_these,
+    coalesce(shared_batches[batch::VARCHAR][2], images) AS whole
+  FROM in_turn JOIN chunks USING (rank)
+)
+SELECT attempt, mesh, images, start + time * before_these // whole AS start, before_these = 0 AS begins,
+  time * (before_these + images) // whole - time * before_these // whole AS time,
+  CASE WHEN whole = batch_size AND begins THEN shared.time END AS full_time
+FROM shared
+"""
+"""What each chunk has of each batch, and when and how long that kept the device, in nanoseconds; `full_time` of full batches."""
+
+PARTS = {
+    # By label and prediction; null where there is none. example: where the image is whose wrong answer was the surest.
+    "answers": (
+        f"""SELECT label, prediction, 1 AS images, list_contains(top5, label)::BIGINT AS top5,
+          (held_prediction IS NOT NULL)::BIGINT AS held, (held_prediction = label)::BIGINT AS held_correct,
+          (len(right_classes) > 0)::BIGINT AS real_images, list_contains(right_classes, prediction)::BIGINT AS real_correct,
+          CASE WHEN label <> prediction
+            THEN {{doubt: {CERTAIN} - confidence, image_id: image_id, chunk: chunk, row: row}} END AS example
+        FROM numbered LEFT JOIN real ON number = real_number(image_id)""",
+        """label, prediction, total(images) AS images, total(top5) AS top5, total(held) AS held,
+          total(held_correct) AS held_correct, total(real_images) AS real_images, total(real_correct) AS real_correct,
+          min(example) AS example""",
+    ),
+    # By bin, the labelled images that were classified: (0, 1/15], (1/15, 2/15], ...
+    "confidence": (
+        f"""SELECT greatest((confidence * {CALIBRATION_BINS} - 1) // {CERTAIN}, 0) AS bin, 1 AS images, confidence,
+          (label = prediction)::BIGINT AS correct
+        FROM numbered WHERE confidence IS NOT NULL""",
+        "bin, total(images) AS images, total(correct) AS correct, total(confidence) AS confidence",
+    ),
+    # Labelled images of ImageNet-C.
+    "corruptions": (
+        f"""SELECT regexp_extract(image_id, '{CORRUPTED}', 1) AS corruption, 1 AS images,
+          regexp_extract(image_id, '{CORRUPTED}', 2)::BIGINT AS severity, coalesce(label = prediction, false)::BIGINT AS correct
+        FROM numbered WHERE label IS NOT NULL AND regexp_matches(image_id, '{CORRUPTED}')""",
+        "corruption, severity, total(images) AS images, total(correct) AS correct",
+    ),
+    # Messages of images without an answer; numbers read N, so that messages that differ in a size or address are one.
+    "reasons": (
+        rf"""SELECT {REASON_LENGTHS[0]} AS length, 1 AS images, image_id AS example, left(
+          regexp_replace(coalesce(nullif(error, ''), 'no prediction'), '\b0x[0-9a-f]+\b|\d+', 'N', 'g'), length) AS reason
+        FROM numbered WHERE prediction IS NULL""",
+        "length, reason, total(images) AS images, min(example) AS example",
+    ),
+    # When the batches of one mesh in one attempt were, in Unix nanoseconds: first start, last end, and time they kept it busy.
+    "spans": (
+        "SELECT attempt, mesh, start, start + time AS until, images, begins::BIGINT AS batches, time AS busy FROM batches",
+        """attempt, mesh, min(start) AS start, max(until) AS until, total(images) AS images, total(batches) AS batches,
+          total(busy) AS busy""",
+    ),
+    # The same work by windows, over which each batch is spread evenly; the rounding leaves every image in exactly one window.
+    "windows": (
+        f"""WITH lasting AS (SELECT * REPLACE (greatest(time, 1) AS time) FROM batches),
+          touched AS (
+            SELECT lasting.*, length, unnest(range(start // length, (start + time - 1) // length + 1)) * length AS since
+            FROM lasting, (SELECT coalesce(min(length) FILTER (longest // length < {MAX_WINDOWS}), max(length)) AS length
+              FROM window_lengths, (SELECT max(time) AS longest FROM lasting))
+          ),
+          cut AS (SELECT *, greatest(since - start, 0) AS begun, least(since + length - start, time) AS ended FROM touched)
+        SELECT length, attempt, since, mesh, images * ended // time - images * begun // time AS images,
+          (begun = 0 AND begins)::BIGINT AS batches, ended - begun AS busy
+        FROM cut""",
+        "length, attempt, since, mesh, total(images) AS images, total(batches) AS batches, total(busy) AS busy",
+    ),
+    # Full batches by bucket of their time.
+    "batch_times": (
+        f"""SELECT low, high, 1 AS batches, full_time AS time
+        FROM (SELECT full_time, greatest(full_time, {BUCKET_EDGES[0]}) AS within FROM batches WHERE full_time IS NOT NULL)
+        ASOF JOIN buckets ON within >= low""",
+        "low, high, total(batches) AS batches, total(time) AS time",
+    ),
+    # Seconds of a mesh's longest start, as a whole ('all') and by phase.
+    "starts": (
+        """SELECT mesh, 'all' AS phase, compile_seconds AS seconds FROM chunks
+        UNION ALL SELECT mesh, unnest(map_keys(start)), unnest(map_values(start)) FROM chunks""",
+        "mesh, phase, max(seconds) AS seconds",
+    ),
+    # When a mesh was first ready, in Unix nanoseconds; nanoseconds of CPU for reading and decoding its images, on any host.
+    "meshes": (
+        """SELECT attempt, mesh, round_even(nullif(opened_at, 0) * 1e9, 0)::BIGINT AS opened,
+          round_even(read_cpu_seconds * 1e9, 0)::BIGINT AS read_time
+        FROM chunks""",
+        "attempt, mesh, min(opened) AS opened, total(read_time) AS read_time",
+    ),
+    # What the footers say, each thing once.
+    "facts": (
+        """SELECT 'run' AS kind, run_id AS name, NULL AS value FROM chunks
+        UNION ALL SELECT 'device', description, NULL FROM chunks
+        UNION ALL SELECT 'batch size', batch_size::VARCHAR, NULL FROM chunks
+        UNION ALL SELECT 'version', unnest(map_keys(versions)), unnest(map_values(versions)) FROM chunks""",
+        "kind, name, value",
+    ),
+}
+"""Name of a table -> SQL of a row for each thing counted, and of the columns that sum such rows up, or sums of them.
+
+Columns that do not aggregate are the keys."""
+
+SHORTENED = {
+    "reasons": (
+        MAX_REASONS,
+        f"""SELECT shorter AS length, left(reason, shorter) AS reason, total(images) AS images, min(example) AS example
+      FROM summed, (SELECT coalesce(max(shorter), 0) AS shorter FROM (
+        SELECT reason_lengths.length AS shorter FROM summed, reason_lengths
+        WHERE shorter <= (SELECT min(length) FROM summed)
+        GROUP BY ALL HAVING count(DISTINCT left(reason, reason_lengths.length)) <= {MAX_REASONS}))
+      GROUP BY ALL""",
+    ),
+    "windows": (
+        MAX_WINDOWS,
+        f"""SELECT longer AS length, attempt, since // longer * longer AS since, mesh, total(images) AS images,
+        total(batches) AS batches, total(busy) AS busy
+      FROM summed, (SELECT coalesce(min(longer), {WINDOWS[-1]}) AS longer FROM (
+        SELECT window_lengths.length AS longer FROM summed, window_lengths
+        WHERE longer >= (SELECT max(length) FROM summed)
+        GROUP BY ALL HAVING count(DISTINCT (attempt, since // window_lengths.length)) <= {MAX_WINDOWS}))
+      GROUP BY ALL""",
+    ),
+}
+"""Of the two tables that could have many keys: how many may stay, and SQL of the longest messages and the shortest windows that
+leave no more.
+
+A part never needs shorter messages or longer windows than the whole, so merging in any order ends at the same."""
 
 
-@dataclass
-class Counts:
-    """Sums over prediction rows; `a += b` merges, commutatively and associatively, without keeping parts of b.
-
-    Size is bounded by classes squared (pairs that occur), meshes x MAX_WINDOWS, and constants; not by rows.
-    """
-
-    images: int = 0
-    """Rows, with or without error."""
-    errors: int = 0
-    confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Images by (label, prediction), over labelled images that were classified."""
-    label_errors: Counter[int] = field(default_factory=Counter)
-    """Labelled images with an error, by label."""
-    top5: Counter[int] = field(default_factory=Counter)
-    """Images whose label is among the five best classes, by label."""
-    held: Counter[str] = field(default_factory=Counter)
-    """Of data that holds fewer classes than the checkpoint knows: images `answered` and labelled ones `correct` when only the
-    classes it holds compete."""
-    real: Counter[str] = field(default_factory=Counter)
-    """See `count_real`."""
-    corrupted: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Labelled images of ImageNet-C by (corruption, severity)."""
-    corrupted_correct: Counter[tuple[str, int]] = field(default_factory=Counter)
-    predicted: Counter[int] = field(default_factory=Counter)
-    """Images by prediction, labelled or not."""
-    examples: dict[tuple[int, int], Example] = field(default_factory=dict)
-    """By (label, prediction) that differ, the image of which the model was surest."""
-    confident: Counter[int] = field(default_factory=Counter)
-    """Labelled images that were classified, by bin of confidence (the top-1 probability): 0 to CALIBRATION_BINS - 1."""
-    confident_correct: Counter[int] = field(default_factory=Counter)
-    """Of those, the ones whose prediction is the label."""
-    confidence: Counter[int] = field(default_factory=Counter)
-    """Their confidences added up, by bin, in multiples of 1 / CERTAIN."""
-    reasons: Reasons = field(default_factory=Reasons)
-    spans: dict[tuple[int, str], Span] = field(default_factory=dict)
-    """By (attempt, mesh)."""
-    windows: Windows = field(default_factory=Windows)
-    batch_times: Counter[int] = field(default_factory=Counter)
-    """Full batches by bucket (see `buckets`)."""
-    full_batch_time: int = 0
-    """Nanoseconds of all full batches."""
-    compile_seconds: dict[str, float] = field(default_factory=dict)
-    """The longest start of each mesh."""
-    starts: dict[tuple[str, str], float] = field(default_factory=dict)
-    """The longest of each phase of a start, by (mesh, phase)."""
-    opened: dict[tuple[int, str], int] = field(default_factory=dict)
-    """Unix nanoseconds at which a mesh was first ready, by (attempt, mesh)."""
-    read_time: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """Nanoseconds of CPU time for reading and decoding the images a mesh got, by (attempt, mesh); on whatever hosts."""
-    descriptions: set[str] = field(default_factory=set)
-    batch_sizes: set[int] = field(default_factory=set)
-    run_ids: set[str] = field(default_factory=set)
-    versions: set[tuple[str, str]] = field(default_factory=set)
-
-    def __iadd__(self, other: Counts) -> Counts:
-        self.images += other.images
-        self.errors += other.errors
-        self.full_batch_time += other.full_batch_time
-        self.reasons += other.reasons
-        self.windows += other.windows
-        for each in fields(self):
-            mine, theirs = getattr(self, each.name), getattr(other, each.name)
-            if isinstance(mine, Counter | set):
-                mine.update(theirs)
-        for key, span in other.spans.items():
-            self.spans[key] = self.spans[key] + span if key in self.spans else span
-        for key, at in other.opened.items():
-            self.opened[key] = min(at, self.opened.get(key, at))
-        for pair, example in other.examples.items():
-            self.examples[pair] = min(example, self.examples.get(pair, example))
-        for mesh, seconds in other.compile_seconds.items():
-            self.compile_seconds[mesh] = max(seconds, self.compile_seconds.get(mesh, seconds))
-        for phase, seconds in other.starts.items():
-            self.starts[phase] = max(seconds, self.starts.get(phase, seconds))
-        return self
-
-
-def count(table: pa.Table, *chunks: FileMetadata, real: Real | None = None) -> Counts:
-    """The counts of prediction rows: a table with COLUMNS as in jobs/pipeline/schema.py, and the footers of its chunks in order.
+class Counting:
+    """A database in memory that counts predictions and merges counts; one thread at a time may use it.
 
     real: the right classes of ImageNet's validation images, where they are to be counted too.
+    threads: DuckDB's own; None for as many as there are cores.
     """
-    label, prediction = integers(table["label"], -1), integers(table["prediction"], -1)
-    labelled, classified = label >= 0, prediction >= 0
-    both = labelled & classified
-    counts = Counts(
-        images=len(table),
-        errors=int(np.count_nonzero(~classified)),
-        confusion=_counted_pairs(label[both], prediction[both]),
-        label_errors=_counted(label[labelled & ~classified]),
-        top5=_counted(label[_in_top5(table["top5"], label)]),
-        predicted=_counted(prediction[classified]),
-    )
-    if counts.errors:
-        failed, reasons = table.filter(pa.array(~classified)), Reasons()
-        for message, image_id in zip(failed["error"].to_pylist(), failed["image_id"].to_pylist(), strict=True):
-            reasons.add(reason(message), 1, image_id)
-        counts.reasons += reasons
-    if "held_prediction" in table.column_names:  # else of an earlier version
-        held = integers(table["held_prediction"], -1)
-        if (held >= 0).any():
-            counts.held = Counter(answered=int((held >= 0).sum()), correct=int((labelled & (held == label)).sum()))
-    counts.corrupted, counts.corrupted_correct = count_corruptions(table["image_id"], label, prediction)
-    if real is not None:
-        counts.real = count_real(table["image_id"], prediction, real)
-    first_rows = np.cumsum([0, *(len(table) if chunk.rows is None else chunk.rows for chunk in chunks)])
-    _count_confidence(counts, table, label, prediction, chunks, first_rows)
-    batches = Batches.of(table)
-    for chunk, first, last in zip(chunks, first_rows, first_rows[1:], strict=False):
-        _count_start(counts, chunk)
-        _count_batches(counts, batches.slice(first, last), chunk)
-    return counts
+
+    def __init__(self, real: Real | None = None, threads: int | None = None) -> None:
+        import duckdb  # here, because no mistake need wait for it
+
+        self._database = duckdb.connect(config={"threads": threads} if threads else {})
+        low, high = BUCKET_EDGES[:-1].tolist(), BUCKET_EDGES[1:].tolist()
+        self._database.execute("CREATE MACRO total(x) AS sum(x)::BIGINT")
+        self._database.execute(f"CREATE MACRO real_number(image_id) AS {VALIDATION_NUMBER if real else 'NULL::BIGINT'}")
+        self._database.execute("CREATE TABLE real AS SELECT unnest(?) AS number, unnest(?::BIGINT[][]) AS right_classes",
+                               [list(range(1, 1 + len(real or []))), real or []])  # fmt: skip
+        self._database.execute("CREATE TABLE window_lengths AS SELECT unnest(?) AS length", [WINDOWS])
+        self._database.execute("CREATE TABLE reason_lengths AS SELECT unnest(?) AS length", [REASON_LENGTHS])
+        self._database.execute("CREATE TABLE buckets AS SELECT unnest(?) AS low, unnest(?) AS high", [low, high])
+
+    def count(self, table: pa.Table, *chunks: FileMetadata) -> Counts:
+        """The counts of prediction rows: a table with COLUMNS of jobs/pipeline/schema.py, and its chunks' footers in order.
+
+        Raises ValueError or KeyError where these are not what a run writes.
+        """
+        import duckdb
+
+        if "held_prediction" not in table.column_names:  # of an earlier version
+            table = table.append_column("held_prediction", pa.nulls(len(table), pa.int32()))
+        footers = [json.dumps({**asdict(chunk), "rows": len(table) if chunk.rows is None else chunk.rows}) for chunk in chunks]
+        self._database.register("rows", table.select(COLUMNS))
+        try:
+            self._database.execute(CHUNKS, {"footers": footers})
+            self._database.execute(NUMBERED)
+            self._database.execute(BATCHES)
+            return {name: self._summed(name, rows) for name, (rows, _) in PARTS.items()}
+        except duckdb.Error as error:
+            raise ValueError(str(error)) from None
+        finally:
+            self._database.unregister("rows")
+
+    def merge(self, *parts: Counts) -> Counts:
+        """The counts of all the rows that the parts count, at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        counts = {}
+        for name in PARTS:
+            if tables := [part[name] for part in parts if name in part]:
+                self._database.register("parts", pa.concat_tables(tables))
+                counts[name] = self._summed(name, "SELECT * FROM parts")
+        return counts
+
+    def _summed(self, name: str, rows: str) -> pa.Table:
+        summed = self._database.sql(f"SELECT {PARTS[name][1]} FROM ({rows}) GROUP BY ALL").to_arrow_table()
+        if name not in SHORTENED or (len(summed) <= SHORTENED[name][0] and len(set(summed["length"].to_pylist())) < 2):
+            return summed
+        self._database.register("summed", summed)
+        return self._database.sql(SHORTENED[name][1]).to_arrow_table()
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The Wilson score interval of a proportion, trials > 0; z is the normal quantile, here of 95% coverage."""
-    share, extra = successes / trials, z * z / trials
-    centre = share + extra / 2
-    half = z * math.sqrt(share * (1 - share) / trials + extra / (4 * trials))
-    return max(0.0, (centre - half) / (1 + extra)), min(1.0, (centre + half) / (1 + extra))
+DAMAGED = "damaged file"
 
 
-def _count_confidence(
-    counts: Counts,
-    table: pa.Table,
-    label: np.ndarray,
-    prediction: np.ndarray,
-    chunks: Sequence[FileMetadata],
-    first_rows: np.ndarray,
-) -> None:
-    rows = np.flatnonzero((label >= 0) & (prediction >= 0))
-    best = pc.list_element(table["top5_probability"].take(pa.array(rows)), 0).to_numpy()
-    confidence = np.rint(np.clip(np.nan_to_num(best), 0, 1) * np.float64(CERTAIN)).astype(np.int64)
-    bins = np.maximum((confidence * CALIBRATION_BINS - 1) // CERTAIN, 0)  # (0, 1/15], (1/15, 2/15], ...
-    right = label[rows] == prediction[rows]
-    counts.confident = _counted(bins)
-    counts.confident_correct = _counted(bins[right])
-    sums = np.zeros(CALIBRATION_BINS, np.int64)
-    np.add.at(sums, bins, confidence)
-    counts.confidence = Counter({each: int(sums[each]) for each in counts.confident})
-
-    wrong, doubt = rows[~right], CERTAIN - confidence[~right]
-    pair = _pair(label[wrong], prediction[wrong])
-    order = np.lexsort((doubt, pair))
-    wrong, doubt, pair = wrong[order], doubt[order], pair[order]
-    _, first, size = np.unique(pair, return_index=True, return_counts=True)
-    surest = np.flatnonzero(doubt == np.repeat(doubt[first], size))  # of each pair at least one
-    wrong, doubt = wrong[surest], doubt[surest]
-    ids = table["image_id"].take(pa.array(wrong)).to_pylist()
-    chunk = np.searchsorted(first_rows, wrong, side="right") - 1
-    row = wrong - first_rows[chunk]
-    pairs = zip(label[wrong].tolist(), prediction[wrong].tolist(), strict=True)
-    for key, *found in zip(pairs, doubt.tolist(), ids, chunk.tolist(), row.tolist(), strict=True):
-        example = Example(found[0], found[1], chunks[found[2]].chunk, found[3])
-        counts.examples[key] = min(example, counts.examples.get(key, example))
+def damaged(file: str) -> Counts:
+    """The counts of a file that cannot be read: its name, as a fact."""
+    fact: Counts = {"facts": pa.table({"kind": [DAMAGED], "name": [file], "value": pa.nulls(1, pa.string())})}
+    return fact
 
 
-def _count_start(counts: Counts, chunk: FileMetadata) -> None:
-    """Count what a chunk's footer tells of its device and the reading of its images."""
-    mesh, place = chunk.mesh, (chunk.attempt, chunk.mesh)
-    counts.compile_seconds[mesh] = max(chunk.compile_seconds, counts.compile_seconds.get(mesh, chunk.compile_seconds))
-    for phase, seconds in chunk.start.items():
-        counts.starts[mesh, phase] = max(seconds, counts.starts.get((mesh, phase), seconds))
-    if chunk.opened_at:
-        at = round(chunk.opened_at * 1e9)
-        counts.opened[place] = min(at, counts.opened.get(place, at))
-    counts.read_time[place] += round(chunk.read_cpu_seconds * 1e9)
-    counts.descriptions.add(chunk.description)
-    counts.batch_sizes.add(chunk.batch_size)
-    counts.run_ids.add(chunk.run_id)
-    counts.versions.update(chunk.versions.items())
-
-
-def _count_batches(counts: Counts, batches: Batches, metadata: FileMetadata) -> None:
-    if not len(batches.number):
-        return
-    parts = batches.parts(metadata.batch_size, metadata.shared_batches)
-    counts.batch_times.update(buckets(parts.full).tolist())
-    counts.full_batch_time += int(parts.full.sum())
-    work = Work(int(parts.images.sum()), int(parts.begins.sum()), int(parts.time.sum()))
-    place, span = (metadata.attempt, metadata.mesh), Span(int(parts.start.min()), int((parts.start + parts.time).max()), work)
-    counts.spans[place] = counts.spans[place] + span if place in counts.spans else span
-    time = np.maximum(parts.time, 1)
-    counts.windows += spread(parts.start, time, parts.images, parts.begins, attempt=metadata.attempt, mesh=metadata.mesh)
-
-
-def _in_top5(top5: pa.ChunkedArray, label: np.ndarray) -> np.ndarray:
-    """Rows whose label is one of their best classes; bool (rows,)."""
-    lists = top5.combine_chunks()
-    rows = pc.list_parent_indices(lists).to_numpy()
-    hit = np.zeros(len(label), dtype=bool)
-    hit[rows[pc.list_flatten(lists).to_numpy() == label[rows]]] = True
-    return hit
-
-
-def _counted(values: np.ndarray) -> Counter[int]:
-    found, times = np.unique(values, return_counts=True)
-    return Counter(dict(zip(found.tolist(), times.tolist(), strict=True)))
-
-
-def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Two integers from 0 to 2^31 - 1 as one of 64 bits."""
-    return first.astype(np.int64) << 32 | second.astype(np.int64)
-
-
-def _counted_pairs(first: np.ndarray, second: np.ndarray) -> Counter[tuple[int, int]]:
-    found, times = np.unique(_pair(first, second), return_counts=True)
-    pairs = zip((found >> 32).tolist(), (found & 0xFFFFFFFF).tolist(), strict=True)
-    return Counter(dict(zip(pairs, times.tolist(), strict=True)))
+def facts(counts: Counts, kind: str) -> list[str]:
+    """What there is of a kind, in order."""
+    rows = counts["facts"].to_pylist()
+    return sorted(row["name"] for row in rows if row["kind"] == kind)

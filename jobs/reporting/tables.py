@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from functools import cache
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from jobs.reporting.batches import bucket_bounds, quantile
 from jobs.reporting.columns import schema_of
-from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, Counts, wilson_interval
-from jobs.reporting.imagenet_sets import mean_over_corruptions
+from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, facts
 from jobs.reporting.schema import (
     BATCH_TIMES,
     CALIBRATION,
@@ -25,350 +25,313 @@ from jobs.reporting.schema import (
     MOST_FREQUENT_ERRORS,
     PER_CLASS,
     THROUGHPUT,
+    WAITS,
     Summary,
 )
-from jobs.reporting.windows import WINDOWS, Work
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.storage import shown
 
+TOLD = ("restarts", "retries", "images_again", "given_up", "cached")
+"""What the manifest counts of each attempt, under the summary's names."""
 
-def summarise(counts: Counts, manifest: Manifest | None) -> Summary:
-    """The run's one row, from its counts and, where it has one, its manifest."""
-    labelled = counts.confusion.total() + counts.label_errors.total()
-    correct = sum(images for (label, prediction), images in counts.confusion.items() if label == prediction)
-    top1, top5 = _share(correct, labelled), _share(counts.top5.total(), labelled)
-    held = _share(counts.held["correct"], labelled if counts.held["answered"] else 0)
-    real = _share(counts.real["correct"], counts.real["images"])
-    classified = counts.images - counts.errors
-    attempts = _attempts(counts)
-    active = sum(end - start for start, end in attempts.values())
-    busy = sum(span.work.busy for span in counts.spans.values())
-    present = sum(span.end - span.first for span in counts.spans.values())
-    full = counts.batch_times.total()
-    waits = _waits(counts, manifest).values()
-    median, slowest = quantile(counts.batch_times, 0.5), quantile(counts.batch_times, 0.99)
-    return Summary(
-        run_id=min(counts.run_ids),
-        job=manifest.job if manifest else None,
-        data=shown(manifest.data) if manifest else None,
-        model=manifest.model if manifest else None,
-        model_digest=manifest.model_digest if manifest else None,
-        planned=manifest.images if manifest else None,
-        images=counts.images,
-        errors=counts.errors,
-        labelled=labelled,
-        labels_from=(manifest.labels_from if manifest else None) or None,
-        left_out=sum(manifest.left_out.values()) if manifest else 0,
-        correct=correct,
-        top5_correct=counts.top5.total(),
-        top1=top1[0],
-        top1_low=top1[1],
-        top1_high=top1[2],
-        top5=top5[0],
-        top5_low=top5[1],
-        top5_high=top5[2],
-        held_top1=held[0],
-        held_top1_low=held[1],
-        held_top1_high=held[2],
-        real_images=counts.real["images"],
-        real_top1=real[0],
-        real_top1_low=real[1],
-        real_top1_high=real[2],
-        corrupted_top1=mean_over_corruptions(counts.corrupted, counts.corrupted_correct),
-        ece=expected_calibration_error(counts),
-        attempts=len(attempts),
-        killed_attempts=len(_killed(manifest)),
-        restarts=_told(manifest, "restarts"),
-        retries=_told(manifest, "retries"),
-        images_again=_told(manifest, "images_again"),
-        given_up=_told(manifest, "given_up"),
-        cached=_told(manifest, "cached"),
-        lost_hosts=[host for attempt in _told_attempts(manifest) for host in attempt.get("lost_hosts", [])],
-        meshes=max(Counter(attempt for attempt, _ in counts.spans).values(), default=0),
-        devices=sorted(counts.descriptions),
-        simulated=any(description.startswith("simulated") for description in counts.descriptions),
-        active_seconds=active / 1e9,
-        system_fps=classified / (active / 1e9) if active else None,
-        device_fps=classified / (busy / 1e9) if busy else None,
-        device_busy=busy / present if present else None,
-        wait_start_seconds=sum(wait["start"] for wait in waits),
-        wait_stream_seconds=sum(wait["stream"] for wait in waits),
-        wait_faults_seconds=sum(wait["faults"] for wait in waits),
-        wait_tail_seconds=sum(wait["tail"] for wait in waits),
-        batches=sum(span.work.batches for span in counts.spans.values()),
-        full_batches=full,
-        batch_size=min(counts.batch_sizes) if len(counts.batch_sizes) == 1 else None,
-        inference_ms=counts.full_batch_time / full / 1e6 if full else None,
-        inference_p50_ms=median / 1e6 if median else None,
-        inference_p99_ms=slowest / 1e6 if slowest else None,
-        compile_seconds=max(counts.compile_seconds.values(), default=None),
-        kernels_built=max((int(n) for (_, phase), n in counts.starts.items() if phase == "kernels_built"), default=None),
-        **_job_time(counts, manifest),
-        config=json.dumps(manifest.settings if manifest else {}, sort_keys=True),
-        versions=json.dumps(_versions(counts, manifest), sort_keys=True),
-    )
+NORMAL_95 = "1.959963984540054e0"
+"""The normal quantile of 95% coverage."""
 
+NAMED = "CREATE MACRO named(class) AS coalesce(getvariable('names')[class + 1], class::VARCHAR)"
+"""A class's name, where the variable `names` has it; null of no class."""
 
-def report_tables(counts: Counts, summary: Summary, manifest: Manifest | None) -> dict[str, pa.Table]:
-    """Every table of the report by name; the manifest may name fewer classes than were seen."""
-    class_names = manifest.class_names if manifest else []
+MACROS = f"""
+CREATE MACRO total(x) AS coalesce(sum(x)::BIGINT, 0);
+CREATE MACRO total_of(x, which) AS coalesce(sum(x) FILTER (which)::BIGINT, 0);
+CREATE MACRO share(k, n) AS CASE WHEN n > 0 THEN k / n END;
+CREATE MACRO middle(k, n) AS k / n + {NORMAL_95} * {NORMAL_95} / n / 2;
+CREATE MACRO half(k, n) AS {NORMAL_95} * sqrt(k / n * (1 - k / n) / n + {NORMAL_95} * {NORMAL_95} / n / (4 * n));
+CREATE MACRO low(k, n) AS CASE WHEN n > 0 AND k >= 0
+  THEN greatest(0, (middle(k, n) - half(k, n)) / (1 + {NORMAL_95} * {NORMAL_95} / n)) END;
+CREATE MACRO high(k, n) AS CASE WHEN n > 0 AND k >= 0
+  THEN least(1, (middle(k, n) + half(k, n)) / (1 + {NORMAL_95} * {NORMAL_95} / n)) END;
+CREATE VIEW longest AS SELECT mesh, map_from_entries(list((phase, seconds))) AS took FROM starts GROUP BY mesh;
+CREATE VIEW present AS SELECT *, greatest(until, start + busy) AS ended FROM spans;
+CREATE VIEW attempts AS SELECT attempt, min(start) AS start, max(ended) AS ended FROM present GROUP BY attempt;
+"""
+"""low, high: ends of the 95% Wilson score interval of a proportion of k in n.
 
-    def name(index: int) -> str:
-        return class_names[index] if index < len(class_names) else str(index)
+A mesh completes one batch at a time, so its last batch ended no sooner than its first began plus all of its busy time."""
 
-    return {
-        "summary": summary_row(summary),
-        "per_class": _per_class(counts, len(class_names), name),
-        "confusion": _confusion(counts, name),
-        "corruptions": _corruptions(counts),
-        "calibration": _calibration(counts),
-        "meshes": _meshes(counts, manifest),
-        "throughput": _throughput(counts),
-        "batch_times": _batch_times(counts),
-        "errors": _errors(counts),
-        "faults": _faults(manifest),
-    }
-
-
-def summary_row(summary: Summary) -> pa.Table:
-    """The summary as the table it is written as."""
-    return pa.Table.from_pylist([asdict(summary)], schema=schema_of(Summary))
-
-
-def _per_class(counts: Counts, known: int, name: Callable[[int], str]) -> pa.Table:
-    images, confused = counts.label_errors.copy(), dict[int, tuple[int, int]]()
-    for (label, prediction), number in sorted(counts.confusion.items()):
-        images[label] += number
-        if label != prediction and number > confused.get(label, (0, 0))[1]:
-            confused[label] = (prediction, number)
-    rows = []
-    for index in range(max(known, 1 + max(images, default=-1), 1 + max(counts.predicted, default=-1))):
-        correct = counts.confusion[index, index]
-        accuracy, low, high = _share(correct, images[index])
-        wrong, times = confused.get(index, (None, 0))
-        rows.append(
-            {
-                "class": index,
-                "name": name(index),
-                "images": images[index],
-                "correct": correct,
-                "top5_correct": counts.top5[index],
-                "errors": counts.label_errors[index],
-                "predicted": counts.predicted[index],
-                "accuracy": accuracy,
-                "accuracy_low": low,
-                "accuracy_high": high,
-                "confused_with": wrong,
-                "confused_with_name": None if wrong is None else name(wrong),
-                "confused_images": times,
-            }
+TABLES = {
+    "per_class": (
+        PER_CLASS,
+        """WITH labelled AS (
+          SELECT label AS class, total(images) AS images, total_of(images, label = prediction) AS correct, total(top5) AS top5,
+            total_of(images, prediction IS NULL) AS errors
+          FROM answers WHERE label IS NOT NULL GROUP BY label
+        ), predicted AS (
+          SELECT prediction AS class, total(images) AS predicted FROM answers WHERE prediction IS NOT NULL GROUP BY prediction
+        ), confused AS (
+          SELECT label AS class, prediction AS wrong, images AS times FROM answers WHERE label <> prediction
+          QUALIFY row_number() OVER (PARTITION BY label ORDER BY images DESC, prediction) = 1
+        ), every AS (
+          SELECT unnest(range(greatest(len(getvariable('names')), 1 + (SELECT max(greatest(label, prediction)) FROM answers))))
+            AS class
         )
-    return pa.Table.from_pylist(rows, schema=PER_CLASS)
-
-
-def _confusion(counts: Counts, name: Callable[[int], str]) -> pa.Table:
-    pairs = sorted(counts.confusion.items(), key=lambda pair: (-pair[1], pair[0]))
-    labels, predictions = [label for (label, _), _ in pairs], [prediction for (_, prediction), _ in pairs]
-    examples = [counts.examples.get(pair) for pair, _ in pairs]
-    columns = [labels, map(name, labels), predictions, map(name, predictions), [images for _, images in pairs]]
-    columns.append([example and example.image_id for example in examples])
-    columns.append([example and 1 - example.doubt / CERTAIN for example in examples])
-    return pa.table([pa.array(c, kind) for c, kind in zip(columns, CONFUSION.types, strict=True)], schema=CONFUSION)
-
-
-def _corruptions(counts: Counts) -> pa.Table:
-    rows = []
-    for (corruption, severity), images in sorted(counts.corrupted.items()):
-        correct = counts.corrupted_correct[corruption, severity]
-        accuracy, low, high = _share(correct, images)
-        rows.append(
-            {
-                "corruption": corruption,
-                "severity": severity,
-                "images": images,
-                "correct": correct,
-                "accuracy": accuracy,
-                "accuracy_low": low,
-                "accuracy_high": high,
-            }
+        SELECT class, named(class) AS name, coalesce(images, 0) AS images, coalesce(correct, 0) AS correct,
+          coalesce(top5, 0) AS top5_correct, coalesce(errors, 0) AS errors, coalesce(predicted, 0) AS predicted,
+          share(correct, images) AS accuracy, low(correct, images) AS accuracy_low, high(correct, images) AS accuracy_high,
+          wrong AS confused_with, named(wrong) AS confused_with_name,
+          coalesce(times, 0) AS confused_images
+        FROM every LEFT JOIN labelled USING (class) LEFT JOIN predicted USING (class) LEFT JOIN confused USING (class)
+        ORDER BY class""",
+    ),
+    "confusion": (
+        CONFUSION,
+        f"""SELECT label, named(label) AS label_name, prediction, named(prediction) AS prediction_name, images AS count,
+          example.image_id AS example, 1 - example.doubt / {CERTAIN} AS example_probability
+        FROM answers WHERE label IS NOT NULL AND prediction IS NOT NULL ORDER BY images DESC, label, prediction""",
+    ),
+    "corruptions": (
+        CORRUPTIONS,
+        """SELECT *, share(correct, images) AS accuracy, low(correct, images) AS accuracy_low,
+          high(correct, images) AS accuracy_high
+        FROM corruptions ORDER BY corruption, severity""",
+    ),
+    "calibration": (
+        CALIBRATION,
+        f"""SELECT bin / {CALIBRATION_BINS} AS confidence_from, (bin + 1) / {CALIBRATION_BINS} AS confidence_to,
+          coalesce(images, 0) AS images, coalesce(correct, 0) AS correct, confidence / (images * {CERTAIN}) AS mean_confidence,
+          share(correct, images) AS accuracy, low(correct, images) AS accuracy_low, high(correct, images) AS accuracy_high
+        FROM (SELECT unnest(range({CALIBRATION_BINS})) AS bin) LEFT JOIN confidence USING (bin) ORDER BY bin""",
+    ),
+    "meshes": (
+        MESHES,
+        """SELECT attempt, mesh, images, batches, took['all'] AS compile_seconds, took['import'] AS import_seconds,
+          took['open'] AS open_seconds, took['weights'] AS weights_seconds, took['programs'] AS programs_seconds,
+          took['trace'] AS trace_seconds, trunc(took['kernels_built']) AS kernels_built,
+          busy / 1e9 AS busy_seconds, greatest(0, present.start - coalesce(opened, attempts.start)) / 1e9 AS wait_start_seconds,
+          (present.ended - present.start - busy) / 1e9 AS idle, least(idle, coalesce(down.seconds, 0)) AS wait_faults_seconds,
+          idle - wait_faults_seconds AS wait_stream_seconds,
+          (attempts.ended - present.ended) / 1e9 AS wait_tail_seconds, read_time / 1e9 AS decode_cpu_seconds
+        FROM present JOIN attempts USING (attempt) JOIN meshes USING (attempt, mesh) JOIN longest USING (mesh)
+          LEFT JOIN down USING (attempt, mesh)
+        ORDER BY attempt, mesh""",
+    ),
+    # Windows are no shorter than a mean batch. Those that the ends of an attempt cut are shorter; one whose rest is too short to
+    # give a rate joins its neighbour.
+    "throughput": (
+        THROUGHPUT,
+        f"""WITH of_length AS (
+          SELECT greatest(max(windows.length), (SELECT coalesce(min(each), {WINDOWS[-1]}) FROM (SELECT unnest({WINDOWS}) AS each)
+            WHERE each >= (SELECT total(busy) // nullif(total(batches), 0) FROM spans))) AS long
+          FROM windows
+        ), bounds AS (
+          SELECT *, (start + long // 2) // long AS lowest, greatest((ended - long // 2 - 1) // long, lowest) AS highest
+          FROM attempts, of_length
+        ), joined AS (
+          SELECT attempt, mesh, least(greatest(since // long, lowest), highest) AS number, any_value(bounds) AS of,
+            total(images) AS images, total(batches) AS batches, total(busy) AS busy
+          FROM windows JOIN bounds USING (attempt) GROUP BY ALL
+        ), timed AS (
+          SELECT *, CASE number WHEN of.lowest THEN of.start ELSE number * of.long END AS since,
+            (CASE number WHEN of.highest THEN of.ended ELSE (number + 1) * of.long END - since) / 1e9 AS window_seconds
+          FROM joined
         )
-    return pa.Table.from_pylist(rows, schema=CORRUPTIONS)
+        SELECT attempt, since // 1000 AS window_start, window_seconds, mesh, images, batches, busy / 1e9 AS busy_seconds,
+          images / window_seconds AS fps, took['all'] AS compile_seconds
+        FROM timed JOIN longest USING (mesh) ORDER BY attempt, number, mesh""",
+    ),
+    "batch_times": (
+        BATCH_TIMES,
+        "SELECT low / 1e6 AS from_ms, high / 1e6 AS to_ms, batches FROM batch_times ORDER BY low",
+    ),
+    "errors": (
+        ERRORS,
+        f"SELECT reason, images, example FROM reasons ORDER BY images DESC, reason LIMIT {MOST_FREQUENT_ERRORS}",
+    ),
+}
+"""Name -> schema, and SQL of the table from those of the counts."""
+
+TOTALS = f"""
+SELECT total(images) AS images, total_of(images, prediction IS NULL) AS errors, total_of(images, label IS NOT NULL) AS labelled,
+  total_of(images, label = prediction) AS correct, total(top5) AS top5_correct, total(real_images) AS real_images,
+  total(held) AS held, total(held_correct) AS held_correct, total(real_correct) AS real_correct,
+  (SELECT sum(abs(correct * {CERTAIN} - confidence)) / (sum(images) * {CERTAIN}) FROM confidence) AS ece
+FROM answers
+"""
+
+SHARES = """
+SELECT each.name, share(each.k, each.n) AS share, low(each.k, each.n) AS low, high(each.k, each.n) AS high
+FROM (SELECT unnest($shares::STRUCT(name VARCHAR, k BIGINT, n BIGINT)[]) AS each)
+"""
+
+TIMES = """
+WITH device AS (
+  SELECT sum(images) AS images, sum(busy)::BIGINT AS busy, sum(ended - start)::BIGINT AS present, total(batches) AS batches
+  FROM present
+), active AS (
+  SELECT count(*) AS attempts, total(ended - start) / 1e9 AS active_seconds FROM attempts
+), times AS (
+  SELECT total(batches) AS full_batches, total(time) / nullif(full_batches, 0) / 1e6 AS inference_ms FROM batch_times
+), compiled AS (
+  SELECT max(seconds) FILTER (phase = 'all') AS compile_seconds,
+    max(seconds) FILTER (phase = 'kernels_built')::BIGINT AS kernels_built
+  FROM starts
+)
+SELECT attempts, active_seconds, images / nullif(active_seconds, 0) AS system_fps, images / nullif(busy / 1e9, 0) AS device_fps,
+  busy / nullif(present, 0) AS device_busy, batches, times.*, compiled.*
+FROM device, active, times, compiled
+"""
+"""The parts of the summary that are counted."""
 
 
-def expected_calibration_error(counts: Counts) -> float | None:
-    """Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+class Example(NamedTuple):
+    """Where an image is: the `row`-th of `chunk`."""
 
-    Confidence is the top-1 probability; over labelled images that were classified, in CALIBRATION_BINS bins of equal width.
-    """
-    images = counts.confident.total()
-    gaps = (abs(counts.confident_correct[each] * CERTAIN - sure) for each, sure in counts.confidence.items())
-    return sum(gaps) / (images * CERTAIN) if images else None
+    image_id: str
+    chunk: str
+    row: int
 
 
-def _calibration(counts: Counts) -> pa.Table:
-    rows = []
-    for each in range(CALIBRATION_BINS):
-        images, correct = counts.confident[each], counts.confident_correct[each]
-        accuracy, low, high = _share(correct, images)
-        rows.append(
-            {
-                "confidence_from": each / CALIBRATION_BINS,
-                "confidence_to": (each + 1) / CALIBRATION_BINS,
-                "images": images,
-                "correct": correct,
-                "mean_confidence": counts.confidence[each] / (images * CERTAIN) if images else None,
-                "accuracy": accuracy,
-                "accuracy_low": low,
-                "accuracy_high": high,
-            }
+class Reports:
+    """The tables of one run, from its counts and, where it has one, its manifest; computed by DuckDB."""
+
+    def __init__(self, counts: Counts, manifest: Manifest | None) -> None:
+        import duckdb  # here, because no mistake need wait for it
+
+        self._counts, self._manifest = counts, manifest
+        self._database = duckdb.connect()
+        for name, table in counts.items():
+            self._database.register(name, table)
+        self._database.execute("SET VARIABLE names = ?::VARCHAR[]", [manifest.class_names if manifest else []])
+        down = [
+            {"attempt": attempt["attempt"], "mesh": mesh, "seconds": seconds}
+            for attempt in self._attempts
+            for mesh, seconds in attempt.get("down_seconds", {}).items()
+        ]
+        rows = "SELECT unnest($1::STRUCT(attempt BIGINT, mesh VARCHAR, seconds DOUBLE)[], recursive := true)"
+        self._database.execute(f"CREATE TABLE down AS {rows}", [down])
+        self._database.execute(NAMED)
+        self._database.execute(MACROS)
+        self.table = cache(self._table)
+
+    def _table(self, name: str) -> pa.Table:
+        """One of TABLES; the manifest may name fewer classes than were seen."""
+        schema, query = TABLES[name]
+        return self._database.sql(query).to_arrow_table().select(schema.names).cast(schema)
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Every table but the summary, by name."""
+        return {name: self.table(name) for name in TABLES} | {"faults": self._faults()}
+
+    def summary(self) -> Summary:
+        """The run's one row."""
+        counted, times = self._one(TOTALS), self._one(TIMES)
+        held, held_correct, real_correct = (counted.pop(name) for name in ("held", "held_correct", "real_correct"))
+        manifest, attempts = self._manifest, self._attempts
+        devices, batch_sizes = facts(self._counts, "device"), facts(self._counts, "batch size")
+        median, slowest = self._quantile(0.5), self._quantile(0.99)
+        return Summary(
+            **counted,
+            **times,
+            **self._shares(
+                top1=(counted["correct"], counted["labelled"]),
+                top5=(counted["top5_correct"], counted["labelled"]),
+                held_top1=(held_correct, counted["labelled"] if held else 0),
+                real_top1=(real_correct, counted["real_images"]),
+            ),
+            corrupted_top1=self._corrupted(),
+            meshes=max(Counter(self.table("meshes")["attempt"].to_pylist()).values(), default=0),
+            run_id=facts(self._counts, "run")[0],
+            job=manifest.job if manifest else None,
+            data=shown(manifest.data) if manifest else None,
+            model=manifest.model if manifest else None,
+            model_digest=manifest.model_digest if manifest else None,
+            planned=manifest.images if manifest else None,
+            labels_from=(manifest.labels_from if manifest else None) or None,
+            left_out=sum(manifest.left_out.values()) if manifest else 0,
+            killed_attempts=len(self._killed),
+            **{told: sum(attempt.get(told, 0) for attempt in attempts) for told in TOLD},
+            lost_hosts=[host for attempt in attempts for host in attempt.get("lost_hosts", [])],
+            devices=devices,
+            simulated=any(device.startswith("simulated") for device in devices),
+            **{wait: sum(self.table("meshes")[wait].to_pylist()) for wait in (f"wait_{reason}_seconds" for reason in WAITS)},
+            batch_size=int(batch_sizes[0]) if len(batch_sizes) == 1 else None,
+            inference_p50_ms=median,
+            inference_p99_ms=slowest,
+            **self.job_time(counted["images"]),
+            config=json.dumps(manifest.settings if manifest else {}, sort_keys=True),
+            versions=json.dumps(self._versions(), sort_keys=True),
         )
-    return pa.Table.from_pylist(rows, schema=CALIBRATION)
 
+    def row(self, summary: Summary) -> pa.Table:
+        """The summary as the table it is written as."""
+        return self._database.sql("SELECT unnest($1)", params=[asdict(summary)]).to_arrow_table().cast(schema_of(Summary))
 
-def _waits(counts: Counts, manifest: Manifest | None) -> dict[tuple[int, str], dict[str, float]]:
-    """Seconds each mesh waited, by (attempt, mesh) and by what for (WAITS); together with its busy time all that it was there."""
-    ends = {attempt: end for attempt, (_, end) in _attempts(counts).items()}
-    starts = {attempt: start for attempt, (start, _) in _attempts(counts).items()}
-    down = {attempt["attempt"]: attempt.get("down_seconds", {}) for attempt in _told_attempts(manifest)}
-    waits = {}
-    for (attempt, mesh), span in counts.spans.items():
-        idle = (span.end - span.first - span.work.busy) / 1e9
-        faults = min(idle, down.get(attempt, {}).get(mesh, 0.0))
-        opened = counts.opened.get((attempt, mesh), starts[attempt])
-        start, tail = max(0, span.first - opened) / 1e9, (ends[attempt] - span.end) / 1e9
-        waits[attempt, mesh] = {"start": start, "stream": idle - faults, "faults": faults, "tail": tail}
-    return waits
+    def examples(self, most: int) -> list[Example]:
+        """Of the most confused pairs, the image of each whose wrong answer was the surest."""
+        query = "SELECT example.image_id, example.chunk, example.row FROM answers WHERE example IS NOT NULL"
+        rows = self._database.execute(f"{query} ORDER BY images DESC, label, prediction LIMIT {most}").fetchall()
+        return [Example(*row) for row in rows]
 
+    def _one(self, query: str) -> dict[str, Any]:
+        return self._database.sql(query).to_arrow_table().to_pylist()[0]
 
-def _meshes(counts: Counts, manifest: Manifest | None) -> pa.Table:
-    waits = _waits(counts, manifest)
-    rows = [
-        {
-            "attempt": attempt,
-            "mesh": mesh,
-            "images": span.work.images,
-            "batches": span.work.batches,
-            "compile_seconds": counts.compile_seconds[mesh],
-            **{
-                f"{phase}_seconds": counts.starts.get((mesh, phase))
-                for phase in ("import", "open", "weights", "programs", "trace")
-            },
-            "kernels_built": None if (built := counts.starts.get((mesh, "kernels_built"))) is None else int(built),
-            "busy_seconds": span.work.busy / 1e9,
-            **{f"wait_{reason}_seconds": seconds for reason, seconds in waits[attempt, mesh].items()},
-            "decode_cpu_seconds": counts.read_time[attempt, mesh] / 1e9,
+    def _shares(self, **shares: tuple[int, int]) -> dict[str, Any]:
+        """Of each (k, n) by name: k / n and its interval, or Nones of nothing."""
+        asked = [{"name": name, "k": k, "n": n} for name, (k, n) in shares.items()]
+        found = self._database.sql(SHARES, params={"shares": asked}).fetchall()
+        return {
+            f"{name}{end}": value for name, *values in found for end, value in zip(("", "_low", "_high"), values, strict=True)
         }
-        for (attempt, mesh), span in sorted(counts.spans.items())
-    ]
-    return pa.Table.from_pylist(rows, schema=MESHES)
 
+    def _corrupted(self) -> float | None:
+        """Mean corruption accuracy: over corruptions, of the mean over each one's severities; None without corrupted images."""
+        accuracies = defaultdict(list)
+        for row in self.table("corruptions").to_pylist():
+            accuracies[row["corruption"]].append(row["accuracy"])
+        return fmean(map(fmean, accuracies.values())) if accuracies else None
 
-def _throughput(counts: Counts) -> pa.Table:
-    batches = sum(span.work.batches for span in counts.spans.values())
-    busy = sum(span.work.busy for span in counts.spans.values())
-    windows = counts.windows.at_least(busy // batches if batches else 0)
-    length, rows = WINDOWS[windows.length], []
-    for attempt, (first, last) in sorted(_attempts(counts).items()):
-        # The ends of an attempt fall inside a window; a remainder too short to give a rate joins its neighbour.
-        half = length // 2
-        lowest, highest = (first + half) // length, max((last - half - 1) // length, (first + half) // length)
-        merged: defaultdict[int, defaultdict[str, Work]] = defaultdict(lambda: defaultdict(Work))
-        for (of, window), meshes in windows.work.items():
-            if of == attempt:
-                for mesh, work in meshes.items():
-                    merged[min(max(window, lowest), highest)][mesh] += work
-        for window, meshes in sorted(merged.items()):
-            start = first if window == lowest else window * length
-            seconds = ((last if window == highest else (window + 1) * length) - start) / 1e9
-            for mesh, work in sorted(meshes.items()):
-                rows.append(
-                    {
-                        "attempt": attempt,
-                        "window_start": start // 1000,
-                        "window_seconds": seconds,
-                        "mesh": mesh,
-                        "images": work.images,
-                        "batches": work.batches,
-                        "busy_seconds": work.busy / 1e9,
-                        "fps": work.images / seconds,
-                        "compile_seconds": counts.compile_seconds.get(mesh),
-                    }
-                )
-    return pa.Table.from_pylist(rows, schema=THROUGHPUT)
+    def _quantile(self, share: float) -> float | None:
+        """The batch time in ms that `share` of the full batches do not exceed (nearest rank), within 0.5%."""
+        ranked = "SELECT low, high, sum(batches) OVER (ORDER BY low) AS rank, sum(batches) OVER () AS batches FROM batch_times"
+        query = f"SELECT low, high FROM ({ranked}) WHERE rank >= ceil({share}::DOUBLE * batches) ORDER BY low LIMIT 1"
+        found = self._database.execute(query).fetchall()
+        return math.sqrt(found[0][0] * found[0][1]) / 1e6 if found else None
 
+    @property
+    def _attempts(self) -> list[dict[str, Any]]:
+        """What the manifest tells of them."""
+        return self._manifest.attempts if self._manifest else []
 
-def _batch_times(counts: Counts) -> pa.Table:
-    rows = []
-    for bucket, batches in sorted(counts.batch_times.items()):
-        low, high = bucket_bounds(bucket)
-        rows.append({"from_ms": low / 1e6, "to_ms": high / 1e6, "batches": batches})
-    return pa.Table.from_pylist(rows, schema=BATCH_TIMES)
+    @property
+    def _killed(self) -> list[dict[str, Any]]:
+        """Attempts that never ended although a later one began."""
+        return [attempt for attempt in self._attempts[:-1] if attempt["ended_at"] is None]
 
+    def job_time(self, images: int) -> dict[str, Any]:
+        """Seconds of the whole command by phase, summed over attempts, and its rate; Nones where an attempt told none."""
+        measured = [attempt["seconds"] for attempt in self._attempts if "seconds" in attempt]
+        phases = {phase: sum(seconds.get(phase, 0.0) for seconds in measured) for phase in PHASES}
+        total = sum(phases.values())
+        if not total or len(measured) < len(self._attempts):  # images of an untimed attempt over the others' time: too fast
+            return dict.fromkeys([*(f"{phase}_seconds" for phase in PHASES), "job_seconds", "job_fps"])
+        return {f"{phase}_seconds": took for phase, took in phases.items()} | {"job_seconds": total, "job_fps": images / total}
 
-def _errors(counts: Counts) -> pa.Table:
-    most = sorted(counts.reasons.images.items(), key=lambda reason: (-reason[1], reason[0]))[:MOST_FREQUENT_ERRORS]
-    rows = [{"reason": reason, "images": images, "example": counts.reasons.first[reason]} for reason, images in most]
-    return pa.Table.from_pylist(rows, schema=ERRORS)
+    def _versions(self) -> dict[str, str]:
+        """By name; where meshes or attempts differ, all of them. What ran beats what the manifest says."""
+        seen: defaultdict[str, list[str]] = defaultdict(list)
+        for row in sorted(self._counts["facts"].to_pylist(), key=lambda row: (row["name"], row["value"] or "")):
+            if row["kind"] == "version":
+                seen[row["name"]].append(row["value"])
+        return {**(self._manifest.versions if self._manifest else {}), **{name: ", ".join(all) for name, all in seen.items()}}
 
-
-def _faults(manifest: Manifest | None) -> pa.Table:
-    rows = []
-    for attempt in _told_attempts(manifest):
-        number = attempt["attempt"]
-        for event in attempt.get("events", []):
-            rows.append({**event, "attempt": number, "at": round(event["at"] * 1e6)})
-        for host in attempt.get("lost_hosts", []):
-            rows.append({"attempt": number, "at": None, "kind": "host", "where": host, "what": "the host was lost"})
-        if attempt in _killed(manifest):
-            rows.append({"attempt": number, "at": None, "kind": "driver", "where": "driver", "what": "the driver was killed"})
-    return pa.Table.from_pylist(rows, schema=FAULTS)
-
-
-def _told_attempts(manifest: Manifest | None) -> list[dict[str, Any]]:
-    return manifest.attempts if manifest else []
-
-
-def _told(manifest: Manifest | None, count: str) -> int:
-    return sum(attempt.get(count, 0) for attempt in _told_attempts(manifest))
-
-
-def _job_time(counts: Counts, manifest: Manifest | None) -> dict[str, float | None]:
-    """Seconds of the whole command by phase, summed over attempts, and the rate they leave; Nones where an attempt told none."""
-    attempts = _told_attempts(manifest)
-    measured = [attempt["seconds"] for attempt in attempts if "seconds" in attempt]
-    phases = {phase: sum(seconds.get(phase, 0.0) for seconds in measured) for phase in PHASES}
-    total = sum(phases.values())
-    if not total or len(measured) < len(attempts):  # images of an untimed attempt over the others' time would be too fast
-        return dict.fromkeys([*(f"{phase}_seconds" for phase in PHASES), "job_seconds", "job_fps"])
-    return {f"{phase}_seconds": took for phase, took in phases.items()} | {
-        "job_seconds": total,
-        "job_fps": counts.images / total,
-    }
-
-
-def _killed(manifest: Manifest | None) -> list[dict[str, Any]]:
-    """Attempts that never ended although a later one began."""
-    return [attempt for attempt in _told_attempts(manifest)[:-1] if attempt["ended_at"] is None]
-
-
-def _attempts(counts: Counts) -> dict[int, tuple[int, int]]:
-    """When each attempt was active: Unix nanoseconds of its first batch's start and its last batch's end."""
-    ends: dict[int, tuple[int, int]] = {}
-    for (attempt, _), span in counts.spans.items():
-        start, end = ends.get(attempt, (span.first, span.end))
-        ends[attempt] = min(start, span.first), max(end, span.end)
-    return ends
-
-
-def _share(successes: int, trials: int) -> tuple[float, float, float] | tuple[None, None, None]:
-    """The proportion and its interval, or Nones of nothing."""
-    return (successes / trials, *wilson_interval(successes, trials)) if trials else (None, None, None)
-
-
-def _versions(counts: Counts, manifest: Manifest | None) -> dict[str, str]:
-    """By name; where meshes or attempts differ, all of them. What ran beats what the manifest says."""
-    seen: defaultdict[str, list[str]] = defaultdict(list)
-    for name, version in sorted(counts.versions):
-        seen[name].append(version)
-    return {**(manifest.versions if manifest else {}), **{name: ", ".join(versions) for name, versions in seen.items()}}
+    def _faults(self) -> pa.Table:
+        rows = []
+        for attempt in self._attempts:
+            number = attempt["attempt"]
+            for event in attempt.get("events", []):
+                rows.append({**event, "attempt": number, "at": round(event["at"] * 1e6)})
+            for host in attempt.get("lost_hosts", []):
+                rows.append({"attempt": number, "at": None, "kind": "host", "where": host, "what": "the host was lost"})
+            if attempt in self._killed:
+                rows.append({"attempt": number, "at": None, "kind": "driver", "where": "driver", "what": "the driver was killed"})
+        return pa.Table.from_pylist(rows, schema=FAULTS) if rows else pa.Table.from_batches([], FAULTS)

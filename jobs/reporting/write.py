@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from jobs.reporting.counts import Counts
+from dataclasses import replace
+
+from jobs.reporting.counts import Counts, facts
 from jobs.reporting.imagenet_sets import IMAGENET_CLASSES, Real
 from jobs.reporting.reduction import reduce_predictions
 from jobs.reporting.schema import Summary
-from jobs.reporting.tables import report_tables, summarise, summary_row
+from jobs.reporting.tables import Reports
 from jobs.running.clearing import refuse_foreign_page
 from jobs.running.manifest import Manifest, load_manifest
 from jobs.running.phases import Phases
@@ -30,35 +32,34 @@ def write_reports(
 
     Reads the predictions once, in bounded memory. Equal predictions give equal bytes, in any files and order; the page
     also shows a few images where the data set can be read.
-    phases: of the command whose end this is, to be closed and written down with the run's latest attempt.
+    phases: the command's. The last of them, `report`, ends here, and their seconds go into the run's latest attempt.
     address, compact: as `reduce_predictions` takes them. real: ReaL's labels, to count accuracy by them too.
-    data: where the images are (default: the manifest's, which has no credentials).
+    data: where the images are (default: what the manifest says, which leaves out credentials).
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     refuse_foreign_page(out)
     counts, manifest = count_run(out, address=address, compact=compact, real=real)
-    if real is not None and not counts.real:
+    reports = Reports(counts, manifest)
+    summary, tables = reports.summary(), reports.tables()
+    if real is not None and not summary.real_images:
         raise UserError(
             f"{shown(out)}: none of its images is one of ReaL's; they must be named ILSVRC2012_val_<number>, in folders or tars"
         )
-    from jobs.reporting.page.page import draw, page  # brings matplotlib, which a mistake needs not wait for
+    from jobs.reporting.page.page import draw, page  # imports matplotlib, which a mistake need not wait for
     from jobs.reporting.page.thumbnails import thumbnails
 
-    summary = summarise(counts, manifest)
-    tables = report_tables(counts, summary, manifest)
-    most_confused = sorted(counts.examples, key=lambda pair: (-counts.confusion[pair], pair))[:PICTURED]
-    pictures = thumbnails(manifest, data, [counts.examples[pair] for pair in most_confused])
+    pictures = thumbnails(manifest, data, reports.examples(PICTURED))
     drawn = draw(summary, tables, pictures)
     if phases and manifest:
         phases.end("report")
         manifest.note(out, {"seconds": phases.seconds})
-        summary = summarise(counts, manifest)
-        tables["summary"] = summary_row(summary)
+        summary = replace(summary, **reports.job_time(summary.images))
+    tables = {"summary": reports.row(summary), **tables}
     filesystem, path = open_storage(out)
     with storage_errors(out):
         for name, table in tables.items():
             write_table(filesystem, f"{path}/report/{name}.parquet", table)
-        write_atomically(filesystem, f"{path}/report.html", page(summary, tables, drawn).encode())
+        write_atomically(filesystem, f"{path}/report.html", page(summary, drawn).encode())
     return summary
 
 
@@ -70,9 +71,9 @@ def count_run(
     if real is not None and manifest and len(manifest.class_names) != IMAGENET_CLASSES:
         raise UserError(f"{shown(out)}: ReaL's labels are of ImageNet-1k's classes, and its checkpoint has other ones")
     counts = reduce_predictions(out, address=address, compact=compact, real=real)
-    runs = sorted(counts.run_ids | ({manifest.run_id} if manifest else set()))
-    if not counts.images:
+    if not counts or not len(counts["answers"]):
         raise UserError(f"{shown(out)}: no predictions there; check the path, or run a job with this --out first")
+    runs = sorted({*facts(counts, "run"), *([manifest.run_id] if manifest else [])})
     if len(runs) > 1:
         raise UserError(f"{shown(out)}: holds predictions of several runs ({', '.join(runs)}); give each run an --out of its own")
     return counts, manifest

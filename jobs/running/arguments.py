@@ -74,6 +74,7 @@ def placement_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement
         flops_per_image=checkpoint.flops,
         cpus_per_actor=args.cpus_per_actor,
         wait_seconds=args.wait,
+        batch_seconds=SimulatedTiming.from_spec(args.simulate).compute,
     )
     check_precision(placement.device, args.precision)
     return placement

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
 from jobs.pipeline.commit import FOOTER, PART
-from jobs.storage import open_storage, shown, storage_errors
+from jobs.storage.address import shown
+from jobs.storage.failure import Damaged, decoding, patiently
+from jobs.storage.files import delete, named, open_storage, read_whole
 from vit_actor.errors import UserError
 
 FOLDERS = ("predictions", "report", "compared", "runs")
@@ -32,8 +35,12 @@ def clear_run(out: str) -> None:
 
     Raises UserError, and deletes nothing, where there is anything in between that no run wrote.
     """
+    patiently(partial(_clear, out), out, "replace")
+
+
+def _clear(out: str) -> None:
     filesystem, path = open_storage(out)
-    with storage_errors(out), ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(READERS) as readers:
         found = [file for folder in FOLDERS for file in _files(filesystem, f"{path}/{folder}")]
         found += [info for info in filesystem.get_file_info([f"{path}/report.html"]) if info.type == FileType.File]
         written = readers.map(lambda file: is_written_by_a_run(filesystem, file), found)
@@ -42,7 +49,7 @@ def clear_run(out: str) -> None:
             more = f" and {len(foreign) - 1:,} more files" if len(foreign) > 1 else ""
             name = min(foreign).removeprefix(f"{path}/")
             raise UserError(f"--overwrite: {shown(out)} holds {name}{more} that no run wrote; move them, or choose another --out")
-        list(readers.map(filesystem.delete_file, [file.path for file in found]))
+        list(readers.map(partial(delete, filesystem), [file.path for file in found]))
         if isinstance(filesystem, LocalFileSystem):  # all are empty now; in an object store folders are only names
             for folder in FOLDERS:
                 if filesystem.get_file_info(f"{path}/{folder}").type == FileType.Directory:
@@ -52,10 +59,9 @@ def clear_run(out: str) -> None:
 def refuse_foreign_page(out: str) -> None:
     """Raise UserError where a report.html is in the way that no run wrote."""
     filesystem, path = open_storage(out)
-    with storage_errors(out):
-        page = filesystem.get_file_info(f"{path}/report.html")
-        if page.type == FileType.File and not is_written_by_a_run(filesystem, page):
-            raise UserError(f"{shown(out)} holds a report.html that no run wrote; move it, or choose another directory")
+    page = patiently(partial(filesystem.get_file_info, f"{path}/report.html"), out, "look at")
+    if page.type == FileType.File and not is_written_by_a_run(filesystem, page):
+        raise UserError(f"{shown(out)} holds a report.html that no run wrote; move it, or choose another directory")
 
 
 def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
@@ -65,17 +71,18 @@ def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
     """
     if _UNFINISHED.fullmatch(file.base_name) or _CHUNK.fullmatch(file.base_name):
         return True
-    with filesystem.open_input_file(file.path) as stream:
-        if file.extension == "parquet":
-            try:
-                schema = pq.read_schema(stream)
-            except (pa.ArrowException, OSError):
-                return PART.fullmatch(file.base_name) is not None
-            described = any(b"description" in (field.metadata or {}) for field in schema)
-            return described or FOOTER in (schema.metadata or {})
-        head = stream.read(4096)
-        page = GENERATOR.encode() in head or EARLIER in head
-        return page or (file.base_name == "scaling.svg" and b"Matplotlib" in head)
+    data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
+    if file.extension == "parquet":
+        try:
+            with decoding():
+                schema = pq.read_schema(pa.BufferReader(data))
+        except Damaged:
+            return PART.fullmatch(file.base_name) is not None
+        described = any(b"description" in (field.metadata or {}) for field in schema)
+        return described or FOOTER in (schema.metadata or {})
+    head = data[:4096].to_pybytes()
+    page = GENERATOR.encode() in head or EARLIER in head
+    return page or (file.base_name == "scaling.svg" and b"Matplotlib" in head)
 
 
 def _files(filesystem: FileSystem, folder: str) -> Iterator[FileInfo]:

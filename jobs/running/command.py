@@ -10,12 +10,11 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
-from jobs.running.output_lock import lost_output
+from jobs.running.stopping import FAILED
 from jobs.running.terminal import say
 from jobs.storage.failure import Failing
 from vit_actor.errors import UserError
 
-FAILED = 1
 USER_ERROR = 2
 TOO_MANY_ERRORS = 3
 STOPPED = 128 + signal.SIGTERM
@@ -43,7 +42,7 @@ def run(main: Callable[[], int]) -> None:
     except JobFailed as error:
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        say(f"error: {error}", sys.stderr)
+        say("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -51,10 +50,8 @@ def run(main: Callable[[], int]) -> None:
     except Exception as error:  # unforeseen: one line for the user, the traceback in a file
         if os.environ.get("LOUDBOX_TRACEBACK"):
             raise
-        say(f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}", sys.stderr)
-        code = FAILED
-    if lost := lost_output():  # whatever the interrupted command said
-        say(f"error: {lost}", sys.stderr)
+        told = f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}"
+        say("; ".join([told, *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
     sys.exit(code)

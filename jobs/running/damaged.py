@@ -14,7 +14,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer
 from jobs.running.clearing import READERS, is_written_by_a_run
 from jobs.storage.failure import Damaged, decoding, is_by_storage, patiently
-from jobs.storage.files import named, open_storage, read_whole, write_table
+from jobs.storage.files import delete, named, open_storage, read_whole, write_table
 
 MOST_FILES = 20_000
 """Files that are read through before a run goes on: half a minute. Of more, the report at the end says which are damaged."""
@@ -44,7 +44,7 @@ def discard(out: str) -> Again:
         for file, unread in zip(files, readers.map(partial(_unread, filesystem), files), strict=True):
             if unread is None:
                 if is_written_by_a_run(filesystem, file):
-                    _delete(filesystem, file)
+                    delete(filesystem, file.path)
                     again.damaged.append(file.base_name)
             elif unread:
                 again.unread += sum(unread.values())
@@ -78,7 +78,7 @@ def _unread(filesystem: FileSystem, file: FileInfo) -> dict[str, int] | None:
 def _without(filesystem: FileSystem, file: FileInfo, chunks: object) -> None:
     """Take chunks out of a file: all of it, where it holds no others."""
     if not PART.fullmatch(file.base_name):
-        _delete(filesystem, file)
+        delete(filesystem, file.path)
         return
     data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
     table = pq.read_table(pa.BufferReader(data), use_threads=False)
@@ -89,11 +89,7 @@ def _without(filesystem: FileSystem, file: FileInfo, chunks: object) -> None:
             footers.append(footer)
         row += footer["rows"]
     if not kept:
-        _delete(filesystem, file)
+        delete(filesystem, file.path)
         return
     about = {**table.schema.metadata, FOOTER: part_footer(footers)}
     write_table(filesystem, file.path, pa.concat_tables(kept).replace_schema_metadata(about))
-
-
-def _delete(filesystem: FileSystem, file: FileInfo) -> None:
-    patiently(partial(filesystem.delete_file, file.path), named(filesystem, file.path), "delete")

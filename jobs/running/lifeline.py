@@ -6,10 +6,9 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import ray
-from ray._private import worker
 
 from jobs.running.command import FAILED
 
@@ -25,37 +24,26 @@ def watch_ray(lost: Callable[[str], None]) -> Iterator[None]:
     lost: told which one has ended, just before this process ends, with exit code 1.
     """
     ended = threading.Event()
-    threading.Thread(target=_watch, args=(ended, lost), name="lifeline", daemon=True).start()
+    here = ray.get_runtime_context().get_node_id()
+    scheduler = next((node["NodeManagerAddress"], node["NodeManagerPort"]) for node in ray.nodes() if node["NodeID"] == here)
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    looks = dict(zip(FAILURES, (scheduler, (host.strip("[]"), int(port))), strict=True))
+    threading.Thread(target=_watch, args=(looks, ended, lost), name="lifeline", daemon=True).start()
     try:
         yield
     finally:
         ended.set()
 
 
-def _watch(ended: threading.Event, lost: Callable[[str], None]) -> None:
-    node = worker._global_node
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    looks: dict[str, Callable[[], None]] = {
-        "scheduler (raylet)": lambda: _connect_locally(node.raylet_socket_name),
-        "control service (GCS)": lambda: socket.create_connection((host.strip("[]"), int(port)), LOOK_SECONDS).close(),
-    }
+def _watch(looks: dict[str, tuple[str, int]], ended: threading.Event, lost: Callable[[str], None]) -> None:
     failures = dict.fromkeys(looks, 0)
     while not ended.wait(LOOK_SECONDS):
-        for name, look in looks.items():
+        for name, address in looks.items():
             try:
-                look()
+                socket.create_connection(address, LOOK_SECONDS).close()
                 failures[name] = 0
             except OSError:
                 failures[name] += 1
             if failures[name] == FAILURES[name] and not ended.is_set():
                 lost(name)
-                with suppress(Exception):
-                    node.kill_all_processes(check_alive=False, allow_graceful=False)
                 os._exit(FAILED)
-
-
-def _connect_locally(path: str) -> None:
-    """Raises OSError where nothing listens."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(LOOK_SECONDS)
-        connection.connect(path)

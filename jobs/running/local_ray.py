@@ -1,135 +1,128 @@
-"""Ray on this machine for one job: its store, scheduler and workers, without the processes that serve a cluster's operator.
+"""Ray on this machine for one job: `ray start` in a process session of its own, which ends with the job, however that ends.
 
-A dashboard, an autoscaler, a log monitor, a metrics agent and Ray Data's three helper actors would cost as much CPU time as the
-rest of a short job, and one of them listens on every interface. Ray offers no setting for most of them, so this file reaches
-into the release that is pinned; with any other release Ray starts as it is.
+As a program, `python -I -S local_ray.py HOME COMMAND ...` is the keeper. It starts Ray and tells its address on standard
+output. When its standard input ends, as it does when the job is killed, it ends every process of Ray's and deletes their files.
+A signal to the job's process group reaches neither the keeper nor Ray.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
-from uuid import uuid4
 
-import ray
-from ray._private import node, services
+LOG_NAME = "ray.log"
 
-from jobs.running.workers.forked import KNOWN_RAY, SOCKET_NAME, forked_workers
+FLAGS = (
+    "--head",
+    "--node-ip-address=127.0.0.1",  # else its ports listen on every interface
+    "--port=0",  # any that is free, as the next one
+    "--dashboard-agent-listen-port=0",
+    "--disable-usage-stats",
+    # No dashboard, copies of logs or autoscaler, which serve a cluster's operator.
+    "--include-dashboard=false",
+    "--include-log-monitor=false",
+    "--no-monitor",
+)
 
-IDLE_COMMAND = "cat"
-"""In place of an agent, without which Ray's scheduler does not start: it ends when the scheduler closes its standard input."""
-NO_PORT = -1
-"""What an agent without a service of its own writes down as its port."""
+SETTINGS = {
+    # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a decode
+    # task may have to wait minutes for a slow device.
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
+    # Its scheduler tries to reach its object store before that listens, in half of all starts, and then waits this long: a second
+    # unless told otherwise. Ten seconds of attempts in all, as without this.
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
+    # It would start a worker for each core, before it is known which workers are needed.
+    "RAY_prestart_worker_first_driver": "false",
+}
+"""Environment variables of Ray's processes on this machine."""
 
-_alone = False
-_spared: list[Any] = []
-"""Patches that are in force until the session ends."""
+GRACE_SECONDS = 2.0
+"""What workers may take to end by themselves: one may have a mesh to close."""
+KILL_SECONDS = 10.0
 
 
 @contextmanager
-def local_ray(home: Path, **settings: Any) -> Iterator[None]:
-    """Ray on 127.0.0.1 until the block ends; settings are ray.init's. home: of ray_home, for its files."""
-    global _alone
-    _alone = ray.__version__.startswith(KNOWN_RAY)
-    with patch.object(node, "Node", _JobNode if _alone else node.Node), forked_workers(home / SOCKET_NAME):
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", _temp_dir=str(home / "ray"), **settings)
-    try:
-        yield
-    finally:
-        _alone = False
-        ray.shutdown()
-        while _spared:
-            _spared.pop().stop()
+def local_ray(home: Path) -> Iterator[Callable[[], str | None]]:
+    """Start Ray on 127.0.0.1, until the block ends: a function that waits for Ray's address; None where it does not start.
 
-
-class _JobNode(node.Node):
-    def start_monitor(self) -> None:
-        """No autoscaler: this machine is all there is."""
-
-    def start_log_monitor(self) -> None:
-        """No log monitor: the job tells what matters itself."""
-
-    def start_api_server(self, **_: Any) -> None:
-        """No dashboard."""
-        self._webui_url = ""
-
-    def start_raylet(self, *args: Any, **kwargs: Any) -> None:
-        """No agents: no metrics are collected, and no task has a runtime environment."""
-        for name in ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT"):
-            port = getattr(ray._raylet, f"{name}_PORT_NAME")
-            ray._raylet.persist_port(self._session_dir, self._node_id, port, NO_PORT)
-        with patch.object(services, "start_ray_process", _without_agents(services.start_ray_process)):
-            super().start_raylet(*args, **kwargs)
-
-
-def _without_agents(start: Callable[..., Any]) -> Callable[..., Any]:
-    agents = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
-
-    def start_without(command: list[str], *args: Any, **kwargs: Any) -> Any:
-        named = [part.partition("=")[0] + f"={IDLE_COMMAND}" if part.startswith(agents) else part for part in command]
-        return start(named, *args, **kwargs)
-
-    return start_without
-
-
-def spare_helper_actors() -> None:
-    """In a session of local_ray, keep Ray Data from starting its helper actors; elsewhere other jobs may share them.
-
-    They gather statistics for the dashboard, share a cluster out between data sets, and note on which host an actor is.
+    home: a directory for Ray's files, deleted with Ray; LOG_NAME in it is its log. Its path must be short, as /tmp/loudbox-1 is:
+    that of a socket in it may have 107 bytes.
+    Ray's processes end in the background; the interpreter waits for them when it exits.
     """
-    if not _alone or _spared:
-        return
-    from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler
-    from ray.data._internal.execution.operators import actor_pool_map_operator
-    from ray.data._internal.stats import _StatsManager
+    from jobs.pipeline import ray_internals  # here: the keeper has the standard library alone
 
-    statistics = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
-    _spared.extend(
-        [
-            patch.object(_StatsManager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid4().hex)),
-            *(patch.object(_StatsManager, name, staticmethod(_nothing)) for name in statistics),
-            patch.object(rate_based_cluster_autoscaler, "DefaultAutoscalingCoordinator", _WholeMachine),
-            patch.object(actor_pool_map_operator, "get_or_create_actor_location_tracker", _NoTracker),
-            patch.object(actor_pool_map_operator, "get_actor_locations", _nowhere),
-        ]
+    ray, files = str(Path(sysconfig.get_path("scripts")) / "ray"), str(home / "ray")
+    start = [sys.executable, "-P", ray_internals.__file__, files, ray, "start", *FLAGS, f"--temp-dir={files}"]
+    keeper = subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, str(home), *start],
+        env={**os.environ, **SETTINGS},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
     )
-    for spared in _spared:
-        spared.start()
+    atexit.register(keeper.wait)
+    assert keeper.stdin
+    assert keeper.stdout
+    told = keeper.stdout
+    try:
+        yield lambda: told.readline().strip() or None
+    finally:
+        keeper.stdin.close()
 
 
-class _WholeMachine:
-    """What Ray Data's coordinator answers where there is one host and one data set: all of it."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self._resources = {host["NodeID"]: dict(host["Resources"]) for host in ray.nodes() if host["Alive"]}
-
-    def request_resources(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def cancel_request(self) -> None:
-        pass
-
-    def get_reserved_resources(self) -> dict[str, dict[str, float]]:
-        return self._resources
-
-
-class _NoTracker:
-    """Takes an actor's note of where it is, and forgets it: an unknown place means the one where the actor was started."""
-
-    @property
-    def update_actor_location(self) -> _NoTracker:
-        return self
-
-    def remote(self, *_: Any) -> None:
-        pass
+def keep(home: Path, command: list[str]) -> None:
+    """The keeper's work, see above."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which Ray's processes would inherit
+    log = home / LOG_NAME
+    with log.open("ab") as output:
+        starting = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    select.select([sys.stdin, os.pidfd_open(starting.pid)], [], [])
+    if starting.poll() is not None:  # else the job has ended first
+        address = re.search(r"--address='([\d.:]+)'", log.read_text(errors="replace"))
+        with suppress(BrokenPipeError):
+            print(address[1] if starting.returncode == 0 and address else "", flush=True)
+    sys.stdin.read()
+    end_session()
+    shutil.rmtree(home, ignore_errors=True)
 
 
-def _nothing(*_: Any, **__: Any) -> None:
-    pass
+def end_session() -> None:
+    """End all that Ray started, workers first by themselves: the job has left Ray, which has told them to."""
+    limit = time.monotonic() + GRACE_SECONDS
+    while any(pid == group for pid, group in session_processes()) and time.monotonic() < limit:
+        time.sleep(0.02)
+    limit = time.monotonic() + KILL_SECONDS
+    while (processes := session_processes()) and time.monotonic() < limit:
+        for pid, _ in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
-def _nowhere(_: tuple[str, ...]) -> dict[str, str]:
-    return {}
+def session_processes() -> list[tuple[int, int]]:
+    """Process and group ids of the others in this session. Ray's workers lead groups of their own, its servers do not."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, group, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == os.getsid(0) and state not in "ZX" and int(entry.name) != os.getpid():
+                found.append((int(entry.name), int(group)))
+    return found
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), sys.argv[2:])

@@ -17,7 +17,6 @@ from typing import Any
 from pyarrow import fs
 
 from jobs.running.clearing import clear_run, refuse_foreign_page
-from jobs.running.output_lock import lost_output
 from jobs.storage.address import below
 from jobs.storage.failure import Gone, patiently
 from jobs.storage.files import open_storage, read_whole, write_atomically
@@ -113,8 +112,6 @@ class Manifest:
     def save(self, out: str) -> None:
         """Write `<out>/manifest.json`; raises UserError where storage fails."""
         filesystem, path = open_storage(out)
-        if lost := lost_output():
-            raise UserError(lost)
         with _CHANGING:
             write_atomically(filesystem, f"{path}/manifest.json", json.dumps(asdict(self), indent=1).encode())
 

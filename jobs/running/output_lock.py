@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import errno
 import fcntl
@@ -17,6 +16,7 @@ from typing import Any
 
 from pyarrow.fs import LocalFileSystem
 
+from jobs.running.stopping import FAILED, end_at_once
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Gone, StorageError, patiently, storage_errors
 from jobs.storage.files import OBJECT_STORES, open_storage, write_atomically
@@ -31,7 +31,6 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What a filesystem without locks answers: Lustre by default, some NFS mounts."""
 
 _held: dict[str, _Lock] = {}
-_lost: list[str] = []
 
 
 class Taken(UserError):
@@ -47,7 +46,7 @@ def hold_output(out: str) -> None:
     """Keep other processes, on all hosts that share the disk or the bucket, from running into `out`; again is no fault.
 
     Raises Taken while another process holds it, StorageError where it cannot be locked. On filesystems of fsspec's nothing is
-    locked. A lock that is lost later interrupts the process; see `lost_output`.
+    locked. A lock that is lost later ends the process, in one line.
     """
     filesystem, path = open_storage(out)
     if path in _held:
@@ -63,13 +62,8 @@ def hold_output(out: str) -> None:
             _held[path] = _Lease(out)
 
 
-def lost_output() -> str | None:
-    """Why this process may no longer write to its output, in one line; None while it may."""
-    return _lost[0] if _lost else None
-
-
 class _Lock:
-    """Looks at itself now and then from a thread; once it is lost, it interrupts the process, like Ctrl-C twice."""
+    """Looks at itself now and then from a thread; once it is lost, it ends the process: another one may be writing already."""
 
     def __init__(self, out: str) -> None:
         self._out = out
@@ -88,18 +82,16 @@ class _Lock:
                 self.look()
                 sure = time.monotonic()
             except Taken:
-                self._interrupt("another job has taken it over")
+                self._end("another job has taken it over")
                 return
             except StorageError as error:
                 if time.monotonic() - sure > STALE_SECONDS - RENEW_SECONDS:
-                    self._interrupt(f"its lock could not be renewed for {time.monotonic() - sure:.0f} s ({error})")
+                    self._end(f"its lock could not be renewed for {time.monotonic() - sure:.0f} s ({error})")
                     return
 
-    def _interrupt(self, why: str) -> None:
-        _lost.append(f"--out {shown(self._out)}: {why}; this job has stopped, what it committed stays: add --resume to go on")
-        for _ in range(2):  # the first lets what is in flight finish
-            _thread.interrupt_main()
-            time.sleep(0.2)
+    def _end(self, why: str) -> None:
+        told = f"--out {shown(self._out)}: {why}; this job has stopped, what it committed stays: add --resume to go on"
+        end_at_once(f"error: {told}", FAILED)
 
 
 class _LockFile(_Lock):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from jobs.storage.address import below
-from jobs.storage.failure import Refused, patiently
-from jobs.storage.files import open_storage, write_atomically
+from jobs.storage.failure import Refused
+from jobs.storage.files import delete, open_storage, write_atomically
 
 PROBE = ".probe"
 
@@ -18,7 +18,7 @@ def check_output(out: str) -> None:
     write_atomically(filesystem, path, b"1")
     write_atomically(filesystem, path, b"2", operation="replace")
     with suppress(Refused):  # who may not delete runs without merging: see may_delete
-        patiently(lambda: filesystem.delete_file(path), address, "delete")
+        delete(filesystem, path)
 
 
 def may_delete(out: str) -> bool:
@@ -27,7 +27,7 @@ def may_delete(out: str) -> bool:
     filesystem, path = open_storage(address)
     write_atomically(filesystem, path, b"3")
     try:
-        patiently(lambda: filesystem.delete_file(path), address, "delete")
+        delete(filesystem, path)
     except Refused:
         return False
     return True

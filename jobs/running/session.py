@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
+import signal
 import socket
 import sys
-import threading
-import warnings
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TextIO
 
-from jobs.running.ray_home import ray_home
+from jobs.pipeline.ray_internals import without_helpers
+from jobs.running.command import JobFailed
+from jobs.running.local_ray import LOG_NAME, local_ray
 from vit_actor.errors import UserError
 
 CONNECT_SECONDS = 5.0
@@ -22,61 +26,55 @@ CONNECT_SECONDS = 5.0
 RENEW_SECONDS = 2
 """Between two renewals of what Ray Data has reserved; it expires when four in a row are late."""
 
-OWN_RAY = {
-    # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a decode
-    # task may have to wait minutes for a slow device.
-    "idle_worker_killing_time_threshold_ms": "600000",
-    # Its scheduler tries to reach its object store before that listens, in half of all starts, and then waits this long: a second
-    # unless told otherwise. Ten seconds of attempts in all, as without this.
-    "raylet_client_connect_timeout_milliseconds": "20",
-    "raylet_client_num_connect_attempts": "500",
-    # The driver would wait for workers before it asks for any.
-    "prestart_worker_first_driver": "false",
-}
-"""Settings of Ray's own, of a session on this machine."""
-
 
 @contextmanager
-def ray_session(address: str | None, meanwhile: Iterable[str] = ()) -> Iterator[None]:
+def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[None]:
     """Connect to `address` (host:port, or RAY_ADDRESS, as a submitted job has it), else start Ray on this machine.
 
-    meanwhile: modules to import while this process would wait for Ray's; none that imports Ray.
+    needed: modules that the block imports, which they are here, while Ray starts.
+    What Ray says goes to a log, and so does what is printed to standard output meanwhile, since Ray prints there too. If the
+    block fails, the log stays, and a note of the exception says where.
     Raises UserError when nothing answers at the address; a dead one would otherwise hold the driver for minutes.
     """
     said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS")
+    local = not address
     _pass_by_proxies(address)
     set_environment()
-    warnings.filterwarnings("ignore", module=r"ray\.data")
-    settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     if address and address != "auto":
         _check_reachable(address, said)
     with ExitStack() as session:
-        if not address:
+        home = Path(tempfile.mkdtemp(prefix="loudbox-", dir="/tmp"))  # whatever TMPDIR says: see local_ray
+        if not local:
+            session.callback(shutil.rmtree, home, ignore_errors=True)
+        else:
             # A token of this session's own: no other account may use it, and no file is left in the home.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            for name, value in OWN_RAY.items():
-                os.environ.setdefault(f"RAY_{name}", value)
-            home = session.enter_context(ray_home())
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            started = session.enter_context(local_ray(home))
+        log = session.enter_context((home / LOG_NAME).open("a", buffering=1))
+        session.enter_context(_kept_if_it_fails(Path(log.name)))
         import ray  # after the variables above, which it reads, and after every mistake that can be told without it
 
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        # Ray prints a worker's death to standard output, in colour, even with log_to_driver=False. The ledger reports it too.
-        ray._private.worker.print_to_stdstream = lambda *_, **__: None
-        threading.Thread(target=lambda: [import_module(name) for name in meanwhile], daemon=True).start()
+        for name in needed:
+            import_module(name)
+        session.enter_context(_ray_writes_to(log))
+        if local:
+            address, said = started(), "Ray on this machine"
+            if not address:
+                raise JobFailed("Ray does not start on this machine")
+        if local and "ray.data" in needed:
+            session.enter_context(without_helpers())
+        session.callback(ray.shutdown)
         try:
-            with _without_native_stderr():
-                if address:
-                    session.callback(ray.shutdown)
-                    ray.init(address=address, **settings)
-                else:
-                    from jobs.running.local_ray import local_ray
-
-                    session.enter_context(local_ray(home, **settings))
+            with _signal_handlers_kept():
+                ray.init(address=address, configure_logging=False, log_to_driver=False)
         except ray.exceptions.AuthenticationError:
             fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
             raise UserError(f"{said}: the cluster refuses this token; {fix}") from None
         except ConnectionError as error:
+            if local:
+                raise JobFailed(f"Ray does not start on this machine: {error}") from error
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{said}: no Ray cluster answers there ({reason}); start one, or leave it out") from None
         yield
@@ -90,23 +88,54 @@ def set_environment() -> None:
     # every ten seconds unless told to sooner; until a lapsed one is, a mesh gets a single chunk at a time.
     os.environ.setdefault("RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS", str(RENEW_SECONDS))
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
-    # Ray prints its own housekeeping on the driver's terminal; what matters arrives as an exception. Ray Data's log file, in
-    # the session's directory, keeps the tracebacks.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
 @contextmanager
-def _without_native_stderr() -> Iterator[None]:
-    """Ray's core announces its log level on file descriptor 2, past Python's logging."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+def _kept_if_it_fails(log: Path) -> Iterator[None]:
+    """Copy the log where the block fails, and note on the exception where to."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        with tempfile.NamedTemporaryFile(prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
+            kept.write(log.read_bytes())
+        error.add_note(f"Ray's log: {kept.name}")
+        raise
+
+
+@contextmanager
+def _ray_writes_to(log: TextIO) -> Iterator[None]:
+    """What Ray logs and prints in this process, and warnings, go to the log; sys.stderr stays the terminal's."""
+    into = logging.StreamHandler(log)
+    into.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("ray", "py.warnings"):
+        logging.getLogger(name).handlers = [into]
+    for handler in logging.getLogger("ray.data").handlers:  # beside its file in the session's directory
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(log)
+    with ExitStack() as restored:
+        logging.captureWarnings(True)
+        restored.callback(logging.captureWarnings, False)
+        sys.stderr.flush()
+        terminal = os.dup(2)  # Ray's core writes to file descriptor 2, past Python
+        os.dup2(log.fileno(), 2)
+        restored.callback(os.close, terminal)
+        restored.callback(os.dup2, terminal, 2)
+        if sys.stderr is sys.__stderr__:
+            text = restored.enter_context(open(terminal, "w", buffering=1, errors="backslashreplace", closefd=False))
+            restored.enter_context(redirect_stderr(text))
+        restored.enter_context(redirect_stdout(log))
+        yield
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """ray.init sets a handler of its own for SIGTERM."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 def _pass_by_proxies(address: str | None) -> None:

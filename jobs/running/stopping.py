@@ -1,16 +1,29 @@
-"""Ctrl-C and SIGTERM: the first lets what is in flight finish, the second ends at once."""
+"""Ctrl-C and SIGTERM: they end a command at once; a run that streams first finishes what is in flight, unless told again."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FAILED = 1
+"""The exit code of a command that broke on the way."""
+LAST_SECONDS = 5.0
+"""What may still be written down before a process ends at once."""
 
 
-class Stopping:
-    """Whether the run was asked to stop, and by which signal."""
+class Draining:
+    """A stretch of work that a signal lets finish. signal: the one that did; None while none has.
 
-    def __init__(self) -> None:
+    drain: lets it finish. last: called at a second signal, just before the process ends.
+    """
+
+    def __init__(self, drain: Callable[[], None], last: Callable[[], None]) -> None:
+        self.drain, self.last = drain, last
         self.signal: int | None = None
 
     @property
@@ -19,21 +32,87 @@ class Stopping:
         return 128 + (self.signal or 0)
 
 
-def drain_on_signals(*ledgers: Any) -> Stopping:
-    """From now on SIGTERM and SIGINT (Ctrl-C) let what is in flight finish and hand out nothing more; a second one ends at once.
+_draining: Draining | None = None
+_always = False
+_terminal = -1
 
-    Installed after ray.init, which sets a handler of its own. The second raises KeyboardInterrupt.
+
+def stop_on_signals() -> None:
+    """From now on SIGINT and SIGTERM end this process, see above.
+
+    A thread does it, whatever the main thread waits for. An exception there would not do: imports and libraries swallow it, or
+    end with half of their work done.
     """
-    stopping = Stopping()
+    global _always
+    _always = True
+    _listen()
 
-    def handler(signum: int, frame: object) -> None:
-        if stopping.signal is not None:
-            raise KeyboardInterrupt
-        stopping.signal = signum
-        for ledger in ledgers:
-            ledger.drain.remote()
-        print("stopping: finishing what is in flight; once more to stop at once", file=sys.stderr, flush=True)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handler)
-    return stopping
+@contextmanager
+def draining(drain: Callable[[], None], last: Callable[[], None]) -> Iterator[Draining]:
+    """While the block runs, a first signal lets it finish (see Draining)."""
+    global _draining
+    kept = {number: signal.getsignal(number) for number in SIGNALS}
+    _draining = Draining(drain, last)
+    _listen()
+    try:
+        yield _draining
+    finally:
+        _draining = None
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _listen() -> None:
+    """Have a thread told of signals; the interpreter tells it of those that have a handler."""
+    global _terminal
+    if _terminal < 0:
+        _terminal = os.dup(2)  # what Ray writes to 2 may be redirected
+        told, tells = os.pipe()
+        os.set_blocking(tells, False)
+        signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_forget)
+        threading.Thread(target=_wait, args=(told,), name="signals", daemon=True).start()
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+
+
+def _wait(told: int) -> None:
+    while True:
+        number = os.read(told, 1)[0]
+        if number in SIGNALS and (_always or _draining):
+            _stop(number)
+
+
+def _stop(number: int) -> None:
+    run = _draining
+    if run and run.signal is None:
+        run.signal = number
+        _say("stopping: finishing what is in flight; once more to stop at once")
+        threading.Thread(target=run.drain, daemon=True).start()  # not here, where it would keep the next signal waiting
+        return
+    end_at_once("interrupted", 128 + number, run.last if run else lambda: None)
+
+
+def end_at_once(line: str, code: int, last: Callable[[], None] = lambda: None) -> None:
+    """Say the line and end the process with that code, whatever its threads do. last: called before."""
+    threading.Timer(LAST_SECONDS, os._exit, [code]).start()
+    _say(line)
+    with suppress(Exception):
+        for child in sys.modules["multiprocessing"].active_children():  # where this process has any
+            child.kill()
+    with suppress(Exception):
+        last()
+    os._exit(code)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):
+        os.write(_terminal if _terminal >= 0 else 2, f"{line}\n".encode())
+
+
+def _forget() -> None:
+    """In a forked process: signals are its own again."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -191,12 +191,16 @@ def forget_cached(address: str) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_twice[R](address: str, act: Callable[[], R]) -> R:
-    """What `act` gives; where it finds damage, once more, past the page cache. Raises Damaged where it is there again."""
+def read_twice[R](address: str | None, act: Callable[[], R]) -> R:
+    """What `act` gives; where it finds damage, once more, past the page cache. Raises Damaged where it is there again.
+
+    address: of the file; None for one of a store, which has no page cache.
+    """
     try:
         return act()
     except Damaged:
-        forget_cached(address)
+        if address:
+            forget_cached(address)
         return act()
 
 
@@ -213,6 +217,12 @@ def write_atomically(
     """
     write = _write_local if isinstance(filesystem, LocalFileSystem) else partial(_write_object, filesystem)
     patiently(partial(write, path, data, durable), named(filesystem, path), operation)
+
+
+def delete(filesystem: FileSystem, path: str) -> None:
+    """Delete a file; one that is gone is no fault. Raises StorageError."""
+    with suppress(Gone):
+        patiently(partial(filesystem.delete_file, path), named(filesystem, path), "delete")
 
 
 def named(filesystem: FileSystem, path: str) -> str:

@@ -18,13 +18,12 @@ import pyarrow.parquet as pq
 import ray
 
 from jobs.pipeline.chunk import CHUNK_IMAGES
-from jobs.pipeline.commit import Predictions
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.stream import WHOLE, classify
-from jobs.running.ledgers import open_ledger
+from jobs.pipeline.stages import WHOLE
 from jobs.running.session import ray_session
 from tests.benchmarks.bench import machine
 from tests.benchmarks.overlap import SHARD_CHUNKS, make_chunks
+from tests.benchmarks.running import run_made
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
 FEW = 80
@@ -45,26 +44,14 @@ def cost(chunks: int) -> tuple[float, int]:
         made = ray.data.range(shards, override_num_blocks=shards).map_batches(
             functools.partial(make_chunks, images=1, pauses=False), **WHOLE, num_cpus=0.5
         )
-        ledger = open_ledger(out)
         began = time.process_time()
-        committed = classify(
-            made,
-            open_device,
-            Predictions(out),
-            placement=PLACEMENT,
-            identity={"run_id": "driver", "attempt": 1, "versions": {}},
-            ledger=ledger,
-            limit_seconds=30,
-        )
         grown = images = 0
-        for done, chunk in enumerate(committed, start=1):
+        for done, chunk in enumerate(run_made(made, open_device, PLACEMENT, out), start=1):
             images += chunk["images"]
             grown -= resident() if done == FEW else 0
         grown += resident()
         assert images == chunks
-        seconds = time.process_time() - began
-        ray.kill(ledger)  # it would live as long as this process, which is to run again
-        return seconds, grown
+        return time.process_time() - began, grown
 
 
 def resident() -> int:
@@ -74,7 +61,7 @@ def resident() -> int:
 
 def main() -> None:
     many = int(sys.argv[1]) if len(sys.argv) > 1 else 800
-    with ray_session(None):
+    with ray_session(None, needed=("ray.data",)):
         ray.data.DataContext.get_current().enable_progress_bars = False
         ray.data.DataContext.get_current().target_max_block_size = 1
         cost(FEW)  # starts workers and does not count

@@ -21,11 +21,10 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk
-from jobs.pipeline.commit import Predictions
 from jobs.pipeline.placement import Placement
-from jobs.pipeline.stream import WHOLE, classify
-from jobs.running.ledgers import open_ledger
+from jobs.pipeline.stages import WHOLE
 from jobs.running.session import ray_session
+from tests.benchmarks.running import run_made
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
 TIMING = "compute=10ms,upload=5ms,readback=5ms,compile=0s"
@@ -60,18 +59,7 @@ def busy(*, pauses: bool) -> tuple[int, float]:
     """The real stages on made-up chunks: images, and the device's active span in seconds from the predictions."""
     with tempfile.TemporaryDirectory() as out:
         chunks = shards().map_batches(functools.partial(make_chunks, images=CHUNK_IMAGES, pauses=pauses), **WHOLE, num_cpus=0.5)
-        ledger = open_ledger(out)
-        committed = classify(
-            chunks,
-            open_device,
-            Predictions(out),
-            placement=PLACEMENT,
-            identity={"run_id": "overlap", "attempt": 1, "versions": {}},
-            ledger=ledger,
-            limit_seconds=30,
-        )
-        deque(committed, maxlen=0)
-        ray.kill(ledger)  # it would live as long as this process, which is to run again
+        deque(run_made(chunks, open_device, PLACEMENT, out), maxlen=0)
         rows = pq.read_table(Path(out) / "predictions", columns=["started_at", "batch_seconds"])
     return rows.num_rows, _span(rows)
 
@@ -111,7 +99,7 @@ def main() -> None:
         "this pipeline, chunks in bursts": lambda: busy(pauses=True),
     }
     shares: dict[str, list[float]] = {name: [] for name in alternatives}
-    with ray_session(None):
+    with ray_session(None, needed=("ray.data",)):
         ray.data.DataContext.get_current().enable_progress_bars = False
         ray.data.DataContext.get_current().target_max_block_size = 1
         for current in range(-1, ROUNDS):  # the first round starts workers and does not count

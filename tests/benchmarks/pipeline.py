@@ -47,7 +47,7 @@ def main() -> None:
         preprocess = load_checkpoint(str(model)).preprocess
         paths = sorted(data.iterdir())
         parts = [(paths[i : i + 512], preprocess) for i in range(0, IMAGES, 512)]
-        with multiprocessing.get_context("spawn").Pool(cores) as pool, ray_session(None):
+        with multiprocessing.get_context("spawn").Pool(cores) as pool, ray_session(None, needed=("ray.data",)):
             runs = interleave(
                 {
                     f"multiprocessing pool of {cores}": lambda: sum(pool.imap_unordered(decode_files, parts)),

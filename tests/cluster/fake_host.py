@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +55,16 @@ class FakeHost:
             compiler = put(root / "opt/tenstorrent/sfpi/compiler/bin/riscv-tt-elf-g++")
             compiler.chmod(0o755)
         return root
+
+
+def kernel_compiler(directory: Path, repo: str) -> str:
+    """An archive as sfpi publishes it, with a stand-in for the compiler; what ttnn would say of it, to be had from `repo`."""
+    put(directory / "sfpi/compiler/bin/riscv-tt-elf-g++", "#!/bin/sh\n").chmod(0o755)
+    archive = put(directory / f"releases/download/7/sfpi_7_{platform.machine()}_debian.txz")
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(directory / "sfpi", "sfpi")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return f"sfpi_repo='{repo}'\nsfpi_version='7'\nsfpi_{platform.machine()}_debian_txz_hash='{digest}'\n"
 
 
 def put(path: Path, text: str = "") -> Path:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.fake_host import put
+from tests.cluster.fake_host import kernel_compiler, put
 from tests.commands import ROOT
 
 COMPILER = "runtime/sfpi/compiler/bin/riscv-tt-elf-g++"
@@ -20,26 +17,13 @@ COMPILER = "runtime/sfpi/compiler/bin/riscv-tt-elf-g++"
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project whose packages are installed, with a ttnn that names a release of sfpi on this disk."""
-    release = tmp_path / "sfpi/releases/download/7.1.0"
-    compiler = put(tmp_path / "sfpi/compiler/bin/riscv-tt-elf-g++", "#!/bin/sh\n")
-    compiler.chmod(0o755)
-    archive = release / f"sfpi_7.1.0_{platform.machine()}_debian.txz"
-    release.mkdir(parents=True)
-    with tarfile.open(archive, "w:xz") as tar:
-        tar.add(tmp_path / "sfpi/compiler", "sfpi/compiler")
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    put(
-        tmp_path / "site/ttnn/tt_metal/sfpi-version",
-        f"sfpi_repo='file://{tmp_path}/sfpi'\nsfpi_version='7.1.0'\nsfpi_{platform.machine()}_debian_txz_hash='{digest}'\n",
-    )
+    put(tmp_path / "site/ttnn/tt_metal/sfpi-version", kernel_compiler(tmp_path / "sfpi", f"file://{tmp_path}/sfpi"))
     put(tmp_path / "site/ttnn/__init__.py")
     root = tmp_path / "project"
     put(root / "requirements.txt", "ttnn\n")
     put(root / ".venv/installed", "ttnn\n")
-    python = put(root / ".venv/bin/python", f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    script = put(root / "cluster/install.sh", (ROOT / "cluster/install.sh").read_text())
-    script.chmod(0o755)
+    put(root / ".venv/bin/python", f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {sys.executable} "$@"\n').chmod(0o755)
+    put(root / "cluster/install.sh", (ROOT / "cluster/install.sh").read_text()).chmod(0o755)
     return root
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from cluster.checks import Check, Host, check_cluster, clock
+from cluster.checks import Check, Host, check_cluster, check_host, clock
 from cluster.hardware import parse_snapshot, read_hardware
-from cluster.preflight import device_request, main
+from cluster.preflight import main
 from cluster.probe import open_mesh, read_host, try_mesh
 from tests.cluster.fake_host import FakeHost, install_tt_smi, put
 from tests.commands import ROOT
+from vit_actor.checkpoint import load_checkpoint
+from vit_actor.device import Device, top_k
+from vit_actor.errors import DeviceError
+from vit_actor.opening import DeviceRequest
+from vit_actor.simulated import SimulatedVit
 
 Report = tuple[int, dict[str, dict[str, str]], dict[str, dict[str, str]]]
 
@@ -131,16 +138,14 @@ def test_each_kind_of_board_has_its_number_of_chips(
     assert checks["boards"]["found"].startswith(f"{boards} {card}")
 
 
-def test_a_host_without_boards_is_a_helper_but_alone_it_is_no_cluster(preflight: Callable[..., Report]) -> None:
-    code, host, cluster = preflight(FakeHost(boards=0, driver=None))
+@pytest.mark.parametrize(("boards", "code", "status"), [("4", 1, "fail"), ("0", 0, "pass")])
+def test_a_host_without_boards_is_a_helper_and_alone_no_cluster_unless_none_is_wanted(
+    preflight: Callable[..., Report], boards: str, code: int, status: str
+) -> None:
+    found, host, cluster = preflight(FakeHost(boards=0, driver=None), "--boards", boards)
     assert list(host) == ["memory", "/dev/shm"]
-    assert cluster["meshes"]["status"] == "fail"
-    assert code == 1
-
-
-def test_a_cluster_meant_to_have_no_boards_passes_without(preflight: Callable[..., Report]) -> None:
-    code, _, cluster = preflight(FakeHost(boards=0, driver=None), "--boards", "0")
-    assert (code, cluster["meshes"]["status"]) == (0, "pass")
+    assert (found, cluster["meshes"]["status"]) == (code, status)
+    assert cluster["decoding"]["found"].endswith("cores, no mesh to feed")
 
 
 def test_storage_and_data_are_really_read_and_written_and_nothing_is_left(
@@ -186,6 +191,8 @@ def test_hosts_must_agree_in_packages_and_are_compared_in_drivers(tmp_path: Path
         hardware=replace(one.hardware, driver="2.3.0"),
     )
     helper = replace(one, name="helper-1", hardware=replace(one.hardware, boards=(), on_pcie=0, driver=None))
+    many = check_cluster([other, *(replace(helper, name=f"helper-{n}") for n in range(1, 6))], 4)
+    assert by_name(many)["packages"].found == "ray 2.59.0 on loudbox-2, 2.60.0 on helper-1, helper-2, helper-3 and 2 more"
     checks = by_name(check_cluster([one, other, helper], 4))
     assert checks["packages"].status == "fail"
     assert checks["packages"].found == "ray 2.60.0 on loudbox-1, helper-1, 2.59.0 on loudbox-2"
@@ -210,9 +217,44 @@ def test_decoding_cores_are_weighed_against_meshes_over_the_whole_cluster(
     assert decoding(loudbox, helper).status == "pass"
 
 
+def test_without_ttnn_or_a_place_for_kernels_the_host_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    sound = read_host(FakeHost().write(tmp_path))
+    assert by_name(check_host(sound, 4))["ttnn"] == Check("ttnn", "pass", sound.versions["ttnn"])
+    checks = by_name(check_host(replace(sound, versions={}, kernel_cache=None), 4))
+    assert checks["ttnn"] == Check("ttnn", "fail", "not installed", "run cluster/install.sh")
+    assert checks["kernel cache"].status == "warn"
+    assert checks["kernel cache"].found == "not seen"
+    assert "TT_METAL_CACHE" in checks["kernel cache"].fix
+
+
+@pytest.mark.parametrize(("helper", "chunks"), [(True, 4), (False, 8)])
+def test_memory_is_weighed_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: bool, chunks: int) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    sound = replace(read_host(FakeHost(boards=0 if helper else 4).write(tmp_path)), cores=2)
+    store = chunks * 512 * 224 * 224 * 3  # two chunks of 512 images a core, and four for a mesh
+    wanted = store + 2 * 2**30 + 16 * 2**30 + (0 if helper else 8 * 2**30)  # a worker a core, huge pages, an actor
+
+    def statuses(memory: int, shm: int) -> list[str]:
+        host = replace(sound, hardware=replace(sound.hardware, memory_bytes=memory, shm_bytes=shm))
+        checks = by_name(check_host(host, 4))
+        return [checks["memory"].status, checks["/dev/shm"].status]
+
+    assert statuses(wanted, store) == ["pass", "pass"]
+    assert statuses(wanted - 1, store - 1) == ["warn", "fail"]
+
+
 @pytest.mark.parametrize(
     ("offset", "uncertainty", "status"),
-    [(0.1, 0.01, "pass"), (-0.8, 0.01, "warn"), (-0.8, 0.4, "pass"), (45.0, 0.5, "fail")],
+    [
+        (0.1, 0.01, "pass"),
+        (-0.5, 0, "pass"),
+        (-0.8, 0.01, "warn"),
+        (-0.8, 0.4, "pass"),
+        (30.0, 0, "warn"),
+        (30.1, 0, "fail"),
+        (45.0, 0.5, "fail"),
+    ],
 )
 def test_a_clock_is_only_blamed_beyond_what_was_measured(offset: float, uncertainty: float, status: str) -> None:
     assert clock(offset, uncertainty).status == status
@@ -235,28 +277,80 @@ def test_what_is_no_snapshot_is_refused(text: str) -> None:
         parse_snapshot(text)
 
 
-def test_opening_a_mesh_answers_one_batch_through_the_device_interface() -> None:
-    request = replace(device_request(str(ROOT / "jobs/sample/model")), device="cpu", batch_size=8)
-    opened = open_mesh(request)
-    assert opened.images == 8
-    assert opened.batch_seconds > 0
+@pytest.fixture
+def request_() -> DeviceRequest:
+    return DeviceRequest.of(load_checkpoint(str(ROOT / "jobs/sample/model")), "t3000")
+
+
+@pytest.mark.parametrize(("built", "told"), [(None, ""), (0, ", every kernel was cached"), (12, ", 12 kernels built and cached")])
+def test_opening_a_mesh_answers_one_batch_and_tells_how_many_kernels_were_built(
+    request_: DeviceRequest, monkeypatch: pytest.MonkeyPatch, built: int | None, told: str
+) -> None:
+    def compile_and_tell(device: SimulatedVit) -> float:
+        device.start |= {} if built is None else {"kernels_built": built}
+        return 0.25
+
+    monkeypatch.setattr(SimulatedVit, "compile", compile_and_tell)
+    said = open_mesh(replace(request_, device="simulated", batch_size=8))
+    assert re.fullmatch(rf"simulated T3000: .*: compiled in 0\.2 s, 8 images in 0\.\d{{4}} s{told}", said)
+
+
+def test_a_mesh_that_answers_no_numbers_is_a_fault(request_: DeviceRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vit_actor.cpu_vit.top_k", lambda logits: top_k(np.full_like(logits, np.nan)))
+    with pytest.raises(DeviceError, match="the answer to a grey batch is not finite"):
+        open_mesh(replace(request_, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("boards", "wanted", "opened"), [(4, "4", True), (8, "4", True), (3, "4", False), (2, "2", True), (0, "0", False)]
+)
+def test_a_mesh_is_opened_where_there_are_boards_for_one(
+    preflight: Callable[..., Report], monkeypatch: pytest.MonkeyPatch, boards: int, wanted: str, opened: bool
+) -> None:
+    monkeypatch.setattr(
+        "cluster.preflight.try_mesh", lambda request, limit: Check("open mesh", "pass", f"{request.device} {limit}")
+    )
+    model = ("--model", str(ROOT / "jobs/sample/model"), "--open-limit", "7")
+    _, checks, _ = preflight(FakeHost(boards=boards), "--boards", wanted, "--open", *model)
+    assert ("open mesh" in checks) == opened
+    if opened:
+        assert checks["open mesh"]["found"] == "t3000 7.0"
+
+
+@dataclass(frozen=True)
+class Dies(DeviceRequest):
+    def __call__(self) -> Device:
+        os._exit(9)
+
+
+def test_a_mesh_that_cannot_be_opened_is_one_failed_line(request_: DeviceRequest) -> None:
+    hangs = replace(request_, device="simulated", simulate="compile=60s")
+    refused = replace(request_, device="simulated", simulate="compute=0ms")
+    checks = {
+        name: try_mesh(request, 1.5) for name, request in (("hangs", hangs), ("refused", refused), ("dies", Dies(**vars(hangs))))
+    }
+    assert {check.status for check in checks.values()} == {"fail"}
+    assert all(check.fix for check in checks.values())
+    assert {name: check.found for name, check in checks.items()} == {
+        "hangs": "no answer for 1.5 s",
+        "refused": "simulated device: compute must be above 0, such as compute=10ms",
+        "dies": "the process died (exit code 9)",
+    }
+
+
+def test_a_mesh_that_opens_is_told_with_the_time_that_it_took(request_: DeviceRequest) -> None:
+    check = try_mesh(replace(request_, device="simulated"), 60)
+    assert check.status == "pass"
+    assert re.search(r": compiled in 0\.1 s, 64 images in 0\.\d{4} s, \d+ s in all$", check.found)
 
 
 @pytest.mark.slow
-def test_a_mesh_that_cannot_be_opened_is_one_failed_line(
-    preflight: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_boards_the_chips_are_missed(preflight: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TT_METAL_MOCK_CLUSTER_DESC_PATH", raising=False)
     code, checks, _ = preflight(FakeHost(), "--open", "--model", str(ROOT / "jobs/sample/model"))
     assert (code, checks["open mesh"]["status"]) == (1, "fail")
     assert re.search("no Tenstorrent|No chips|/dev/tenstorrent", checks["open mesh"]["found"])
     assert "\n" not in checks["open mesh"]["found"]
-
-
-def test_a_mesh_that_does_not_answer_is_given_up() -> None:
-    request = replace(device_request(str(ROOT / "jobs/sample/model")), device="simulated", simulate="compile=60s")
-    check = try_mesh(request, limit_seconds=0.5)
-    assert (check.status, check.found) == ("fail", "no answer for 0.5 s")
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:

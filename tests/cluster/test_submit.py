@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,9 +19,12 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import pytest
+from ray.job_submission import JobStatus
 
+from cluster.submit import follow, main
 from tests.commands import ROOT, Finished, run_module
 from tests.conftest import free_port
+from tests.waiting import wait_until
 
 RAY = str(Path(sys.executable).parent / "ray")
 START_SECONDS = 90
@@ -59,23 +63,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
         )
     try:
         address = f"http://127.0.0.1:{dashboard}"
-        wait_until_it_answers(address)
+        wait_until(lambda: answers(address), START_SECONDS)
         yield JobServer(environment | {"RAY_API_SERVER_ADDRESS": address})
     finally:
         os.killpg(head.pid, signal.SIGKILL)  # asked politely, it takes its time
         head.wait()
 
 
-def wait_until_it_answers(address: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urlopen(f"{address}/api/version", timeout=5)
-        except HTTPError:  # alive, and asks for the token
-            return
-        except URLError:
-            assert time.monotonic() < deadline, "the job server did not start"
-            time.sleep(0.2)
+def answers(address: str) -> bool:
+    try:
+        urlopen(f"{address}/api/version", timeout=5)
+    except HTTPError:  # alive, and asks for the token
+        return True
+    except URLError:
+        pass
+    return False
 
 
 def test_a_job_runs_to_its_report_and_its_log_arrives(server: JobServer, tmp_path: Path) -> None:
@@ -92,50 +94,42 @@ def test_a_job_that_a_user_got_wrong_ends_with_its_own_code_and_line(server: Job
     assert re.search(r"^error: .*/nowhere", done.stdout, re.MULTILINE)
 
 
-def test_stopping_a_job_ends_the_one_who_follows_it_with_143(server: JobServer) -> None:
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "cluster.submit", "http.server", "0"],
-        cwd=ROOT,
-        env=server.environment | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def followed(server: JobServer) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A job that serves until it is stopped: who follows it, once it runs, and its id."""
+    command = [sys.executable, "-m", "cluster.submit", "http.server", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    follower = subprocess.Popen(command, cwd=ROOT, env=server.environment | {"PYTHONUNBUFFERED": "1"}, **pipes)  # type: ignore[call-overload]
+    assert follower.stderr
+    job = follower.stderr.readline().partition(":")[0]
     try:
-        assert follower.stderr
-        assert follower.stdout
-        job = follower.stderr.readline().partition(":")[0]
         assert any("Serving HTTP" in line for line in follower.stdout)
-        subprocess.run([RAY, "job", "stop", job], env=server.environment, check=True, capture_output=True, timeout=60)
-        assert follower.wait(30) == 143
+        yield follower, job
     finally:
         follower.kill()
         follower.communicate()
+        ray_job(server, "stop", "--no-wait", job)
+
+
+def ray_job(server: JobServer, *arguments: str) -> str:
+    done = subprocess.run([RAY, "job", *arguments], env=server.environment, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+def test_stopping_a_job_ends_the_one_who_follows_it_with_143(server: JobServer) -> None:
+    with followed(server) as (follower, job):
+        ray_job(server, "stop", job)
+        assert follower.wait(30) == 143
 
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_get_back(server: JobServer) -> None:
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "cluster.submit", "http.server", "0"],
-        cwd=ROOT,
-        env=server.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert follower.stderr
-        job = follower.stderr.readline().partition(":")[0]
-        time.sleep(1)
+    with followed(server) as (follower, job):
         follower.send_signal(signal.SIGINT)
         _, err = follower.communicate(timeout=30)
         assert follower.returncode == 130
         assert f"ray job stop {job}" in err
-        status = subprocess.run([RAY, "job", "status", job], env=server.environment, capture_output=True, text=True, timeout=60)
-        assert re.search("PENDING|RUNNING", status.stdout + status.stderr)
-    finally:
-        follower.kill()
-        subprocess.run([RAY, "job", "stop", "--no-wait", job], env=server.environment, capture_output=True, timeout=60)
+        assert "RUNNING" in ray_job(server, "status", job)
 
 
 @pytest.mark.slow
@@ -175,6 +169,72 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
     assert done.code == 2
     assert "no job server answers" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@dataclass
+class Ended:
+    """Stands for a job server that took a job, which ended so, a moment after its log."""
+
+    status: JobStatus = JobStatus.SUCCEEDED
+    driver_exit_code: int | None = 0
+    message: str = "Job supervisor actor died"
+    asked: int = 0
+    log: str = "its log\n"
+    submitted: dict[str, object] = field(default_factory=dict)
+
+    def submit_job(self, **what: object) -> str:
+        self.submitted = what
+        return "job-1"
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        if self.log == "Ctrl-C":
+            raise KeyboardInterrupt
+        yield "its log\n"
+
+    def get_job_status(self, job: str) -> JobStatus:
+        self.asked += 1
+        return self.status if self.asked > 1 else JobStatus.RUNNING
+
+    def get_job_info(self, job: str) -> Ended:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("option", "log", "code", "told"),
+    [
+        ([], "its log\n", 0, ""),
+        (["--detach"], "its log\n", 0, "ray job logs --follow job-1   or   ray job stop job-1\n"),
+        ([], "Ctrl-C", 130, "job-1 goes on: ray job logs --follow job-1   or   ray job stop job-1\n"),
+    ],
+    ids=["followed", "detached", "interrupted"],
+)
+def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_detached(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], log: str, code: int, told: str
+) -> None:
+    server = Ended(log=log)
+    monkeypatch.setattr("cluster.submit.connect", lambda address: server)
+    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)  # it is for the whole process
+    assert main([*option, "jobs.imagenet", "--out", "/a b", "--detach"]) == code
+    entrypoint = "python -m jobs.imagenet --out '/a b' --detach"
+    assert server.submitted == {"entrypoint": entrypoint, "runtime_env": {"working_dir": str(ROOT)}}
+    assert capsys.readouterr() == ("" if option or code else "its log\n", f"job-1: {entrypoint}\n{told}")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "ends_with", "told"),
+    [
+        (JobStatus.SUCCEEDED, 0, 0, ""),
+        (JobStatus.SUCCEEDED, None, 0, ""),
+        (JobStatus.FAILED, 3, 3, ""),
+        (JobStatus.STOPPED, -15, 143, ""),
+        (JobStatus.FAILED, None, 1, "job-1: failed: Job supervisor actor died\n"),
+    ],
+)
+def test_it_ends_with_the_jobs_own_code(
+    capsys: pytest.CaptureFixture[str], status: JobStatus, code: int | None, ends_with: int, told: str
+) -> None:
+    assert asyncio.run(follow(Ended(status, code), "job-1")) == ends_with
+    assert capsys.readouterr() == ("its log\n", told)
 
 
 class Unready(BaseHTTPRequestHandler):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RayCluster, ray_host
+from tests.conftest import RayCluster, ray_head
 from tests.faults.running import Answers, answers, run, write_shards
 
 
 @pytest.fixture(scope="package")
 def meshes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """One host with the boards of two meshes."""
-    with ray_host(tmp_path_factory.mktemp("faults-home"), num_cpus=2, resources={"TTNPU": 8}) as cluster:
+    with ray_head(tmp_path_factory.mktemp("faults-home"), "--num-cpus=2", '--resources={"TTNPU": 8}') as cluster:
         yield cluster
 
 

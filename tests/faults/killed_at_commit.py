@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
-from jobs import imagenet, storage
-from jobs.pipeline import streams
+from jobs import imagenet
+from jobs.pipeline import plan
 from jobs.pipeline.commit import Predictions
 from jobs.running.command import run
 
@@ -37,7 +37,7 @@ class Deadly(Predictions):
         if due and self.moment == "before":
             self.kill()
         if due and self.moment == "within":
-            storage.os.replace = self.kill  # type: ignore[assignment]
+            os.replace = self.kill  # type: ignore[assignment]
         super().commit(chunk, rows, footer)
         if due and self.moment == "after":
             self.kill()
@@ -50,5 +50,5 @@ class Deadly(Predictions):
 if __name__ == "__main__":
     from tests.faults import killed_at_commit as importable  # by its importable name, so that actors can unpickle it
 
-    with patch.object(streams, "Predictions", importable.Deadly):
+    with patch.object(plan, "Predictions", importable.Deadly):
         run(imagenet.main)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from jobs import imagenet
-from jobs.running import streaming
+from jobs.running import attempt
 from jobs.running.arguments import device_request
 from jobs.running.command import run
 from vit_actor.device import BatchResult, Device
@@ -69,5 +69,5 @@ def poisoned(*arguments: Any, **named: Any) -> PoisonedRequest:
 if __name__ == "__main__":
     from tests.faults import poisoned as importable  # by its importable name, so that actors can unpickle the request
 
-    with patch.object(streaming, "device_request", importable.poisoned):
+    with patch.object(attempt, "device_request", importable.poisoned):
         run(imagenet.main)

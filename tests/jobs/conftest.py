@@ -10,7 +10,7 @@ import pytest
 
 from jobs.running.command import run
 from tests.commands import ROOT, Finished, run_module
-from tests.conftest import RayCluster, ray_host
+from tests.conftest import RayCluster, ray_head
 
 SAMPLE = ROOT / "jobs" / "sample" / "images"
 MODEL = ROOT / "jobs" / "sample" / "model"
@@ -65,5 +65,5 @@ def simulated_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="package")
 def mesh_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """One host with the boards of four meshes."""
-    with ray_host(tmp_path_factory.mktemp("mesh-home"), num_cpus=4, resources={"TTNPU": 16}) as cluster:
+    with ray_head(tmp_path_factory.mktemp("mesh-home"), "--num-cpus=4", '--resources={"TTNPU": 16}') as cluster:
         yield cluster

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 from tests.commands import ROOT, run_module
-from tests.conftest import ray_host
+from tests.conftest import ray_head
 
 SAMPLE = ROOT / "jobs" / "sample"
 IMAGES = 130  # two full batches and one of two images
@@ -20,7 +20,7 @@ def test_auto_takes_the_boards_and_every_answer_is_the_reference(tmp_path: Path)
     home = tmp_path / "home"
     home.mkdir()
     arguments = ["--data", str(SAMPLE / "images"), "--model", str(SAMPLE / "model"), "--limit", str(IMAGES)]
-    with ray_host(home, num_cpus=2, resources={"TTNPU": 4}) as cluster:
+    with ray_head(home, "--num-cpus=2", '--resources={"TTNPU": 4}') as cluster:
         done = run_module(
             "tests.mock_t3000.job",
             *arguments,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -63,24 +64,18 @@ def test_every_size_does_its_share_of_the_work(devices: tuple[Path, Finished]) -
         assert 0 < row["device"] <= 1.05
 
 
-def test_its_files_describe_themselves_and_say_simulated(devices: tuple[Path, Finished]) -> None:
+def test_its_files_describe_themselves_and_say_simulated_and_too_short(devices: tuple[Path, Finished]) -> None:
     out, done = devices
-    schema = pq.read_schema(out / "report" / "scaling.parquet")
+    found, drawn = pq.read_table(out / "report" / "scaling.parquet"), (out / "report" / "scaling.svg").read_text()
 
-    assert schema.equals(SCALING)
-    assert all(schema.field(name).metadata[b"description"] for name in schema.names)
-    assert schema.metadata[b"run_id"]
-    assert "simulated T3000" in done.stdout
-    assert "SIMULATED" in (out / "report" / "scaling.svg").read_text()
-
-
-def test_a_short_run_is_warned_of_in_the_table_and_the_report(devices: tuple[Path, Finished]) -> None:
-    out, done = devices
-
-    assert all(pq.read_table(out / "report" / "scaling.parquet")["too_short"].to_pylist())
-    assert "warning: too short to quote" in done.stdout
-    assert "(too short)" in done.stdout
-    assert "too short to quote" in (out / "report" / "scaling.svg").read_text()
+    assert found.schema.equals(SCALING)
+    assert all(found.schema.field(name).metadata[b"description"] for name in found.column_names)
+    assert found.schema.metadata[b"run_id"]
+    assert all(found["too_short"].to_pylist())
+    for text in ("simulated T3000", "warning: too short to quote", "(too short)"):
+        assert text in done.stdout
+    for text in ("SIMULATED", "too short to quote"):
+        assert text in drawn
 
 
 @pytest.mark.parametrize(
@@ -114,14 +109,7 @@ def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
 
 
 def test_sizes_are_powers_of_two_and_the_largest() -> None:
-    assert {n: mesh_counts(n) for n in (1, 2, 3, 4, 6, 1000)} == {
-        1: [1],
-        2: [1, 2],
-        3: [1, 2, 3],
-        4: [1, 2, 4],
-        6: [1, 2, 4, 6],
-        1000: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000],
-    }
+    assert [mesh_counts(n) for n in (1, 2, 3, 4, 6)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [1, 2, 4, 6]]
 
 
 def test_weak_scaling_keeps_the_work_per_mesh_and_strong_the_work_in_all() -> None:
@@ -194,11 +182,9 @@ def test_the_network_is_as_busy_as_the_interface_that_carried_most() -> None:
     assert busiest(before, unknown) is None
 
 
-def test_interfaces_of_another_network_are_not_taken_for_this_hosts(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere0" / "statistics").mkdir(parents=True)
-    (tmp_path / "elsewhere0" / "ifindex").write_text("2")
-
-    assert read_traffic(tmp_path).interfaces == {}
+def test_traffic_is_that_of_this_hosts_interfaces_but_the_loopback() -> None:
+    names = {name for _, name in socket.if_nameindex()} - {"lo"}
+    assert set(read_traffic().interfaces) == names
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,7 +72,9 @@ def test_an_error_means_one_thing_told_in_one_line(error: Exception, kind: type[
 def test_what_fails_a_few_times_is_asked_again_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str | None] = []
     monkeypatch.setattr(failure, "_teller", lambda what, seconds: told.append(what))
-    answers = iter([OSError(errno.EIO, "Input/output error"), OSError(errno.ESTALE, "Stale file handle"), b"data"])
+    answers: Iterator[OSError | bytes] = iter(
+        [OSError(errno.EIO, "Input/output error"), OSError(errno.ESTALE, "Stale file handle"), b"data"]
+    )
 
     def ask() -> bytes:
         answer = next(answers)

@@ -11,6 +11,7 @@ import ray
 
 from jobs.measuring.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
 from jobs.pipeline.placement import Placement
+from jobs.running.command import run
 from jobs.running.manifest import load_manifest
 from jobs.running.session import ray_session
 from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, main, mesh_table, shortcomings
@@ -60,32 +61,32 @@ def test_a_devices_times_are_reported_as_they_are(two_meshes: tuple[Path, Finish
     assert rows[2]["fps"] <= rows[0]["fps"] + rows[1]["fps"] + 1e-6
 
 
-def test_its_files_describe_themselves_and_say_simulated(two_meshes: tuple[Path, Finished]) -> None:
+def test_its_files_describe_themselves_and_say_simulated_and_too_short(two_meshes: tuple[Path, Finished]) -> None:
     out, done = two_meshes
-    for name, schema in (("synthetic", MESHES), ("iterations", ITERATIONS)):
-        found = pq.read_schema(out / "report" / f"{name}.parquet")
-        assert found.equals(schema)
-        assert all(found.field(column).metadata[b"description"] for column in found.names)
+    for name, schema, rows in (("synthetic", MESHES, 3), ("iterations", ITERATIONS, 80)):
+        found = pq.read_table(out / "report" / f"{name}.parquet")
+        assert found.schema.equals(schema)
+        assert all(found.schema.field(column).metadata[b"description"] for column in found.column_names)
+        assert found.num_rows == rows
 
-    assert "simulated T3000" in done.stdout
-    assert pq.read_table(out / "report" / "iterations.parquet").num_rows == 80
+    meshes = pq.read_table(out / "report" / "iterations.parquet")["mesh"].value_counts().to_pylist()
+    assert [each["counts"] for each in meshes] == [40, 40]
     manifest = load_manifest(str(out))
     assert manifest is not None
     assert manifest.finished
     assert manifest.settings["seed"] == 7
-
-
-def test_a_short_run_says_that_it_is(two_meshes: tuple[Path, Finished]) -> None:
-    assert "warning: too short to quote (40 iterations, below 100; " in two_meshes[1].stdout
-    reasons = pq.read_table(two_meshes[0] / "report" / "synthetic.parquet")["too_short"].to_pylist()
+    assert "simulated T3000" in done.stdout
+    assert "warning: too short to quote (40 iterations, below 100; " in done.stdout
+    reasons = pq.read_table(out / "report" / "synthetic.parquet")["too_short"].to_pylist()
     assert all(reason.startswith("40 iterations, below 100; ") for reason in reasons)
 
 
-def test_a_second_run_into_the_same_output_is_refused(two_meshes: tuple[Path, Finished], mesh_cluster: RayCluster) -> None:
-    again = synthetic(mesh_cluster, two_meshes[0], "--device=simulated", "--iterations=1")
-
-    assert again.code == 2
-    assert "--overwrite" in again.stderr
+def test_a_second_run_into_the_same_output_is_refused(
+    two_meshes: tuple[Path, Finished], mesh_cluster: RayCluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(lambda: main(["--out", str(two_meshes[0]), "--model", str(MODEL), "--address", mesh_cluster.address]))
+    assert "--overwrite" in capfd.readouterr().err
 
 
 def test_a_device_that_fails_ends_the_job_in_one_line(mesh_cluster: RayCluster, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from jobs import imagenet
-from jobs.running import streaming
+from jobs.running import attempt
 from jobs.running.arguments import device_request
 from jobs.running.command import run
 from vit_actor.device import Device
@@ -46,5 +46,5 @@ def mocked(*arguments: Any, **options: Any) -> MockedRequest:
 if __name__ == "__main__":
     from tests.mock_t3000 import job  # by its importable name, so that actors can unpickle MockedRequest
 
-    with patch.object(streaming, "device_request", job.mocked):
+    with patch.object(attempt, "device_request", job.mocked):
         run(imagenet.main)

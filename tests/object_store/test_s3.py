@@ -142,16 +142,16 @@ def test_a_lease_is_refused_while_it_is_renewed_and_taken_when_it_is_not(here: S
 
 
 def test_a_holder_that_finds_its_lease_taken_over_stops(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupts: list[int] = []
+    ended: list[tuple[str, int]] = []
     monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(output_lock, "_held", {})
-    monkeypatch.setattr(output_lock, "_lost", [])
-    monkeypatch.setattr("jobs.running.output_lock._thread.interrupt_main", lambda: interrupts.append(1))
+    monkeypatch.setattr(output_lock, "end_at_once", lambda line, code: ended.append((line, code)))
     hold_output("s3://bucket/taken")
     here.client.put_object(Bucket="bucket", Key="taken/.lease", Body=b"another host's")
     limit = time.monotonic() + 30
-    while len(interrupts) < 2 and time.monotonic() < limit:
+    while not ended and time.monotonic() < limit:
         time.sleep(0.05)
-    assert interrupts == [1, 1]
-    assert "another job has taken it over" in str(output_lock.lost_output())
+    ((line, code),) = ended
+    assert code == 1
+    assert line.startswith("error: --out s3://bucket/taken: another job has taken it over")
     assert here.client.get_object(Bucket="bucket", Key="taken/.lease")["Body"].read() == b"another host's"

@@ -23,6 +23,7 @@ class Ending:
     """A source that gives two images and then ends in some way."""
 
     how: str
+    folder: str = "/nowhere"
 
     def shards(self) -> Generator[Shard, None, Survey]:
         yield from ()

@@ -16,18 +16,12 @@ def main() -> int:
     parser.add_argument("--helpers", type=int, default=0, help="hosts without boards (default 0)")
     parser.add_argument("--cpus", type=int, default=2, help="CPUs each of them declares (default 2)")
     parser.add_argument("--object-store-mb", type=int, default=200, help="object store of each host (default 200)")
-    parser.add_argument("--dashboard", action="store_true", help="let every host reach the dashboard, not the head alone")
     parser.add_argument("command", nargs="+", help="after --, what to run on the head")
-    options = parser.parse_args()
+    given = vars(parser.parse_args())
+    command = given.pop("command")
     try:
-        with Rig(
-            options.loudboxes,
-            options.helpers,
-            cpus=options.cpus,
-            object_store_mb=options.object_store_mb,
-            dashboard=options.dashboard,
-        ) as rig:
-            return rig.start(options.command).wait()
+        with Rig(**given) as rig:
+            return rig.start(command).wait()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

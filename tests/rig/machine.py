@@ -40,7 +40,7 @@ mount --bind "$2/hosts" /etc/hosts
 mount --bind "$2/resolv.conf" /etc/resolv.conf
 echo "$1" > /proc/sys/kernel/hostname
 echo "ready $pid"
-while read -r _; do [ $$ -eq 1 ] && kill -TERM -1; done
+read -r _ || true
 """
 
 
@@ -112,12 +112,6 @@ class Machine:
         """Start a command inside, in a session of its own; options are Popen's."""
         enter = ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", "-u", f"--wdns={cwd}", "--"]
         return subprocess.Popen([*enter, *command], text=True, start_new_session=True, **options)  # type: ignore[call-overload]
-
-    def terminate_all(self) -> None:
-        """What a shutdown does first: SIGTERM to every process."""
-        assert self._process.stdin
-        self._process.stdin.write("terminate\n")
-        self._process.stdin.flush()
 
     def kill(self) -> None:
         """End it as a power cut does: every process at once. Safe to call twice."""

@@ -6,14 +6,9 @@ are this interpreter's, laid below the account's project directory in a layer th
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import shutil
 import subprocess
 import sys
-import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -179,28 +174,6 @@ class Rack:
         if process.returncode:
             raise RuntimeError(f"{name}: {out}")
         return out
-
-
-def kernel_compiler(directory: Path, repo: str) -> str:
-    """An archive as sfpi publishes it, with a stand-in for the compiler; what ttnn would say of it, to be had from `repo`."""
-    compiler = directory / "sfpi/compiler/bin/riscv-tt-elf-g++"
-    compiler.parent.mkdir(parents=True)
-    compiler.write_text("#!/bin/sh\n")
-    compiler.chmod(0o755)
-    archive = directory / f"releases/download/7/sfpi_7_{platform.machine()}_debian.txz"
-    archive.parent.mkdir(parents=True)
-    with tarfile.open(archive, "w:xz") as tar:
-        tar.add(directory / "sfpi", "sfpi")
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    return f"sfpi_repo={repo}\nsfpi_version=7\nsfpi_{platform.machine()}_debian_txz_hash={digest}\n"
-
-
-def wait_for(condition: Callable[[], bool], limit: float = 240.0) -> None:
-    """Raises AssertionError when the limit is over."""
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, f"not within {limit:g} s"
-        time.sleep(2)
 
 
 def _make_key(path: Path) -> None:

@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.commands import ROOT
 from tests.rig.machine import Machine, Switch
 from vit_actor.errors import UserError
 
@@ -32,7 +32,6 @@ _FAST_HEALTH_CHECK = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
-_REPOSITORY = Path(__file__).resolve().parents[2]
 _HEAD = "head"
 
 
@@ -41,40 +40,23 @@ class Rig:
 
     loudboxes: hosts named loudbox-1, loudbox-2, ... that declare TTNPU: 4.
     helpers: hosts named helper-1, ... without boards.
-    cpus: CPUs each of those declares, however many cores the machine has; the head declares head_cpus.
+    cpus: CPUs each of those declares, however many cores the machine has; the head declares none.
     object_store_mb: object store of every host, on its own /dev/shm.
-    dashboard: bind the dashboard to the head's address, where every host reaches it, instead of 127.0.0.1.
     Raises UserError where it cannot run: it needs root, and the programs of Debian's iproute2 and util-linux.
     """
 
-    def __init__(
-        self,
-        loudboxes: int = 1,
-        helpers: int = 0,
-        *,
-        cpus: int = 2,
-        head_cpus: int = 0,
-        object_store_mb: int = 200,
-        dashboard: bool = False,
-    ) -> None:
+    def __init__(self, loudboxes: int = 1, helpers: int = 0, *, cpus: int = 2, object_store_mb: int = 200) -> None:
         self.hosts: dict[str, Machine] = {}
-        self._loudboxes = [f"loudbox-{n + 1}" for n in range(loudboxes)]
-        self._helpers = [f"helper-{n + 1}" for n in range(helpers)]
+        self._first = [(f"loudbox-{n + 1}", BOARDS, cpus) for n in range(loudboxes)]
+        self._first += [(f"helper-{n + 1}", 0, cpus) for n in range(helpers)]
         self._cpus = cpus
-        self._head_cpus = head_cpus
         self._object_store = object_store_mb * 2**20
-        self._dashboard = dashboard
         self._addresses = 0
 
     @property
     def address(self) -> str:
         """Where the cluster is, for `ray.init(address=...)`: inside the rig RAY_ADDRESS says so already."""
         return f"{self.hosts[_HEAD].address}:6379"
-
-    @property
-    def dashboard_url(self) -> str:
-        """Where jobs are submitted to: inside the rig RAY_API_SERVER_ADDRESS says so already."""
-        return f"http://{self.hosts[_HEAD].address if self._dashboard else '127.0.0.1'}:8265"
 
     @property
     def directory(self) -> Path:
@@ -95,9 +77,8 @@ class Rig:
             token.parent.mkdir(mode=0o700)
             token.touch(mode=0o600)
             token.write_text(secrets.token_hex(32))
-            self._join([(_HEAD, 0, self._head_cpus)])
-            loudboxes = [(name, BOARDS, self._cpus) for name in self._loudboxes]
-            self._join(loudboxes + [(name, 0, self._cpus) for name in self._helpers])
+            self._join([(_HEAD, 0, 0)])
+            self._join(self._first)
             self._teardown = stack.pop_all()
         return self
 
@@ -116,26 +97,14 @@ class Rig:
         self._switch.unplug(self.hosts[name])
         self.hosts.pop(name).kill()
 
-    def stop_host(self, name: str, *, grace: float = 2.0) -> None:
-        """Shut a host down: SIGTERM to all its processes, and after `grace` seconds the end."""
-        self.hosts[name].terminate_all()
-        time.sleep(grace)
-        self.kill_host(name)
-
     def start(
-        self,
-        command: Sequence[str],
-        *,
-        host: str = _HEAD,
-        env: Mapping[str, str] | None = None,
-        cwd: Path = _REPOSITORY,
-        **options: Any,
+        self, command: Sequence[str], *, host: str = _HEAD, env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[str]:
-        """Start a command on a host; `python` and `ray` are this interpreter's. options are Popen's.
+        """Start a command on a host, in the project; `python` and `ray` are this interpreter's. options are Popen's.
 
         env is added to the rig's environment; nothing is inherited from this process's.
         """
-        return self.hosts[host].start(command, cwd, env=self._environment() | dict(env or {}), **options)
+        return self.hosts[host].start(command, ROOT, env=self._environment() | dict(env or {}), **options)
 
     def run(
         self,
@@ -143,7 +112,6 @@ class Rig:
         *,
         host: str = _HEAD,
         env: Mapping[str, str] | None = None,
-        cwd: Path = _REPOSITORY,
         timeout: float = 60.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
@@ -152,7 +120,7 @@ class Rig:
         Raises subprocess.TimeoutExpired after `timeout` seconds, when the command is killed, and with `check`
         CalledProcessError for an exit code but 0; both carry the output as a note.
         """
-        process = self.start(command, host=host, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = self.start(command, host=host, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         return _finish(process, command, timeout, check)
 
     def _join(self, hosts: list[tuple[str, int, int]]) -> None:
@@ -171,33 +139,23 @@ class Rig:
         """Create a machine and start Ray on it, without waiting."""
         self._addresses += 1
         address = f"10.77.{self._addresses // 250}.{self._addresses % 250}"
-        machine = Machine(self._switch, name, address, shm_bytes=self._object_store + 64 * 2**20)
-        self.hosts[name] = machine
+        machine = self.hosts[name] = Machine(self._switch, name, address, shm_bytes=self._object_store + 64 * 2**20)
         self._switch.connect(machine)
         arguments = [f"--node-ip-address={address}", f"--num-cpus={cpus}", f"--object-store-memory={self._object_store}"]
         arguments += ["--num-gpus=0", "--disable-usage-stats", f"--resources={json.dumps({'TTNPU': boards} if boards else {})}"]
-        if name == _HEAD:
-            bind = address if self._dashboard else "127.0.0.1"
-            arguments += ["--head", "--port=6379", f"--dashboard-host={bind}", "--dashboard-port=8265"]
-        else:
-            arguments += [f"--address={self.address}"]
+        head = ["--head", "--port=6379", "--dashboard-host=127.0.0.1", "--dashboard-port=8265"]
+        arguments += head if name == _HEAD else [f"--address={self.address}"]
         env = _FAST_HEALTH_CHECK if name == _HEAD else {}
-        return self.start(
-            ["python", "-m", "cluster.start_ray", *arguments],
-            host=name,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        return self.start(["ray", "start", *arguments], host=name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def _environment(self) -> dict[str, str]:
         return {
             "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.directory / "home"),
             "LANG": "C.UTF-8",
-            "PYTHONPATH": str(_REPOSITORY),
+            "PYTHONPATH": str(ROOT),
             "RAY_ADDRESS": self.address,
-            "RAY_API_SERVER_ADDRESS": self.dashboard_url,
+            "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265",
             "RAY_AUTH_MODE": "token",
             "RAY_TMPDIR": str(self.directory),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.running import LIMIT, MODEL, SHARD, wait_until, write_shards
+from tests.faults.running import LIMIT, SHARD, command, wait_until, write_shards
 from tests.rig import Rig
 
 SHARDS = 60
@@ -28,9 +28,7 @@ def hosts(out: Path) -> list[str]:
 def test_a_drained_loudbox_finishes_its_batches_and_leaves_and_every_image_has_one_row(tmp_path: Path) -> None:
     data, out = write_shards(tmp_path / "data", SHARDS), tmp_path / "out"
     with Rig(loudboxes=2, object_store_mb=400) as rig:
-        common = ["--model", str(MODEL), "--device", "simulated", "--simulate", "compute=2s"]
-        command = ["python", "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), *common]
-        job = rig.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        job = rig.start(["python", *command(data, out, "compute=2s")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_until(lambda: set(hosts(out)) == {"loudbox-1", "loudbox-2"}, job)
 
         rig.run(DRAIN, host="loudbox-2", timeout=LIMIT)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.commit import footers_of
 from jobs.pipeline.decode import decode
-from tests.faults.running import MODEL, SHARD, prediction_files, wait_until, write_shards
+from tests.faults.running import MODEL, SHARD, command, prediction_files, wait_until, write_shards
 from tests.rig import Rig
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.simulated import expected_class
@@ -23,11 +23,6 @@ LIMIT = 280.0
 """For one step of four hosts on an overloaded machine; an idle one takes a tenth."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def simulated(job: str, out: Path, timing: str, *arguments: str) -> list[str]:
-    common = ["--model", str(MODEL), "--out", str(out), "--device", "simulated", "--simulate", timing]
-    return ["python", "-m", f"jobs.{job}", *common, *arguments]
 
 
 def named(out: Path, what: str) -> set[str]:
@@ -53,8 +48,8 @@ def expected(folder: Path) -> dict[str, int]:
 
 def interrupt(job: subprocess.Popen[str]) -> None:
     """Ctrl-C for a command on the rig: not for nsenter, which waits for it."""
-    (command,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
-    os.kill(int(command), signal.SIGINT)
+    (inside,) = psutil.Process(job.pid).children()
+    inside.send_signal(signal.SIGINT)
     job.wait(LIMIT)
 
 
@@ -67,14 +62,14 @@ def rig() -> Iterator[Rig]:
 def test_every_host_gets_an_actor_late_ones_too_and_every_image_one_right_answer(rig: Rig, tmp_path: Path) -> None:
     data, out = write_shards(tmp_path / "data", 120), tmp_path / "out"
     # Slow enough that minutes later there is still work for whoever comes last.
-    slow = simulated("imagenet", out, "compute=5s", "--data", str(data))
+    slow = ["python", *command(data, out, "compute=5s")]
     job = rig.start(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     wait_until(lambda: meshes(out) == {f"loudbox-{n}/0-3" for n in (1, 2, 3)}, job, LIMIT)
     rig.add_host("late")
     wait_until(lambda: "late/0-3" in meshes(out), job, LIMIT)
     interrupt(job)
-    rig.run(simulated("imagenet", out, "compute=1ms", "--data", str(data), "--resume"), timeout=LIMIT)
+    rig.run(["python", *command(data, out, "compute=1ms", "--resume")], timeout=LIMIT)
 
     got = pq.read_table(out / "predictions")
     assert got.num_rows == 120 * SHARD
@@ -87,7 +82,7 @@ def test_a_host_without_boards_decodes_for_those_with_boards(rig: Rig, tmp_path:
     rig.add_host("helper", boards=0, cpus=4)
     data, out = write_shards(tmp_path / "data", 60), tmp_path / "out"
 
-    rig.run(simulated("imagenet", out, "compute=1ms", "--data", str(data)), timeout=LIMIT)
+    rig.run(["python", *command(data, out, "compute=1ms")], timeout=LIMIT)
 
     assert "helper" in named(out, "read_host")
     assert meshes(out) <= {f"{host}/0-3" for host in ("loudbox-1", "loudbox-2", "loudbox-3", "late")}
@@ -97,7 +92,7 @@ def test_a_host_without_boards_decodes_for_those_with_boards(rig: Rig, tmp_path:
 def test_no_mesh_waits_while_another_has_work_for_it(rig: Rig, tmp_path: Path) -> None:
     data, out = write_shards(tmp_path / "data", 48, images=512), tmp_path / "out"
 
-    rig.run(simulated("imagenet", out, "compute=200ms", "--data", str(data)), timeout=LIMIT)
+    rig.run(["python", *command(data, out, "compute=200ms")], timeout=LIMIT)
 
     found = pq.read_table(out / "report" / "meshes.parquet").to_pylist()
     busy = sum(mesh["busy_seconds"] for mesh in found)
@@ -112,7 +107,8 @@ def test_four_hosts_do_four_times_the_work_of_one(rig: Rig, tmp_path: Path) -> N
         rig.add_host("late")
 
     # A round of 5 s: waking up 0.2 s late, as a busy machine may, still leaves 96%.
-    rig.run(simulated("scaling", tmp_path, "compute=400ms", "--iterations=12", "--warmup=2", "--rounds=1"), timeout=LIMIT)
+    line = ["python", "-m", "jobs.scaling", "--model", str(MODEL), "--out", str(tmp_path), "--device=simulated"]
+    rig.run([*line, "--simulate=compute=400ms", "--iterations=12", "--warmup=2", "--rounds=1"], timeout=LIMIT)
 
     measured = pq.read_table(tmp_path / "report" / "scaling.parquet").to_pylist()
     assert [(row["scaling"], row["meshes"]) for row in measured] == [(s, n) for s in ("weak", "strong") for n in (1, 2, 4)]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import ROOT
-from tests.faults.running import MODEL, wait_until, write_shards
+from tests.faults.running import command, wait_until, write_shards
 from tests.pipeline.corpus import jpeg
 from tests.rig.rig import Rig
 
@@ -61,9 +61,8 @@ def test_every_expression_of_the_dashboard_has_data_while_a_run_goes_on(tmp_path
     for shard in range(0, 200, 4):  # errors in every window
         pq.write_table(pa.table(broken), data / f"{shard:04d}.parquet")
     with Rig(loudboxes=2, object_store_mb=300) as rig, prometheus(rig, tmp_path):
-        device = ["--model", str(MODEL), "--device", "simulated", "--simulate", "compute=3s", "--max-errors=100%"]
-        command = ["python", "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), *device]
-        job = rig.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        line = ["python", *command(data, out, "compute=3s", "--max-errors=100%")]
+        job = rig.start(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until((out / "manifest.json").exists, job)
         run_id = json.loads((out / "manifest.json").read_text())["run_id"]
         asked = expressions(run_id)

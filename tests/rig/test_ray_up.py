@@ -11,8 +11,10 @@ from functools import partial
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cluster.fake_host import kernel_compiler
 from tests.commands import ROOT
-from tests.rig.rack import PROJECT, Rack, kernel_compiler, wait_for
+from tests.rig.rack import PROJECT, Rack
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -55,7 +57,7 @@ def test_ray_up_installs_and_starts_the_head_and_every_host_that_is_on(rack: Rac
     assert f"installed in {PROJECT}/.venv" in out
     compiler = f"{PROJECT}/.venv/lib/python3*/site-packages/ttnn/runtime/sfpi/compiler/bin/riscv-tt-elf-g++"
     assert rack.run("loudbox-1", f"test -x {compiler}")[0] == 0
-    wait_for(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
+    wait_until(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
     assert rack.run("loudbox-2", f"test -x {compiler}")[0] == 0
 
 
@@ -76,7 +78,7 @@ def test_preflight_on_the_head_asks_every_host(rack: Rack) -> None:
 def test_a_job_goes_through_the_dashboards_tunnel(rack: Rack) -> None:
     tunnel = rack.start("operator", "cd project && exec ray dashboard cluster/loudboxes.yaml", stdout=subprocess.DEVNULL)
     try:
-        wait_for(lambda: rack.run("operator", "curl -s -o /dev/null http://localhost:8265")[0] == 0)
+        wait_until(lambda: rack.run("operator", "curl -s -o /dev/null http://localhost:8265")[0] == 0)
         job = "jobs.imagenet --data jobs/sample/images --model jobs/sample/model --device cpu"
         job += f" --out {rack.shared}/run-1"
         server = "export RAY_API_SERVER_ADDRESS=http://localhost:8265"
@@ -96,8 +98,8 @@ def test_a_second_ray_up_brings_a_change_to_every_host(rack: Rack) -> None:
     assert code == 0, out
     for host in ("loudbox-1", "loudbox-2"):
         last_line = partial(rack.run, host, "tail -n 1 loudbox-vit/jobs/storage.py")
-        wait_for(lambda last_line=last_line: last_line()[1] == "# changed\n")  # type: ignore[misc]
-    wait_for(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
+        wait_until(lambda last_line=last_line: last_line()[1] == "# changed\n")  # type: ignore[misc]
+    wait_until(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
 
 
 def test_ray_down_leaves_nothing_running(rack: Rack) -> None:

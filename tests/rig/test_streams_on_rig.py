@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.running import MODEL, SHARD, kill_one, prediction_files, wait_until, write_shards
+from tests.faults.running import SHARD, command, kill_one, prediction_files, wait_until, write_shards
 from tests.rig import Rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -21,9 +21,8 @@ def answers(out: Path) -> dict[str, int]:
     return {row["image_id"]: row["prediction"] for row in got}
 
 
-def command(data: Path, out: Path, streams: int) -> list[str]:
-    device = ["--model", str(MODEL), "--device", "simulated", "--simulate", "compute=1us,upload=0us,readback=0us,compile=0s"]
-    return ["python", "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), *device, f"--streams={streams}"]
+def job_of(streams: int, data: Path, out: Path) -> list[str]:
+    return ["python", *command(data, out, "compute=1us,upload=0us,readback=0us,compile=0s", f"--streams={streams}")]
 
 
 def test_any_number_of_streams_gives_the_same_answers_and_one_that_dies_loses_none(tmp_path: Path) -> None:
@@ -32,12 +31,12 @@ def test_any_number_of_streams_gives_the_same_answers_and_one_that_dies_loses_no
     with Rig(loudboxes=4, cpus=2, object_store_mb=300) as rig:
         for streams in (1, 2, 4):
             out = tmp_path / f"streams-{streams}"
-            rig.run(command(data, out, streams), timeout=280)
+            rig.run(job_of(streams, data, out), timeout=280)
             (row,) = pq.read_table(out / "report/summary.parquet").to_pylist()
             print(f"{streams} streams: {SHARDS / row['active_seconds']:.1f} chunks/s from first batch to last")
             found[streams] = answers(out)
         out = tmp_path / "killed"
-        job = rig.start(command(data, out, 4))
+        job = rig.start(job_of(4, data, out))
         wait_until(lambda: len(prediction_files(out)) >= SHARDS // 8, job)
         kill_one(str(rig.directory / "home"), "_Process")
         assert job.wait(280) == 0

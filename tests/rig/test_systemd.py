@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rig.rack import Rack, kernel_compiler, wait_for
+from tests.cluster.fake_host import kernel_compiler
+from tests.rig.rack import Rack
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -47,18 +49,18 @@ def test_the_manuals_commands_start_both_hosts(rack: Rack) -> None:
         rack.as_root(name, f"echo HEAD={HEAD} > /etc/loudbox-vit.env && chmod 600 /etc/loudbox-vit.env")
         rack.as_root(name, f"cp {PROJECT}/cluster/systemd/{unit} /etc/systemd/system/")
         rack.systemctl(name, f"enable --now {unit}")
-    wait_for(lambda: boards(rack) == "0.0/8.0 TTNPU")
+    wait_until(lambda: boards(rack) == "0.0/8.0 TTNPU")
 
 
 def test_a_worker_whose_scheduler_is_killed_is_started_again(rack: Rack) -> None:
     rack.as_root("loudbox-2", "pkill -9 -f raylet/raylet")
-    wait_for(lambda: int(rack.systemctl("loudbox-2", "show -P NRestarts loudbox-worker").strip()) >= 1)
-    wait_for(lambda: boards(rack) == "0.0/8.0 TTNPU")
+    wait_until(lambda: int(rack.systemctl("loudbox-2", "show -P NRestarts loudbox-worker").strip()) >= 1)
+    wait_until(lambda: boards(rack) == "0.0/8.0 TTNPU")
 
 
 def test_workers_join_a_head_that_was_restarted(rack: Rack) -> None:
     rack.systemctl("loudbox-1", "restart loudbox-head")
-    wait_for(lambda: boards(rack) == "0.0/8.0 TTNPU")
+    wait_until(lambda: boards(rack) == "0.0/8.0 TTNPU")
 
 
 def test_a_drained_worker_stays_away_until_its_unit_is_restarted(rack: Rack) -> None:
@@ -67,12 +69,12 @@ def test_a_drained_worker_stays_away_until_its_unit_is_restarted(rack: Rack) -> 
     there = "export RAY_AUTH_MODE=token RAY_TMPDIR=/tmp/ray-$(id -u)"
     code, out = rack.run("loudbox-2", f"cd {PROJECT} && . .venv/bin/activate && {there} && {drain}")
     assert code == 0, out
-    wait_for(lambda: boards(rack) == "0.0/4.0 TTNPU")
+    wait_until(lambda: boards(rack) == "0.0/4.0 TTNPU")
     time.sleep(30)  # a unit that is started again would be back
     assert boards(rack) == "0.0/4.0 TTNPU"
     assert rack.systemctl("loudbox-2", "show -P NRestarts loudbox-worker") == started
     rack.systemctl("loudbox-2", "restart loudbox-worker")
-    wait_for(lambda: boards(rack) == "0.0/8.0 TTNPU")
+    wait_until(lambda: boards(rack) == "0.0/8.0 TTNPU")
 
 
 def test_stopping_a_unit_leaves_nothing_running(rack: Rack) -> None:

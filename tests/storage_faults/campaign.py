@@ -68,6 +68,10 @@ _REMOTE: dict[str, _RemoteActs] = {
 }
 
 
+ONE_LIE = {"skip": 3, "times": 1}
+"""Zeros instead of data come once at a time: nobody can tell two reads that lie alike from what is there."""
+
+
 def how_often(rng: random.Random) -> dict[str, Any]:
     """Which of the matching requests: once, some, for good, each k-th, or by chance."""
     skip = int(rng.expovariate(0.25))
@@ -78,12 +82,16 @@ def how_often(rng: random.Random) -> dict[str, Any]:
 
 def local_rule(rng: random.Random, kind: str, path: str) -> preload.Rule:
     operation, act, errors = rng.choice(_LOCAL[kind])
-    return preload.Rule(operation, f"{path}*", act, rng.choice(errors), milliseconds=100, **how_often(rng))
+    often = how_often(rng)
+    return preload.Rule(
+        operation, f"{path}*", act, rng.choice(errors), milliseconds=100, **(often if act != "ZEROS" else ONE_LIE)
+    )
 
 
 def remote_rule(rng: random.Random, kind: str, key: str) -> proxy.Rule:
     operation, ways = rng.choice(_REMOTE[kind])
-    rule = proxy.Rule(rng.choice(ways), operation, f"{key}*", **how_often(rng))
+    act, often = rng.choice(ways), how_often(rng)
+    rule = proxy.Rule(act, operation, f"{key}*", **(ONE_LIE if isinstance(act, Zeros) else often))
     if rng.random() < 0.5:
         rule.since = rng.uniform(0.3, 2.5)
     if rng.random() < 0.2:

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem, S3FileSystem
 
 from tests.commands import Finished, begin
-from tests.conftest import RayCluster, ray_host
+from tests.conftest import RayCluster, ray_head
 from tests.faults.running import MODEL
 from tests.object_store.server import Store, s3_server
 from tests.storage_faults.layouts import LAYOUTS, digits, upload, with_damage
@@ -99,5 +99,5 @@ def faulty_storage() -> Iterator[FaultyStorage]:
         settings = {"AWS_ENDPOINT_URL": proxy.address, "LOUDBOX_RETRY_SECONDS": str(RETRY_SECONDS)}
         (work / "home").mkdir()
         with environment(store.environment | settings | local.environment):
-            cluster = stack.enter_context(ray_host(work / "home", num_cpus=2))
+            cluster = stack.enter_context(ray_head(work / "home", "--num-cpus=2"))
         yield FaultyStorage(work, cluster, store, proxy, local)

@@ -65,7 +65,7 @@ def mock_logits(
     from vit_actor.ttnn_vit import place, plan, vit
 
     size, chips = geometry(as_read(model.config), images_per_chip), mesh.get_num_devices()
-    preprocess = plain_preprocess(size.image_size)
+    preprocess = plain_preprocess(model.config.image_size)
     weights, program = arrange(model.state_dict(), as_read(model.config), preprocess, size), plan(size, precision)
     staging = Staging(size, mesh)
     alike = len(images) <= size.images

@@ -62,6 +62,8 @@ def test_class_names_may_be_a_list() -> None:
         ({"patch_size": None}, "patch_size None"),
         ({"patch_size": 225}, "exceeds image_size"),
         ({"num_attention_heads": 7}, "does not divide into 7 heads"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0"),
+        ({"patch_size": 0}, "patch_size 0"),
         ({"hidden_act": "relu"}, "'relu'"),
         ({"layer_norm_eps": "tiny"}, "layer_norm_eps 'tiny'"),
         ({"qkv_bias": "yes"}, "qkv_bias 'yes'"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vit_actor.device import NO_CLASS, top_k
+from vit_actor.device import NO_CLASS, best_of, top_k
 
 
 def test_the_best_five_with_their_softmax_probabilities() -> None:
@@ -21,7 +21,7 @@ def test_the_best_five_with_their_softmax_probabilities() -> None:
 @pytest.mark.parametrize("step", [0.5, 8.0], ids=["some ties", "nearly all tied"])
 def test_ties_go_to_the_lower_class(step: float) -> None:
     logits = (np.round(np.random.default_rng(1).normal(scale=4, size=(64, 100)) / step) * step).astype(np.float32)
-    logits[0, :3] = [0.0, -0.0, 0.0]
+    logits[0] = [-0.0, 0.0] * 50
     classes, _ = top_k(logits)
     assert classes.tolist() == np.argsort(-logits, axis=1, kind="stable")[:, :5].tolist()
 
@@ -47,3 +47,11 @@ def test_an_image_with_a_logit_that_is_no_number_gets_no_class_and_the_others_th
         else:
             np.testing.assert_array_equal(classes[image], expected[0][image])
             np.testing.assert_array_equal(probabilities[image], expected[1][image])
+
+
+def test_the_best_of_some_classes_is_theirs_by_logit_and_no_class_where_a_logit_is_no_number() -> None:
+    logits = np.array([[9.0, 1.0, 5.0, 5.0], [9.0, 7.0, 5.0, 2.0], [9.0, np.nan, 5.0, 2.0]], np.float32)
+    held = best_of(logits, (1, 2, 3))
+    assert held is not None
+    assert (held.dtype, held.tolist()) == (np.int32, [2, 1, NO_CLASS])
+    assert best_of(logits, None) is None

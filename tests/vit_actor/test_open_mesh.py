@@ -88,16 +88,6 @@ def test_another_release_of_ttnn_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         t3000.open_mesh()
 
 
-def test_a_mesh_larger_than_the_machine_is_explained(mock_environment: dict[str, str]) -> None:
-    import ttnn
-
-    from vit_actor.t3000 import _device_error
-
-    with pytest.raises(RuntimeError) as raised:
-        ttnn.open_mesh_device(ttnn.MeshShape(1, 9))
-    assert str(_device_error(raised.value)).startswith("fewer chips came up than the mesh needs")
-
-
 def test_processes_started_by_the_tests_do_not_find_the_mock(mock_environment: dict[str, str]) -> None:
     code = "import os; print(sorted(name for name in os.environ if name.startswith('TT_METAL_MOCK')))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -116,15 +106,36 @@ def test_a_closed_device_says_so_and_closes_again(environ: pytest.MonkeyPatch, s
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("said", "line"),
     [
-        ("TT_FATAL @ /a/b.cpp:1: x > 0\ninfo:\nThe grid is too small\nbacktrace:\n --- a\n --- b", "The grid is too small"),
-        ("Failed to pin host memory\nLocation: /umd/device/pcie.cpp:12\n 0# stack\n 1# main", "Failed to pin host memory"),
-        ("", "no reason given"),
+        ("Requested mesh shape MeshShape([1, 9]) requires 9 devices", "fewer chips came up than the mesh needs; look for"),
+        (
+            "Statically allocated circular buffers clash with L1 buffers on core",
+            "the model does not fit the cores' memory at this",
+        ),
+        ("Statically allocated circular buffers grow beyond max L1 size of", "the model does not fit the cores' memory at this"),
+        ("Out of Memory: Not enough space to allocate 9 B DRAM buffer", "the model does not fit the chips' memory at this"),
+        ("Creating trace buffers of size 9 B: trace region too small", "the trace does not fit the memory set aside for it"),
+        ("TIMEOUT: device timeout in fetch queue wait", "a chip stopped answering; reset it with tt-smi -r"),
+        ("TT_FATAL @ /a/b.cpp:1: x > 0\ninfo:\nThe grid is small\nbacktrace:\n --- a\n --- b", "ttnn failed: The grid is small"),
+        ("Failed to pin host memory\nLocation: /umd/pcie.cpp:12\n 0# stack\n 1# main", "ttnn failed: Failed to pin host memory"),
+        ("", "ttnn failed: no reason given"),
     ],
-    ids=["ttnn's", "the driver's", "none"],
 )
-def test_what_failed_is_told_without_its_stack(mock_environment: dict[str, str], text: str, line: str) -> None:
-    from vit_actor.t3000 import _device_error
+def test_what_ttnn_says_becomes_one_line_without_its_stack(mock_environment: dict[str, str], said: str, line: str) -> None:
+    from vit_actor.t3000 import explanation
 
-    assert str(_device_error(RuntimeError(text))) == f"ttnn failed: {line}"
+    assert explanation(said).startswith(line)
+    assert "\n" not in explanation(said)
+
+
+@pytest.mark.parametrize(("boards", "chips"), [("0,1", 3), ("0", 3), ("0,1,2,3", 6)])
+def test_fewer_chips_than_the_boards_have_are_refused(
+    mock_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, boards: str, chips: int
+) -> None:
+    from vit_actor import t3000
+
+    monkeypatch.setenv("TT_VISIBLE_DEVICES", boards)
+    monkeypatch.setattr(t3000.ttnn, "get_num_devices", lambda: chips)
+    with pytest.raises(DeviceError, match=f"^{chips} chips came up on boards {boards}; an n300 has 2"):
+        t3000.open_mesh()

@@ -101,8 +101,8 @@ def test_do_convert_rgb_asks_for_a_white_background() -> None:
         ({"do_pad": True, "pad_size": 256}, "images would differ in size"),
         ({"size": {"shortest_edge": 224}}, "size .*shortest_edge"),
         ({"size": 224, "default_to_square": False}, "size 224"),
-        ({"size": {"height": 0, "width": 224}}, "positive whole numbers"),
-        ({"size": {"height": 224.5, "width": 224}}, "positive whole numbers"),
+        ({"size": {"height": 0, "width": 224}}, "size .* is not supported; height"),
+        ({"size": {"height": 224.5, "width": 224}}, "size .* is not supported; height"),
         ({"size": "224"}, "size '224'"),
         ({"do_center_crop": True}, "crop_size None"),
         ({"do_center_crop": True, "crop_size": 256}, "crop_size 256x256 exceeds size 224x224"),
@@ -114,11 +114,11 @@ def test_do_convert_rgb_asks_for_a_white_background() -> None:
         ({"image_mean": [0.5]}, r"image_mean \[0.5\]"),
         ({"image_std": ["a", "b", "c"]}, "image_std"),
         ({"image_std": [0.5, 0, 0.5]}, "image_std holds a zero"),
-        ([], "not a JSON object"),
+        ([], "it is not a JSON object"),
     ],
     ids=str,
 )
 def test_what_would_not_be_reproduced_is_refused_in_one_line(config: Any, named: str) -> None:
-    with pytest.raises(UserError, match=f"^preprocessor_config.json: .*{named}") as refusal:
+    with pytest.raises(UserError, match=f"^preprocessor_config.json: {named}") as refusal:
         Preprocess.from_config(config)
     assert len(str(refusal.value).splitlines()) == 1

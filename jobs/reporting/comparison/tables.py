@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.reporting.columns import described
-from jobs.reporting.comparison.mcnemar import difference_interval, mcnemar
+from jobs.reporting.comparison.pairs import GAINED, LOST, STILL_WRONG, UNLABELLED
 from jobs.reporting.schema import Summary
-
-LOST, GAINED, STILL_WRONG, UNLABELLED = "right to wrong", "wrong to right", "wrong to wrong", "no label"
-
-Name = Callable[[int | None], str | None]
-"""A class's name by its number; None of none."""
 
 
 @dataclass(frozen=True)
@@ -132,61 +123,6 @@ SETTINGS = described(
 )
 
 
-@dataclass
-class Tally:
-    """Counts over pairs of rows; by label where that matters."""
-
-    images: int = 0
-    only_a: int = 0
-    only_b: int = 0
-    errors_a: int = 0
-    errors_b: int = 0
-    flips: int = 0
-    relabelled: int = 0
-    labelled: Counter[int] = field(default_factory=Counter)
-    correct_a: Counter[int] = field(default_factory=Counter)
-    correct_b: Counter[int] = field(default_factory=Counter)
-    lost: Counter[int] = field(default_factory=Counter)
-    gained: Counter[int] = field(default_factory=Counter)
-    still_wrong: Counter[int] = field(default_factory=Counter)
-
-    def add(self, a: pa.Table, b: pa.Table, name: Name) -> pa.Table:
-        """Count the pairs of two tables (schema SIDE); the rows (schema FLIPS) whose answers differ."""
-        answer_a, answer_b = (_integers(side["prediction"]) for side in (a, b))
-        label_a, label_b = (_integers(side["label"]) for side in (a, b))
-        conflict = (label_a >= 0) & (label_b >= 0) & (label_a != label_b)
-        label = np.where(conflict, -1, np.maximum(label_a, label_b))
-        labelled, flipped = label >= 0, answer_a != answer_b
-        right_a, right_b = labelled & (answer_a == label), labelled & (answer_b == label)
-        lost, gained = right_a & ~right_b, right_b & ~right_a
-        still_wrong = labelled & ~right_a & ~right_b & flipped
-        self.images += len(label)
-        self.errors_a += int((answer_a < 0).sum())
-        self.errors_b += int((answer_b < 0).sum())
-        self.flips += int(flipped.sum())
-        self.relabelled += int(conflict.sum())
-        for count, which in (
-            (self.labelled, labelled),
-            (self.correct_a, right_a),
-            (self.correct_b, right_b),
-            (self.lost, lost),
-            (self.gained, gained),
-            (self.still_wrong, still_wrong),
-        ):
-            count.update(label[which].tolist())
-        kind = np.select([lost, gained, still_wrong], [LOST, GAINED, STILL_WRONG], UNLABELLED)
-        a, b = a.filter(pa.array(flipped)), b.filter(pa.array(flipped))
-        labels = pa.array(label[flipped], pa.int32(), mask=~labelled[flipped])
-
-        def names(classes: pa.Array | pa.ChunkedArray) -> list[str | None]:
-            return [name(each) for each in classes.to_pylist()]
-
-        columns = [a["image_id"], labels, names(labels)]
-        for side in (a, b):
-            columns += [side["prediction"], names(side["prediction"]), side["probability"], side["error"]]
-        return pa.table([*columns, kind[flipped].tolist()], schema=FLIPS)
-
-
 def points(share: float) -> str:
     """A difference of shares in signed percentage points; one image of 50,000 is 0.002."""
     return f"{100 * share:+.3f}"
@@ -195,64 +131,6 @@ def points(share: float) -> str:
 def p_text(p: float | None) -> str:
     """A p-value as one reads it after a p."""
     return "unknown" if p is None else "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
-
-
-def compared(a: Summary, b: Summary, tally: Tally) -> Comparison:
-    """The comparison's one row, from what each run adds up to and from their pairs, of which there must be some."""
-    labelled, lost, gained = tally.labelled.total(), tally.lost.total(), tally.gained.total()
-    correct_a, correct_b = tally.correct_a.total(), tally.correct_b.total()
-    low, high = difference_interval(lost, gained, labelled) if labelled else (None, None)
-    return Comparison(
-        run_a=a.run_id,
-        run_b=b.run_id,
-        images=tally.images,
-        only_a=tally.only_a,
-        only_b=tally.only_b,
-        errors_a=tally.errors_a,
-        errors_b=tally.errors_b,
-        flips=tally.flips,
-        agreement=1 - tally.flips / tally.images,
-        labelled=labelled,
-        relabelled=tally.relabelled,
-        correct_a=correct_a,
-        correct_b=correct_b,
-        top1_a=correct_a / labelled if labelled else None,
-        top1_b=correct_b / labelled if labelled else None,
-        difference=(correct_b - correct_a) / labelled if labelled else None,
-        difference_low=low,
-        difference_high=high,
-        lost=lost,
-        gained=gained,
-        still_wrong=tally.still_wrong.total(),
-        p_value=mcnemar(lost, gained) if labelled else None,
-        simulated_a=a.simulated,
-        simulated_b=b.simulated,
-        devices_a=a.devices,
-        devices_b=b.devices,
-        system_fps_a=a.system_fps,
-        system_fps_b=b.system_fps,
-        system_fps_ratio=_ratio(a.system_fps, b.system_fps),
-        device_fps_a=a.device_fps,
-        device_fps_b=b.device_fps,
-        device_fps_ratio=_ratio(a.device_fps, b.device_fps),
-        inference_ms_a=a.inference_ms,
-        inference_ms_b=b.inference_ms,
-        inference_ratio=_ratio(a.inference_ms, b.inference_ms) if a.batch_size == b.batch_size else None,
-    )
-
-
-def flips_per_class(tally: Tally, name: Name) -> pa.Table:
-    """One row (schema FLIPS_PER_CLASS) a class with labelled images, in their order."""
-    rows = [
-        {
-            "class": label,
-            "name": name(label),
-            "images": tally.labelled[label],
-            **{column: getattr(tally, column)[label] for column in FLIPS_PER_CLASS.names[3:]},
-        }
-        for label in sorted(tally.labelled)
-    ]
-    return pa.Table.from_pylist(rows, schema=FLIPS_PER_CLASS)
 
 
 def differing_settings(a: Summary, b: Summary) -> pa.Table:
@@ -274,11 +152,3 @@ def _told(summary: Summary) -> dict[str, Any]:
 
 def _text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
-
-
-def _ratio(a: float | None, b: float | None) -> float | None:
-    return b / a if a and b else None
-
-
-def _integers(column: pa.ChunkedArray) -> np.ndarray:
-    return pc.fill_null(column, -1).to_numpy()

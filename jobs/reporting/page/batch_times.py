@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from jobs.reporting.page.colours import light
-from jobs.reporting.page.markup import section
-from jobs.reporting.page.plots import DASHED, WIDTH, svg
+from jobs.reporting.page.plots import DASHED, WIDTH, Rows, column, svg
 from jobs.reporting.schema import Summary
 
+MOST_BARS = 60
 
-def batch_times(summary: Summary, times: pa.Table) -> str:
-    if not len(times):
-        return section("Batch times", "No full batch ran.")
-    low, high = times["from_ms"].to_numpy(), times["to_ms"].to_numpy()
-    ratio = (high[0] / low[0]) ** max(1, int(np.ceil(np.log(high[-1] / low[0]) / np.log(high[0] / low[0]) / 60)))
+
+def batch_times(summary: Summary, times: Rows) -> Markup | None:
+    """A histogram; None without a full batch."""
+    if not times:
+        return None
+    low, high = column(times, "from_ms"), column(times, "to_ms")
+    bucket = high[0] / low[0]
+    ratio = bucket ** max(1, int(np.ceil(np.log(high[-1] / low[0]) / np.log(bucket) / MOST_BARS)))
     edges = low[0] * ratio ** np.arange(2 + int(np.log(high[-1] / low[0]) / np.log(ratio)))
-    batches, _ = np.histogram(np.sqrt(low * high), bins=edges, weights=times["batches"].to_numpy())
+    batches, _ = np.histogram(np.sqrt(low * high), bins=edges, weights=column(times, "batches"))
     figure = Figure((WIDTH, 2.7), layout="constrained")
     axes = figure.subplots()
     axes.stairs(batches, edges, fill=True, color=light("accent"), alpha=0.75)
@@ -35,6 +38,5 @@ def batch_times(summary: Summary, times: pa.Table) -> str:
         axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.6g}")
     axes.xaxis.set_minor_formatter("")
-    note = f"{summary.full_batches:,} full batches of {summary.batches:,}; p50 and p99 are within 0.5%."
-    p50, p99 = (f"{value:,.2f} ms" for value in (summary.inference_p50_ms or 0, summary.inference_p99_ms or 0))
-    return section("Batch times", note, svg(figure, f"Histogram of batch times; p50 {p50}, p99 {p99}"))
+    p50, p99 = (f"{value or 0:,.2f} ms" for value in (summary.inference_p50_ms, summary.inference_p99_ms))
+    return svg(figure, f"Histogram of batch times; p50 {p50}, p99 {p99}")

@@ -1,47 +1,54 @@
-"""Sections, tables and figures of speech of a page. All text is escaped here."""
+"""Pages from their templates, and how they write times. A template escapes all text, and a text is cut where it is very long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from html import escape
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-class Markup(str):
-    """Text that is HTML already."""
+from jobs.reporting.page.colours import variables
+from jobs.running.clearing import GENERATOR
 
-    __slots__ = ()
-
-
-def section(title: str, note: str, *parts: str) -> str:
-    quiet = f'<p class="quiet">{text(note)}</p>' if note else ""
-    return f'<section aria-label="{text(title)}"><h2>{text(title)}</h2>{quiet}{"".join(parts)}</section>'
+HERE = Path(__file__).parent
+MOST_CHARACTERS = 2000
 
 
-def table(header: list[str], rows: Iterable[tuple[Any, ...]], caption: str = "", *, kind: str = "") -> str:
-    """An HTML table; columns whose heading starts with # hold numbers. Cells are text, or Markup. kind: its CSS class."""
-    kinds = [' class="number"' if name.startswith("#") else "" for name in header]
-    head = "".join(f'<th scope="col"{kind}>{text(name.removeprefix("#"))}</th>' for kind, name in zip(kinds, header, strict=True))
-    lines = (
-        "<tr>" + "".join(f"<td{kind}>{_cell(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>" for row in rows
+def render(template: str, **context: Any) -> str:
+    """The page of a template of this folder; equal arguments give an equal page."""
+    return environment().get_template(template).render(context)
+
+
+@cache
+def environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: value if isinstance(value, Markup) else clean(str(value), MOST_CHARACTERS),
     )
-    named = f"<caption>{text(caption)}</caption>" if caption else ""
-    opening = f'<table class="{kind}">' if kind else "<table>"
-    return f"{opening}{named}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    found.filters |= {"as": format, "duration": duration, "ms": milliseconds, "given": given}
+    script = (HERE / "page.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    found.globals |= {
+        "generator": Markup(GENERATOR),
+        "style": Markup(variables() + (HERE / "page.css").read_text()),
+        "script": Markup(script),
+        "policy": Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"),
+    }
+    return found
 
 
-def listing(title: str, table: str) -> str:
-    """A long table in a frame of its own to scroll."""
-    return f'<div class="all" tabindex="0" role="region" aria-label="{text(title)}">{table}</div>'
-
-
-def cards(facts: Iterable[tuple[str, ...]]) -> str:
-    """Headline numbers, each a name, a value and lines about it."""
-    shown = []
-    for name, value, *notes in facts:
-        lines = "".join(f"<p>{text(note)}</p>" for note in notes if note)
-        shown.append(f'<div class="card"><span>{text(name)}</span><b>{text(value)}</b>{lines}</div>')
-    return f'<div class="cards">{"".join(shown)}</div>'
+def given(value: Any, form: str = "") -> str:
+    """The value as `format` writes it, or a dash for none."""
+    return "—" if value is None else format(value, form)
 
 
 def duration(seconds: float) -> str:
@@ -50,26 +57,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
+def milliseconds(value: float) -> str:
+    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
+
+
 def time_unit(longest: float) -> tuple[float, str]:
     """Seconds in the unit in which such a time is drawn, and its name."""
-    return next(
-        (u, n) for u, n, limit in ((1, "seconds", 300), (60, "minutes", 18000), (3600, "hours", float("inf"))) if longest < limit
-    )
+    return (1, "seconds") if longest < 300 else (60, "minutes") if longest < 18000 else (3600, "hours")
 
 
-def milliseconds(value: float | None) -> str:
-    return f"{value:,.2f}" if value is not None and value < 100 else f"{value:,.0f}"
-
-
-def clean(value: str, limit: int = 60) -> str:
+def clean(text: str, limit: int = 60) -> str:
     """Text as XML can hold it, cut to `limit` characters."""
-    value = "".join(c if c.isprintable() else " " for c in value)
-    return value if len(value) <= limit else value[: limit - 1] + "…"
-
-
-def text(value: str) -> str:
-    return escape(clean(value, 2000))
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, Markup) else text(str(value))
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

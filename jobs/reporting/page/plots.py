@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from jobs.reporting.page.colours import COLOURS, light
-from jobs.reporting.page.markup import text
+
+Rows = list[dict[str, Any]]
+"""A table's rows: a column's name -> its value."""
 
 WIDTH = 10.4
 """Inches; a font of 10 points is read at about 14 pixels on a page of full width."""
@@ -54,7 +58,18 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def svg(figure: Figure, description: str) -> str:
+def column(rows: Rows, name: str) -> np.ndarray:
+    """One of the numbers of each row."""
+    return np.array([row[name] for row in rows])
+
+
+def intervals(rows: Rows) -> np.ndarray:
+    """How far an accuracy's interval reaches below and above it; (2, rows)."""
+    accuracy = column(rows, "accuracy")
+    return np.maximum([accuracy - column(rows, "accuracy_low"), column(rows, "accuracy_high") - accuracy], 0)
+
+
+def svg(figure: Figure, description: str) -> Markup:
     """The figure as an element of the page; the description is what is read to those who do not see it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -69,7 +84,7 @@ def svg(figure: Figure, description: str) -> str:
     inner = _REFERENCE.sub(lambda name: f"{mark}-{name[0]}", drawn[len(opening) + 1 :])
     inner = re.sub(r' id="([^"]*)"', lambda found: f' id="{mark}-{found[1]}"' if found[1] in referred else "", inner)
     inner = re.sub(r' style="[^"]*"', _with_variables, inner)
-    return f'<svg class="plot" viewBox="{box}" role="img" aria-label="{text(description)}">{inner.rstrip()}'
+    return Markup(f'<svg class="plot" viewBox="{box}" role="img" aria-label="{escape(description)}">{inner.rstrip()}')
 
 
 def _with_variables(style: re.Match[str]) -> str:

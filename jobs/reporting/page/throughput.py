@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from jobs.reporting.page.colours import SERIES, light
-from jobs.reporting.page.markup import clean, duration, section, time_unit
-from jobs.reporting.page.plots import DASHED, WIDTH, svg
+from jobs.reporting.page.markup import clean, duration, time_unit
+from jobs.reporting.page.plots import DASHED, WIDTH, Rows, column, svg
 
 DRAWN_MESHES = len(SERIES)  # more meshes than this are drawn as a heat map
 NAMED_MESHES = 64
@@ -28,11 +28,11 @@ class Activity:
     begin, end: of each row's window. resumes: where attempts after the first begin.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        self.begin = table["window_start"].cast(pa.int64()).to_numpy() / 1e6
-        self.end = self.begin + table["window_seconds"].to_numpy()
+    def __init__(self, table: Rows) -> None:
+        self.begin = np.array([row["window_start"].timestamp() for row in table])
+        self.end = self.begin + column(table, "window_seconds")
         self._of: dict[int, tuple[float, float, float]] = {}  # attempt -> its shift, and where it lies
-        attempt, at = table["attempt"].to_numpy(), 0.0
+        attempt, at = column(table, "attempt"), 0.0
         for each in np.unique(attempt):
             of = attempt == each
             shift, first = at - self.begin[of].min(), at
@@ -44,42 +44,43 @@ class Activity:
         self.resumes = [first for _, first, _ in list(self._of.values())[1:]]
 
     def at(self, attempt: int, unix: float) -> float | None:
-        """Where a moment lies; one before an attempt's first batch, or after its last, at that. None: it had no batches."""
+        """Where a moment lies; moments outside of an attempt lie at its nearest end. None: the attempt had no batches."""
         if attempt not in self._of:
             return None
         shift, first, last = self._of[attempt]
         return min(max(unix + shift, first), last)
 
 
-def throughput(table: pa.Table, faults: pa.Table) -> str:
-    if not len(table):
-        return section("Throughput", "No image reached a device.")
+def throughput(table: Rows, faults: Rows) -> dict[str, Any]:
+    """The plot and what is to be said of it."""
+    if not table:
+        return {"plot": "", "note": "No image reached a device."}
     activity = Activity(table)
+    meshes = sorted({row["mesh"] for row in table})
+    figure, timeless = _drawing(table, faults, activity, meshes)
+    note = f"Images answered per second, end to end, in windows of {duration(float(np.median(column(table, 'window_seconds'))))}."
+    if faults:
+        note += " Marks: faults, above, and in the lower plot on the device that they befell."
+    if timeless:
+        note += f" {timeless:,} without a time are not marked."
+    marked = f"{len(faults):,} faults, {len(faults) - timeless:,} of them marked"
+    return {"plot": svg(figure, f"Throughput over time, system and {len(meshes):,} devices; {marked}"), "note": note}
+
+
+def _drawing(table: Rows, faults: Rows, activity: Activity, meshes: list[str]) -> tuple[Figure, int]:
+    """The system above and the devices below; and how many faults are not marked."""
     unit, name = time_unit(activity.end.max())
     begin, end = activity.begin / unit, activity.end / unit
-    fps, mesh = table["fps"].to_numpy(), np.array(table["mesh"].to_pylist())
-    meshes = sorted(set(mesh.tolist()))
+    fps, mesh = column(table, "fps"), column(table, "mesh")
     many = len(meshes) > DRAWN_MESHES
     lower = 0 if len(meshes) == 1 else min(0.14 * len(meshes), 9) + 0.6 if many else 2.2
     figure = Figure((WIDTH, 2.9 + lower), layout="constrained")
     axes = figure.subplots(1 + bool(lower), 1, sharex=True, squeeze=False, height_ratios=[2.9, lower] if lower else [1])[:, 0]
-
-    starts, window = np.unique(begin, return_inverse=True)
-    ends = np.zeros(len(starts))
-    ends[window] = end
-    x, y = _steps(starts, ends, np.bincount(window, fps))
-    axes[0].fill_between(x, y, color=light("accent"), alpha=0.15, linewidth=0)
-    axes[0].plot(x, y, color=light("accent"), linewidth=1.6)
-    axes[0].set_ylabel("images/s, system")
+    _system(axes[0], begin, end, fps)
     if many:
         _heat_map(figure, axes[1], meshes, mesh, begin, end, fps)
     elif lower:
-        for i, (each, colour) in enumerate(zip(meshes, SERIES, strict=False)):
-            of = mesh == each
-            steps = _steps(begin[of], end[of], fps[of])
-            axes[1].plot(*steps, color=light(colour), linewidth=1.4, linestyle=DASHES[i % len(DASHES)], label=clean(each))
-        axes[1].set_ylabel("images/s, each device")
-        axes[1].legend(loc="lower center", ncols=4, fontsize=8, frameon=False, bbox_to_anchor=(0.5, 1.0))
+        _devices(axes[1], meshes, mesh, begin, end, fps)
     for each in axes[:1] if many else axes:
         each.yaxis.set_major_formatter(_rates())
         each.set_ylim(bottom=0)
@@ -89,22 +90,34 @@ def throughput(table: pa.Table, faults: pa.Table) -> str:
     timeless = _mark(axes, faults, activity, unit, meshes, many=many)
     axes[-1].set_xlim(0, end.max())
     axes[-1].set_xlabel(f"{name} of activity" + (", dashed: resumed (the pause is left out)" if activity.resumes else ""))
-    note = f"Images answered per second, end to end, in windows of {duration(float(np.median(table['window_seconds'])))}."
-    if len(faults):
-        note += " Marks: faults, above, and in the lower plot on the device that they befell."
-    if timeless:
-        note += f" {timeless:,} without a time are not marked."
-    marked = f"{len(faults):,} faults, {len(faults) - timeless:,} of them marked"
-    description = f"Throughput over time, system and {len(meshes):,} devices; {marked}"
-    return section("Throughput", note, svg(figure, description))
+    return figure, timeless
 
 
-def _mark(axes: np.ndarray, faults: pa.Table, activity: Activity, unit: float, meshes: list[str], *, many: bool) -> int:
+def _system(axes: Axes, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> None:
+    starts, window = np.unique(begin, return_inverse=True)
+    ends = np.zeros(len(starts))
+    ends[window] = end
+    x, y = _steps(starts, ends, np.bincount(window, fps))
+    axes.fill_between(x, y, color=light("accent"), alpha=0.15, linewidth=0)
+    axes.plot(x, y, color=light("accent"), linewidth=1.6)
+    axes.set_ylabel("images/s, system")
+
+
+def _devices(axes: Axes, meshes: list[str], mesh: np.ndarray, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> None:
+    for i, (each, colour) in enumerate(zip(meshes, SERIES, strict=False)):
+        of = mesh == each
+        steps = _steps(begin[of], end[of], fps[of])
+        axes.plot(*steps, color=light(colour), linewidth=1.4, linestyle=DASHES[i % len(DASHES)], label=clean(each))
+    axes.set_ylabel("images/s, each device")
+    axes.legend(loc="lower center", ncols=4, fontsize=8, frameon=False, bbox_to_anchor=(0.5, 1.0))
+
+
+def _mark(axes: np.ndarray, faults: Rows, activity: Activity, unit: float, meshes: list[str], *, many: bool) -> int:
     """Draw each fault at its time, once where several of a kind fall together; how many have none."""
     kinds: Counter[str] = Counter()
     drawn: dict[tuple[str, str | None], set[float]] = {}
     timeless, step = 0, activity.end.max() / 300
-    for fault in faults.to_pylist():
+    for fault in faults:
         at = activity.at(fault["attempt"], fault["at"].timestamp()) if fault["at"] else None
         if at is None or fault["kind"] not in MARKS:
             timeless += 1

@@ -14,7 +14,7 @@ from PIL import Image
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.decode import DecodeError, decode
 from jobs.pipeline.sources import EncodedImage, open_source
-from jobs.reporting.counts import Example
+from jobs.reporting.tables import Example
 from jobs.running.manifest import Manifest
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
@@ -26,9 +26,9 @@ MOST_SHARDS = 512
 
 
 def thumbnails(manifest: Manifest | None, data: str | None, examples: Iterable[Example]) -> dict[str, bytes]:
-    """JPEGs of SIDE x SIDE by image_id, squeezed as the model sees them; without those that are no longer where they were.
+    """JPEGs of SIDE x SIDE by image_id, squeezed as the model sees them. Images that are no longer where they were are left out.
 
-    data: the images' place, if it is known better than the manifest tells.
+    data: where the images are (default: what the manifest says).
     """
     wanted: defaultdict[str, dict[int, str]] = defaultdict(dict)
     for example in examples:

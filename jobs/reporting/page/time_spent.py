@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import pyarrow as pa
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from jobs.reporting.page.colours import light
-from jobs.reporting.page.markup import clean, duration, section, table, time_unit
-from jobs.reporting.page.plots import WIDTH, svg
+from jobs.reporting.page.markup import clean, time_unit
+from jobs.reporting.page.plots import WIDTH, Rows, svg
 
-DRAWN = 16  # more devices than this are drawn as one
-LISTED = 15
+DRAWN = 16
+"""More devices than this are drawn as one."""
 PARTS = (
     ("compile_seconds", "compile", "slate"),
     ("wait_start_seconds", "wait: first images", "cyan"),
@@ -23,29 +25,33 @@ PARTS = (
 """Columns of meshes.parquet, as they are drawn."""
 
 
-def time_spent(meshes: pa.Table) -> str:
-    if not len(meshes):
-        return ""
+def time_spent(meshes: Rows, most: int) -> dict[str, Any]:
+    """A plot, and of at most so many devices, those that waited longest, the rows of the table; empty without a device."""
+    if not meshes:
+        return {}
     rows = _by_mesh(meshes)
-    note = (
-        "Of each device, from opening it to the last batch of all. Upload, compute and read-back of different batches overlap "
-        "and cannot be told apart from outside a device: busy time has all three. A device waits for its first images, for "
-        "images in mid-run, while it is replaced, and at the end for devices that still work. Decoding goes on meanwhile, on "
-        "the cores of any host, so it is CPU time beside the devices' and not a part of it."
-    )
-    return section("Where the time went", note, _drawing(rows), _listing(rows))
+    for row in rows:
+        row["waited"] = sum(row[part] for part, label, _ in PARTS if label.startswith("wait"))
+        row["busy_share"] = row["busy_seconds"] / max(row["busy_seconds"] + row["waited"], 1e-9)
+        row["fps"] = row["images"] / max(row["busy_seconds"], 1e-9)
+        row["cores"] = row["decode_cpu_seconds"] / max(row["busy_seconds"], 1e-9)
+    waiting = sorted(rows, key=lambda row: (-row["waited"], row["mesh"]))[:most]
+    caption = f"The {most} of {len(rows):,} that waited longest" if len(rows) > most else ""
+    return {"plot": _drawing(rows), "rows": waiting, "caption": caption}
 
 
-def _by_mesh(meshes: pa.Table) -> list[dict]:
+def _by_mesh(meshes: Rows) -> Rows:
     """Sums over attempts, but the longest compilation of each: when it was repeated is not recorded."""
-    summed = ["images", "decode_cpu_seconds", *(part for part, _, _ in PARTS if part != "compile_seconds")]
-    sums = [(name, "sum") for name in summed]
-    totals = meshes.group_by("mesh").aggregate([*sums, ("compile_seconds", "max")])
-    totals = totals.rename_columns([name.removesuffix("_sum").removesuffix("_max") for name in totals.column_names])
-    return totals.sort_by("mesh").to_pylist()
+    totals: dict[str, dict[str, Any]] = {}
+    for row in sorted(meshes, key=lambda row: row["mesh"]):
+        total = totals.setdefault(row["mesh"], {"mesh": row["mesh"], "compile_seconds": 0.0})
+        total["compile_seconds"] = max(total["compile_seconds"], row["compile_seconds"])
+        for name in ("images", "decode_cpu_seconds", *(part for part, _, _ in PARTS if part != "compile_seconds")):
+            total[name] = total.get(name, 0) + row[name]
+    return list(totals.values())
 
 
-def _drawing(rows: list[dict]) -> str:
+def _drawing(rows: Rows) -> Markup:
     if len(rows) > DRAWN:
         total = {name: sum(row[name] for row in rows) for name, value in rows[0].items() if not isinstance(value, str)}
         rows = [{"mesh": f"all {len(rows):,}", **total}]
@@ -69,30 +75,3 @@ def _drawing(rows: list[dict]) -> str:
         axes.locator_params(axis="x", nbins=6 if axes is devices else 3)
         axes.legend(loc="lower left", ncols=3, fontsize=9, frameon=False, bbox_to_anchor=(-0.01, 0.98), borderpad=0.2)
     return svg(figure, "Time of each device spent compiling, busy and waiting for images, and CPU time of decoding")
-
-
-def _waited(row: dict) -> float:
-    return sum(row[part] for part, label, _ in PARTS if label.startswith("wait"))
-
-
-def _listing(rows: list[dict]) -> str:
-    waiting = sorted(rows, key=lambda row: (-_waited(row), row["mesh"]))[:LISTED]
-    caption = f"The {LISTED} of {len(rows):,} that waited longest" if len(rows) > LISTED else ""
-    header = ["Device", "#Images", "#Compile", "#First images", "#Busy", "#Images late", "#Replaced", "#Other devices"]
-    header += ["#Busy share", "#FPS, device alone", "#Decoding, CPU", "#Cores it could keep decoding"]
-    return table(
-        header,
-        [
-            (
-                row["mesh"],
-                f"{row['images']:,}",
-                *(duration(row[part]) for part, _, _ in PARTS),
-                f"{row['busy_seconds'] / max(row['busy_seconds'] + _waited(row), 1e-9):.0%}",
-                f"{row['images'] / max(row['busy_seconds'], 1e-9):,.1f}",
-                duration(row["decode_cpu_seconds"]),
-                f"{row['decode_cpu_seconds'] / max(row['busy_seconds'], 1e-9):,.2f}",
-            )
-            for row in waiting
-        ],
-        caption,
-    )

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.reporting.counts import Counts
 from jobs.reporting.schema import Summary
 from jobs.reporting.write import write_reports
 from tests.jobs.prediction_files import chunk, metadata, write_file
@@ -45,3 +46,13 @@ def page(out: Path) -> str:
 
 def drawings(html: str) -> list[ElementTree.Element]:
     return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
+
+
+def plain(counts: Counts) -> dict[str, list[str]]:
+    """Counts without the order of their rows."""
+    return {name: sorted(map(str, found.to_pylist())) for name, found in counts.items()}
+
+
+def images(counts: Counts) -> int:
+    """Rows that are counted."""
+    return sum(counts["answers"]["images"].to_pylist())

@@ -99,6 +99,29 @@ def test_files_of_other_names_cuts_and_orders_give_the_same_counts(tmp_path: Pat
     assert first.flips == sum(answers[image] != prediction for image, _, prediction in before if image in answers)
 
 
+@pytest.mark.parametrize("files", [1, 2])
+def test_where_ids_repeat_the_first_of_an_id_is_paired_with_the_first(tmp_path: Path, files: int) -> None:
+    a = a_run(tmp_path / "a", [("x", 0, 0), ("x", 0, 1), ("y", 1, 1), ("x", 0, 2)], "run-1")
+    b = a_run(tmp_path / "b", [("x", 0, 0), ("x", 0, 1), ("y", 1, 1), ("x", 0, 0), ("x", 0, 3)], "run-2", files)
+    c = compared(a, b, tmp_path / "out")
+    assert (c.images, c.only_a, c.only_b) == (4, 0, 1)
+    assert c.flips == files  # two files hold every second image each, and so another order
+    assert len(read(tmp_path / "out", "flips")) == c.flips
+
+
+def test_flips_are_in_run_as_order_and_of_the_long_tables_the_page_shows_the_first(tmp_path: Path) -> None:
+    answers: Answers = [(f"{i:04}", 0, 0) for i in range(700)]
+    a = a_run(tmp_path / "a", answers[::-1], "run-1")
+    b = a_run(tmp_path / "b", [(image, 0, 1) for image, _, _ in answers[:400]], "run-2", files=3)
+    c = compared(a, b, tmp_path / "out")
+    assert (c.flips, c.only_a) == (400, 300)
+    assert [flip["image_id"] for flip in read(tmp_path / "out", "flips")] == [f"{i:04}" for i in range(399, -1, -1)]
+    html = (tmp_path / "out" / "comparison.html").read_text()
+    assert "400; the first 200 of flips.parquet." in html
+    assert "300 only in A, 0 only in B; not compared. only_in_one.parquet has all of them, here are the first 200." in html
+    assert html.count("<td>right to wrong</td>") == 200
+
+
 def test_the_same_run_twice_is_identical(tmp_path: Path) -> None:
     a = a_run(tmp_path / "a", BEFORE, "run-1")
     c = compared(a, a, tmp_path / "out")
@@ -167,7 +190,7 @@ def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_pat
             assert len(each.metadata[b"description"]) > 5, f"{name}.{each.name}"
     html = (tmp_path / "out" / "comparison.html").read_text()
     assert "<script>alert" not in html
-    assert "&lt;script&gt;alert(&quot;1&quot;)" in html
+    assert "&lt;script&gt;alert(&#34;1&#34;)" in html
     assert not re.search(r"<(link|iframe)|https?://|url\(", html)
 
 

@@ -173,7 +173,7 @@ def test_confused_pairs_have_a_picture_where_the_images_can_be_read(tmp_path: Pa
 
     html = page(tmp_path)
     ((alternative, picture),) = re.findall(
-        r'<img class="thumbnail"[^>]* alt="([^"]*)" src="data:image/jpeg;base64,([\w+/=]+)"', html
+        r'<img class="thumbnail"[^>]* alt="([^"]*)"\s+src="data:image/jpeg;base64,([\w+/=]+)"', html
     )
     assert alternative == "class 1, taken for class 2"
     with Image.open(io.BytesIO(base64.b64decode(picture))) as shown:
@@ -196,7 +196,7 @@ def test_text_from_the_data_cannot_become_markup_or_mathematics(tmp_path: Path) 
     write_manifest(tmp_path, class_names=[f"{nasty}{i}" for i in range(3)], model=nasty, data=nasty, settings={nasty: nasty})
     write_reports(str(tmp_path))
     html = page(tmp_path)
-    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt; $\\frac{$ &amp;" in html
+    assert "&lt;img src=x onerror=&#34;alert(1)&#34;&gt; $\\frac{$ &amp;" in html
     assert "<img src=x" not in html
     for svg in drawings(html):
         assert not [element for element in svg.iter() if element.tag in ("img", "script")]

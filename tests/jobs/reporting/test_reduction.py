@@ -13,10 +13,13 @@ import pytest
 from jobs.pipeline.commit import Predictions, chunks_in_parts
 from jobs.report import compare_runs
 from jobs.reporting import reduction
-from jobs.reporting.reduction import list_predictions, reduce_predictions
+from jobs.reporting.counts import Counting
+from jobs.reporting.reduction import Task, count_files, list_predictions, reduce_predictions
 from jobs.reporting.write import write_reports
 from jobs.storage import open_storage
+from tests.conftest import RayCluster
 from tests.jobs.prediction_files import chunk, metadata, write_file, write_manifest
+from tests.jobs.reporting.conftest import images, plain
 from vit_actor.errors import UserError
 
 CHUNKS, IMAGES = 9, 60
@@ -59,7 +62,7 @@ def test_a_complete_runs_files_become_one_and_every_report_stays_the_same(run: P
 
 
 def test_rows_keep_their_order_and_a_reader_can_skip_them_by_statistics(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.storage.ROW_GROUP", 100)
+    monkeypatch.setattr("jobs.storage.files.ROW_GROUP", 100)
     in_order = pa.concat_tables([pq.read_table(run / "predictions" / name) for name in names(run)])
     reduce_predictions(str(run), compact="run-1")
     file = pq.ParquetFile(run / "predictions" / "part-000000.parquet")
@@ -93,14 +96,14 @@ def test_chunks_that_come_later_are_put_into_a_file_of_their_own(run: Path) -> N
     assert [predictions.is_committed(f"0.{number:05}") for number in range(CHUNKS)] == [False] * 3 + [True] * 6
     for name, data in late.items():
         (run / "predictions" / name).write_bytes(data)
-    assert reduce_predictions(str(run), compact="run-1").images == CHUNKS * IMAGES
+    assert images(reduce_predictions(str(run), compact="run-1")) == CHUNKS * IMAGES
     assert names(run) == ["part-000000.parquet", "part-000001.parquet"]
     assert len(set(ids(run))) == CHUNKS * IMAGES
 
 
 def test_files_of_another_run_and_damaged_ones_are_left_as_they_are(run: Path) -> None:
     before = names(run)
-    assert reduce_predictions(str(run), compact="another").images == CHUNKS * IMAGES
+    assert images(reduce_predictions(str(run), compact="another")) == CHUNKS * IMAGES
     assert names(run) == before
     (run / "predictions" / before[0]).write_bytes(b"half")
     with pytest.raises(Exception, match=before[0]):
@@ -125,33 +128,45 @@ def test_compacted_runs_compare_as_they_did_before(run: Path, tmp_path: Path, ca
     assert "1 of 540 differ" in capsys.readouterr().out
 
 
-def test_many_files_are_counted_as_tasks_of_a_cluster_with_the_same_result(
-    run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: object
+def test_many_files_are_counted_on_a_cluster_with_the_same_result(
+    run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
 ) -> None:
-    alone = reduce_predictions(str(run))
+    alone = plain(reduce_predictions(str(run)))
     monkeypatch.setattr(reduction, "FEW_FILES", 0)
     monkeypatch.setattr(reduction, "FILES_IN_A_TASK", 1)
-    monkeypatch.setattr(reduction, "MERGED_AT_ONCE", 2)
-    assert reduce_predictions(str(run), address=ray_cluster.address) == alone  # type: ignore[attr-defined]
+    assert plain(reduce_predictions(str(run), address=ray_cluster.address)) == alone
+    (run / "predictions" / names(run)[2]).write_bytes(b"half")
+    with pytest.raises(UserError, match="damaged") as raised:
+        reduce_predictions(str(run), address=ray_cluster.address)
+    assert f"predictions/{names(run)[2]}; add" in str(raised.value)
+
+
+def test_files_are_compacted_on_a_cluster(run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster) -> None:
+    alone = plain(reduce_predictions(str(run)))
+    monkeypatch.setattr(reduction, "FEW_FILES", 0)
     monkeypatch.setattr(reduction, "FILES_IN_A_PART", 4)
-    assert reduce_predictions(str(run), address=ray_cluster.address, compact="run-1") == alone  # type: ignore[attr-defined]
+    assert plain(reduce_predictions(str(run), address=ray_cluster.address, compact="run-1")) == alone
     parts, chunks, replaced = list_predictions(*open_storage(str(run)))
     assert (len(parts), len(chunks), replaced) == (2, 1, [])
 
 
 def test_a_task_that_is_retried_after_it_wrote_its_file_counts_the_same(run: Path) -> None:
-    whole = reduce_predictions(str(run))
+    whole = plain(reduce_predictions(str(run)))
     files = tuple(str(run / "predictions" / name) for name in names(run))
-    task = reduction._Task(str(run), files, str(run / "predictions" / "part-000000.parquet"), "run-1")
+    task = Task(str(run), files, str(run / "predictions" / "part-000000.parquet"), "run-1")
     kept = (run / "predictions" / names(run)[3]).read_bytes()
-    assert reduction._run(task).counts == whole
+    assert plain(count_files(task, Counting())) == whole
     Path(files[3]).write_bytes(kept)  # its process died before this one was deleted
-    assert reduction._run(task).counts == whole
+    assert plain(count_files(task, Counting())) == whole
     assert names(run) == ["part-000000.parquet"]
 
 
-def test_a_file_that_goes_while_a_task_reads_is_told_as_a_users_line(run: Path, ray_cluster: object) -> None:
-    gone = reduction._Task(str(run), (str(run / "predictions" / "gone.parquet"),))
+def test_a_file_that_goes_while_a_task_reads_is_told_as_a_users_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
+) -> None:
+    gone: tuple[list[str], ...] = ([], [str(run / "predictions" / "gone.parquet")], [])
+    monkeypatch.setattr(reduction, "list_predictions", lambda *_: gone)
+    monkeypatch.setattr(reduction, "FEW_FILES", 0)
     with pytest.raises(UserError, match="no such file") as raised:
-        list(reduction._on_cluster([gone], ray_cluster.address))  # type: ignore[attr-defined]
+        reduce_predictions(str(run), address=ray_cluster.address)
     assert "\n" not in str(raised.value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from jobs.reporting.schema import Summary
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import write_reports
 from jobs.running.command import run
+from tests.commands import ROOT
 from tests.jobs.prediction_files import START, metadata, row, write_file, write_manifest
 from tests.jobs.reporting.conftest import a_run, page, read
 from vit_actor.errors import UserError
@@ -215,6 +218,15 @@ def test_a_run_of_nothing_but_errors_still_reports(tmp_path: Path) -> None:
     assert (summary.errors, summary.top1, summary.system_fps, summary.inference_ms) == (2, 0.0, None, None)
     assert "2 with an error" in summary_table(summary)
     assert "No image reached a device" in page(tmp_path)
+
+
+def test_a_small_report_starts_without_pandas_and_without_ray(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.parquet", [row(0, 0), row(0, 1)], metadata())
+    code = f"import sys; from jobs.report import main; main(['--out', {str(tmp_path)!r}]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not {"pandas", "ray", "torch", "datasets"} & set(done.stdout.split())
+    assert done.stderr == ""
 
 
 def test_no_predictions_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,73 +1,124 @@
-"""Ray on one machine for one job: what it starts, who may look at it, and what is left when it ends."""
+"""Ray on one machine for one job: what it starts, who may look at it, and that nothing is left, however the job ends."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from tests.commands import ROOT
+from tests.faults.running import committed, prediction_files, wait_until, write_shards
 
 LOOK = """
-import json, os, stat, subprocess, sys
+import json, os, stat, sys
 from pathlib import Path
-import ray
 from jobs.running.session import ray_session
-from jobs.running.local_ray import spare_helper_actors
-with ray_session(None):
-    import ray.data
+with ray_session(None, needed=("ray.data",)):
+    import ray
     from ray.data import ActorPoolStrategy
-    spare_helper_actors()
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    from ray.util import list_named_actors
     class Same:
         def __call__(self, batch):
             return batch
     rows = ray.data.range(10).map_batches(Same, compute=ActorPoolStrategy(size=1)).take_all()
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
-    home = session.parents[1]
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
-    mine = [line for line in processes if str(home) in line]
-    ports = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True).stdout
-    from ray.util import list_named_actors
+    here = next(node for node in ray.nodes())
+    home = Path(here["RayletSocketName"]).parents[3]
+    started = [p for p in Path("/proc").glob("[0-9]*") if str(home) in (p / "cmdline").read_text()]
     told = {
-        "rows": len(rows), "processes": mine, "actors": list_named_actors(all_namespaces=True),
-        "mode": stat.S_IMODE(home.stat().st_mode), "socket": len(str(session / "sockets" / "plasma_store")),
+        "rows": len(rows), "home": str(home), "mode": stat.S_IMODE(home.stat().st_mode), "socket": len(here["RayletSocketName"]),
+        "own_session": all(os.getsid(int(p.name)) != os.getsid(0) for p in started if int(p.name) != os.getpid()),
+        "processes": " ".join((p / "cmdline").read_text() for p in started), "actors": list_named_actors(all_namespaces=True),
     }
-from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler as rate
-told["restored"] = rate.DefaultAutoscalingCoordinator.__name__
-told["left"] = home.exists()
-print(json.dumps(told))
+    print(json.dumps(told), file=sys.stderr, flush=True)
+    if sys.argv[1:]:
+        sys.stdin.read()
 """
+PLAIN = {"LOUDBOX_PLAIN_RAY": "1"}
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What a process sees of its own session, with a TMPDIR too long for a socket."""
-    deep = tmp_path_factory.mktemp("deep") / ("d" * 64)
-    deep.mkdir()
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(deep), "TMPDIR": str(deep), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", LOOK], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Without any of Ray's variables, and with a TMPDIR that is too long for a socket."""
+    deep = home / ("d" * 64)
+    deep.mkdir(exist_ok=True)
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(deep), "PYTHONPATH": str(ROOT), **more}
+
+
+def left_of(home: str) -> list[str]:
+    """Processes that belong to a session with its files there, and the files."""
+    found = [home] if Path(home).exists() else []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if home in (process / "cmdline").read_text():
+                found.append(process.name)
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+@pytest.mark.parametrize("more", [{}, PLAIN], ids=["as it is", "plain"])
+def test_a_session_is_this_accounts_alone_and_is_gone_with_all_its_processes_when_it_ends(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    command = [sys.executable, "-c", LOOK]
+    done = subprocess.run(command, env=environment(tmp_path, **more), cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_no_process_serves_an_operator_and_no_actor_another_job(told: dict) -> None:
-    assert told["rows"] == 10
-    running = " ".join(told["processes"])
-    assert "raylet" in running
-    assert "gcs_server" in running
-    for unneeded in ("dashboard.py", "agent.py", "monitor.py", "log_monitor.py", "runtime_env"):
-        assert not [line for line in told["processes"] if f"/{unneeded}" in line.split(" --")[0]]
-    assert told["actors"] == []
-
-
-def test_its_files_are_this_accounts_alone_short_to_name_and_gone_at_the_end(told: dict) -> None:
-    assert told["mode"] == 0o700
+    told = json.loads(done.stderr)  # and nothing else is said
+    assert (told["rows"], told["mode"], told["own_session"], done.stdout) == (10, 0o700, True, "")
     assert told["socket"] < 100
-    assert not told["left"]
+    assert "raylet" in told["processes"]
+    assert bool(told["actors"]) is bool(more)  # Ray Data's helpers
+    assert left_of(told["home"]) == []
 
 
-def test_ray_data_is_itself_again_for_the_next_cluster(told: dict) -> None:
-    assert told["restored"] == "DefaultAutoscalingCoordinator"
+def test_nothing_is_left_of_a_job_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOOK, "stay"]
+    job = subprocess.Popen(command, env=environment(tmp_path), cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stderr
+    home = json.loads(job.stderr.readline())["home"]
+    assert left_of(home)
+    job.kill()
+    job.communicate()
+    limit = time.monotonic() + 30
+    while left_of(home) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert left_of(home) == []
+
+
+def test_where_ray_does_not_start_the_line_names_the_file_that_says_why(tmp_path: Path) -> None:
+    job = [sys.executable, "-m", "jobs.synthetic", "--out", str(tmp_path / "out"), "--model", "jobs/sample/model"]
+    given = environment(tmp_path, **PLAIN, RAY_START_HOOK="no.such.hook")
+    done = subprocess.run(job, env=given, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    line, _, log = done.stderr.strip().rpartition("; Ray's log: ")
+    assert line == "error: Ray does not start on this machine"
+    assert "No module named 'no'" in Path(log).read_text()
+    Path(log).unlink()
+
+
+def test_sigterm_to_the_jobs_process_group_drains_it_since_ray_is_in_another(tmp_path: Path) -> None:
+    data, out = write_shards(tmp_path / "data", 12), tmp_path / "out"
+    job = [sys.executable, "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), "--model", "jobs/sample/model"]
+    job += ["--device", "simulated", "--simulate", "compute=1s"]
+    started = subprocess.Popen(
+        job,
+        env=environment(tmp_path),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: len(prediction_files(out)) >= 1, started)
+    os.killpg(started.pid, signal.SIGTERM)
+    _, said = started.communicate(timeout=120)
+    assert started.returncode == 143, said
+    assert "add --resume to go on" in said
+    assert "has ended" not in said
+    assert 1 <= len(committed(out)) < 12
+    assert json.loads((out / "manifest.json").read_text())["attempts"][0]["state"] == "stopped"

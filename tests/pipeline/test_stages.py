@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import gc
+import io
 import os
+import re
 import signal
+import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
-from ray.data.block import BlockStats
+from ray.data import DataContext
 
+from jobs.pipeline import stages
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.classify import NO_ANSWER, NO_ANSWER_TO_ANY, Classifier, prediction_rows
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.placement import Placement
+from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import EncodedImage, Shard, Survey, surveyed
-from jobs.pipeline.stream import classify, read
+from jobs.pipeline.stages import committed, configure, decoded, on_meshes
 from jobs.running.ledgers import open_ledger
 from jobs.running.session import ray_session
 from tests.conftest import RayCluster
@@ -30,6 +37,7 @@ from vit_actor.device import NO_CLASS
 from vit_actor.preprocess import Preprocess
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
+PLACEMENT = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
 PIXELS = Preprocess(32, 32, 2, scale=(1 / 127.5,) * 3, shift=(-1.0,) * 3)
 
 
@@ -42,6 +50,7 @@ class SignedImages:
 
     readable: frozenset[str] = frozenset("0123")
     counted: bool = True
+    folder: str = "/nowhere"
 
     def shards(self) -> Generator[Shard, None, Survey]:
         yield from (Shard(f"{number}", {}, 2 if self.counted else None) for number in range(4))
@@ -68,26 +77,27 @@ def open_device() -> SimulatedVit:
     return SimulatedVit(SimulatedTiming(compute=0.001, compile=0.0))
 
 
-def run(
-    cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = False, watch: Callable[[], None] = lambda: None
-) -> tuple[int, int]:
-    """The stages over a source: how many images were classified, and how many an earlier run had committed.
-
-    watch: called at each chunk that is committed.
-    """
-    placement = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
-    predictions = Predictions(str(out))
+def run(cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = False) -> tuple[int, int]:
+    """The stages over a source: how many images were classified, and how many an earlier run had committed."""
     with ray_session(cluster.address):
         ledger = open_ledger(f"{out}-{resume}")  # of its own: a process keeps the first one's lock to its end
-        common = {"predictions": predictions, "placement": placement, "ledger": ledger}
-        chunks = read(source, surveyed(source).shards, preprocess=PIXELS, resume=resume, **common)
-        identity = {"run_id": "run", "attempt": 1, "versions": {}}
-        committed = classify(chunks, open_device, identity=identity, limit_seconds=60, **common)
-        images = 0
-        for chunk in committed:
-            images += chunk["images"]
-            watch()
+        images = sum(chunk["images"] for chunk in committed(plan_of(source, out, ledger, resume=resume)))
         return images, ray.get(ledger.account.remote())["committed_before"]
+
+
+def plan_of(source: SignedImages, out: Path, ledger: Any, opens: Callable[[], SimulatedVit] = open_device, **more: Any) -> Plan:
+    return Plan(
+        source=source,
+        shards=ray.put(surveyed(source).shards),
+        preprocess=PIXELS,
+        open_device=opens,
+        placement=PLACEMENT,
+        out=str(out),
+        ledger=ledger,
+        identity={"run_id": "run", "attempt": 1, "versions": {}},
+        limit_seconds=60,
+        **more,
+    )
 
 
 @pytest.fixture
@@ -107,10 +117,35 @@ def test_reading_stays_out_of_the_actors_even_where_both_ask_ray_for_the_same(cl
     assert not readers & actors
 
 
-def test_nothing_of_a_block_stays_in_the_driver_when_its_chunk_is_committed(cluster: RayCluster, tmp_path: Path) -> None:
-    kept: list[int] = []
-    run(cluster, SignedImages(), tmp_path, watch=lambda: kept.append(sum(type(o) is BlockStats for o in gc.get_objects())))
-    assert kept == [0, 0, 0, 0]
+def test_each_stage_is_an_operator_of_its_own_in_the_plan_that_ray_prints(cluster: RayCluster, tmp_path: Path) -> None:
+    with ray_session(cluster.address):
+        plan = plan_of(SignedImages(), tmp_path, open_ledger(f"{tmp_path}-plan"))
+        with redirect_stdout(io.StringIO()) as told:
+            on_meshes(decoded(plan), plan).explain()
+    physical = told.getvalue().rpartition("Physical Plan (Optimized)")[2]
+    found = re.findall(r"(\w+)\[MapBatches\((\w+)\)\]", physical)
+    assert found == [
+        ("ActorPoolMapOperator", "Classifier"), ("TaskPoolMapOperator", "read_chunks"), ("TaskPoolMapOperator", "list_shards"),
+    ]  # fmt: skip
+
+
+def test_a_run_may_make_no_progress_for_longer_than_ray_data_allows(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)  # its own are half an hour
+    with ray_session(cluster.address):
+        plan = plan_of(SignedImages(), tmp_path, open_ledger(f"{tmp_path}-slow"), wait=partial(time.sleep, 4))
+        assert sum(chunk["images"] for chunk in committed(plan)) == 8
+
+
+def test_a_setting_that_ray_data_does_not_have_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in (stages.SETTINGS, stages.POOL_SETTINGS):
+        with monkeypatch.context() as patched:
+            patched.setitem(table, "misspelt", 1)
+            with pytest.raises(AttributeError, match="misspelt"):
+                configure(PLACEMENT)
+    configure(replace(PLACEMENT, actors=3))
+    assert DataContext.get_current().max_consecutive_actor_init_deaths == 6
 
 
 @pytest.mark.parametrize("counted", [pytest.param(True, marks=pytest.mark.slow), False])
@@ -135,15 +170,12 @@ def test_an_actor_that_gets_boards_when_the_run_lets_go_of_them_opens_them_only_
             log.write(f"{os.getpid()}\n")
         return open_device()
 
-    placement = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
-    predictions = Predictions(str(tmp_path / "out"))
-    identity = {"run_id": "run", "attempt": 1, "versions": {}}
+    out = tmp_path / "out"
     with ray_session(cluster.address):
-        ledger = open_ledger(str(tmp_path / "out"))
-        common = {"predictions": predictions, "placement": placement, "ledger": ledger}
-        chunks = read(SignedImages(), surveyed(SignedImages()).shards, preprocess=PIXELS, resume=False, **common)
-        list(classify(chunks, noted, identity=identity, limit_seconds=60, **common))
-        late = ray.remote(Classifier).remote(noted, predictions, identity, ledger, 60, 2)
+        ledger = open_ledger(str(out))
+        plan = plan_of(SignedImages(), out, ledger, noted)
+        list(committed(plan))
+        late = ray.remote(Classifier).remote(noted, Predictions(str(out)), plan.identity, ledger, 60, 2)
         ray.get(late.__ray_ready__.remote())
         assert len(opened.read_text().split()) == 1
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.pipeline.placement import Placement
+from jobs.pipeline.plan import Plan
+from jobs.pipeline.shares import shares
 from jobs.pipeline.sources import open_source, surveyed, unpacked
-from jobs.pipeline.streams import Stream, shares
 from tests.conftest import RayCluster
 from tests.faults.running import (
     Answers,
@@ -51,7 +53,7 @@ def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
 ) -> None:
     job = Job.start(meshes, data, tmp_path, "compute=300ms", "--streams=2")
     job.wait_for_commits(4)
-    kill_one(meshes.environment["HOME"], "_Process")
+    kill_one(meshes.environment["HOME"], "ShareProcess")
     done = job.end()
     assert done.code == 0, done.output
     assert "(raylet)" not in done.output
@@ -64,11 +66,12 @@ def test_shares_are_disjoint_and_complete_and_as_large_as_each_other(tmp_path: P
         (tmp_path / f"{number:04d}.jpg").touch()
     source = open_source(str(tmp_path), checkpoint_classes=[], labels="none", images_per_shard=30)
     placement = Placement("simulated", actors=of, cpus=0.5, boards=4, decode_cpus=0.5)
-    whole = Stream(source, None, placement, None, "", None, None, None, {}, 1.0, False)  # type: ignore[arg-type]
+    nothing: dict[str, Any] = dict.fromkeys(("shards", "preprocess", "open_device", "ledger"))
+    whole = Plan(source=source, placement=placement, out="", identity={}, limit_seconds=1.0, **nothing)
     packed = surveyed(source).shards
     found = [
-        [shard for number, together in enumerate(packed) for shard, _, _ in unpacked(together, number, stream.share)]
-        for stream in shares(whole, [None] * of)
+        [shard for number, together in enumerate(packed) for shard, _, _ in unpacked(together, number, plan.share)]
+        for plan in shares(whole, [None] * of)
     ]
     everything = [shard.id for shard in source.shards()]
     assert len(everything) == 44

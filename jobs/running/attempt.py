@@ -1,4 +1,4 @@
-"""The stream of a run, from its first listing to its last commit, under a driver that may be stopped and a Ray that may die."""
+"""One attempt at a run, from its first listing to its last commit, under a driver that may be stopped and a Ray that may die."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -13,49 +14,49 @@ from typing import Any
 import ray
 
 from jobs.pipeline.cache import Cache, stored_bytes
-from jobs.pipeline.streams import Stream, enough_streams, run_together, shares
+from jobs.pipeline.plan import Plan
+from jobs.pipeline.shares import committed_together, enough_shares, shares
+from jobs.pipeline.stages import committed
 from jobs.running.arguments import device_request, placement_for
 from jobs.running.classification import Classification, preprocess_for
 from jobs.running.command import JobFailed, root_cause
 from jobs.running.ledgers import ended, more_ledgers, open_ledger, settle
 from jobs.running.lifeline import watch_ray
-from jobs.running.local_ray import spare_helper_actors
 from jobs.running.phases import Phases
 from jobs.running.progress import Progress
-from jobs.running.stopping import drain_on_signals
+from jobs.running.stopping import draining
 from vit_actor.errors import UserError, ended_while_opening
 
 LULL_SECONDS = 0.1
-"""After so long the stream is planned, and this process waits for the first images: time to import what draws the page."""
+"""After so long the stages are planned, and this process waits for the first images: time to import what draws the page."""
+GOES_ON = "what is committed stays: add --resume to go on"
 
 
-def stream(job: Classification, phases: Phases) -> int | None:
+def classify_what_is_left(job: Classification, phases: Phases) -> int | None:
     """List, read, decode, classify and commit what has no row yet; the exit code if the run was stopped.
 
-    Raises UserError where another run has the output or no device is free, JobFailed where the stream fails.
+    Raises UserError where another run has the output or no device is free, JobFailed where a stage fails.
     """
     args = job.args
     ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
     placement = placement_for(args, job.checkpoint)
     job.begin_attempt(placement.device)
-    count = min(args.streams or enough_streams(placement), placement.actors)
+    count = min(args.streams or enough_shares(placement), placement.actors)
     ledgers = [ledger, *more_ledgers(count - 1)]
-    whole = Stream(
-        job.source,
-        ray.put(job.survey.shards),
-        placement,
-        ledger,
-        args.out,
-        preprocess_for(args, job.checkpoint),
-        _open_cache(job, ledgers),
-        device_request(args, job.checkpoint, placement, held=job.survey.held),
-        job.manifest.identity,
-        args.device_limit,
-        args.resume,
+    plan = Plan(
+        source=job.source,
+        shards=ray.put(job.survey.shards),
+        preprocess=preprocess_for(args, job.checkpoint),
+        open_device=device_request(args, job.checkpoint, placement, held=job.survey.held),
+        placement=placement,
+        out=args.out,
+        ledger=ledger,
+        identity=job.manifest.identity,
+        limit_seconds=args.device_limit,
+        resume=args.resume,
+        cache=_open_cache(job, ledgers),
     )
-    spare_helper_actors()
-    committed = whole.rows() if count == 1 else run_together(shares(whole, ledgers))
-    stopping = drain_on_signals(*ledgers)
+    chunks = committed(plan) if count == 1 else committed_together(shares(plan, ledgers))
     phases.end("start")
 
     def note_troubles() -> dict[str, Any]:
@@ -65,40 +66,49 @@ def stream(job: Classification, phases: Phases) -> int | None:
             job.manifest.note(args.out, account)
         return account
 
-    def ray_is_gone(what: str) -> None:
-        with suppress(UserError):
-            job.manifest.end_attempt(args.out, "failed")
-        told = f"error: Ray's {what} on this machine or its head has ended; what is committed stays: add --resume to go on"
-        print(told, file=sys.stderr, flush=True)
+    def drain() -> None:
+        for each in ledgers:
+            each.drain.remote()
+
+    def end(state: str, account: dict[str, Any] | None = None) -> None:
+        with suppress(UserError):  # where the output is what failed, the manifest cannot say so
+            job.manifest.end_attempt(args.out, state, account)
 
     page = threading.Timer(LULL_SECONDS, import_module, ["jobs.reporting.page.page"])
     page.daemon = True
     page.start()
     try:
-        with Progress(job.survey.images, note_troubles) as progress, watch_ray(ray_is_gone):
-            for chunk in committed:
+        with (
+            draining(drain, last=lambda: end("stopped")) as stopping,
+            watch_ray(lambda what: _ray_is_gone(what, end)),
+            Progress(job.survey.images, note_troubles) as progress,
+        ):
+            for chunk in chunks:
                 progress.add(chunk)
-    except KeyboardInterrupt:
-        with suppress(UserError):
-            job.manifest.end_attempt(args.out, "stopped")
-        return stopping.code
     except Exception as error:
         account = settle(*ledgers)
-        with suppress(UserError):  # where the output is what failed, the manifest cannot say so
-            job.manifest.end_attempt(args.out, "failed", account)
+        end("failed", account)
         unopened = ", ".join(account.get("not_open", []))
         if unopened:
             cause = f"{unopened}: {ended_while_opening(placement.device)}"
+        elif never := [event for event in account.get("events", []) if event["kind"] == "device" and not account["meshes"]]:
+            cause = f"{never[-1]['where']}: {never[-1]['what']}"
         elif not account and ended(*ledgers):
             cause = "the ledger, which keeps the run's account, has ended, for want of memory perhaps"
         else:
             cause = root_cause(error)
-        raise JobFailed(f"{cause}; what is committed stays: add --resume to go on") from error
-    stopped, account = stopping.signal is not None, settle(*ledgers)
+        raise JobFailed(f"{cause}; {GOES_ON}") from error
+    account = settle(*ledgers)
     phases.end("open", at=account.get("opened_at") or time.time())
     phases.end("stream")
+    stopped = stopping.signal is not None
     job.manifest.end_attempt(args.out, "stopped" if stopped else "classified", account | {"seconds": phases.seconds})
     return stopping.code if stopped else None
+
+
+def _ray_is_gone(what: str, end: Callable[[str], None]) -> None:
+    end("failed")
+    print(f"error: Ray's {what} on this machine or its head has ended; {GOES_ON}", file=sys.stderr, flush=True)
 
 
 def _open_cache(job: Classification, ledgers: list[Any]) -> Cache | None:

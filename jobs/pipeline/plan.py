@@ -1,0 +1,47 @@
+"""What a run's stages are to do, on what and where: made once, by the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import ray
+
+from jobs.pipeline.cache import Cache
+from jobs.pipeline.commit import Predictions, chunks_in_parts
+from jobs.pipeline.placement import Placement
+from jobs.pipeline.sources import Source
+from vit_actor.device import Device
+from vit_actor.preprocess import Preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `stages.committed` takes.
+
+    shards: list[bytes], as `surveyed` packed them, in the object store. share: see `unpacked`; (0, 1) is all of them.
+    out: where predictions go. resume: whether chunks that are committed there are left out.
+    ledger: handle of the actor that keeps this plan's account. wait: called before anything is handed out.
+    open_device, identity, limit_seconds: see Classifier.
+    """
+
+    source: Source
+    shards: ray.ObjectRef
+    preprocess: Preprocess
+    open_device: Callable[[], Device]
+    placement: Placement
+    out: str
+    ledger: Any
+    identity: dict[str, Any]
+    limit_seconds: float
+    resume: bool = False
+    cache: Cache | None = None
+    share: tuple[int, int] = (0, 1)
+    wait: Callable[[], None] | None = None
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """Where chunks are committed; on resume it knows those that are in files of many."""
+        return Predictions(self.out, chunks_in_parts(self.out) if self.resume else frozenset())

@@ -1,0 +1,64 @@
+"""A device request opens what it names, with the driver's own checkpoint, or says in one line why not."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vit_actor.checkpoint import load_checkpoint
+from vit_actor.errors import DeviceError, UserError
+from vit_actor.opening import DeviceRequest, check_precision
+
+
+@pytest.fixture
+def request_(sample_directory: Path) -> DeviceRequest:
+    return DeviceRequest.of(load_checkpoint(str(sample_directory / "model")), "cpu", batch_size=8, simulate="compute=3ms")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "description"),
+    [
+        ("simulated", "auto", "simulated T3000: compute 3.00 ms"),
+        ("cpu", "auto", "OpenVINO"),
+        ("cpu", "fp32", "torch eager float32, 1 thread"),
+    ],
+)
+def test_it_opens_the_device_it_names_in_whichever_process(
+    request_: DeviceRequest, device: str, precision: str, description: str
+) -> None:
+    opened = pickle.loads(pickle.dumps(replace(request_, device=device, precision=precision)))()  # type: ignore[arg-type]
+    assert description in opened.description
+    assert opened.batch_size == 8
+    opened.close()
+
+
+@pytest.mark.parametrize("precision", ["auto", "fast", "accurate"])
+def test_a_boards_precision_is_accurate_unless_asked(
+    request_: DeviceRequest, environ: pytest.MonkeyPatch, precision: str
+) -> None:
+    environ.setenv("TT_VISIBLE_DEVICES", "")
+    opened = replace(request_, device="t3000", precision=precision)()  # type: ignore[arg-type]
+    assert f", {'fast' if precision == 'fast' else 'accurate'}: bfloat8_b at" in opened.description
+    opened.close()
+
+
+def test_a_checkpoint_that_is_not_the_drivers_is_refused(request_: DeviceRequest, tmp_path: Path) -> None:
+    other = shutil.copytree(request_.path, tmp_path / "model")
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    with pytest.raises(DeviceError, match="differs between this host and the driver's; copy the same files to both"):
+        replace(request_, path=other)()
+
+
+def test_a_host_without_the_drivers_directory_asks_for_the_checkpoint_by_its_name(request_: DeviceRequest) -> None:
+    replace(request_, path=Path("/nowhere"))().close()
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "fast"), ("t3000", "fp32"), ("simulated", "accurate")])
+def test_a_precision_that_the_device_does_not_have_is_refused(device: str, precision: str) -> None:
+    with pytest.raises(UserError, match=f"--precision {precision}: device {device} takes auto"):
+        check_precision(device, precision)
+    check_precision(device, "auto")
