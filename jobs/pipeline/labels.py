@@ -226,7 +226,7 @@ class Readings:
         if way == NUMBERS and not self.space.reading and any(_plain(part) in BACKGROUND for part in first.split(",")):
             raise LabelError(
                 f"label {label} is a number, and the checkpoint's class 0 is {quoted(first)}, which data sets may not count; "
-                f"pass {self.space.way(BY_NUMBER)} for the checkpoint's own numbers, or {self.space.way(BY_NEXT)} for numbers without it"
+                f"pass {self.space.way(BY_NUMBER)} if they do, or {self.space.way(BY_NEXT)}"
             )
         self.known[label] = index
         return index
