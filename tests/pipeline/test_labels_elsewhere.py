@@ -192,7 +192,12 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         "in another column",
     ),
     "JSON": ({**tree(["."]), "l.json": '{"0.jpg": 0}'}, CLASSES, "l.json", "looks like JSON"),
-    "lines in number order": ({f"img_{i}.jpg": "" for i in range(12)} | LINES, NUMBERED, "l.txt", "img_11.jpg before img_2.jpg"),
+    "lines in number order": (
+        {f"img_{i}.jpg": "" for i in range(12)} | LINES,
+        NUMBERED,
+        "l.txt",
+        "img_1.jpg before img_10.jpg|img_11.jpg before img_2.jpg",
+    ),
     "lines, of two cases": (
         {"B.jpg": "", "a.jpg": "", "c.jpg": "", "l.txt": "0\n1\n2\n"},
         CLASSES,
@@ -321,7 +326,7 @@ def test_a_pattern_or_a_part_of_a_table_is_that_table_too(tmp_path: Path) -> Non
     written(tmp_path / "delta", {"label=1/x.parquet": rows(), "_delta_log/0.json": "{}"})
     written(tmp_path / "iceberg", {"data/x.parquet": rows(), "metadata/v1.metadata.json": "{}"})
     for address in ("delta/label=1", "delta/label=1/x.parquet", "delta/label=1/*.parquet", "iceberg/data"):
-        with pytest.raises(UserError, match="Read an? .* with its own reader"):
+        with pytest.raises(UserError, match=r"Read an? .* with its own reader"):
             surveyed(open_source(str(tmp_path / address), checkpoint_classes=list(CLASSES)))
 
 
