@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from jobs.reporting.columns import schema_of
 from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, facts
+from jobs.reporting.label_check import doubt
 from jobs.reporting.schema import (
     BATCH_TIMES,
     CALIBRATION,
@@ -247,7 +248,9 @@ class Reports:
             model_digest=manifest.model_digest if manifest else None,
             planned=manifest.images if manifest else None,
             labels_from=(manifest.labels_from if manifest else None) or None,
+            label_doubt=doubt(self._counts["answers"], manifest.class_names if manifest else []),
             left_out=sum(manifest.left_out.values()) if manifest else 0,
+            left_out_kinds=[f"{count:,} {kind}" for kind, count in manifest.left_out.items()] if manifest else [],
             killed_attempts=len(self._killed),
             **{told: sum(attempt.get(told, 0) for attempt in attempts) for told in TOLD},
             lost_hosts=[host for attempt in attempts for host in attempt.get("lost_hosts", [])],

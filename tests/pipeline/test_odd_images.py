@@ -28,8 +28,8 @@ PROCESSOR = ViTImageProcessorPil(do_rescale=False, do_normalize=False)
 # fmt: off
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B")
 KINDS = (
-    "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "TGA", "PPM", "JPEG", "JPEG2000", "ICO", "ICNS", "SGI", "QOI", "AVIF", "PCX", "IM",
-    "DDS", "MSP", "XBM", "BLP",
+    "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "TGA", "PPM", "JPEG", "JPEG2000", "ICO", "ICNS", "SGI", "QOI", "AVIF", "PCX",
+    "IM", "DDS", "MSP", "XBM", "BLP",
 )
 # fmt: on
 
