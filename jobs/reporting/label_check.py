@@ -25,7 +25,7 @@ def doubt(answers: pa.Table, names: Sequence[str]) -> str | None:
 
     answers: images by label and prediction, as they are counted. names: of the checkpoint's classes.
     """
-    label, prediction, images = (np.array(answers[name].fill_null(-1), np.int64) for name in ("label", "prediction", "images"))
+    label, prediction, images = (_integers(answers[name]) for name in ("label", "prediction", "images"))
     kept = label >= 0
     label, prediction, images = label[kept], prediction[kept], images[kept]
     total, held = int(images.sum()), len(np.unique(label))
@@ -89,6 +89,10 @@ def _interval(share: float, total: int) -> tuple[float, float]:
     z = 1.959964
     middle, half = share + z * z / 2 / total, z * np.sqrt(share * (1 - share) / total + z * z / 4 / total**2)
     return float((middle - half) / (1 + z * z / total)), float((middle + half) / (1 + z * z / total))
+
+
+def _integers(column: pa.ChunkedArray) -> np.ndarray:
+    return np.array(column.fill_null(-1).to_pylist(), np.int64)  # Arrow's own way imports pandas
 
 
 def _name(names: Sequence[str], index: int) -> str:

@@ -80,6 +80,9 @@ class Summary:
         bool, "whether any device was simulated: then times are not hardware's; `devices` says what the answers are worth"
     ]
     active_seconds: Annotated[float, "first batch's start to last batch's end, summed over attempts: no pauses between"]
+    clocks_set: Annotated[
+        list[str], "hosts whose clock was set while they classified: then there is no system_fps and device_busy"
+    ]
     system_fps: Annotated[
         float | None,
         "classified images / active_seconds, all meshes together: includes reading, decoding, waiting; not start-up or compile",

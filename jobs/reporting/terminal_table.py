@@ -33,6 +33,8 @@ def summary_table(summary: Summary) -> str:
             f"p50 {summary.inference_p50_ms:,.2f}, p99 {summary.inference_p99_ms:,.2f}; {summary.full_batches:,} full batches"
         )
         lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread})"))
+    if summary.clocks_set:
+        lines.append(("clock", f"was set during the run on {', '.join(summary.clocks_set[:5])}: no FPS of the whole system"))
     if summary.system_fps is not None:
         lines.append(
             ("FPS", f"{summary.system_fps:,.1f} the whole system, first batch to last in {summary.active_seconds:,.1f} s")
