@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from jobs.pipeline.commit import committed_files
+from jobs.pipeline.schema import PREDICTIONS
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
 from jobs.running.apart import check_apart
 from jobs.running.arguments import model_directory
@@ -20,6 +21,7 @@ from jobs.running.terminal import say
 from jobs.storage.address import shown
 from jobs.storage.failure import patiently
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
+from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
 NAMED = 5
@@ -40,6 +42,7 @@ class Classification:
     def open(cls, args: argparse.Namespace) -> Classification:
         """Look through the data and claim the output; raises UserError for every mistake that can be told without Ray."""
         check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
+        check_no_partition(args.out)
         checkpoint = patiently(partial(load_checkpoint, args.model), args.model, "read")
         source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
         found = surveyed(source)
@@ -69,6 +72,16 @@ class Classification:
         wanted = describe(self.args, device, self.checkpoint, self.survey)
         self.manifest = claim(self.args.out, wanted, resume=self.args.resume, overwrite=self.args.overwrite)
         self.manifest.begin_attempt(self.args.out, overwrite=self.args.overwrite)
+
+
+def check_no_partition(out: str) -> None:
+    """Raise UserError for an address that would give readers of Hive partitions, DuckDB among them, another column's value."""
+    for part in out.split("/"):
+        if part.partition("=")[0] in PREDICTIONS.names and "=" in part:
+            column = part.partition("=")[0]
+            raise UserError(
+                f"--out {shown(out)}: readers would take {part} for the column {column!r} of all rows; choose another"
+            )
 
 
 def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def odd_files() -> Iterator[tuple[str, bytes]]:
             pixels = np.ascontiguousarray(grey[:, :width])
             yield f"jpeg {subsampling} {width}", simplejpeg.encode_jpeg(pixels, 85, space, subsampling)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for name, options in {
+    variants: dict[str, dict[str, Any]] = {
         "progressive": {"progressive": True},
         "restarts": {"restart_marker_blocks": 1},
         "quality 1": {"quality": 1},
@@ -118,7 +119,8 @@ def odd_files() -> Iterator[tuple[str, bytes]]:
         "profile": {"icc_profile": srgb * 40},
         "comment": {"comment": b"x" * 60_000},
         "rgb": {"keep_rgb": True, "subsampling": 0},
-    }.items():
+    }
+    for name, options in variants.items():
         yield f"jpeg {name}", encoded(PICTURE, **options)
         yield f"jpeg {name}, grey", encoded(PICTURE.convert("L"), **(options | {"keep_rgb": False}))
     cmyk = encoded(PICTURE.convert("CMYK"))
