@@ -145,7 +145,7 @@ class Classifier:
                 ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
             os._exit(1)
         clock = _clock()
-        parts = [_steady(part, began, self._clock, clock) for part in parts]
+        parts = [steady(part, began, self._clock, clock) for part in parts]
         rows = prediction_rows(chunk, parts, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
         footer = {
             **self._identity,
@@ -180,7 +180,7 @@ def _clock() -> float:
     return time.time() - time.monotonic()
 
 
-def _steady(part: Part, began: float, first: float, now: float) -> Part:
+def steady(part: Part, began: float, first: float, now: float) -> Part:
     """A part with the time at which it was taken by the clock as it was `first`, where it is set to `now` since.
 
     began: when the call of the part began, by the first clock.

@@ -71,7 +71,7 @@ def _others(classes: int) -> list[tuple[str, str, np.ndarray]]:
 
 def _best(label: np.ndarray, prediction: np.ndarray, images: np.ndarray, classes: int) -> np.ndarray:
     """The permutation of labels under which most images are right."""
-    from scipy.optimize import linear_sum_assignment  # takes a while to import
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # takes a while
 
     confusion = np.zeros((classes, classes))
     answered = prediction >= 0
