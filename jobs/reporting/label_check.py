@@ -92,7 +92,8 @@ def _interval(share: float, total: int) -> tuple[float, float]:
 
 
 def _integers(column: pa.ChunkedArray) -> np.ndarray:
-    return np.array(column.fill_null(-1).to_pylist(), np.int64)  # Arrow's own way imports pandas
+    """A column, with -1 for null; Arrow's own ways import pandas."""
+    return np.array([-1 if value is None else value for value in column.to_pylist()], np.int64)
 
 
 def _name(names: Sequence[str], index: int) -> str:
