@@ -18,7 +18,9 @@ from cluster.checks import Check, Host
 from cluster.hardware import read_hardware, read_snapshot
 from jobs.pipeline.sources import open_source
 from jobs.running.manifest import package_versions
-from jobs.storage import open_storage, shown, storage_errors, write_atomically
+from jobs.storage.address import shown
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage, write_atomically
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import NO_CLASS
 from vit_actor.errors import DeviceError, UserError

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from jobs.pipeline.commit import committed_files
+from jobs.pipeline.commit import committed_files, committed_rows
 from jobs.running.arguments import (
     add_device_arguments,
     add_out_arguments,
@@ -24,13 +20,12 @@ from jobs.running.arguments import (
 )
 from jobs.running.classification import Classification
 from jobs.running.command import TOO_MANY_ERRORS, JobFailed, run
+from jobs.running.output_lock import check_held
 from jobs.running.permissions import may_delete
 from jobs.running.phases import Phases
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
 from jobs.storage.address import below, shown
-from jobs.storage.failure import Gone, patiently
-from jobs.storage.files import open_storage, read_whole
 from vit_actor.errors import UserError
 
 
@@ -39,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     job = Classification.open(args)  # what can be told without Ray is told before it starts, which takes seconds
     if job.is_done():
-        return verdict(args, *counted(args.out))
+        return verdict(args, *job.manifest.counted or counted(args.out))
     with ray_session(args.address, needed=("ray.data", "pandas")):
         from jobs.running.attempt import classify_what_is_left
 
@@ -56,19 +51,22 @@ def report(job: Classification, phases: Phases) -> int:
     from jobs.reporting.terminal_table import summary_table
     from jobs.reporting.write import write_reports
 
-    out, manifest, planned = job.args.out, job.manifest, job.survey.images
+    out, manifest = job.args.out, job.manifest
     try:
         compact = manifest.run_id if may_delete(out) else None
         if compact is None:
             say(f"{shown(out)}: deleting is refused, so predictions stay one file a chunk; grant it to merge them", sys.stderr)
         summary = write_reports(out, phases, address=job.args.address, compact=compact, data=job.args.data)
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
-        raise JobFailed(f"{error}; predictions are complete: `python -m jobs.report --out {out}` makes the report") from None
+        raise JobFailed(f"{error}; what is committed stays: add --resume to make the report") from None
     manifest.attempts[-1]["seconds"] = phases.seconds
-    if planned is not None and summary.images != planned:
-        manifest.end_attempt(out, "incomplete")
-        raise JobFailed(f"{summary.images} of {planned} images have a row in {out}; add --resume to go on")
-    manifest.files = committed_files(out)
+    manifest.files, rows = committed_files(out), committed_rows(out)
+    for found in (summary.images, rows):  # counted for the report, and there at its end
+        if None not in (found, manifest.images) and found != manifest.images:
+            manifest.end_attempt(out, "incomplete")
+            raise JobFailed(f"{found} of {manifest.images} images have a row in {out}; add --resume to go on")
+    check_held(out)
+    manifest.counted = [summary.images, summary.errors]
     manifest.end_attempt(out, "finished")
     print(summary_table(summary))
     say(f"report: {below(out, 'report.html')}")
@@ -86,15 +84,11 @@ def verdict(args: argparse.Namespace, images: int, errors: int) -> int:
 
 
 def counted(out: str) -> tuple[int, int]:
-    """(images, errors) of a finished run, by its report; none where somebody took that away."""
-    address = below(out, "report/summary.parquet")
-    filesystem, path = open_storage(address)
-    try:
-        data = patiently(partial(read_whole, filesystem, path), address, "read")
-    except Gone:
-        return 0, 0
-    summary = pq.read_table(pa.BufferReader(data), columns=["images", "errors"]).to_pylist()[0]
-    return summary["images"], summary["errors"]
+    """(images, errors) of a run that an earlier version finished: its manifest does not tell them."""
+    from jobs.reporting.write import write_reports
+
+    summary = write_reports(out)
+    return summary.images, summary.errors
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.command import JobFailed, run
 from jobs.running.terminal import say
-from jobs.storage import below
+from jobs.storage.address import below
 
 if TYPE_CHECKING:
     from jobs.reporting.comparison.compare import Run

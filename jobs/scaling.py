@@ -32,7 +32,9 @@ from jobs.running.command import run
 from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
-from jobs.storage import below, open_storage, shown, storage_errors, write_atomically, write_table
+from jobs.storage.address import below, shown
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage, write_atomically, write_table
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
 

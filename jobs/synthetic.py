@@ -25,7 +25,8 @@ from jobs.running.arguments import (
 from jobs.running.command import run
 from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
 from jobs.running.session import ray_session
-from jobs.storage import open_storage, storage_errors, write_table
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage, write_table
 from vit_actor.checkpoint import load_checkpoint
 
 # The MLPerf offline scenario's least length and sample count; below them a figure says little about a sustained rate.

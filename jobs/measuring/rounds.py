@@ -29,7 +29,8 @@ from jobs.running.command import JobFailed, root_cause
 from jobs.running.ledgers import open_ledger, settle
 from jobs.running.manifest import new_run_id, package_versions
 from jobs.running.progress import Progress
-from jobs.storage import open_storage, storage_errors
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import Device
 from vit_actor.errors import UserError

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -20,13 +22,16 @@ from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.storage.failure import Damaged, decoding, patiently
-from jobs.storage.files import named, open_storage, write_table
+from jobs.storage.files import named, open_storage, parquet_files, write_table
 
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
 
 PART = re.compile(r"part-([0-9]{6})\.parquet")
 """Name of a file that holds the rows of many chunks: of a run that was complete."""
+READERS = 16
+MOST_FOOTERS = 4096
+"""Files whose rows are counted once more at the end of a run."""
 _OF_A_CHUNK = ("chunk", "rows", "read_cpu_seconds", "shared_batches")
 """What differs from chunk to chunk in a footer; the rest is a few meshes' and attempts'."""
 
@@ -104,6 +109,22 @@ def part_footer(footers: Sequence[dict[str, Any]]) -> bytes:
         origin = json.dumps({key: value for key, value in footer.items() if key not in _OF_A_CHUNK}, sort_keys=True)
         chunks.append([origins.setdefault(origin, len(origins)), *(footer.get(key) for key in _OF_A_CHUNK)])
     return json.dumps({"origins": [json.loads(origin) for origin in origins], "chunks": chunks}).encode()
+
+
+def committed_rows(out: str) -> int | None:
+    """Rows of the predictions in an output, by the files' footers; None where there are more files than that is worth."""
+    filesystem, path = open_storage(out)
+    files = list(islice(parquet_files(filesystem, f"{path}/predictions"), MOST_FOOTERS + 1))
+    if len(files) > MOST_FOOTERS:
+        return None
+    with ThreadPoolExecutor(READERS) as readers:
+        return sum(readers.map(partial(_rows, filesystem), files))
+
+
+def _rows(filesystem: fs.FileSystem, file: str) -> int:
+    with patiently(partial(filesystem.open_input_file, file), named(filesystem, file), "read") as stream, decoding():
+        rows: int = pq.read_metadata(stream).num_rows
+    return rows
 
 
 def committed_files(out: str) -> list[int]:

@@ -103,6 +103,7 @@ class Ledger:
         self._parts = 0
         self._listed: dict[int, int] = {}
         self._shards_read = 0
+        self._images: dict[int, int] = {}
         self._shards: dict[str, int] = {}
         self._decoded: set[str] = set()
         self._opening: set[str] = set()
@@ -158,8 +159,9 @@ class Ledger:
         """This part has been handed out: so many shards of it are to be read."""
         self._listed[part] = shards
 
-    def shard_read(self, shard: str) -> None:
-        """All chunks of a shard have been decoded."""
+    def shard_read(self, shard: str, images: int) -> None:
+        """All chunks of a shard have been decoded, or were committed before; it has so many images."""
+        self._images[hash(shard)] = images
         self._shards_read += 1
         self._shards.pop(shard, None)
 
@@ -283,6 +285,7 @@ class Ledger:
         tried: dict[str, Any] = {
             "committed_before": self._committed_before,
             "cached": self._cached,
+            "images_read": sum(self._images.values()),
             "meshes": sorted(self._meshes),
             "down_seconds": dict(self._down),
         }

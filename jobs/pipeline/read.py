@@ -59,7 +59,7 @@ def read_chunks(
             ledger.done_reading.remote(chunk.name, from_cache=len(chunk.image_ids))
             yield chunk.to_table()
         if wanted.whole:
-            ledger.shard_read.remote(shard.id)
+            ledger.shard_read.remote(shard.id, wanted.images)
             continue
         chunks = _Chunks(source, shard, wanted, attempt, preprocess, ledger)
         while decoded := patiently(chunks.next, shown(source.folder)):
@@ -72,7 +72,7 @@ def read_chunks(
             return
         if wanted.passed_over:
             ledger.passed_over.remote(len(wanted.passed_over))
-        ledger.shard_read.remote(shard.id)
+        ledger.shard_read.remote(shard.id, wanted.images)
 
 
 class _Chunks:
@@ -160,7 +160,7 @@ def _from_cache(cache: Cache | None, shard: Shard, wanted: _Wanted) -> Iterator[
             continue
         chunk = cache.load(name)
         if chunk is not None:
-            wanted.not_any_more(name, last=shard.images is None and len(chunk.image_ids) < CHUNK_IMAGES)
+            wanted.not_any_more(name, len(chunk.image_ids), last=shard.images is None and len(chunk.image_ids) < CHUNK_IMAGES)
             chunk = replace(cache.reference(chunk), host=socket.gethostname())
             yield replace(chunk, cpu_seconds=time.process_time() - began)
         elif shard.images is None:
@@ -182,6 +182,7 @@ class _Wanted:
 
     passed_over: the ordinals that were asked for and are.
     whole: whether all chunks of the shard are known to be there without reading it.
+    images: how many the shard has, as far as it has been asked for.
     """
 
     def __init__(self, shard: Shard, is_committed: Callable[[str], bool]) -> None:
@@ -190,6 +191,7 @@ class _Wanted:
         self.passed_over: set[int] = set()
         self._had: set[str] = set()
         self.whole = self._committed_any = False
+        self.images = shard.images or 0
 
     def chunk(self, name: str) -> bool:
         """Whether a chunk is to be read."""
@@ -197,13 +199,16 @@ class _Wanted:
         self._committed_any = self._committed_any or committed
         return not committed and name not in self._had
 
-    def not_any_more(self, name: str, *, last: bool) -> None:
-        """A chunk has been had from elsewhere. last: it is known to be the last one of its shard."""
+    def not_any_more(self, name: str, images: int, *, last: bool) -> None:
+        """A chunk of so many images has been had from elsewhere. last: it is known to be the last one of its shard."""
         self._had.add(name)
+        if self._shard.images is None:
+            self.images += images
         known = self._shard.images is not None and len(self._had) * CHUNK_IMAGES >= self._shard.images
         self.whole = known or (last and not self._committed_any)
 
     def __call__(self, ordinal: int) -> bool:
+        self.images = max(self.images, ordinal + 1)
         if chunk_name(self._shard.id, ordinal // CHUNK_IMAGES) in self._had:
             return False
         if self._is_committed(chunk_name(self._shard.id, ordinal // CHUNK_IMAGES)):

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 
-from jobs.storage import open_storage, shown, storage_errors
+from jobs.storage.address import shown
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage
 from vit_actor.errors import UserError
 
 Real = list[list[int]]

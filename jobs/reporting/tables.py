@@ -31,7 +31,7 @@ from jobs.reporting.schema import (
 )
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
-from jobs.storage import shown
+from jobs.storage.address import shown
 
 TOLD = ("restarts", "retries", "images_again", "given_up", "cached")
 """What the manifest counts of each attempt, under the summary's names."""

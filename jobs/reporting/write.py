@@ -12,7 +12,9 @@ from jobs.reporting.tables import Reports
 from jobs.running.clearing import refuse_foreign_page
 from jobs.running.manifest import Manifest, load_manifest
 from jobs.running.phases import Phases
-from jobs.storage import open_storage, shown, storage_errors, write_atomically, write_table
+from jobs.storage.address import shown
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage, write_atomically, write_table
 from vit_actor.errors import UserError
 
 PICTURED = 12

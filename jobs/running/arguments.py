@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.pipeline.placement import Placement, place
-from jobs.storage import absolute, is_submitted
+from jobs.storage.address import absolute, is_submitted
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
 from vit_actor.opening import DeviceRequest, check_precision
 from vit_actor.simulated import SimulatedTiming

@@ -102,6 +102,8 @@ def classify_what_is_left(job: Classification, phases: Phases) -> int | None:
     phases.end("open", at=account.get("opened_at") or time.time())
     phases.end("stream")
     stopped = stopping.signal is not None
+    if not stopped and job.manifest.images is None:
+        job.manifest.images = account.get("images_read")  # of tars, which only reading counts
     job.manifest.end_attempt(args.out, "stopped" if stopped else "classified", account | {"seconds": phases.seconds})
     return stopping.code if stopped else None
 

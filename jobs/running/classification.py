@@ -19,7 +19,8 @@ from jobs.running.output_lock import hold_output
 from jobs.running.permissions import check_output
 from jobs.running.terminal import say
 from jobs.storage.address import shown
-from jobs.storage.failure import patiently
+from jobs.storage.failure import StorageError, patiently, retry_seconds
+from jobs.storage.files import forget_cached
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
@@ -45,7 +46,8 @@ class Classification:
         check_no_partition(args.out)
         checkpoint = patiently(partial(load_checkpoint, args.model), args.model, "read")
         source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
-        found = surveyed(source)
+        retry_seconds()  # a mistake in it is told now
+        found = _surveyed(source, args.data)
         if found.left_out:
             say(left_out(found), sys.stderr)
         hold_output(args.out)
@@ -82,6 +84,21 @@ def check_no_partition(out: str) -> None:
             raise UserError(
                 f"--out {shown(out)}: readers would take {part} for the column {column!r} of all rows; choose another"
             )
+
+
+def _surveyed(source: Source, data: str) -> Survey:
+    """What the data set holds. A mistake in a labels file is one only if a second read, past the page cache, gives it too."""
+    survey = partial(surveyed, source)
+    try:
+        return patiently(survey, data, "list")
+    except StorageError:
+        raise
+    except UserError:
+        labels = getattr(source, "labels", None)
+        if labels is None:
+            raise
+        forget_cached(labels)
+        return patiently(survey, data, "list")
 
 
 def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:

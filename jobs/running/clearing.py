@@ -14,7 +14,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 from jobs.pipeline.commit import FOOTER, PART
 from jobs.storage.address import shown
 from jobs.storage.failure import Damaged, decoding, patiently
-from jobs.storage.files import delete, named, open_storage, read_whole
+from jobs.storage.files import delete, forget_cached, named, open_storage, read_whole
 from vit_actor.errors import UserError
 
 FOLDERS = ("predictions", "report", "compared", "runs")
@@ -67,8 +67,16 @@ def refuse_foreign_page(out: str) -> None:
 def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
     """By the footer of Parquet, the head of a page or a drawing, or the name of a chunk or of a broken-off write.
 
-    Parquet without a readable footer is told by its name alone.
+    Parquet without a readable footer is told by its name alone. A second read, past the page cache, decides.
     """
+    if _is_ours(filesystem, file):
+        return True
+    if isinstance(filesystem, LocalFileSystem):
+        forget_cached(file.path)
+    return _is_ours(filesystem, file)
+
+
+def _is_ours(filesystem: FileSystem, file: FileInfo) -> bool:
     if _UNFINISHED.fullmatch(file.base_name) or _CHUNK.fullmatch(file.base_name):
         return True
     data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.pipeline.ledger import Ledger
 from jobs.running.output_lock import busy, hold_output
-from jobs.storage import open_storage
+from jobs.storage.files import open_storage
 
 NAMESPACE = "loudbox-vit"
 NAME_SECONDS = 10.0

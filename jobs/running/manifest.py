@@ -17,9 +17,9 @@ from typing import Any
 from pyarrow import fs
 
 from jobs.running.clearing import clear_run, refuse_foreign_page
-from jobs.storage.address import below
-from jobs.storage.failure import Gone, patiently
-from jobs.storage.files import open_storage, read_whole, write_atomically
+from jobs.storage.address import below, shown
+from jobs.storage.failure import Damaged, Gone, decoding, patiently
+from jobs.storage.files import open_storage, read_twice, read_whole, write_atomically
 from vit_actor.errors import UserError
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
@@ -39,7 +39,7 @@ class Manifest:
     """settings: everything that decides a prediction or which images there are; a resume must bring the same.
 
     labels_from, left_out: as the data set's Survey has them.
-    files: of a finished run, what `committed_files` said then; empty in runs of earlier versions.
+    files, counted: of a finished run, what `committed_files` said then, and [images, errors]; empty in runs of earlier versions.
     """
 
     run_id: str
@@ -55,6 +55,7 @@ class Manifest:
     labels_from: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     files: list[int] = field(default_factory=list)
+    counted: list[int] = field(default_factory=list)
 
     @property
     def attempt(self) -> int:
@@ -123,17 +124,22 @@ def new_run_id() -> str:
 
 def load_manifest(out: str) -> Manifest | None:
     """The manifest in `out`, or None where no run has been; raises UserError when it cannot be read."""
-    filesystem, path = open_storage(out)
+    address = below(out, "manifest.json")
+    filesystem, path = open_storage(address)
+
+    def read() -> Manifest:
+        data = patiently(partial(read_whole, filesystem, path), address, "read")
+        with decoding():
+            manifest = Manifest(**json.loads(data.to_pybytes()))
+            _check_types(manifest)
+        return manifest
+
     try:
-        data = patiently(partial(read_whole, filesystem, f"{path}/manifest.json"), below(out, "manifest.json"), "read")
+        return read_twice(address, read)
     except Gone:
         return None
-    try:
-        manifest = Manifest(**json.loads(data.to_pybytes()))
-        _check_types(manifest)
-        return manifest
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(f"{out}/manifest.json: damaged; pass --overwrite to start again") from None
+    except Damaged:
+        raise UserError(f"{shown(address)}: damaged; pass --overwrite to start again") from None
 
 
 def _check_types(manifest: Manifest) -> None:
@@ -145,6 +151,7 @@ def _check_types(manifest: Manifest) -> None:
         and isinstance(manifest.images, int | None)
         and all(isinstance(each, dict) for each in (manifest.settings, manifest.versions, manifest.left_out))
         and isinstance(manifest.files, list)
+        and isinstance(manifest.counted, list)
         and all(isinstance(attempt, dict) and isinstance(attempt.get("state"), str) for attempt in attempts)
     )
     if not sound:

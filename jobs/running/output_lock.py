@@ -62,6 +62,13 @@ def hold_output(out: str) -> None:
             _held[path] = _Lease(out)
 
 
+def check_held(out: str) -> None:
+    """Raise Taken where this process has lost the output, StorageError where that cannot be told."""
+    lock = _held.get(open_storage(out)[1])
+    if lock:
+        patiently(lock.look, out)
+
+
 class _Lock:
     """Looks at itself now and then from a thread; once it is lost, it ends the process: another one may be writing already."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from jobs.storage import redacted
+from jobs.storage.address import redacted
 
 MOST_CHARACTERS = 1000
 ENDS_WITH = 200

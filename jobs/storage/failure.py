@@ -61,7 +61,7 @@ class Damaged(Exception):
     """The bytes are all there and do not decode; the message is the reason in one line."""
 
 
-_OF_STORAGE = (OSError, pa.ArrowException, ImportError, UnicodeEncodeError)
+_OF_STORAGE = (OSError, pa.ArrowException, ImportError, UnicodeEncodeError, NotImplementedError)
 
 _SPACE = {
     errno.ENOSPC: "free some space or inodes there, or write elsewhere",
@@ -146,6 +146,8 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
         return Refused, f"{text}; check who may access it"
     if isinstance(error, pa.ArrowInvalid | UnicodeEncodeError):
         return Unaddressable, f"cannot be addressed there ({text})"
+    if isinstance(error, NotImplementedError):
+        return Refused, "that kind of storage cannot do this; use another place"
     if isinstance(error, ImportError):
         return Refused, f"no driver for it is installed ({text})"
     if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):  # of obstore
@@ -244,6 +246,16 @@ def patiently[R](act: Callable[[], R], address: str, operation: str = "") -> R:
         return _again(act, address, operation)
 
 
+def retry_seconds() -> float:
+    """How long failing storage is asked again. Raises UserError for a LOUDBOX_RETRY_SECONDS that is no time."""
+    text = os.environ.get("LOUDBOX_RETRY_SECONDS", "")
+    if not text:
+        return RETRY_SECONDS
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise UserError(f"LOUDBOX_RETRY_SECONDS={text}: give a number of seconds, such as 60")
+    return float(text)
+
+
 def _again[R](act: Callable[[], R], address: str, operation: str) -> R:
     from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential  # few runs need it
 
@@ -258,7 +270,7 @@ def _again[R](act: Callable[[], R], address: str, operation: str) -> R:
 
     retrying = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, Failing) and not isinstance(error, GivenUp)),
-        stop=stop_after_delay(float(os.environ.get("LOUDBOX_RETRY_SECONDS") or RETRY_SECONDS)),
+        stop=stop_after_delay(retry_seconds()),
         wait=wait_random_exponential(0.2, MOST_SECONDS),
         before_sleep=wait,
         reraise=True,
@@ -296,8 +308,9 @@ def tell_waits(teller: Callable[[str | None, float], None]) -> None:
     _teller = teller
 
 
+_BEGINS = re.compile(r"cannot be read: |row group \d+ cannot be read: |the tar is damaged: |has [\d,]+ bytes, had ")
 _BY_STORAGE = re.compile(
-    r"AWS Error|google::cloud|Azure Error|curlCode|\bErrno \d|storage refuses it|"
+    r"AWS Error|google::cloud|Azure Error|curlCode|\bErrno \d|"
     + "|".join(
         re.escape(os.strerror(code))
         for code in (
@@ -317,7 +330,12 @@ REFUSED_ROW = "cannot be read: storage refuses it"
 
 
 def is_by_storage(error: str) -> bool:
-    """Whether a row's error is one of storage, not of the data. Earlier versions committed more kinds of them."""
-    return bool(_BY_STORAGE.search(error)) or (
-        error.startswith("cannot be read: ") and not re.search("the file is gone|ended the process|ends its process|UTF-8", error)
-    )
+    """Whether a row's error is one of storage, not of the data, or of a file that has come back since: a run goes on only over
+    the data set that it began with. Earlier versions committed more kinds of them. The rest of a text may be the data's own.
+    """
+    begins = _BEGINS.match(error)
+    if not begins:
+        return False
+    if begins[0] in ("cannot be read: ", error[:4]) or begins[0].startswith("has "):
+        return not re.search("ended the process|ends its process|UTF-8|leads nowhere", error)
+    return bool(_BY_STORAGE.search(error))

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import LocalFileSystem
 
-from jobs.storage import below, open_storage, shown, storage_errors, write_atomically
+from jobs.storage.address import below, shown
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage, write_atomically
 from vit_actor.errors import UserError
 
 

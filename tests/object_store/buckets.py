@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from jobs.storage import open_storage
+from jobs.storage.files import open_storage
 from tests.conftest import free_port
 from tests.object_store.server import s3_server
 

@@ -119,7 +119,7 @@ def test_more_files_than_a_page_of_a_listing_has_are_all_there(here: Store) -> N
 
 def test_an_object_larger_than_one_part_of_an_upload_arrives_whole(here: Store, tmp_path: Path) -> None:
     big = pa.table({"x": pa.array([os.urandom(1 << 20) for _ in range(24)])})  # uploads go in parts of 10 MB
-    from jobs.storage import open_storage, write_table
+    from jobs.storage.files import open_storage, write_table
 
     filesystem, path = open_storage("s3://bucket/big/file.parquet")
     write_table(filesystem, path, big)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.storage import write_atomically
+from jobs.storage.files import write_atomically
 from tests.commands import Command, Finished, begin, run_module
 from tests.faults.running import MODEL, write_shards
 from tests.object_store.buckets import STORES, Bucket

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.pipeline.sources import EncodedImage, Source, open_source, surveyed
+from jobs.storage.failure import Failing
 from tests.pipeline.corpus import (
     CLASS_NAMES,
     WNIDS,
@@ -87,7 +88,7 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
     assert surveyed(source).images == len(IMAGES) + 4
     found = by_id(source)
     assert len(found) == len(IMAGES) + 4
-    assert found[f"{WNIDS[0]}/broken.jpg"].error == "cannot be read: the file is gone"
+    assert found[f"{WNIDS[0]}/broken.jpg"].error == "cannot be read: it is empty, or a link that leads nowhere"
     assert found[f"{WNIDS[0]}/vast.jpg"].error == "larger than 256 MiB"
     assert "not valid UTF-8" in (found[f"{WNIDS[0]}/caf\\xe9.jpg"].error or "")
     assert found[f"{WNIDS[0]}/empty.jpg"].error is None  # for the decoder to judge
@@ -371,3 +372,23 @@ def test_where_labels_were_looked_for_in_vain_is_told(tmp_path: Path) -> None:
     survey = surveyed(opened(tmp_path))
     assert not survey.labelled
     assert survey.labels_from.startswith("none found (looked for")
+
+
+def test_files_are_gone_only_while_their_folder_is_there_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is away hides all files at once: that is no property of any image."""
+    monkeypatch.setenv("LOUDBOX_RETRY_SECONDS", "0.2")
+    data = class_folders(tmp_path / "data", pictures(12))
+    source = open_source(str(data), checkpoint_classes=CLASS_NAMES)
+    (shard,) = source.shards()
+    first, *others = sorted(data.rglob("*.*"))
+    first.unlink()
+    found = [image.error for _, image in source.read(shard, lambda _: True)]
+    assert found == ["cannot be read: the file is gone"] + [None] * len(others)
+    for away in (data, others[-1].parent):
+        away.rename(tmp_path / "away")
+        if away == data:
+            with pytest.raises(Failing, match="is the disk still mounted"):
+                list(source.read(shard, lambda _: True))
+        else:
+            assert sum(image.error is None for _, image in source.read(shard, lambda _: True)) > 0
+        (tmp_path / "away").rename(away)

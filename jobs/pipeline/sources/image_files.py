@@ -8,9 +8,10 @@ from itertools import batched
 from typing import NamedTuple
 
 from jobs.pipeline.sources.in_order import in_order
+from jobs.pipeline.sources.listing import entries
 from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id, view
-from jobs.storage.address import below
-from jobs.storage.failure import REFUSED_ROW, Gone, NoCredentials, Refused, patiently
+from jobs.storage.address import below, shown
+from jobs.storage.failure import REFUSED_ROW, Failing, Gone, NoCredentials, Refused, patiently
 from jobs.storage.files import open_storage, read_whole
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -36,10 +37,24 @@ def cut_shards(images: Iterable[ImageFile], images_per_shard: int) -> Iterator[S
         yield Shard(shard_id(place, position), {"paths": paths, "labels": labels, "sizes": sizes}, len(part))
 
 
+GONE = "cannot be read: the file is gone"
+
+
+def _is_gone(folder: str, path: str) -> bool:
+    """Whether the place that a file was in is there as before, and the file is not in it: else it is storage that hides it."""
+    parent, _, name = path.rpartition("/")
+    try:
+        names = {entry.name for entry in entries(below(folder, parent) if parent else folder)}
+    except Gone:
+        return bool(parent) and _is_gone(folder, parent)
+    return name not in names and bool(names or parent)
+
+
 def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
     """The wanted files of a shard made by cut_shards, in order. folder: address the paths are relative to.
 
-    A file that is gone, has another size, or is refused alone is an error. Raises Refused where no other can be read now.
+    A file that is gone, has another size, or is refused alone is an error. Raises Refused where no other can be read now, and
+    Failing where files are gone because their folder is.
     """
     filesystem, base = open_storage(folder)
     paths, labels, sizes = (shard.payload[name] for name in ("paths", "labels", "sizes"))
@@ -54,7 +69,7 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
         try:
             data = patiently(partial(read_whole, filesystem, f"{base}/{path}", MAX_FILE_BYTES), below(folder, path), "read")
         except Gone:
-            return failed("cannot be read: the file is gone")
+            return failed(GONE if listed else "cannot be read: it is empty, or a link that leads nowhere")
         except NoCredentials:
             raise
         except Refused as refused:
@@ -65,14 +80,19 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
             return failed(f"has {data.size:,} bytes, had {listed:,} when the run listed it")
         return EncodedImage(printable(path), label, view(data))
 
-    readable, refused = None, None
+    readable, refused, gone = None, None, list[str]()
     for part in in_order(read, batched((i for i in range(len(paths)) if wanted(i)), READ_AHEAD)):
         for ordinal, image in part:
             if isinstance(image, Refused):
                 refused = image
                 yield ordinal, EncodedImage(printable(paths[ordinal]), labels[ordinal], b"", f"{REFUSED_ROW} ({image})")
+                continue
+            if image.error == GONE:
+                gone.append(paths[ordinal])
             else:
                 readable = ordinal
-                yield ordinal, image
+            yield ordinal, image
+    if hidden := [path for path in gone if not _is_gone(folder, path)]:
+        raise Failing(f"{shown(below(folder, hidden[0]))}: its folder is gone, or hides it; is the disk still mounted?")
     if refused is not None and (readable is None or isinstance(read((readable,))[0][1], Refused)):
         raise refused

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import io
+import lzma
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from jobs.storage.address import shown
 from jobs.storage.failure import Failing, decoding
@@ -18,6 +21,9 @@ READ_BYTES = 8 * 2**20
 
 MOST_LINKED = 100_000
 """Files of a tar that links to are followed: some 100 bytes of memory each."""
+
+RECORDS = (tarfile.RECORDSIZE, *(tarfile.BLOCKSIZE << bits for bits in range(1, 12)))
+"""Sizes in bytes that writers fill up to with zeros: tar's own, and up to 1 MiB for tapes."""
 
 MOST_HEADER_BYTES = 2**20
 """Of a long name or other extension of a header; tar's own writers make a few hundred."""
@@ -44,7 +50,9 @@ def tar_members(steady: SteadyFile) -> Iterator[Member]:
     """
     with io.BufferedReader(steady, READ_BYTES) as file:
         with decoding():
-            tar = tarfile.open(fileobj=file, mode="r:*", tarinfo=_Bounded)  # noqa: SIM115 - it has nothing of its own to close
+            if not steady.size:
+                raise tarfile.ReadError("the file is empty")
+            tar = _opened(file)
         files: dict[str, tarfile.TarInfo] = {}
         archive = 0
         while True:
@@ -77,9 +85,66 @@ def tar_members(steady: SteadyFile) -> Iterator[Member]:
             following = tar.offset
             yield Member(member.name, found.size, partial(_content, tar, found))
             tar.offset = following  # a link's bytes lie before it
-        with decoding():
-            if file.read(1):
-                raise tarfile.ReadError("bytes that belong to no file follow its end")
+
+
+def _opened(file: Any) -> tarfile.TarFile:
+    magic = file.peek(6)[:6]
+    if magic[:2] == b"\x1f\x8b":
+        return tarfile.open(fileobj=file, mode="r:gz", tarinfo=_Bounded)
+    unpack = next((unpack for begins, unpack in _COMPRESSIONS.items() if magic.startswith(begins)), None)
+    unpacked = io.BufferedReader(_Unpacked(file, unpack), READ_BYTES) if unpack else file
+    return tarfile.open(fileobj=unpacked, mode="r:", tarinfo=_Bounded)
+
+
+_COMPRESSIONS: dict[bytes, Callable[[], Any]] = {b"BZh": bz2.BZ2Decompressor, b"\xfd7zXZ\0": lzma.LZMADecompressor}
+
+
+class _Unpacked(io.RawIOBase):
+    """What is in a compressed file, to its last byte: other readers pass over what follows the last stream that they know."""
+
+    def __init__(self, packed: Any, unpack: Callable[[], Any]) -> None:
+        self._packed, self._unpack = packed, unpack
+        self._begin()
+
+    def _begin(self) -> None:
+        self._packed.seek(0)
+        self._stream, self._position = self._unpack(), 0
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        while not data:
+            if self._stream.eof:
+                following = (self._stream.unused_data or self._packed.read(tarfile.RECORDSIZE)).lstrip(b"\0")
+                if not following:
+                    if self._packed.peek(1):
+                        continue
+                    return 0
+                self._stream = self._unpack()
+            else:
+                following = self._packed.read(tarfile.RECORDSIZE) if self._stream.needs_input else b""
+                if self._stream.needs_input and not following:
+                    raise EOFError("the compressed file ends too soon")
+            data = self._stream.decompress(following, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        target = offset if whence == io.SEEK_SET else self._position + offset
+        if target < self._position:
+            self._begin()
+        while self._position < target and self.readinto(bytearray(min(READ_BYTES, target - self._position))):
+            pass
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
 
 class _Bounded(tarfile.TarInfo):
@@ -115,7 +180,7 @@ def _skip_end(tar: tarfile.TarFile, archive: int) -> tuple[int, int | None]:
     """(number of zeros that end the archive which begins at `archive`, where another begins behind them or None).
 
     An archive ends with one or two blocks of zeros, or with zeros up to a whole record and so many more. Raises tarfile.ReadError
-    for other zeros, which stand where files were, and where there is no header.
+    for more zeros, which stand where files were, and where there is no header.
     """
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
@@ -126,6 +191,11 @@ def _skip_end(tar: tarfile.TarFile, archive: int) -> tuple[int, int | None]:
         if left:
             break
     else:
+        length = tar.offset + zeros - archive
+        if zeros > 2 * tarfile.BLOCKSIZE and not any(
+            length % record <= 2 * tarfile.BLOCKSIZE and zeros <= record + 2 * tarfile.BLOCKSIZE for record in RECORDS
+        ):
+            raise tarfile.ReadError(f"{zeros:,} zeros at its end, more than end a tar")
         return zeros, None
     blocks = zeros // tarfile.BLOCKSIZE
     begins = tar.offset + blocks * tarfile.BLOCKSIZE

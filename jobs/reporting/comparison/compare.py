@@ -26,7 +26,9 @@ from jobs.reporting.page.markup import render
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import NAMED
 from jobs.running.manifest import Manifest
-from jobs.storage import open_storage, shown, storage_errors, write_atomically, write_table
+from jobs.storage.address import shown
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage, write_atomically, write_table
 from vit_actor.errors import UserError
 
 ROW_GROUP = 100_000

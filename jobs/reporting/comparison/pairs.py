@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.reporting.reduction import list_predictions
-from jobs.storage import open_storage, storage_errors
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage
 from vit_actor.errors import UserError
 
 READERS = 8

@@ -16,7 +16,7 @@ from jobs.reporting import reduction
 from jobs.reporting.counts import Counting
 from jobs.reporting.reduction import Task, count_files, list_predictions, reduce_predictions
 from jobs.reporting.write import write_reports
-from jobs.storage import open_storage
+from jobs.storage.files import open_storage
 from tests.conftest import RayCluster
 from tests.jobs.prediction_files import chunk, metadata, write_file, write_manifest
 from tests.jobs.reporting.conftest import images, plain

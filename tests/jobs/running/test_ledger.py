@@ -128,7 +128,7 @@ def test_more_is_coming_until_all_is_listed_read_and_begun() -> None:
     assert ledger.more_is_coming()
     ledger.begin_reading("x")
     ledger.done_reading("x")
-    ledger.shard_read("shard")
+    ledger.shard_read("shard", 2)
     assert ledger.more_is_coming()  # the other part is not listed yet
     ledger.listed(1, 0)
     assert ledger.more_is_coming()  # a chunk is on its way
@@ -168,7 +168,7 @@ def test_a_shard_that_is_opened_again_and_again_is_counted_until_all_of_it_is_re
     ledger.begin_reading("a-0.00000")
     ledger.done_reading("a-0.00000")
     assert ledger.begin_shard("a-0") == 4
-    ledger.shard_read("a-0")
+    ledger.shard_read("a-0", 2)
     assert ledger.begin_shard("a-0") == 1
     assert ledger.account()["retries"] == 3
     ledger.drain()

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.running import manifest
 from jobs.running.manifest import Manifest, load_manifest
-from jobs.storage import write_atomically
+from jobs.storage.files import write_atomically
 
 
 def test_what_was_noted_before_the_end_is_not_written_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

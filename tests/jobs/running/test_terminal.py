@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.running.terminal import MOST_CHARACTERS, one_line
-from jobs.storage import redacted, shown
+from jobs.storage.address import redacted, shown
 
 
 @pytest.mark.parametrize(
