@@ -62,10 +62,14 @@ class Asked(NamedTuple):
 
     @classmethod
     def of(cls, labels: str | None) -> Asked:
-        """From None, "none", READING, READING:WHERE or WHERE."""
+        """From None, "none", READING, READING:WHERE or WHERE. Raises UserError for a reading that there is not."""
         reading, colon, where = (labels or "").partition(":")
         if reading in READINGS and (colon or reading != BY_FOLDER):
             return cls(True, reading, where or None)
+        if reading.startswith("by-"):
+            raise UserError(
+                f"--labels {labels}: no such way; there are {', '.join(READINGS)}:<level>, each but the last with :FILE"
+            )
         return cls(labels != NO_LABELS, "", None if labels == NO_LABELS else labels)
 
 

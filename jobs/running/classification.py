@@ -79,11 +79,9 @@ class Classification:
 def check_no_partition(out: str) -> None:
     """Raise UserError for an address that would give readers of Hive partitions, DuckDB among them, another column's value."""
     for part in out.split("/"):
-        if part.partition("=")[0] in PREDICTIONS.names and "=" in part:
-            column = part.partition("=")[0]
-            raise UserError(
-                f"--out {shown(out)}: readers would take {part} for the column {column!r} of all rows; choose another"
-            )
+        column, equals, _ = part.partition("=")
+        if equals and column in PREDICTIONS.names:
+            raise UserError(f"--out {shown(out)}: readers would take {part} for column {column!r} of all rows; choose another")
 
 
 def _surveyed(source: Source, data: str) -> Survey:

@@ -121,7 +121,8 @@ def label_level(folder: str, space: LabelSpace, use_labels: bool, asked: str | N
     splits = [name for name in names if split_of(name)]
     known = all(space.how_sure(name) == 2 for name in names)
     if len(splits) > 1 and not (known and len(splits) < len(names)):
-        raise UserError(f"{shown(folder)}: its folders are splits ({', '.join(splits)}); give one of them")
+        way = f"give one of them, or pass --labels {BY_FOLDER}:1 if they are classes"
+        raise UserError(f"{shown(folder)}: its folders are splits ({', '.join(splits)}); {way}")
     if not use_labels:
         return 0
     paths = []

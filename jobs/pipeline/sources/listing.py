@@ -40,9 +40,11 @@ RUBBISH = {
 
 TABLES = {
     "a Delta table": r"_delta_log",
-    "a Hudi table": r"\.hoodie",
+    "a Hudi table": r"\.hoodie.*",
     "an Iceberg table": r".+\.metadata\.json|version-hint\.text",
     "a Paimon table": r"manifest-list-[0-9a-f-]+",
+    "a DuckLake table": r"ducklake-[0-9a-f-]+(-delete)?\.parquet",
+    "a table with delete files": r".+-deletes?\.parquet",
     "a streaming table of Spark": r"_spark_metadata",
 }
 """Names by which a folder of Parquet files says that some other file decides which of its rows count."""
