@@ -362,7 +362,7 @@ def test_of_two_images_of_one_name_a_bare_line_labels_none(tmp_path: Path) -> No
         ),
         (
             {**tree(["ant", "bee"]), "cat/deep/readme.md": "x"},
-            [".md files, such as cat/deep/readme.md", "folders without data, such as cat/deep"],
+            [".md files, such as cat/deep/readme.md", "folders without data, such as cat"],
         ),
         (
             {"x.tar": samples(JPG, ("seg.png", ""), ("txt", "a *"))},

@@ -79,7 +79,7 @@ class ClassFolders:
                 if self.order is None:
                     names[above.split("/")[self.level]] = None
             images.append(ImageFile(path, label, size))
-        if not images and not left_out.found:
+        if not images:
             left_out.add("folders without data", folder)
         return list(names), images, left_out
 
