@@ -96,7 +96,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", required=True, help="folder, Parquet or WebDataset shards, local or any URI; hf://datasets/ILSVRC/imagenet-1k")
     add_out_arguments(parser)
-    add("--labels", help="file of labels for a flat folder, or the label column of Parquet shards")
+    add("--labels", help="where labels are (a file, a column), how to read them (by-name, by-number, by-order), or none")
     add("--limit", type=positive, metavar="N", help="only the first N images")
     add("--exif", choices=("ignore", "upright"), default="ignore", help="turn images as their EXIF says (default: %(default)s)")
     add(

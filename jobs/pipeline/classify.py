@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,9 @@ from vit_actor.errors import DeviceError, UserError
 
 NO_ANSWER = "the model's answer is not a finite number"
 NO_ANSWER_TO_ANY = f"{NO_ANSWER}, nor is any in its batch: suspect the device, or a model that overflows at its precision"
+
+CLOCK_SECONDS = 1.0
+"""By less, a clock was not set."""
 
 RELEASE_SECONDS = 5.0
 """Limit for telling the ledger that an actor ends."""
@@ -73,6 +77,7 @@ class Classifier:
         self._mesh = mesh_name(self._host, ray.get(ledger.place.remote(self._host, actor)))
         self._log = EventLog(run_id=identity["run_id"], mesh=self._mesh)
         self._identity = {**identity, "mesh": self._mesh}
+        self._clock = _clock()
         self._opening = threading.Lock()
         self._losing = threading.Lock()
         # An actor that waited for boards gets those that the run has just released: it is not to open them.
@@ -127,6 +132,7 @@ class Classifier:
         chunk = with_pixels(Chunk.from_table(table))
         with self._calls.arriving():  # first, so that the chunk is always counted: as coming by the ledger, or as arriving here
             quarantine = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
+        began = self._clock + time.monotonic()
         if quarantine == "stop":
             return pa.table({"chunk": [chunk.name], "images": [0], "errors": [0]})
         try:
@@ -144,8 +150,16 @@ class Classifier:
             with suppress(RayError):  # the driver may be gone
                 ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
             os._exit(1)
+        clock = _clock()
+        parts = [steady(part, began, self._clock, clock) for part in parts]
         rows = prediction_rows(chunk, parts, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
-        footer = {**self._identity, "chunk": chunk.name, "read_host": chunk.host, "read_cpu_seconds": chunk.cpu_seconds}
+        footer = {
+            **self._identity,
+            "chunk": chunk.name,
+            "read_host": chunk.host,
+            "read_cpu_seconds": chunk.cpu_seconds,
+            "clock": clock,
+        }
         footer["shared_batches"] = {part.number: [part.first, part.images] for part in parts if len(part.classes) < part.images}
         try:
             self._predictions.commit(chunk.name, rows, footer)
@@ -165,6 +179,21 @@ class Classifier:
             parts += self._device.classify(chunk.pixels[start:end])
         ray.get(self._ledger.trying.remote(chunk.name, None))
         return chunk.without(quarantine.given_up, "the device fails on this image"), parts
+
+
+def _clock() -> float:
+    """What the host's wall clock is ahead of its monotonic one, in seconds: the same until somebody sets it."""
+    return time.time() - time.monotonic()
+
+
+def steady(part: Part, began: float, first: float, now: float) -> Part:
+    """A part with the time at which it was taken by the clock as it was `first`, where it is set to `now` since.
+
+    began: when the call of the part began, by the first clock.
+    """
+    if abs(now - first) < CLOCK_SECONDS or began - CLOCK_SECONDS < part.started_at < first + time.monotonic() + CLOCK_SECONDS:
+        return part
+    return replace(part, started_at=part.started_at - (now - first))
 
 
 class _Calls:

@@ -26,8 +26,8 @@ from PIL import Image, ImageOps
 from jobs.pipeline.resize import KERNELS, resize
 from vit_actor.preprocess import Preprocess
 
-MAX_PIXELS = 89_478_485
-"""Pixels an image may have: where Pillow starts to warn of a decompression bomb, 256 MB of RGB."""
+MAX_PIXELS = 178_956_970
+"""Pixels an image may have: more, Pillow refuses as a decompression bomb; 512 MB of RGB. It warns from half of it on."""
 
 MAX_SCANNED_PIXELS = 30_000_000_000
 """Pixels times scans a JPEG may have: about 3 s of empty scans, of which a few hundred kilobytes can hold thousands."""
@@ -61,7 +61,7 @@ FORMATS = (
 """Formats that are tried, in this order. A TGA has no signature, so that it comes last."""
 
 _JPEG = b"\xff\xd8"
-_EXIF = b"Exif\0\0"
+_ORIENTED = re.compile(rb"Exif\0\0|tiff:Orientation")
 _ORIENTATION = 0x0112
 _HEADER_BYTES = 64 * 2**10
 _START_OF_SCAN = b"\xff\xda"
@@ -125,8 +125,8 @@ def _libjpeg(data: memoryview) -> np.ndarray | None:
 
 
 def _is_turned(data: memoryview) -> bool:
-    """Whether a JPEG has an EXIF orientation; of other formats nothing is known before they are decoded."""
-    if data[:2] != _JPEG or _EXIF not in bytes(data[:_HEADER_BYTES]):
+    """Whether a JPEG has an orientation, in its EXIF or XMP; of other formats nothing is known before they are decoded."""
+    if data[:2] != _JPEG or not _ORIENTED.search(data):
         return False
     try:
         return Image.open(io.BytesIO(data), formats=("JPEG",)).getexif().get(_ORIENTATION, 1) != 1

@@ -1,14 +1,17 @@
-"""What a data set calls a class -> the checkpoint's class index: WordNet ids, indices and names."""
+"""What a data set calls a class -> the checkpoint's class index, and how that was read: by name, WordNet id or number."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
+from jobs.storage.address import shown
 from vit_actor.errors import UserError
 
 WNID = re.compile(r"n[0-9]{8}")
@@ -16,9 +19,58 @@ WNID_SUFFIX = re.compile(r".*_(n[0-9]{8})\.[^.]+")
 """How the hub's copy of ImageNet names its files: ILSVRC2012_val_00000001_n01751748.JPEG."""
 _INDEX = re.compile(r"[0-9]{1,9}")
 
+NO_LABELS = "none"
+BY_NAME, BY_ORDER, BY_FOLDER = "by-name", "by-order", "by-folder"
+BY_NUMBER, BY_NEXT, BY_PREVIOUS = "by-number", "by-number+1", "by-number-1"
+OFFSETS = {BY_NUMBER: 0, BY_NEXT: 1, BY_PREVIOUS: -1}
+"""What is added to a number to give its class."""
+READINGS = (BY_NAME, *OFFSETS, BY_ORDER, BY_FOLDER)
+
+NAMES, WNIDS, NUMBERS = "class names", "WordNet ids", "class numbers"
+"""Ways to read a label."""
+
+BACKGROUND = (
+    "background",
+    "bg",
+    "none",
+    "null",
+    "dummy",
+    "empty",
+    "nothing",
+    "unlabeled",
+    "unlabelled",
+    "no class",
+    "n a",
+    "void",
+)
+"""What checkpoints call a class 0 that data sets do not count."""
+LANDMARKS = {"goldfish": 1, "ostrich": 9, "golden retriever": 207, "tiger cat": 282, "zebra": 340, "toilet tissue": 999}
+"""Some of ImageNet-1k's names, to tell a checkpoint whose 1,000 classes are others or in another order."""
+
 
 class LabelError(UserError):
     """A label that is no class of the checkpoint, or no label at all."""
+
+
+class Asked(NamedTuple):
+    """What --labels says. use: False for "none". reading: one of READINGS, "" for none. where: a file, column or member; None
+    to look for one."""
+
+    use: bool
+    reading: str
+    where: str | None
+
+    @classmethod
+    def of(cls, labels: str | None) -> Asked:
+        """From None, "none", READING, READING:WHERE or WHERE. Raises UserError for a reading that there is not."""
+        reading, colon, where = (labels or "").partition(":")
+        if reading in READINGS and (colon or reading != BY_FOLDER):
+            return cls(True, reading, where or None)
+        if reading.startswith("by-"):
+            raise UserError(
+                f"--labels {labels}: no such way; there are {', '.join(READINGS)}:<level>, each but the last with :FILE"
+            )
+        return cls(labels != NO_LABELS, "", None if labels == NO_LABELS else labels)
 
 
 @dataclass(frozen=True)
@@ -26,73 +78,86 @@ class LabelSpace:
     """The classes of a checkpoint, by index, in the words of its id2label.
 
     Names may repeat (ImageNet-1k has two cranes); such a name alone identifies no class.
+    reading: how labels are to be read, one of READINGS; "" as they say themselves.
+    given: the file or column that has them, if there is one, as --labels would have it.
     """
 
     class_names: tuple[str, ...]
+    reading: str = ""
+    given: str | None = None
+
+    def way(self, reading: str) -> str:
+        """The option that has labels read so."""
+        return f"--labels {reading}" + (f":{shown(self.given)}" if self.given else "")
 
     def index(self, label: str) -> int:
-        """The class index of a name, a WordNet id or a decimal index, tried in that order.
+        """The class index of a name, a WordNet id or a decimal index; see read."""
+        return self.read(label)[0]
+
+    def read(self, label: str) -> tuple[int, str]:
+        """(class index, way: NAMES, WNIDS or NUMBERS) of a label.
 
         A name matches whole, else regardless of case and of what is neither letter nor digit, else as one of a class's
         comma-separated synonyms. WordNet ids are in ImageNet-1k's order, which is theirs sorted.
-        Raises LabelError for what is none of these, fits several classes, or lies outside the checkpoint's classes.
+        Raises LabelError for what is none of these, fits several classes, is one class by name and another by number, or lies
+        outside the checkpoint's classes.
         """
-        label = label.strip()
-        found = self.matches(label)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise LabelError(f"label {quoted(label)} fits classes {', '.join(map(str, found))}; use an index or a WordNet id")
-        if WNID.fullmatch(label):
-            if len(self.class_names) != 1000:
-                raise LabelError(
-                    f"WordNet id {label} needs an ImageNet-1k checkpoint; this one has {len(self.class_names)} classes, not 1000"
-                )
-            raise LabelError(f"WordNet id {label} is not one of ImageNet-1k's 1000 classes")
-        if _INDEX.fullmatch(label):
-            raise LabelError(f"label {label} is outside the checkpoint's classes {self.range}")
-        raise LabelError(
-            f"label {quoted(label)} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids"
-        )
-
-    def matches(self, label: str) -> list[int]:
-        """Every class the label can mean, in order; empty if none."""
-        exact, plain, synonyms = _names(self.class_names)
-        found = exact.get(label) or plain.get(_plain(label)) or synonyms.get(_plain(label))
-        if found:
-            return found
-        if WNID.fullmatch(label):
-            return [_wnids()[label]] if len(self.class_names) == 1000 and label in _wnids() else []
-        if _INDEX.fullmatch(label) and int(label) < len(self.class_names):
-            return [int(label)]
-        return []
+        label = composed(label.strip())
+        named = [] if self.reading in OFFSETS else self._named(label)
+        number = None if self.reading == BY_NAME else self._number(label)
+        if named and number is not None and named != [number]:
+            raise LabelError(
+                f"label {quoted(label)} is the name of class {named[0]} and the number of class {number}; "
+                f"pass {self.way(BY_NAME)} or {self.way(BY_NUMBER)}"
+            )
+        if len(named) == 1:
+            return named[0], WNIDS if WNID.fullmatch(label) else NAMES
+        if number is not None:
+            return number, NUMBERS
+        if named:
+            raise LabelError(f"label {quoted(label)} fits classes {', '.join(map(str, named))}; use an index or a WordNet id")
+        raise LabelError(self._why_none(label))
 
     def how_sure(self, label: str) -> int:
         """2 if the label is one class by a name or a WordNet id, 1 if only by a number, 0 if it is none or several."""
-        if len(self.matches(label)) != 1:
+        try:
+            return 1 if self.read(label)[1] == NUMBERS else 2
+        except LabelError:
             return 0
-        exact, plain, synonyms = _names(self.class_names)
-        named = label in exact or _plain(label) in plain or _plain(label) in synonyms
-        return 2 if named or WNID.fullmatch(label) else 1
 
     def translate(self, names: Sequence[str]) -> tuple[int, ...]:
         """Class indices for a data set's own class names (a Hugging Face ClassLabel), in its order.
 
         Names that each identify one class are looked up, so order and number may differ from the checkpoint's.
-        Otherwise the two lists must be the same classes in the same order: at least half of the names match their
-        position and none matches only another. This is how ImageNet-1k fits, whose second crane the hub's data set
-        has to call "crane2" because ClassLabel names are unique.
-        Raises LabelError if neither holds.
+        Otherwise the two lists must be the same classes in the same order: nine of ten names match their position and none
+        matches only another. This is how ImageNet-1k fits, whose second crane the hub's data set has to call "crane2" because
+        ClassLabel names are unique. Names that are numbers must be those of their positions.
+        Raises LabelError if none holds.
         """
-        found = [self.matches(name) for name in names]
+        if self.reading == BY_ORDER:
+            return self._positions(len(names))
+        if self.reading in OFFSETS:
+            return tuple(self.index(name) for name in names)
+        found = [self._named(composed(name.strip())) for name in names]
         if all(len(classes) == 1 for classes in found):
             return tuple(classes[0] for classes in found)
+        if not any(found) and all(_INDEX.fullmatch(name) for name in names):
+            if [int(name) for name in names] == list(range(len(names))):
+                return self._positions(len(names))
+            i = next(i for i, name in enumerate(names) if int(name) != i)
+            raise LabelError(
+                f"the data set's class {i} is called {quoted(names[i])}: "
+                f"pass {self.way(BY_NUMBER)} for class {names[i]}, or {self.way(BY_ORDER)} for class {i}"
+            )
         elsewhere = [i for i, classes in enumerate(found) if classes and i not in classes]
         unknown = [i for i, classes in enumerate(found) if not classes]
         beyond = [i for i in unknown if i >= len(self.class_names)]
-        if elsewhere or beyond or 2 * len(unknown) > len(names):
+        if elsewhere or beyond or len(unknown) > max(1, len(names) // 10) or len(unknown) == len(names):
             i = (elsewhere or beyond or unknown)[0]
-            raise LabelError(f"the data set's class {i}, {quoted(names[i])}, does not fit the checkpoint's classes {self.range}")
+            raise LabelError(
+                f"the data set's class {i}, {quoted(names[i])}, does not fit the checkpoint's classes {self.range}; "
+                f"pass {self.way(BY_ORDER)} if its integers are the checkpoint's classes all the same"
+            )
         return tuple(range(len(names)))
 
     def fewer(self, classes: Iterable[int]) -> tuple[int, ...] | None:
@@ -104,14 +169,103 @@ class LabelSpace:
     def range(self) -> str:
         return f"0-{len(self.class_names) - 1}"
 
+    def _named(self, label: str) -> list[int]:
+        """Every class of that name or WordNet id, in order."""
+        exact, plain, synonyms = _names(self.class_names)
+        found = exact.get(label) or plain.get(_plain(label)) or synonyms.get(_plain(label))
+        if found or not WNID.fullmatch(label):
+            return found or []
+        wrong = [name for name, index in LANDMARKS.items() if synonyms.get(name, [index]) != [index]]
+        return [_wnids()[label]] if len(self.class_names) == 1000 and label in _wnids() and not wrong else []
+
+    def _number(self, label: str) -> int | None:
+        index = int(label) + OFFSETS.get(self.reading, 0) if _INDEX.fullmatch(label) else -1
+        return index if 0 <= index < len(self.class_names) else None
+
+    def _positions(self, count: int) -> tuple[int, ...]:
+        if count > len(self.class_names):
+            raise LabelError(f"{count:,} classes by order for the checkpoint's {len(self.class_names):,}")
+        return tuple(range(count))
+
+    def _why_none(self, label: str) -> str:
+        if WNID.fullmatch(label):
+            if len(self.class_names) != 1000:
+                return (
+                    f"WordNet id {label} needs an ImageNet-1k checkpoint; this one has {len(self.class_names)} classes, not 1000"
+                )
+            if label in _wnids():
+                return f"WordNet id {label}: the checkpoint's classes are not ImageNet-1k's in their order; use class names"
+            return f"WordNet id {label} is not one of ImageNet-1k's 1000 classes"
+        if _INDEX.fullmatch(label) and self.reading != BY_NAME:
+            fix = (
+                f"; pass {self.way(BY_PREVIOUS)} if the data counts classes from 1" if int(label) == len(self.class_names) else ""
+            )
+            return f"label {label} is outside the checkpoint's classes {self.range}{fix}"
+        return f"label {quoted(label)} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids"
+
+
+@dataclass
+class Readings:
+    """How the labels of a data set are read, all in one way. examples: a label by the way it was read."""
+
+    space: LabelSpace
+    examples: dict[str, str] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def index(self, label: str) -> int:
+        """As LabelSpace.index. Raises LabelError also where the labels so far were read in another way, and for numbers of a
+        checkpoint whose class 0 may not count."""
+        if label in self.known:
+            return self.known[label]
+        index, way = self.space.read(label)
+        self.examples.setdefault(way, label)
+        if NUMBERS in self.examples and len(self.examples) > 1:
+            word = next(example for other, example in self.examples.items() if other != NUMBERS)
+            number = self.examples[NUMBERS]
+            raise LabelError(
+                f"labels are names ({quoted(word)}) and numbers ({quoted(number)}); "
+                f"pass {self.space.way(BY_NAME)} or {self.space.way(BY_NUMBER)}"
+            )
+        first = self.space.class_names[0]
+        if way == NUMBERS and not self.space.reading and any(_plain(part) in BACKGROUND for part in first.split(",")):
+            raise LabelError(
+                f"label {label} is a number, and the checkpoint's class 0 is {quoted(first)}, which data sets may not count; "
+                f"pass {self.space.way(BY_NUMBER)} if they do, or {self.space.way(BY_NEXT)}"
+            )
+        self.known[label] = index
+        return index
+
+    def told(self, where: str) -> str:
+        """Where labels come from and how sure that is, in words: 'folder names as WordNet ids, all of which ...'."""
+        ways = [way for way in (NAMES, WNIDS, NUMBERS) if way in self.examples]
+        if not ways:
+            return where
+        if self.space.reading:
+            sure = f"read as --labels {self.space.reading} says"
+        elif ways == [NUMBERS]:
+            sure = f"of {self.space.range}, which no name confirms"
+        else:
+            sure = "all of which the checkpoint knows"
+        return f"{where} as {' and '.join(ways)}, {sure}"
+
+
+def predict_only(where: str, error: LabelError) -> UserError:
+    """What is wrong with the labels at a place, with the way out that is always there."""
+    return UserError(f"{where}: {error}; or pass --labels {NO_LABELS} to predict only")
+
 
 def quoted(text: str) -> str:
     """The text in quotes, cut to what a line has room for."""
     return repr(text) if len(text) <= 80 else f"{text[:60]!r}... ({len(text):,} characters)"
 
 
+def composed(text: str) -> str:
+    """One form of a text that Unicode can write in two: macOS takes accents apart."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", " ", name).strip().casefold()
+    return re.sub(r"[\W_]+", " ", composed(name)).strip().casefold()
 
 
 @lru_cache(maxsize=4)
@@ -119,7 +273,7 @@ def _names(class_names: tuple[str, ...]) -> tuple[dict[str, list[int]], dict[str
     """Class indices by exact name, by plain name and by plain synonym."""
     exact, plain, synonyms = defaultdict(list), defaultdict(list), defaultdict(list)
     for i, name in enumerate(class_names):
-        exact[name].append(i)
+        exact[composed(name)].append(i)
         plain[_plain(name)].append(i)
         for synonym in {_plain(part) for part in name.split(",")}:
             synonyms[synonym].append(i)

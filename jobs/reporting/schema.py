@@ -34,7 +34,11 @@ class Summary:
     errors: Annotated[int, "images that could not be classified"]
     labelled: Annotated[int, "images with a label, errors included: what accuracy is over"]
     labels_from: Annotated[str | None, "where labels were found, or where they were looked for in vain; null if not asked for"]
-    left_out: Annotated[int, "files beside the data that are none: of other types, or with hidden names"]
+    label_doubt: Annotated[
+        str | None, "why the labels may be wrong, by the confusion table, with the figures; null for no reason"
+    ]
+    left_out: Annotated[int, "what is there and was not classified: files of other types or splits, hidden names, masks"]
+    left_out_kinds: Annotated[list[str], "the same by kind, each with a count and an example"]
     correct: Annotated[int, "labelled images whose best class is the label"]
     top5_correct: Annotated[int, "labelled images whose label is among the five best classes"]
     top1: Annotated[float | None, "correct / labelled: an image with an error counts as wrong; null if unlabelled"]
@@ -76,6 +80,9 @@ class Summary:
         bool, "whether any device was simulated: then times are not hardware's; `devices` says what the answers are worth"
     ]
     active_seconds: Annotated[float, "first batch's start to last batch's end, summed over attempts: no pauses between"]
+    clocks_set: Annotated[
+        list[str], "hosts whose clock was set while they classified: then there is no system_fps and device_busy"
+    ]
     system_fps: Annotated[
         float | None,
         "classified images / active_seconds, all meshes together: includes reading, decoding, waiting; not start-up or compile",

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from jobs.reporting.columns import schema_of
 from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, facts
+from jobs.reporting.label_check import doubt
 from jobs.reporting.schema import (
     BATCH_TIMES,
     CALIBRATION,
@@ -228,10 +229,15 @@ class Reports:
         held, held_correct, real_correct = (counted.pop(name) for name in ("held", "held_correct", "real_correct"))
         manifest, attempts = self._manifest, self._attempts
         devices, batch_sizes = facts(self._counts, "device"), facts(self._counts, "batch size")
+        query = "SELECT DISTINCT host FROM clocks WHERE high - low > 1e9 ORDER BY host"
+        clocks = [host for (host,) in self._database.sql(query).fetchall()]
+        if clocks:  # hosts and attempts cannot be put on one scale of time
+            times |= {"system_fps": None, "device_busy": None}
         median, slowest = self._quantile(0.5), self._quantile(0.99)
         return Summary(
             **counted,
             **times,
+            clocks_set=clocks,
             **self._shares(
                 top1=(counted["correct"], counted["labelled"]),
                 top5=(counted["top5_correct"], counted["labelled"]),
@@ -247,7 +253,9 @@ class Reports:
             model_digest=manifest.model_digest if manifest else None,
             planned=manifest.images if manifest else None,
             labels_from=(manifest.labels_from if manifest else None) or None,
+            label_doubt=doubt(self._counts["answers"], manifest.class_names if manifest else []),
             left_out=sum(manifest.left_out.values()) if manifest else 0,
+            left_out_kinds=[f"{count:,} {kind}" for kind, count in manifest.left_out.items()] if manifest else [],
             killed_attempts=len(self._killed),
             **{told: sum(attempt.get(told, 0) for attempt in attempts) for told in TOLD},
             lost_hosts=[host for attempt in attempts for host in attempt.get("lost_hosts", [])],

@@ -8,7 +8,7 @@ from jobs.running.terminal import one_line
 
 
 def summary_table(summary: Summary) -> str:
-    """The summary for a terminal: at most ten aligned lines."""
+    """The summary for a terminal: aligned lines."""
     planned = f" of {summary.planned:,}" if summary.planned is not None else ""
     lines = [("images", f"{summary.images:,}{planned}, {summary.errors:,} with an error")]
     if summary.labels_from:
@@ -17,6 +17,8 @@ def summary_table(summary: Summary) -> str:
     if summary.top1 is not None:
         lines.append(("top-1", _percent(summary.top1, summary.top1_low, summary.top1_high)))
         lines.append(("top-5", _percent(summary.top5, summary.top5_low, summary.top5_high)))
+    if summary.label_doubt:
+        lines.append(("doubtful", summary.label_doubt))
     if summary.held_top1 is not None:
         told = _percent(summary.held_top1, summary.held_top1_low, summary.held_top1_high)
         lines.append(("", f"{told} top-1 among the classes the data holds"))
@@ -31,6 +33,8 @@ def summary_table(summary: Summary) -> str:
             f"p50 {summary.inference_p50_ms:,.2f}, p99 {summary.inference_p99_ms:,.2f}; {summary.full_batches:,} full batches"
         )
         lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread})"))
+    if summary.clocks_set:
+        lines.append(("clock", f"was set during the run on {', '.join(summary.clocks_set[:5])}: no FPS of the whole system"))
     if summary.system_fps is not None:
         lines.append(
             ("FPS", f"{summary.system_fps:,.1f} the whole system, first batch to last in {summary.active_seconds:,.1f} s")

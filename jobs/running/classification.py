@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from jobs.pipeline.commit import committed_files
+from jobs.pipeline.schema import PREDICTIONS
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
-from jobs.pipeline.sources.listing import HIDDEN
 from jobs.running.apart import check_apart
 from jobs.running.arguments import model_directory
 from jobs.running.damaged import discard
@@ -26,7 +26,7 @@ from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
 NAMED = 5
-"""Damaged files that are named."""
+"""Damaged files, and kinds of files that are left out, that are named."""
 
 
 @dataclass
@@ -43,6 +43,7 @@ class Classification:
     def open(cls, args: argparse.Namespace) -> Classification:
         """Look through the data and claim the output; raises UserError for every mistake that can be told without Ray."""
         check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
+        check_no_partition(args.out)
         checkpoint = patiently(partial(load_checkpoint, args.model), args.model, "read")
         source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
         retry_seconds()  # a mistake in it is told now
@@ -73,6 +74,14 @@ class Classification:
         wanted = describe(self.args, device, self.checkpoint, self.survey)
         self.manifest = claim(self.args.out, wanted, resume=self.args.resume, overwrite=self.args.overwrite)
         self.manifest.begin_attempt(self.args.out, overwrite=self.args.overwrite)
+
+
+def check_no_partition(out: str) -> None:
+    """Raise UserError for an address that would give readers of Hive partitions, DuckDB among them, another column's value."""
+    for part in out.split("/"):
+        column, equals, _ = part.partition("=")
+        if equals and column in PREDICTIONS.names:
+            raise UserError(f"--out {shown(out)}: readers would take {part} for column {column!r} of all rows; choose another")
 
 
 def _surveyed(source: Source, data: str) -> Survey:
@@ -135,13 +144,8 @@ def discard_and_tell(out: str) -> None:
 
 
 def left_out(survey: Survey) -> str:
-    """What lies beside the data and is none: 'left out: 15 files of other types (.txt 9, .xml 6), 2 hidden names'."""
-    others = {kind: files for kind, files in survey.left_out.items() if kind != HIDDEN}
-    told = []
-    if others:
-        most = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
-        kinds = ", ".join(f"{kind} {files:,}" for kind, files in most[:5]) + (", ..." if len(most) > 5 else "")
-        told.append(f"{sum(others.values()):,} files of other types or splits ({kinds})")
-    if hidden := survey.left_out.get(HIDDEN):
-        told.append(f"{hidden:,} hidden names (. or _ in front)")
-    return f"left out: {', '.join(told)}"
+    """What is not classified: 'left out: 15 .txt files, such as a/notes.txt; 2 hidden names, such as .DS_Store'."""
+    kinds = list(survey.left_out.items())
+    rest = sum(count for _, count in kinds[NAMED:])
+    told = [f"{count:,} {kind}" for kind, count in kinds[:NAMED]] + ([f"{rest:,} more of other kinds"] if rest else [])
+    return f"left out: {'; '.join(told)}"

@@ -36,8 +36,12 @@ def test_names_match_whole_then_plain_then_as_a_synonym_then_as_an_index(label: 
     assert ANIMALS.index(label) == index
 
 
-def test_a_name_that_is_a_number_wins_over_the_index() -> None:
-    assert LabelSpace(("2", "1", "0")).index("2") == 0
+def test_a_label_that_is_one_class_by_name_and_another_by_number_is_asked_for() -> None:
+    names = ("2", "1", "0")
+    assert LabelSpace(names).index("1") == 1  # both say the same
+    with pytest.raises(UserError, match=r"'2' is the name of class 0 and the number of class 2; pass --labels by-name or"):
+        LabelSpace(names).index("2")
+    assert [LabelSpace(names, reading).index("2") for reading in ("by-name", "by-number")] == [0, 2]
 
 
 @pytest.mark.parametrize(

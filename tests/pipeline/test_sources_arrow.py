@@ -77,5 +77,5 @@ def test_labels_that_do_not_fit_end_before_any_work(tmp_path: Path) -> None:
         features=Features({"image": Image(decode=False), "label": Value("int64")}),
     )
     with_value.save_to_disk(tmp_path)
-    with pytest.raises(UserError, match=r"label 5000 is outside the classes 0-999"):
+    with pytest.raises(UserError, match=r"label 5000 is outside the checkpoint's classes 0-999"):
         surveyed(opened(tmp_path))

@@ -52,7 +52,7 @@ def test_class_names_of_other_classes_end_before_any_work(tmp_path: Path) -> Non
     [
         (pa.array([0, 999, 5], pa.uint16()), [0, 999, 5]),
         (pa.array([3, None, -1], pa.int64()), [3, None, None]),
-        (pa.array([WNIDS[4], "thing 5", "6"]), [4, 5, 6]),
+        (pa.array([WNIDS[4], "thing 5", "thing 6"]), [4, 5, 6]),
         (pa.array(["7", None, "8"], pa.large_string()), [7, None, 8]),
         (pa.array([WNIDS[4], "thing 5", WNIDS[4]]).dictionary_encode(), [4, 5, 4]),
         (pa.array([-1, -1, None], pa.int64()), [None, None, None]),
@@ -72,7 +72,7 @@ def test_labels_are_integers_or_text_and_may_be_missing(
 @pytest.mark.parametrize(
     ("stored", "says"),
     [
-        (pa.array([0, 1000]), "label 1000 is outside the classes 0-999"),
+        (pa.array([0, 1000]), "label 1000 is outside the checkpoint's classes 0-999"),
         (pa.array([-2, 5]), "label -2 is outside"),
         (pa.array(["0", "walrus"]), "'walrus' is no class"),
         (pa.array([0.0, 1.5]), "label 1.5 is no whole number"),
@@ -270,7 +270,7 @@ def splits(folder: Path) -> Path:
 def test_of_a_local_copy_with_several_splits_one_is_taken(tmp_path: Path, query: str, rows: int) -> None:
     survey = surveyed(opened(f"{splits(tmp_path)}{query}"))
     assert survey.images == rows
-    assert sum(files for kind, files in survey.left_out.items() if kind.startswith("split ")) == 2
+    assert sum(files for kind, files in survey.left_out.items() if kind.startswith("files of split ")) == 2
 
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:

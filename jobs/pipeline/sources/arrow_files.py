@@ -6,7 +6,6 @@ that fails ends the process.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
-from jobs.pipeline.labels import LabelError, LabelSpace
-from jobs.pipeline.sources.listing import FileSet
-from jobs.pipeline.sources.parquet_columns import Columns
+from jobs.pipeline.labels import LabelError, LabelSpace, Readings, predict_only
+from jobs.pipeline.sources.listing import FileSet, LeftOut
+from jobs.pipeline.sources.parquet_columns import ColumnError, Columns
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, decoding, patiently
@@ -49,12 +48,16 @@ class ArrowFiles:
         return self.files.folder
 
     def shards(self) -> Generator[Shard, None, Survey]:
-        images, labelled, left_out = 0, False, Counter[str]()
-        told, held = "", None
+        images, left_out, readings = 0, LeftOut(), Readings(self.space)
+        told, held, labelled = "", None, False
         for name, size in self.files.files(left_out):
             table, columns, _ = self._open(name)
-            labelled = self._check_labels(name, table, columns) or labelled
-            told, held = columns.labels_from, self.space.fewer(columns.indices or ())
+            labelled |= self._check_labels(name, table, columns, readings)
+            told, held = columns.labels_from(readings), self.space.fewer(columns.indices or ())
+            if not table.num_rows:
+                left_out.add("files without rows", name)
+            for column in columns.others:
+                left_out.add("columns of other images", f"{name}#{column}")
             rows = table.num_rows if self.limit is None else min(table.num_rows, self.limit - images)
             for position, first in enumerate(range(0, rows, self.images_per_shard)):
                 count = min(self.images_per_shard, rows - first)
@@ -65,8 +68,9 @@ class ArrowFiles:
                 break
         if not images:
             raise UserError(f"{shown(self.files.folder)}: its Arrow files have no rows")
-        told, labels_by = (told, str(self.label_column)) if self.use_labels else ("", "")
-        return Survey(images, labelled, told, dict(left_out), held if labelled else None, labels_by)
+        labels_by = f"{self.label_column} {self.space.reading}" if self.use_labels else ""
+        told = told if self.use_labels else ""
+        return Survey(images, labelled, told, left_out.told(), held if labelled else None, labels_by)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name = shard.payload["file"]
@@ -90,6 +94,8 @@ class ArrowFiles:
         images = part.column(columns.image).combine_chunks()
         if pa.types.is_struct(images.type):
             images = pc.struct_field(images, "bytes")
+        if pa.types.is_dictionary(images.type):
+            images = images.dictionary_decode()
         labels = part.column(columns.label).to_pylist() if columns.label else [None] * len(part)
         for place, (image, stored) in enumerate(zip(images, labels, strict=True), row):
             label, error = None, None
@@ -101,15 +107,18 @@ class ArrowFiles:
                 error = "no image bytes in this row, at most a path"
             yield EncodedImage(f"{prefix}{place}", label, b"" if error else read(image.as_buffer()), error)
 
-    def _check_labels(self, name: str, table: pa.Table, columns: Columns) -> bool:
+    def _check_labels(self, name: str, table: pa.Table, columns: Columns, readings: Readings) -> bool:
         """Whether any row has a label. Raises UserError naming the file for one that is no class."""
         if columns.label is None:
             return False
         try:
-            found = [columns.index(value, self.space) for value in pc.unique(table.column(columns.label)).to_pylist()]
+            stored = pc.unique(table.column(columns.label)).to_pylist()
+            words = sorted({word for value in stored if (word := columns.word(value)) is not None})
+            for word in words if columns.indices is None else ():
+                readings.index(word)
         except LabelError as error:
-            raise UserError(f"{shown(below(self.files.folder, name))}: {error}; or pass --labels none to predict only") from None
-        return any(index is not None for index in found)
+            raise predict_only(shown(below(self.files.folder, name)), error) from None
+        return bool(words)
 
     def _open(self, name: str) -> tuple[pa.Table, Columns, int]:
         """A mapped file, its columns, and where in memory it begins. Raises UserError naming it where it cannot be read."""
@@ -123,7 +132,9 @@ class ArrowFiles:
         except Damaged as damage:
             raise UserError(f"{shown(where)}: not a readable Arrow file of the datasets library ({damage})") from None
         except LabelError as error:
-            raise UserError(f"{shown(where)}: {error}; or pass --labels none to predict only") from None
+            raise predict_only(shown(where), error) from None
+        except ColumnError as error:
+            raise UserError(f"{shown(where)}: {error}") from None
 
 
 @lru_cache(maxsize=64)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
+from typing import Any
 
-from jobs.pipeline.labels import WNID_SUFFIX, LabelError, LabelSpace
+from jobs.pipeline.labels import BY_FOLDER, BY_NAME, WNID_SUFFIX, LabelError, LabelSpace, Readings, predict_only
 from jobs.pipeline.sources.image_files import ImageFile, cut_shards, read_files
-from jobs.pipeline.sources.labels_file import Line, label_of, read_labels
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, entries, extension, has_extension, walk
+from jobs.pipeline.sources.labels_file import Labels, Line, read_labels
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, LeftOut, entries, walk
 from jobs.pipeline.sources.long_sort import long_sorted
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
 from jobs.storage.address import parent, place, shown
 from vit_actor.errors import UserError
+
+LOOKED = "none found (looked for a class in names such as x_n01440764.jpg; --labels FILE names one)"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class FlatFolder:
     labels: URI of a labels file, see read_labels; None for those in names such as `..._n01440764.JPEG`.
     only: one file's name, None for all.
     deep: whether images in folders below count too; names are then paths, in the labels file as well.
+    beside: whether the labels file was found and not given, so that names must not say otherwise.
     """
 
     folder: str
@@ -34,13 +38,15 @@ class FlatFolder:
     images_per_shard: int
     only: str | None
     deep: bool = False
+    beside: bool = False
 
     def shards(self) -> Generator[Shard, None, Survey]:
-        count, left_out, labelled = 0, Counter[str](), self.labels is not None
+        count, left_out, labelled = 0, LeftOut(), self.labels is not None
+        readings = Readings(self.space)
 
         def images() -> Iterator[ImageFile]:
             nonlocal count, labelled
-            for image in self._labelled(long_sorted(self._files(left_out))):
+            for image in self._labelled(long_sorted(self._files(left_out)), readings):
                 labelled |= image.label is not None
                 count += 1
                 yield image
@@ -49,30 +55,23 @@ class FlatFolder:
         yield from cut_shards(islice(found, self.limit), self.images_per_shard)
         for _ in found:  # beyond the limit, where labels must fit as well
             pass
-        looked = "none found (looked for a class in names such as x_n01440764.jpg; --labels FILE names one)"
-        labels_from = (self.labels and shown(self.labels)) or ("file names" if labelled else looked)
-        told = labels_from if self.use_labels else ""
-        return Survey(count if self.limit is None else min(count, self.limit), labelled, told, dict(+left_out))
+        told = readings.told(shown(self.labels) if self.labels else "file names") if labelled else LOOKED
+        images_counted = count if self.limit is None else min(count, self.limit)
+        return Survey(images_counted, labelled, told if self.use_labels else "", left_out.told())
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
 
-    def _files(self, left_out: Counter[str]) -> Iterator[tuple[str, int]]:
-        labels = self._labels_beside()
-        if self.deep:
-            yield from walk(self.folder, "", IMAGE_EXTENSIONS, ordered=False, left_out=left_out)
-            if labels:
-                left_out[extension(labels)] -= 1
+    def _files(self, left_out: LeftOut) -> Iterator[tuple[str, int]]:
+        if self.only is not None:
+            yield from ((entry.name, entry.size) for entry in entries(self.folder) if entry.name == self.only)
             return
-        for entry in entries(self.folder, left_out):
-            if entry.is_folder:
-                if self.only is None and any(walk(self.folder, entry.name, IMAGE_EXTENSIONS, ordered=False)):
-                    where = f"{shown(self.folder)}: holds images and also folder {printable(entry.name)!r} with images"
-                    raise UserError(f"{where}; give one of them")
-            elif entry.name == self.only or (self.only is None and has_extension(entry.name, IMAGE_EXTENSIONS)):
-                yield entry.name, entry.size
-            elif self.only is None and entry.name != labels:
-                left_out[extension(entry.name)] += 1
+        left_out.but = self._labels_beside()
+        for path, size in walk(self.folder, "", IMAGE_EXTENSIONS, ordered=False, left_out=left_out):
+            if "/" in path and not self.deep:
+                folder = printable(path.partition("/")[0])
+                raise UserError(f"{shown(self.folder)}: holds images and also folder {folder!r} with images; give one of them")
+            yield path, size
 
     def _labels_beside(self) -> str | None:
         """The name of the labels file, if it is in the folder."""
@@ -81,40 +80,78 @@ class FlatFolder:
         folder, name = parent(self.labels)
         return name if place(folder) == place(self.folder) else None
 
-    def _labelled(self, files: Iterator[tuple[str, int]]) -> Iterator[ImageFile]:
+    def _labelled(self, files: Iterator[tuple[str, int]], readings: Readings) -> Iterator[ImageFile]:
         """The files, (name, size) in the names' order, with their labels."""
         if self.labels is None:
-            yield from (ImageFile(name, self._suffix(name), size) for name, size in files)
+            yield from (ImageFile(name, self._suffix(name, readings), size) for name, size in files)
             return
-        lines = read_labels(self.labels, self.space, folders=self.deep)
+        lines = read_labels(self.labels, readings)
         first = next(lines, None)
         if first is None or first.name is None:
             yield from self._by_order(files, chain(filter(None, [first]), lines))
             return
-        labels: dict[str | None, int] = {}
-        for name, label in chain([first], lines):
-            if labels.setdefault(name, label) != label:
-                raise UserError(f"{shown(self.labels)}: two different labels for {name}")
+        labels, differing, all_named = Labels(self.labels, chain([first], lines)), None, self.beside
         for name, size in files:
-            found = label_of(name, labels)
+            found = labels.of(name, folders=self.deep)
             if found is None:
                 raise UserError(f"{shown(self.labels)}: no label for image {printable(name)}")
+            own = self._own(name) if all_named else None
+            all_named = own is not None
+            if all_named and own != found:
+                differing = differing or name
             yield ImageFile(name, found, size)
+        if all_named and differing:
+            ways = f"pass --labels {shown(self.labels)}, or --labels {f'{BY_FOLDER}:1' if '/' in differing else BY_NAME}"
+            raise UserError(
+                f"{shown(self.labels)}: another label for {printable(differing)} than its folder or name says; {ways}"
+            )
 
     def _by_order(self, files: Iterator[tuple[str, int]], lines: Iterator[Line]) -> Iterator[ImageFile]:
         """The same where the lines go by the images' order."""
-        for count, (file, line) in enumerate(zip_longest(files, lines)):
+        where = shown(self.labels or "")
+        for count, (file, line) in enumerate(zip_longest(_in_any_order(files, where), lines)):
             if file is None or line is None:
                 longer = count + 1 + sum(1 for _ in chain(lines, files))
                 labels, images = (longer, count) if file is None else (count, longer)
-                raise UserError(f"{shown(self.labels or '')}: {labels} labels for {images} images; give one line an image")
+                raise UserError(f"{where}: {labels} labels for {images} images; give one line an image")
             yield ImageFile(file[0], line.label, file[1])
 
-    def _suffix(self, name: str) -> int | None:
+    def _suffix(self, name: str, readings: Readings) -> int | None:
         found = WNID_SUFFIX.fullmatch(name) if self.use_labels else None
         if not found:
             return None
         try:
-            return self.space.index(found[1])
+            return readings.index(found[1])
         except LabelError as error:
-            raise UserError(f"{shown(self.folder)}: {printable(name)}: {error}; or pass --labels none to predict only") from None
+            raise predict_only(f"{shown(self.folder)}: {printable(name)}", error) from None
+
+    def _own(self, name: str) -> int | None:
+        """The class that a path itself names, by its first folder or by a WordNet id behind its name."""
+        found = WNID_SUFFIX.fullmatch(name)
+        word = name.partition("/")[0] if "/" in name else found[1] if found else ""
+        return self.space.index(word) if self.space.how_sure(word) else None
+
+
+def _in_any_order(files: Iterator[tuple[str, int]], labels: str) -> Iterator[tuple[str, int]]:
+    """The files as they come; raises UserError naming two of them that others than we would order the other way round."""
+    before = None
+    for name, size in files:
+        if before is not None and any(key(before) > key(name) for key in _ORDERS):
+            which = f"images have no one order: {printable(before)} before {printable(name)}, or behind"
+            raise UserError(f"{labels}: its lines have no names, and the {which}; give each line the image's name")
+        before = name
+        yield name, size
+
+
+def _numbers(name: str) -> list[tuple[int, str]]:
+    """In the order of the numbers in a name, as file managers show it."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+_ORDERS: tuple[Callable[[str], Any], ...] = (
+    _numbers,
+    str.casefold,
+    lambda name: name.rpartition(".")[0],
+    lambda name: re.sub(r"[\W_]", "", name).casefold(),
+)
+"""Keys by which names are ordered elsewhere: by number, regardless of case, without extension, by letters and digits alone."""

@@ -6,17 +6,19 @@ import csv
 import hashlib
 import io
 import json
+import posixpath
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from pyarrow.fs import FileType
 
-from jobs.pipeline.labels import WNID, LabelError, LabelSpace
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS
+from jobs.pipeline.labels import WNID, LabelError, Readings, composed
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, METADATA, is_image
 from jobs.storage.address import below, shown
 from jobs.storage.failure import patiently
 from jobs.storage.files import SteadyFile, open_storage
@@ -28,9 +30,6 @@ _WNID_AND_BOXES = re.compile(rf"({WNID.pattern})\s.*")
 NAME_HEADERS = ("filename", "imageid", "image", "imagename", "path", "file", "name", "id", "key")
 LABEL_HEADERS = ("label", "labels", "class", "cls", "classid", "wnid", "synset", "predictionstring", "target", "category")
 """Of CSV columns, in small letters and without what is none; the first that is there counts."""
-
-METADATA = ("metadata.csv", "metadata.jsonl")
-"""Beside the images, in the form of `datasets`."""
 
 MAX_LINE = 2**20
 """Characters a line may have."""
@@ -50,7 +49,11 @@ def digest_of(uri: str) -> str:
 
 
 def metadata_of(folder: str) -> str | None:
-    """The file beside the images of a folder that has their labels as `datasets` keeps them; None where it has none."""
+    """The file beside the images of a folder that has their labels as `datasets` keeps them; None where it has none.
+
+    Raises UserError where there are two.
+    """
+    found = []
     for name in METADATA:
         uri = below(folder, name)
         filesystem, path = open_storage(uri)
@@ -60,8 +63,10 @@ def metadata_of(folder: str) -> str | None:
             first = next(_lines(text), "")
             columns = next(csv.reader([first]), []) if name.endswith(".csv") else _fields(first)
             if _columns(columns, LABEL_HEADERS) and _columns(columns, NAME_HEADERS):
-                return uri
-    return None
+                found.append(uri)
+    if len(found) > 1:
+        raise UserError(f"{shown(folder)}: labels in {' and in '.join(METADATA)}; pass --labels with the path of one of them")
+    return found[0] if found else None
 
 
 def check_digest(uri: str, digest: str | None) -> None:
@@ -71,17 +76,15 @@ def check_digest(uri: str, digest: str | None) -> None:
         raise UserError(f"{shown(uri)}: {where}, or it has changed; put it where all hosts see it")
 
 
-def read_labels(uri: str, space: LabelSpace, *, folders: bool = False) -> Iterator[Line]:
+def read_labels(uri: str, readings: Readings) -> Iterator[Line]:
     """The lines of a labels file, as a stream: all `name label` or all just `label`.
 
-    A .csv file has columns told by a header (NAME_HEADERS, LABEL_HEADERS), else name and label, or label alone; a .jsonl file
-    has an object a line with such keys; any other file has the name, white space, and the label. What follows a WordNet id or a
-    tab, such as boxes, is ignored. Labels are class names, indices or WordNet ids. A name may be given with folders in front,
-    which are ignored, and without its extension: see label_of. Lines with a label alone are in the order of the images' sorted
-    names.
-    folders: whether those in front of a name are part of it.
-    Raises UserError for an unreadable file, a label that is no class of the checkpoint, and for the ILSVRC devkit's
-    ILSVRC2012_validation_ground_truth.txt, whose numbers count the classes in an order of their own.
+    A table has columns between commas, semicolons, tabs or bars, told by a heading (NAME_HEADERS, LABEL_HEADERS), else, in a
+    .csv or .tsv, name and label, or label alone; a .jsonl file has an object a line with such keys; any other file has the name,
+    white space, and the label. What follows a WordNet id or a tab, such as boxes, is ignored. Labels are class names, indices or
+    WordNet ids. Lines with a label alone are in the order of the images' sorted names.
+    Raises UserError for an unreadable file, a label that is no class of the checkpoint, labels that can be read in two ways, and
+    for the ILSVRC devkit's ILSVRC2012_validation_ground_truth.txt, whose numbers count the classes in an order of their own.
     """
     if "validation_ground_truth" in uri.rpartition("/")[2]:
         raise UserError(
@@ -90,14 +93,14 @@ def read_labels(uri: str, space: LabelSpace, *, folders: bool = False) -> Iterat
         )
     named = None
     with _text(uri) as text:
-        form = next((form for ending, form in _FORMS.items() if uri.lower().endswith(ending)), _plain)
+        form = _jsonl if uri.lower().endswith((".jsonl", ".ndjson")) else partial(_table_or_plain, uri.lower())
         try:
-            for number, (name, label) in enumerate(form(text), 1):
+            for number, (name, label, others) in enumerate(form(text), 1):
                 if named is not None and named != (name is not None):
                     raise LabelError("some lines have an image name and some have not")
                 named = name is not None
                 try:
-                    yield Line(name if folders or not name else name.rpartition("/")[2], space.index(label))
+                    yield Line(name, _agreed(label, others, readings))
                 except LabelError as error:
                     raise LabelError(f"label {number}: {error}") from None
         except UnicodeDecodeError:
@@ -106,38 +109,101 @@ def read_labels(uri: str, space: LabelSpace, *, folders: bool = False) -> Iterat
             raise UserError(f"{shown(uri)}: {error}") from None
 
 
-def label_of(image: str, labels: Mapping[str | None, int]) -> int | None:
-    """The label of an image's file name, which a labels file may give without the extension."""
-    found = labels.get(image)
-    return labels.get(image.rpartition(".")[0]) if found is None else found
+class Labels:
+    """The labels of images by their names, which a labels file may give without folders and without the extension.
+
+    Raises UserError for two labels of one image.
+    """
+
+    def __init__(self, uri: str, lines: Iterable[Line | None]) -> None:
+        self._by_path: dict[str, int] = {}
+        self._by_name: dict[str, int | None] = {}
+        for line in filter(None, lines):
+            if line.name is None:
+                raise UserError(f"{shown(uri)}: its lines have no names; give each line the name of its image")
+            path = posixpath.normpath(composed(line.name)).lstrip("/")
+            if self._by_path.setdefault(path, line.label) != line.label:
+                raise UserError(f"{shown(uri)}: two different labels for {line.name}")
+            name = path.rpartition("/")[2]
+            self._by_name[name] = line.label if self._by_name.get(name, line.label) == line.label else None
+
+    def of(self, image: str, *, folders: bool = False) -> int | None:
+        """The label of an image by its path; None without. folders: whether those of a path must be in the file too.
+
+        Raises LabelError where the file has several images of that name in other folders.
+        """
+        image = posixpath.normpath(composed(image))
+        name = image.rpartition("/")[2]
+        for path in (image, image.rpartition(".")[0] if "." in name else image):
+            if path in self._by_path:
+                return self._by_path[path]
+        for key in () if folders else (name, name.rpartition(".")[0]):
+            if key in self._by_name:
+                label = self._by_name[key]
+                if label is None:
+                    raise LabelError(f"the labels file has several images {key}, in other folders, with different labels")
+                return label
+        return None
 
 
-def _csv(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
-    name_column, label_column = 0, 1
-    for number, row in enumerate(row for row in csv.reader(_lines(text)) if any(cell.strip() for cell in row)):
-        if number == 0:
-            names, labels = _columns(row, NAME_HEADERS), _columns(row, LABEL_HEADERS)
-            if labels:
-                name_column, label_column = (names or [-1])[0], labels[0]
-                continue
-            if names:
+def _agreed(label: str, others: Sequence[str], readings: Readings) -> int:
+    """The class of a label. Raises LabelError where another column says another class of the checkpoint."""
+    index, space = readings.index(label), readings.space
+    for other in others:
+        if space.how_sure(other) and (differs := space.index(other)) != index:
+            raise LabelError(f"{label!r} is class {index}, and {other!r} in another column is class {differs}; remove one column")
+    return index
+
+
+def _table_or_plain(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str | None, str, Sequence[str]]]:
+    lines = (line for line in _lines(text) if line.strip())
+    first = next(lines, "")
+    if first.lstrip().startswith(("{", "[")):
+        raise LabelError("looks like JSON; give a .jsonl file with one object a line, or a .csv")
+    every = chain([first] if first else [], lines)
+    for delimiter in ",;\t|":
+        heading = next(csv.reader([first], delimiter=delimiter), [])
+        if _columns(heading, LABEL_HEADERS) or (len(heading) > 1 and _columns(heading, NAME_HEADERS)):
+            return _table(every, delimiter)
+    if uri.endswith((".csv", ".tsv")):
+        rows = {delimiter: next(csv.reader([first], delimiter=delimiter), [""]) for delimiter in ",;\t|"}
+        fitting = [d for d, row in rows.items() if len(row) == 2 and row[1].strip() and (is_image(row[0]) or "." not in row[0])]
+        alone = all(len(row) == 1 for row in rows.values())
+        if len(fitting) != 1 and not alone:
+            raise LabelError("its columns are not clear; give it a heading such as filename,label")
+        return _table(every, fitting[0] if fitting else ",", heading=False)
+    return _plain(every)
+
+
+def _table(lines: Iterator[str], delimiter: str, *, heading: bool = True) -> Iterator[tuple[str | None, str, Sequence[str]]]:
+    name_column, label_columns, width = 0, [1], 0
+    for number, row in enumerate(row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)):
+        if number == 0 and heading:
+            names, label_columns, width = _columns(row, NAME_HEADERS), _columns(row, LABEL_HEADERS), len(row)
+            if not label_columns:
                 raise LabelError(f"its columns are {', '.join(row)}; name the one of the labels 'label'")
-            if len(row) == 1:
-                name_column, label_column = -1, 0
-        if label_column >= len(row):
-            raise LabelError(f"row {number + 1} has {len(row)} columns, too few for a label")
-        label = row[label_column].strip()
-        yield None if name_column < 0 else row[name_column].strip(), _without_boxes(label)
+            if not names and len(row) > 1:
+                raise LabelError(f"its columns are {', '.join(row)}; name the one of the images 'filename'")
+            name_column = names[0] if names else -1
+            continue
+        if number == 0:
+            width = len(row)
+            name_column, label_columns = (-1, [0]) if len(row) == 1 else (0, [1])
+        if len(row) != width and not (len(row) > width and not any(cell.strip() for cell in row[width:])):
+            fewer = "too few for a label" if label_columns[0] >= len(row) else f"others {width}"
+            raise LabelError(f"row {number + 1} has {len(row)} columns, {fewer}")
+        label, *others = (row[column].strip() for column in label_columns)
+        yield None if name_column < 0 else row[name_column].strip(), _without_boxes(label), others
 
 
-def _jsonl(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
+def _jsonl(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str, Sequence[str]]]:
     for number, line in enumerate((line for line in _lines(text) if line.strip()), 1):
         fields = _fields(line)
         names, labels = _columns(list(fields), NAME_HEADERS), _columns(list(fields), LABEL_HEADERS)
         if not (names and labels):
             raise LabelError(f"line {number} is no object with a file name and a label")
-        values = list(fields.values())
-        yield str(values[names[0]]), str(values[labels[0]])
+        values = [str(value) for value in fields.values()]
+        yield values[names[0]], values[labels[0]], [values[column] for column in labels[1:]]
 
 
 def _fields(line: str) -> dict[str, object]:
@@ -155,16 +221,13 @@ def _columns(names: Iterable[str], wanted: Sequence[str]) -> list[int]:
     return [headers.index(header) for header in wanted if header in headers]
 
 
-def _plain(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str]]:
-    for line in _lines(text):
+def _plain(lines: Iterator[str]) -> Iterator[tuple[str | None, str, Sequence[str]]]:
+    for line in lines:
         found = _NAME_AND_LABEL.fullmatch(line.strip())
         if found:
-            yield found[1], _without_boxes(found[2])
-        elif line.strip():
-            yield None, line.strip()
-
-
-_FORMS = {".csv": _csv, ".jsonl": _jsonl}
+            yield found[1], _without_boxes(found[2]), ()
+        else:
+            yield None, line.strip(), ()
 
 
 def _text(uri: str) -> io.TextIOWrapper:

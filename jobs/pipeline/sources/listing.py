@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from jobs.storage.address import below, shown
+from jobs.pipeline.sources.source import printable
+from jobs.storage.address import below, parent, shown
 from jobs.storage.failure import Gone, patiently, storage_errors
 from jobs.storage.files import open_storage
 from vit_actor.errors import UserError
@@ -31,8 +32,25 @@ IMAGE_EXTENSIONS = (
 PARQUET_EXTENSIONS = (".parquet", ".parq", ".pq")
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-RUBBISH = ("@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
-"""Folders that file servers and disks keep for themselves, thumbnails among them."""
+RUBBISH = {
+    *("@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "__pycache__"),
+    *("_delta_log", "_change_data", "_symlink_format_manifest", "_spark_metadata", "_temporary", "_tmp", "_metadata"),
+}
+"""Folders that disks, file servers and writers of tables keep for themselves, thumbnails among them."""
+
+TABLES = {
+    "a Delta table": r"_delta_log",
+    "a Hudi table": r"\.hoodie.*",
+    "an Iceberg table": r".+\.metadata\.json|version-hint\.text",
+    "a Paimon table": r"manifest-list-[0-9a-f-]+",
+    "a DuckLake table": r"ducklake-[0-9a-f-]+(-delete)?\.parquet",
+    "a table with delete files": r".+-deletes?\.parquet",
+    "a streaming table of Spark": r"_spark_metadata",
+}
+"""Names by which a folder of Parquet files says that some other file decides which of its rows count."""
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+"""Beside the images, in the form of `datasets`."""
 
 MAX_DEPTH = 32
 """Folders inside folders; deeper is a symbolic link that leads back to its own parent."""
@@ -55,33 +73,76 @@ def has_extension(name: str, extensions: tuple[str, ...]) -> bool:
     return name.lower().endswith(extensions)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a name says that this is no data: a dot or an underscore in front, as Spark, Hive and Arrow have it, or RUBBISH."""
-    return name.startswith((".", "_")) or name in RUBBISH
+def is_hidden(name: str, is_folder: bool = False) -> bool:
+    """Whether a name says that this is no data: a dot in front, RUBBISH, or what writers of tables leave, such as `_SUCCESS`.
+
+    Images and class folders may begin with an underscore: cameras write _DSC0001.JPG.
+    """
+    return name.startswith(".") or name in RUBBISH or (name.startswith("_") and not is_folder and not is_image(name))
 
 
-HIDDEN = "hidden"
-"""What hidden names are counted as."""
+def is_image(name: str) -> bool:
+    return has_extension(name, IMAGE_EXTENSIONS)
 
 
-def extension(name: str) -> str:
-    """What a file that is left out is counted as: its extension, in lower case."""
-    stem, dot, last = name.rpartition(".")
-    return f".{last.lower()}" if stem and dot and len(last) < 12 else "without"
+HIDDEN = "hidden names"
 
 
-def entries(address: str, left_out: Counter[str] | None = None) -> Iterator[Entry]:
+class LeftOut:
+    """What is found beside the data and not classified: how many of each kind, and one of them. but: a file that is not told."""
+
+    MOST_KINDS = 20
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[int, str]] = {}
+        self.but: str | None = None
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        """kind: in words, in the plural."""
+        before, first = self.found.get(kind, (0, example))
+        self.found[kind] = before + count, min(first, example)
+
+    def add_file(self, path: str) -> None:
+        """A file that is no data, as one of its extension; those of METADATA under their own names."""
+        name = path.rpartition("/")[2]
+        stem, dot, last = name.rpartition(".")
+        kind = f".{last.lower()} files" if stem and dot and len(last) < 12 else "files without extension"
+        if path != self.but:
+            self.add(f"files {name}" if name in METADATA else kind, path)
+
+    def update(self, other: LeftOut) -> None:
+        for kind, (count, example) in other.found.items():
+            self.add(kind, example, count)
+
+    def told(self) -> dict[str, int]:
+        """Counts by kind with its example, most first: {'.txt files, such as a/notes.txt': 9}."""
+        most = sorted(self.found.items(), key=lambda kind: (-kind[1][0], kind[0]))
+        told = {f"{kind}, such as {printable(example)}": count for kind, (count, example) in most[: self.MOST_KINDS]}
+        rest = sum(count for _, (count, _) in most[self.MOST_KINDS :])
+        return told | ({"files of other kinds": rest} if rest else {})
+
+
+def entries(address: str, left_out: LeftOut | None = None, folder: str = "") -> Iterator[Entry]:
     """A folder's own entries, in no order. Hidden names, pipes, sockets and devices are no data and left out.
 
-    left_out: counts the hidden ones. Raises UserError for a key of a bucket that cannot be addressed.
+    left_out: is told the hidden ones. folder: what comes before their names there.
+    Raises UserError for a key of a bucket that cannot be addressed, and where the folder is that of a table.
     """
     filesystem, path = open_storage(address)
     listed = _local_entries if isinstance(filesystem, LocalFileSystem) else partial(_store_entries, filesystem)
     for entry in listed(address, path):
-        if not is_hidden(entry.name):
+        if table := table_of(entry.name):
+            way = f"its files hold rows that it has replaced or removed. Read {table} with its own reader and write Parquet files"
+            raise UserError(f"{shown(address)}: {table}, by its {entry.name}; {way}")
+        if not is_hidden(entry.name, entry.is_folder):
             yield entry
         elif left_out is not None:
-            left_out[HIDDEN] += 1
+            left_out.add(HIDDEN, join(folder, entry.name))
+
+
+def table_of(name: str) -> str | None:
+    """The kind of table whose mark a name is; None for any other."""
+    return next((table for table, mark in TABLES.items() if re.fullmatch(mark, name)), None)
 
 
 def _local_entries(address: str, path: str) -> Iterator[Entry]:
@@ -122,25 +183,28 @@ def walk(
     extensions: tuple[str, ...],
     *,
     ordered: bool,
-    left_out: Counter[str] | None = None,
+    left_out: LeftOut | None = None,
     depth: int = 0,
 ) -> Iterator[tuple[str, int]]:
     """(path below base, size) of the files under a folder: its own by name, then those of its folders by name.
 
     base: an address. ordered: False leaves a folder's own files in no order, but holds none of them in memory.
-    left_out: counts the files of other extensions, by extension, and hidden names.
+    left_out: is told the files of other extensions, hidden names, and folders in which nothing is found.
     """
     if depth > MAX_DEPTH:
         raise UserError(f"{folder}: nested deeper than {MAX_DEPTH} folders; remove the symbolic link that leads back")
-    found = entries(below(base, folder) if folder else base, left_out)
-    folders = []
+    found = entries(below(base, folder) if folder else base, left_out, folder)
+    folders, empty = [], True
     for entry in sorted(found) if ordered else found:
         if entry.is_folder:
             folders.append(entry.name)
         elif has_extension(entry.name, extensions):
+            empty = False
             yield join(folder, entry.name), entry.size
         elif left_out is not None:
-            left_out[extension(entry.name)] += 1
+            left_out.add_file(join(folder, entry.name))
+    if depth and empty and not folders and left_out is not None:
+        left_out.add("folders without data", folder)
     for name in sorted(folders):
         yield from walk(base, join(folder, name), extensions, ordered=ordered, left_out=left_out, depth=depth + 1)
 
@@ -158,13 +222,22 @@ SPLITS = {
 """What data sets call their splits, and which is meant."""
 
 
-def split_of(path: str) -> str | None:
-    """The split a file is of, by its name (validation-00000-of-00014.parquet) or a folder's; None without."""
+def split_of(path: str) -> tuple[str, str] | None:
+    """(split, form) of a file, by a word in its name (validation-00000-of-00014.parquet) or a folder's whole name.
+
+    The form is the path with the word and all numbers taken out: files of a split are named alike. None without a split, or
+    with several.
+    """
     *folders, name = path.lower().split("/")
-    for part in (*re.split(r"[-._]", name), *reversed(folders)):  # validation-00000, or imagenet-1k-validation-00000
-        if part in SPLITS:
-            return SPLITS[part]
-    return None
+    parts = [*(part.rpartition("=")[2] for part in folders), *re.split(r"([-._ ]+)", name)]
+    of_name, of_folders = (
+        [i for i in span if parts[i] in SPLITS] for span in (range(len(folders), len(parts)), range(len(folders)))
+    )
+    places = of_name or of_folders
+    if len({SPLITS[parts[i]] for i in places}) != 1:
+        return None
+    rest = ["*" if i in places else re.sub(r"[0-9]+", "0", part) for i, part in enumerate(parts)]
+    return SPLITS[parts[places[0]]], "/".join(rest)
 
 
 @dataclass(frozen=True)
@@ -181,20 +254,52 @@ class FileSet:
     names: str | None = None
     split: str | None = None
 
-    def files(self, left_out: Counter[str] | None = None) -> list[tuple[str, int]]:
+    def files(self, left_out: LeftOut | None = None) -> list[tuple[str, int]]:
         """(path below the folder, size), sorted. Raises UserError for a name that is not there, or if nothing matches."""
         if self.names is None:
             found = sorted(walk(self.folder, "", self.extensions, ordered=False, left_out=left_out))
         else:
             found = self._matching(sorted(e[:2] for e in entries(self.folder) if not e.is_folder))
         if self.split is not None:
-            if left_out is not None:
-                others = (split_of(name) for name, _ in found)
-                left_out.update(f"split {other or 'without a name'}" for other in others if other != self.split)
-            found = [file for file in found if split_of(file[0]) == self.split]
+            others = [(name, split) for name, _ in found if (split := (split_of(name) or ("no name",))[0]) != self.split]
+            for name, split in others:
+                (left_out or LeftOut()).add(f"files of split {split}", name)
+            left = {name for name, _ in others}
+            found = [file for file in found if file[0] not in left]
         if not found:
             raise UserError(f"{shown(below(self.folder, self.names or ''))}: nothing here matches")
         return found
+
+    def of_split(self, split: str | None) -> FileSet:
+        """The files of one split: the one that is asked for, else validation where every file is of one and there are several.
+
+        Raises UserError where that split is not there, and where files are called like splits, but not all alike.
+        """
+        if split is None and self.names is not None:
+            return self
+        names = [name for name, _ in self.files()]
+        found = {name: split_of(name) for name in names}
+        there = sorted({split[0] for split in found.values() if split})
+        if split is None and (len(there) < 2 or None in found.values()):
+            return self
+        if split is None and len({split[1] for split in found.values() if split}) > 1:
+            one, other = next((a, b) for a, b in pairwise(names) if found[a][1] != found[b][1])  # type: ignore[index]
+            way = "add ?split=<name>, or give the files that are meant with a pattern such as *"
+            raise UserError(f"{shown(self.folder)}: {one} and {other} may be splits or not; {way}")
+        wanted = SPLITS.get(split or "validation", split)
+        if wanted not in there:
+            has = f"it has {', '.join(there)}" if there else "its files' names tell no splits"
+            way = "add ?split=<name>, or give the files"
+            raise UserError(f"{shown(self.folder)}: no split {split or 'validation'!r}; {has}: {way}")
+        return replace(self, split=wanted)
+
+    def check_no_table(self) -> None:
+        """Raise UserError where the folder is a part of a table whose own files lie above it."""
+        folder, name = parent(self.folder)
+        while folder not in (".", "/") and ("=" in name or name == "data" or re.fullmatch(r"bucket-[0-9]+", name)):
+            if any(entry.is_folder and entry.name == "metadata" for entry in entries(folder)):
+                list(entries(below(folder, "metadata")))
+            folder, name = parent(folder)
 
     def _matching(self, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
         assert self.names is not None

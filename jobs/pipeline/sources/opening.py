@@ -8,33 +8,33 @@ from functools import partial
 
 from pyarrow.fs import FileType
 
-from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.labels import BY_FOLDER, BY_ORDER, NO_LABELS, Asked, LabelSpace
 from jobs.pipeline.sources.arrow_files import ArrowFiles
-from jobs.pipeline.sources.class_folders import ClassFolders, label_level
+from jobs.pipeline.sources.class_folders import ClassFolders, folder_order, label_level
 from jobs.pipeline.sources.flat_folder import FlatFolder
 from jobs.pipeline.sources.hub import is_hub, locate
 from jobs.pipeline.sources.labels_file import digest_of, metadata_of
 from jobs.pipeline.sources.listing import (
     IMAGE_EXTENSIONS,
     PARQUET_EXTENSIONS,
-    SPLITS,
     TAR_EXTENSIONS,
     FileSet,
+    LeftOut,
     entries,
     has_extension,
     join,
-    split_of,
 )
 from jobs.pipeline.sources.parquet import ParquetShards
 from jobs.pipeline.sources.source import Source
-from jobs.pipeline.sources.webdataset import TarShards
+from jobs.pipeline.sources.webdataset import MEMBERS, TarShards
 from jobs.storage.address import absolute, below, is_uri, parent, shown, without_query
 from jobs.storage.failure import patiently
 from jobs.storage.files import open_storage
 from vit_actor.errors import UserError
 
 KINDS = {"images": IMAGE_EXTENSIONS, "Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS, "Arrow": (".arrow",)}
-NO_LABELS = "none"
+
+__all__ = ["NO_LABELS", "open_source"]
 
 
 def open_source(
@@ -51,56 +51,47 @@ def open_source(
         * and ? and {000..010} may stand in the last part of a path to Parquet or tar files.
         hf://datasets/<owner>/<name> is its validation split; see hub.locate.
     checkpoint_classes: class names by index, which labels are mapped to.
-    labels: where labels are, if not where the layout has them: a file for a flat folder or tars (see labels_file), a column
-        for Parquet, whose integers are then taken as the checkpoint's indices. "none" ignores all labels.
+    labels: where labels are, if not where the layout has them: a file for images or tars (see labels_file), a column for
+        Parquet, whose integers are then taken as the checkpoint's indices, a member of tars. Or how they are to be read, one of
+        READINGS, or both with a colon between. "none" ignores all labels.
     limit: the first so many images in listing order only.
     images_per_shard: the most a shard has; one of Parquet rows has more where a single row group has.
     Raises UserError if there is nothing there, nothing that is an image, or more than one kind of thing.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit {limit}: must be at least 1")
-    space = LabelSpace(tuple(checkpoint_classes))
-    use_labels = labels != NO_LABELS
-    labels = labels if use_labels else None
+    use, reading, where = Asked.of(labels)
+    space = LabelSpace(tuple(checkpoint_classes), reading, where if reading != BY_FOLDER else None)
     if is_hub(uri):
         uri = locate(uri)
     uri, asked = without_query(uri, "split") if is_uri(uri) else _local_split(uri)
     split = asked.get("split")
     folder, names = _locate(uri)
     kind = _kind_of_name(names) if names else _kind_of_folder(folder)
-    if kind == "Parquet":
-        files = _one_split(FileSet(folder, PARQUET_EXTENSIONS, names), split)
-        return ParquetShards(files, space, use_labels, labels, limit, images_per_shard)
-    if kind == "Arrow":
-        arrow = _one_split(FileSet(folder, KINDS["Arrow"], names), split)
-        return ArrowFiles(arrow, space, use_labels, labels, limit, images_per_shard)
+    if reading in (BY_FOLDER, BY_ORDER) and (kind in ("tar", "images") or (reading == BY_FOLDER and kind != "class folders")):
+        raise UserError(f"--labels {labels}: {shown(uri)} has no class folders")
+    if kind in ("Parquet", "Arrow"):
+        files = FileSet(folder, KINDS[kind], names).of_split(split)
+        files.check_no_table()
+        source = ParquetShards if kind == "Parquet" else ArrowFiles
+        return source(files, space, use, where, limit, images_per_shard)
     if kind == "tar":
-        where, digest = (absolute(labels), digest_of(labels)) if labels else (None, None)
-        return TarShards(_one_split(FileSet(folder, TAR_EXTENSIONS, names), split), space, use_labels, where, digest, limit)
+        member = where if where and (where in MEMBERS or where.startswith("json.")) else None
+        file, digest = (absolute(where), digest_of(where)) if where and not member else (None, None)
+        return TarShards(FileSet(folder, TAR_EXTENSIONS, names).of_split(split), space, use, file, digest, member, limit)
     if split is not None:
         raise UserError(f"{shown(uri)}: ?split= is for Parquet and tar files; give the folder of the split")
-    beside = metadata_of(folder) if use_labels and labels is None and names is None else None
-    if kind == "images" or beside:
-        labels = labels or beside
-        deep = kind == "class folders"
-        where = labels and absolute(labels)
-        return FlatFolder(folder, space, use_labels, where, limit, images_per_shard, only=names, deep=deep)
-    _refuse(labels, "class folders are their own labels")
-    return ClassFolders(folder, space, use_labels, label_level(folder, space), limit, images_per_shard)
-
-
-def _one_split(files: FileSet, split: str | None) -> FileSet:
-    """The files of one split: the one that is asked for, else validation where there are several, as on the hub."""
-    there = sorted({split_of(name) for name, _ in files.files()} - {None}, key=str)
-    if split is None and (len(there) < 2 or files.names is not None):
-        return files
-    wanted = SPLITS.get(split or "validation", split)
-    if wanted not in there:
-        found = f"it has {', '.join(map(str, there))}" if there else "its files' names tell no splits"
-        raise UserError(
-            f"{shown(files.folder)}: no split {split or 'validation'!r}; {found}: add ?split=<name>, or give the files"
-        )
-    return replace(files, split=wanted)
+    if kind == "class folders" and reading == BY_FOLDER:
+        level = label_level(folder, space, use, where)
+        return ClassFolders(folder, space, use, level, limit, images_per_shard)
+    beside = metadata_of(folder) if use and where is None and names is None and not reading else None
+    if kind == "images" or beside or where:
+        file = absolute(where or beside or "") if where or beside else None
+        deep, space = kind == "class folders", replace(space, given=where or beside)
+        return FlatFolder(folder, space, use, file, limit, images_per_shard, names, deep, beside is not None)
+    order = folder_order(folder, space) if reading == BY_ORDER else None
+    level = 0 if order else label_level(folder, space, use)
+    return ClassFolders(folder, space, use, level, limit, images_per_shard, order)
 
 
 def _local_split(path: str) -> tuple[str, dict[str, str]]:
@@ -134,16 +125,18 @@ def _kind_of_name(name: str) -> str:
 
 def _kind_of_folder(uri: str) -> str:
     """images, Parquet, tar, or "class folders": by the folder's own files, else by those of its folders, first found."""
-    level, depth = [""], 0
+    level, depth, others = [""], 0, LeftOut()
     while level:
         deeper: list[str] = []
         for folder in level:
             found: set[str] = set()
-            for entry in entries(below(uri, folder) if folder else uri):
+            for entry in entries(below(uri, folder) if folder else uri, others, folder):
                 if entry.is_folder:
                     deeper.append(join(folder, entry.name))
+                elif kinds := {kind for kind, extensions in KINDS.items() if has_extension(entry.name, extensions)}:
+                    found |= kinds
                 else:
-                    found |= {kind for kind, extensions in KINDS.items() if has_extension(entry.name, extensions)}
+                    others.add_file(join(folder, entry.name))
             if len(found) > 1:
                 where = shown(below(uri, folder) if folder else uri)
                 raise UserError(f"{where}: holds both {' and '.join(sorted(found))}; give one of them")
@@ -151,9 +144,5 @@ def _kind_of_folder(uri: str) -> str:
                 kind = found.pop()
                 return "class folders" if depth and kind == "images" else kind
         level, depth = sorted(deeper), depth + 1
-    raise UserError(f"{shown(uri)}: no images, Parquet files or tar shards in it")
-
-
-def _refuse(labels: str | None, reason: str) -> None:
-    if labels is not None:
-        raise UserError(f"labels {labels}: {reason}; leave it out, or pass --labels {NO_LABELS} to ignore labels")
+    holds = "; ".join(f"{count:,} {kind}" for kind, count in others.told().items())
+    raise UserError(f"{shown(uri)}: no images, Parquet files or tar shards in it" + (f", but {holds}" if holds else ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import LabelError, LabelSpace
+from jobs.pipeline.labels import LabelError, LabelSpace, Readings, predict_only
 from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import FileSet
-from jobs.pipeline.sources.parquet_columns import Columns, partition_label
+from jobs.pipeline.sources.listing import FileSet, LeftOut
+from jobs.pipeline.sources.parquet_columns import ColumnError, Columns, partition_label
 from jobs.pipeline.sources.parquet_footer import SMALL_BYTES, check_footer
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.storage.address import below, shown
@@ -57,10 +56,18 @@ class ParquetShards:
         return self.files.folder
 
     def shards(self) -> Generator[Shard, None, Survey]:
-        images, labelled, left_out = 0, False, Counter[str]()
+        images, left_out, readings = 0, LeftOut(), Readings(self.space)
         files = self.files.files(left_out)
-        for (name, size), groups, has_labels in in_order(self._survey_file, files, survey=True):
-            labelled = labelled or has_labels
+        labelled = False
+        for (name, size), groups, words, columns in in_order(self._survey_file, files, survey=True):
+            labelled |= bool(words)
+            with self._label_errors(name):
+                for word in words if columns.indices is None else ():
+                    readings.index(word)
+            for column in columns.others:
+                left_out.add("columns of other images", f"{name}#{column}")
+            if not sum(groups):
+                left_out.add("files without rows", name)
             yield from self._cut(name, size, groups, None if self.limit is None else self.limit - images)
             images += sum(groups)
             if self.limit is not None and images >= self.limit:
@@ -68,9 +75,9 @@ class ParquetShards:
                 break
         if not images:
             raise UserError(f"{shown(self.files.folder)}: its Parquet files have no rows")
-        told, held = self._labels_of(*files[0]) if self.use_labels else ("", None)
-        labels_by = str(self.label_column) if self.use_labels else ""
-        return Survey(images, labelled, told, dict(left_out), held if labelled else None, labels_by)
+        told, held = self._labels_of(*files[0], readings) if self.use_labels else ("", None)
+        labels_by = f"{self.label_column} {self.space.reading}" if self.use_labels else ""
+        return Survey(images, labelled, told, left_out.told(), held if labelled else None, labels_by)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, row = shard.payload["file"], shard.payload["first_row"]
@@ -88,22 +95,22 @@ class ParquetShards:
                     yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
                 ordinal, row = ordinal + rows, row + rows
 
-    def _labels_of(self, name: str, size: int) -> tuple[str, tuple[int, ...] | None]:
+    def _labels_of(self, name: str, size: int, readings: Readings) -> tuple[str, tuple[int, ...] | None]:
         """Where labels come from, and the classes they are of where the data set has names for fewer than all."""
         with self._opened(name, size) as (_, columns):
             if columns.label is None and self._partition(name) is not None:
-                return "the folders' names", None
-            return columns.labels_from, self.space.fewer(columns.indices or ())
+                return readings.told("the folders' names"), None
+            return columns.labels_from(readings), self.space.fewer(columns.indices or ())
 
-    def _survey_file(self, listed: tuple[str, int]) -> tuple[tuple[str, int], list[int], bool]:
-        """A file's name and size, the rows of its row groups, and whether it has labels."""
+    def _survey_file(self, listed: tuple[str, int]) -> tuple[tuple[str, int], list[int], list[str], Columns]:
+        """A file's name and size, the rows of its row groups, words for its labels, and its columns."""
         where = below(self.files.folder, listed[0])
         try:
             return read_twice(where, partial(self._survey_groups, listed, where))
         except Damaged as damage:
             raise UserError(f"{shown(where)}: not a readable Parquet file ({damage})") from None
 
-    def _survey_groups(self, listed: tuple[str, int], where: str) -> tuple[tuple[str, int], list[int], bool]:
+    def _survey_groups(self, listed: tuple[str, int], where: str) -> tuple[tuple[str, int], list[int], list[str], Columns]:
         name, size = listed
         if size > SMALL_BYTES:  # in the survey alone: what it has refused, no host reads
             with SteadyFile(where, size) as steady:
@@ -112,10 +119,8 @@ class ParquetShards:
             for group in range(file.num_row_groups):
                 _check_label_size(file, columns, group)
             partition = self._partition(name)
-            if columns.label is None and partition is not None:
-                self.space.index(partition)
-                return listed, _groups(file), True
-            return listed, _groups(file), columns.labelled(file, self.space)
+            words = [partition] if columns.label is None and partition is not None else columns.words(file, self.space)
+            return listed, _groups(file), words, columns
 
     def _cut(self, name: str, size: int, groups: list[int], left: int | None) -> Iterator[Shard]:
         """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself.
@@ -145,6 +150,8 @@ class ParquetShards:
                 images = batch.column(columns.image)
                 if pa.types.is_struct(images.type):
                     images = pc.struct_field(images, "bytes")
+                if pa.types.is_dictionary(images.type):
+                    images = images.dictionary_decode()
                 labels = batch.column(columns.label).to_pylist() if columns.label else [partition] * len(images)
                 for image, stored in zip(images, labels, strict=True):
                     yield self._image(f"{prefix}{row}", image, stored, columns)
@@ -176,10 +183,13 @@ class ParquetShards:
 
     @contextmanager
     def _label_errors(self, name: str) -> Iterator[None]:
+        where = shown(below(self.files.folder, name))
         try:
             yield
         except LabelError as error:
-            raise UserError(f"{shown(below(self.files.folder, name))}: {error}; or pass --labels none to predict only") from None
+            raise predict_only(where, error) from None
+        except ColumnError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 def _groups(file: pq.ParquetFile) -> list[int]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import LabelError, LabelSpace
+from jobs.pipeline.labels import BY_ORDER, LabelError, LabelSpace, Readings
+from vit_actor.errors import UserError
 
 IMAGE_NAMES = ("image", "img", "jpeg", "jpg", "png", "webp", "bytes", "image_bytes", "content")
 LABEL_NAMES = ("label", "labels", "cls", "class")
@@ -26,17 +28,23 @@ UNKNOWN = -1
 """How Hugging Face writes "no label", in a ClassLabel column of a test split."""
 
 
+class ColumnError(UserError):
+    """Columns in which there is no one image."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """image: the column. leaf: the path of its bytes, such as `image.bytes`. label: the column, None without labels.
 
     indices: class index by stored integer, where the data set has class names of its own.
+    others: columns of images that are not classified.
     """
 
     image: str
     leaf: str
     label: str | None
     indices: tuple[int, ...] | None
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -44,74 +52,80 @@ class Columns:
     ) -> Columns:
         """From a file's schema. label_column: as the user named it, None to look for one. partition: a label in the file's path.
 
-        Raises LabelError for no image column or several, a label column that is not there or has no usable type, and
-        class names that do not fit the checkpoint.
+        Raises ColumnError for no image column or several, LabelError for a label column that is not there or has no usable
+        type, several that may be it, and class names that do not fit the checkpoint.
         """
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-        image, leaf = _image_column(schema)
-        label = label_column or next((name for name in LABEL_NAMES if name in schema.names), None)
-        if partition is not None and label not in schema.names:
-            label = None
-        for name in (image, label):
-            if name in twice:
-                raise LabelError(f"two columns are named {name!r}; rename one")
-        if not use_labels or label is None:
-            return cls(image, leaf, None, None)
+        image, leaf, *others = _image_columns(schema)
+        if image in twice:
+            raise ColumnError(f"two columns are named {image!r}; rename one")
+        labels = [label_column] if label_column else [name for name in LABEL_NAMES if name in schema.names]
+        if not use_labels or not (labels or partition):
+            return cls(image, leaf, None, None, tuple(others))
+        if len(labels) > 1 or (partition is not None and set(labels) & set(schema.names)):
+            found = " and ".join(["the folders' names"] * (partition is not None) + [f"column {name!r}" for name in labels])
+            raise LabelError(f"labels may be in {found}; pass --labels with the name of the column that has them")
+        if partition is not None:
+            return cls(image, leaf, None, None, tuple(others))
+        [label] = labels
+        if label in twice:
+            raise LabelError(f"two columns are named {label!r}; rename one")
         if label not in schema.names:
             raise LabelError(f"no label column {label!r}; columns are {', '.join(schema.names)}")
-        kind = _label_type(schema, label)
+        kind = _value_type(schema.field(label).type)
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_text(kind)):
             raise LabelError(f"label column {label!r} is {kind}; it must be whole numbers or text")
-        names = _class_names(schema, label) if label_column is None and pa.types.is_integer(kind) else None
-        return cls(image, leaf, label, space.translate(names) if names else None)
+        names = _class_names(schema, label) if (label_column is None or space.reading) and pa.types.is_integer(kind) else None
+        if names is None and space.reading == BY_ORDER:
+            return cls(image, leaf, label, tuple(range(len(space.class_names))), tuple(others))
+        return cls(image, leaf, label, space.translate(names) if names else None, tuple(others))
 
-    @property
-    def labels_from(self) -> str:
-        """Where labels come from, for people."""
-        return f"column {self.label!r}" if self.label else f"none found (looked for columns {', '.join(LABEL_NAMES)})"
+    def labels_from(self, readings: Readings) -> str:
+        """Where labels come from and how sure that is, for people."""
+        if self.label is None:
+            return f"none found (looked for columns {', '.join(LABEL_NAMES)})"
+        if self.indices is None:
+            return readings.told(f"column {self.label!r}")
+        way = readings.space.reading
+        return f"column {self.label!r}, {f'read as --labels {way} says' if way else 'whose class names the checkpoint knows'}"
 
-    def labelled(self, file: pq.ParquetFile, space: LabelSpace) -> bool:
-        """Whether any row has a label; reads only statistics where they suffice, else only the label column.
+    def words(self, file: pq.ParquetFile, space: LabelSpace) -> list[str]:
+        """Labels of a file, for a look at how they can be read: all that differ, or of numbers the lowest and the highest.
 
-        Raises LabelError for a label outside the classes.
+        Reads only statistics where they suffice, else only the label column. Raises LabelError for a label that is no whole
+        number, or of no class name of the data set.
         """
         if self.label is None:
-            return False
-        if _is_text(_label_type(file.schema_arrow, self.label)):
-            known: set[str] = set()
-            for labels in self._stream(file, range(file.num_row_groups)):
-                known.update(text for text in set(labels.to_pylist()) if text is not None and text not in (*known, *NONE))
-                for text in known:
-                    space.index(text)
-            return bool(known)
-        classes = len(space.class_names) if self.indices is None else len(self.indices)
-        labelled = False
-        for low, high in self._ranges(file):
-            if low != low:  # not a number
-                continue
-            if part := next((value for value in (low, high) if value != int(value)), None):
-                raise LabelError(f"label {part:g} is no whole number")
-            if low < UNKNOWN or high >= classes:
-                raise LabelError(f"label {low if low < UNKNOWN else high:g} is outside the classes 0-{classes - 1}")
-            labelled |= high > UNKNOWN
-        return labelled
+            return []
+        known: set[Any] = set()
+        exact = _is_text(_value_type(file.schema_arrow.field(self.label).type)) or any(map(str.isdecimal, space.class_names))
+        for labels in self._stream(file, range(file.num_row_groups)) if exact else ():
+            known.update(labels.unique().to_pylist())
+        for low, high in self._ranges(file) if not exact else ():
+            known.update((low, high))
+        return sorted({word for stored in known if (word := self.word(stored)) is not None})
 
-    def index(self, stored: float | str | None, space: LabelSpace) -> int | None:
-        """The class index of one stored label. Raises LabelError if it is outside the classes."""
+    def word(self, stored: float | str | None) -> str | None:
+        """A stored label as text; None for none. Raises LabelError for what is no whole number or class of the data set."""
         if stored is None or stored in (UNKNOWN, *NONE) or stored != stored:  # a NaN is how pandas writes that there is none
             return None
         if isinstance(stored, float):  # how pandas writes whole numbers among which some are missing
             if not stored.is_integer():
                 raise LabelError(f"label {stored:g} is no whole number")
             stored = int(stored)
-        if isinstance(stored, str):
-            return space.index(stored)
-        classes = range(len(space.class_names)) if self.indices is None else self.indices
-        if not 0 <= stored < len(classes):
-            raise LabelError(f"label {stored} is outside the classes 0-{len(classes) - 1}")
-        return classes[stored]
+        if isinstance(stored, int) and (stored < UNKNOWN or (self.indices is not None and stored >= len(self.indices))):
+            classes = f" 0-{len(self.indices) - 1}" if self.indices is not None else ""
+            raise LabelError(f"label {stored} is outside the classes{classes}")
+        return str(stored)
 
-    def _ranges(self, file: pq.ParquetFile) -> Iterator[tuple[int, int]]:
+    def index(self, stored: float | str | None, space: LabelSpace) -> int | None:
+        """The class index of one stored label. Raises LabelError if it is outside the classes."""
+        word = self.word(stored)
+        if word is None:
+            return None
+        return space.index(word) if self.indices is None else self.indices[int(word)]
+
+    def _ranges(self, file: pq.ParquetFile) -> Iterator[tuple[float, float]]:
         """(lowest, highest) label of each row group that has any."""
         position = {file.metadata.schema.column(i).path: i for i in range(file.metadata.num_columns)}[self.label]
         for group in range(file.num_row_groups):
@@ -139,20 +153,21 @@ def partition_label(path: str, label_column: str | None) -> str | None:
     return None
 
 
-def _image_column(schema: pa.Schema) -> tuple[str, str]:
+def _image_columns(schema: pa.Schema) -> list[str]:
+    """The column of images, the path of its bytes, and other columns that have images."""
     candidates = {}
     for field in schema:
         if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
             if _is_binary(field.type.field("bytes").type):
                 candidates[field.name] = f"{field.name}.bytes"
-        elif _is_binary(field.type):
+        elif _is_binary(_value_type(field.type)):
             candidates[field.name] = field.name
     named = [name for name in IMAGE_NAMES if name in candidates] or list(candidates)
     if not named:
-        raise LabelError(f"no image column (bytes, or a struct with bytes); columns are {', '.join(schema.names)}")
+        raise ColumnError(f"no image column (bytes, or a struct with bytes); columns are {', '.join(schema.names)}")
     if named[0] not in IMAGE_NAMES and len(named) > 1:
-        raise LabelError(f"columns {', '.join(named)} could all be the image; rename one to 'image'")
-    return named[0], candidates[named[0]]
+        raise ColumnError(f"columns {', '.join(named)} could all be the image; rename one to 'image'")
+    return [named[0], candidates[named[0]], *(name for name in candidates if name != named[0])]
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
@@ -165,8 +180,7 @@ def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _label_type(schema: pa.Schema, label: str) -> pa.DataType:
-    kind = schema.field(label).type
+def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
-from jobs.pipeline.labels import WNID_SUFFIX, LabelError, LabelSpace
+from jobs.pipeline.labels import WNID_SUFFIX, LabelError, LabelSpace, Readings, predict_only, quoted
 from jobs.pipeline.sources.image_files import MAX_FILE_BYTES
-from jobs.pipeline.sources.labels_file import check_digest, label_of, read_labels
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, FileSet, has_extension, is_hidden
+from jobs.pipeline.sources.labels_file import Labels, check_digest, read_labels
+from jobs.pipeline.sources.listing import HIDDEN, FileSet, LeftOut, is_hidden, is_image
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.pipeline.sources.tar_members import Member, tar_members
 from jobs.storage.address import below, shown
@@ -20,10 +19,13 @@ from jobs.storage.failure import Damaged
 from jobs.storage.files import SteadyFile, forget_cached
 from vit_actor.errors import UserError
 
-LABELS = ("cls", "class_id", "label", "json", "txt")
-"""What follows the first dot of a member that is a label; the first one counts. A .txt may as well be a caption."""
-KEYS = ("label", "cls", "class_id", "class")
-"""Of a JSON member, the entry that is the label."""
+MEMBERS = ("cls", "class_id", "label", "json", "txt")
+"""What follows the first dot of a member that may be a label."""
+JSON_KEYS = ("label", "cls", "class_id", "class")
+"""Of a JSON member, entries that may be the label."""
+NAME, FILE = "name", "file"
+KINDS = (*MEMBERS[:4], *(f"json.{key}" for key in JSON_KEYS), "txt", NAME)
+"""Where a sample's label may be: a member, all of a JSON member or an entry of it, the WordNet id in the image's name."""
 MAX_LABEL_BYTES = 2**20
 MOST_IMAGES = 16
 """Of one sample: more of them are images of their own, whose names have dots in them."""
@@ -33,11 +35,14 @@ MAX_SAMPLE_BYTES = 256 * 2**20
 SURVEYED = 64
 """Samples of the first tar whose labels are checked before work starts; all would mean reading the whole data set."""
 
+type Own = dict[str, bytes]
+"""A sample's members that may be labels, by what follows its name."""
+
 
 @dataclass(frozen=True)
 class _Sample:
     """An image of a tar. member: its name there. alone: whether only a type follows the name's first dot. data: empty if not
-    wanted. misfit: the label is readable but no class of the checkpoint."""
+    wanted."""
 
     image_id: str
     member: str = ""
@@ -45,7 +50,6 @@ class _Sample:
     data: bytes = b""
     label: int | None = None
     error: str | None = None
-    misfit: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,9 @@ class TarShards:
     """Tar files in the order of their names, each one shard. An image's id is `shard.tar/member`.
 
     A sample's image is the member with nothing but a type behind the first dot (x.jpg, not the x.seg.png beside it), or those
-    that there are where there is none such. Its label is the member that LABELS has first, else the one that a labels file has
-    for the image's name, else a WordNet id in the name, such as `x_n01440764.JPEG`.
+    that there are where there is none such. Its label is in the same place for all samples, one of KINDS or a labels file.
 
-    labels, labels_digest: of a labels file, as in FlatFolder.
+    labels, labels_digest: of a labels file, as in FlatFolder. kind: one of KINDS as the user gave it; None to look.
     """
 
     files: FileSet
@@ -64,6 +67,7 @@ class TarShards:
     use_labels: bool
     labels: str | None
     labels_digest: str | None
+    kind: str | None
     limit: int | None
 
     @property
@@ -71,67 +75,166 @@ class TarShards:
         return self.files.folder
 
     def shards(self) -> Generator[Shard, None, Survey]:
-        labelled, left_out, left = None, Counter[str](), self.limit
+        kind, left_out, left, told = None, LeftOut(), self.limit, ""
         for name, size in self.files.files(left_out):
-            labelled = self._peek(name, size) if labelled is None else labelled
+            if kind is None:
+                kind, told = self._peek(name, size, left_out)
+            payload = {"file": name, "size": size, "label": kind or ""}
             if left is None:
-                yield Shard(shard_id(name, 0), {"file": name, "size": size})
+                yield Shard(shard_id(name, 0), payload)
             elif left:
-                take = sum(1 for _ in islice(self._samples(name, size, lambda _: False), left))
-                yield Shard(shard_id(name, 0), {"file": name, "size": size, "take": take}, take)
+                take = sum(1 for _ in islice(self._groups(name, size, lambda _: False), left))
+                yield Shard(shard_id(name, 0), payload | {"take": take}, take)
                 left -= take
-        if labelled is None:
+        if kind is None:
             raise UserError(f"{shown(self.files.folder)}: its tar files hold no images")
-        members = ", ".join(f".{name}" for name in LABELS)
-        looked = f"none found in the first {SURVEYED} samples (looked for members {members})"
-        told = (shown(self.labels) if self.labels else f"members {members} or names") if labelled else looked
-        labels_by = f"samples by the first dot, {self.labels_digest or self.use_labels}"
-        return Survey(None, labelled, told if self.use_labels else "", dict(left_out), labels_by=labels_by)
+        labels_by = f"samples by the first dot, {self.labels_digest or self.use_labels} {self.space.reading}"
+        return Survey(None, bool(kind), told if self.use_labels else "", left_out.told(), labels_by=labels_by)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-        samples = self._samples(shard.payload["file"], shard.payload["size"], wanted)
-        for ordinal, sample in enumerate(islice(samples, shard.payload.get("take"))):
+        name, kind, places = shard.payload["file"], shard.payload["label"], dict[str, str]()
+        samples = islice(self._groups(name, shard.payload["size"], wanted), shard.payload.get("take"))
+        for ordinal, (sample, own) in enumerate(samples):
             if wanted(ordinal):
-                yield ordinal, EncodedImage(sample.image_id, sample.label, sample.data, sample.error)
+                label, problem = None, None
+                try:
+                    label = self._label(kind, sample, own, places) if kind and sample.member else None
+                except LabelError as error:
+                    problem = str(error)
+                except (ValueError, RecursionError):
+                    problem = "its label cannot be read"
+                failed = sample.error or problem
+                yield ordinal, EncodedImage(sample.image_id, label, b"" if failed else sample.data, failed)
 
-    def _peek(self, name: str, size: int) -> bool | None:
-        """Whether a tar's first samples have labels; None if there are none. Raises UserError if they do not fit."""
-        samples = list(islice(self._samples(name, size, lambda _: False), SURVEYED))
-        if any(sample.error for sample in samples):  # a second look, past the page cache, before anything is said of it
+    def _peek(self, name: str, size: int, left_out: LeftOut) -> tuple[str | None, str]:
+        """(where labels are by a tar's first samples, "" for nowhere and None without samples; the same for people).
+
+        Raises UserError for labels that do not fit, and where several places have labels that differ.
+        """
+        beside = LeftOut()
+        found = list(islice(self._groups(name, size, lambda _: False, beside), SURVEYED))
+        if any(sample.error for sample, _ in found):  # a second look, past the page cache, before anything is said of it
             forget_cached(below(self.files.folder, name))
-            samples = list(islice(self._samples(name, size, lambda _: False), SURVEYED))
-        for sample in samples:
-            if sample.misfit:
-                where = f"{shown(self.files.folder)}: {sample.image_id}"
-                raise UserError(f"{where}: {sample.error}; or pass --labels none to predict only")
-        if samples and samples[0].image_id == printable(name):
-            raise UserError(f"{shown(below(self.files.folder, name))}: not a readable tar ({samples[0].error})")
-        return any(sample.label is not None for sample in samples) if samples else None
+            beside = LeftOut()
+            found = list(islice(self._groups(name, size, lambda _: False, beside), SURVEYED))
+        if not found:
+            left_out.add("tars without images", name)
+            return None, ""
+        if found[0][0].image_id == printable(name):
+            raise UserError(f"{shown(below(self.files.folder, name))}: not a readable tar ({found[0][0].error})")
+        samples = [(sample, own) for sample, own in found if sample.member]
+        readings = Readings(self.space)
+        kind = self._kind(samples, beside) if self.use_labels else ""
+        for what, (count, example) in beside.found.items():
+            left_out.add(f"{what} in the first {SURVEYED} samples", f"{name}/{example}", count)
+        for sample, own in samples if kind else ():
+            try:
+                if text := self._text(kind, sample, own):
+                    readings.index(text)
+            except LabelError as error:
+                raise predict_only(f"{shown(self.files.folder)}: {sample.image_id}", error) from None
+            except (ValueError, RecursionError):
+                continue
+        where = {FILE: shown(self.labels or ""), NAME: "names of members"}.get(kind, f".{kind} members")
+        looked = ", ".join(f".{member}" for member in MEMBERS)
+        none = f"none found in the first {SURVEYED} samples (looked for members {looked})"
+        return kind, readings.told(where) if kind else none
 
-    def _samples(self, name: str, size: int, wanted: Callable[[int], bool]) -> Iterator[_Sample]:
+    def _kind(self, samples: list[tuple[_Sample, Own]], beside: LeftOut) -> str:
+        """Which of KINDS the labels of these samples are, the first that has any; "" for none."""
+        if self.labels or self.kind:
+            return FILE if self.labels else self.kind or ""
+        texts = {kind: [self._try(kind, *each) for each in samples] for kind in KINDS}
+        if any(texts["txt"]) and not self._are_labels(texts["txt"]):
+            for text in filter(None, texts.pop("txt")):
+                beside.add(".txt members that are no labels", quoted(text))
+        found = [kind for kind, words in texts.items() if any(words)]
+        for other in found[1:]:
+            for one, word, (sample, _) in zip(texts[found[0]], texts[other], samples, strict=True):
+                sure = one and word and self.space.how_sure(one) and self.space.how_sure(word)
+                if sure and self.space.index(one) != self.space.index(word):
+                    differ = f".{found[0]} is {quoted(one)} and .{other} is {quoted(word)}"
+                    ways = f"pass --labels {found[0]} or --labels {other}"
+                    raise UserError(f"{shown(self.files.folder)}: {sample.image_id}: {differ}; {ways}")
+        return found[0] if found else ""
+
+    def _are_labels(self, texts: list[str]) -> bool:
+        """Whether all samples have a .txt, and each is a class: else they may be captions."""
+        readings = Readings(self.space)
+        try:
+            return all(texts) and all(readings.index(text) >= 0 for text in texts)
+        except LabelError:
+            return False
+
+    def _try(self, kind: str, sample: _Sample, own: Own) -> str:
+        try:
+            return self._text(kind, sample, own)
+        except (ValueError, RecursionError):
+            return ""
+
+    def _text(self, kind: str, sample: _Sample, own: Own) -> str:
+        """What is at a place for a label; empty for none. Raises ValueError for what is no text or JSON."""
+        if kind == FILE:
+            return ""
+        if kind == NAME:
+            suffix = WNID_SUFFIX.fullmatch(sample.member)
+            return suffix[1] if suffix else ""
+        member, _, key = kind.partition(".")
+        text = own[member].decode("utf-8-sig").strip() if member in own else ""
+        if member == "json" and text:
+            parsed = json.loads(text)
+            if isinstance(parsed, dict) == (key == ""):
+                return ""
+            found = parsed.get(key) if key else parsed
+            text = "" if found is None else str(found)
+        return "" if text == "-1" else text
+
+    def _label(self, kind: str, sample: _Sample, own: Own, places: dict[str, str]) -> int | None:
+        """places: the folder of each image of this tar so far, by name. Raises LabelError, and ValueError as _text does."""
+        if kind != FILE:
+            text = self._text(kind, sample, own)
+            return self.space.index(text) if text else None
+        labels = _from_file(self.labels or "", self.labels_digest, self.space)
+        folder, _, name = sample.member.rpartition("/")
+        if places.setdefault(name, folder) == folder:
+            return labels.of(sample.member)
+        found = labels.of(sample.member, folders=True)
+        if found is None and labels.of(sample.member) is not None:
+            raise LabelError("several images have its name, in other folders; give them with their folders in the labels file")
+        return found
+
+    def _groups(
+        self, name: str, size: int, wanted: Callable[[int], bool], beside: LeftOut | None = None
+    ) -> Iterator[tuple[_Sample, Own]]:
         """The images of a tar in its order. A damaged rest is one last error, with the tar's own name as its id.
 
-        The second image of one name gets an id that ends in #2, and so on.
+        The second image of one name gets an id that ends in #2, and so on. beside: is told members that are no sample's image.
         """
-        key, images, labels, held = "", list[_Sample](), dict[str, dict[str, bytes]](), 0
+        key, images, labels, held = "", list[_Sample](), dict[str, Own](), 0
         ordinal, seen = 0, dict[str, int]()
+        beside = LeftOut() if beside is None else beside
         try:
             for member in tar_members(SteadyFile(below(self.files.folder, name), size)):
-                if any(is_hidden(part) for part in member.name.split("/") if part not in (".", "..")):
+                *folders, last = (part for part in member.name.split("/") if part not in (".", ".."))
+                if is_hidden(last) or any(is_hidden(folder, True) for folder in folders):
+                    beside.add(HIDDEN, member.name)
                     continue
                 stem, alone = _key(member.name)
                 full_stem, _, kind = member.name.rpartition(".")
                 if stem != key:
-                    yield from self._labelled(images, key, labels)
+                    yield from _with_labels(images, key, labels)
                     ordinal += len(images)
                     key, images, labels, held = stem, [], {}, 0
-                if has_extension(member.name, IMAGE_EXTENSIONS):
+                if is_image(member.name):
                     if images and not alone and any(image.alone for image in images):
-                        continue  # a mask or the like, beside the image itself
+                        beside.add("images beside a sample's own", member.name)
+                        continue  # a mask or the like
                     if alone and not any(image.alone for image in images):
-                        images, held = [], 0  # what came before was beside it
+                        for image in images:
+                            beside.add("images beside a sample's own", image.member)
+                        images, held = [], 0
                     if len(images) == MOST_IMAGES:  # names with dots in them, and no sample
-                        yield from self._labelled(images[:-1], key, labels)
+                        yield from _with_labels(images[:-1], key, labels)
                         ordinal += len(images) - 1
                         images, held = images[-1:], len(images[-1].data)
                     seen[member.name] = seen.get(member.name, 0) + 1
@@ -140,51 +243,26 @@ class TarShards:
                     images.append(_Sample(image_id, member.name, alone, error="the tar ends inside this image"))
                     held += member.size
                     images[-1] = _read(images[-1], member, wanted(ordinal + len(images) - 1), held)
-                elif kind.lower() in LABELS and member.size <= MAX_LABEL_BYTES and not member.lost:
+                elif kind.lower() in MEMBERS and member.size <= MAX_LABEL_BYTES and not member.lost:
                     labels.setdefault(full_stem, {})[kind.lower()] = member.read()
+                else:
+                    beside.add_file(member.name)
         except Damaged as damage:
             found = ordinal + len(images)
             images.append(_Sample(printable(name), error=f"the tar is damaged: {damage}; {found} images before that"))
-        yield from self._labelled(images, key, labels)
+        yield from _with_labels(images, key, labels)
 
-    def _labelled(self, images: list[_Sample], key: str, labels: dict[str, dict[str, bytes]]) -> Iterator[_Sample]:
-        """The images of one sample, given its label members' bytes by name up to the last dot and by what follows it."""
-        for image in images:
-            label, problem, misfit = None, None, False
-            own = labels.get(image.member.rpartition(".")[0]) or labels.get(key, {})
-            try:
-                label = self._label(image, own) if self.use_labels and image.member else None
-            except LabelError as error:
-                problem, misfit = str(error), True
-            except (ValueError, RecursionError):
-                problem = "its label cannot be read"
-            failed = image.error or problem
-            yield replace(image, label=label, error=failed, misfit=misfit, data=b"" if failed else image.data)
 
-    def _label(self, image: _Sample, labels: dict[str, bytes]) -> int | None:
-        """Raises UserError for a label that is no class, ValueError for one that is no text or JSON."""
-        if self.labels is not None:
-            return label_of(image.member.rpartition("/")[2], _from_file(self.labels, self.labels_digest, self.space))
-        kind = next((kind for kind in LABELS if kind in labels), None)
-        if kind is None:
-            suffix = WNID_SUFFIX.fullmatch(image.member)
-            return self.space.index(suffix[1]) if suffix else None
-        text = labels[kind].decode().strip()
-        if kind == "txt":
-            found = self.space.matches(text)
-            return found[0] if len(found) == 1 else None
-        if kind == "json":
-            parsed = json.loads(text)
-            if isinstance(parsed, dict):
-                parsed = next((parsed[name] for name in KEYS if parsed.get(name) is not None), None)
-            text = "" if parsed is None else str(parsed)
-        return None if text in ("", "-1") else self.space.index(text)
+def _with_labels(images: list[_Sample], key: str, labels: dict[str, Own]) -> Iterator[tuple[_Sample, Own]]:
+    """The images of one sample with its label members, which are by name up to the last dot."""
+    for image in images:
+        yield image, labels.get(image.member.rpartition(".")[0]) or labels.get(key, {})
 
 
 @lru_cache(maxsize=2)
-def _from_file(uri: str, digest: str | None, space: LabelSpace) -> dict[str | None, int]:
+def _from_file(uri: str, digest: str | None, space: LabelSpace) -> Labels:
     check_digest(uri, digest)
-    return dict(read_labels(uri, space))
+    return Labels(uri, read_labels(uri, Readings(space)))
 
 
 def _key(name: str) -> tuple[str, bool]:

@@ -84,6 +84,10 @@ def _confused(confusion: pa.Table) -> dict[str, Any]:
 
 def _configuration(summary: Summary) -> list[tuple[str, str | None]]:
     facts = [("data", summary.data), ("model", summary.model), ("model digest (SHA-256)", summary.model_digest)]
+    facts += (
+        [("labels", f"{summary.labelled:,} of {summary.images:,}, from {summary.labels_from}")] if summary.labels_from else []
+    )
+    facts += [("not classified", kind) for kind in summary.left_out_kinds]
     facts += [("runs on", device) for device in summary.devices[:LISTED]]
     for name, value in json.loads(summary.config).items():
         facts.append((name, value if isinstance(value, str) or value is None else json.dumps(value)))

@@ -1,0 +1,37 @@
+"""A wall clock that is set in mid-run moves no batch, and is told."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.pipeline.classify import steady
+from jobs.reporting.terminal_table import summary_table
+from jobs.reporting.write import write_reports
+from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
+from vit_actor.actor import Part
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 0.0, 0.3, 7200.0])
+@pytest.mark.parametrize("taken_before", [True, False], ids=["before", "after"])
+def test_a_batch_was_taken_when_its_process_says_by_its_first_clock(jump: float, taken_before: bool) -> None:
+    first = 1e9
+    taken = first + time.monotonic() - 0.5
+    told = taken if taken_before else taken + jump
+    part = Part(0, 0, 1, 1, np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32), told, 0.1)
+    assert steady(part, taken - 1, first, first + jump).started_at == pytest.approx(taken, abs=0.5)
+
+
+@pytest.mark.parametrize(("clocks", "hosts"), [([1e9, 1e9 + 0.2], []), ([1e9, 1e9 - 3600], ["host-a"]), ([None, None], [])])
+def test_a_clock_that_was_set_is_told_and_gives_no_rate(tmp_path: Path, clocks: list[float | None], hosts: list[str]) -> None:
+    for number, clock in enumerate(clocks):
+        rows = [row(0, 0, host="host-a", mesh="host-a/0-3")]
+        write_file(tmp_path, f"{number}.parquet", rows, metadata(mesh="host-a/0-3", chunk=f"c{number}", clock=clock))
+    write_manifest(tmp_path, images=2)
+    summary = write_reports(str(tmp_path))
+    assert summary.clocks_set == hosts
+    assert (summary.system_fps is None) == bool(hosts)
+    assert ("clock      was set during the run on host-a" in summary_table(summary)) == bool(hosts)
