@@ -44,7 +44,7 @@ def read_host(root: Path = Path("/")) -> Host:
 
 def _kernel_cache(root: Path) -> tuple[str, str] | None:
     """Where ttnn keeps compiled kernels, and the type of the filesystem mounted there; None where that is not known."""
-    directory = os.environ.get("TT_METAL_CACHE") or str(Path.home() / ".cache")
+    directory = os.environ.get("TT_METAL_CACHE") or os.path.expanduser("~/.cache")
     try:
         mounts = [line.split()[1:3] for line in (root / "proc/mounts").read_text().splitlines()]
     except OSError:

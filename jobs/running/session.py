@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
@@ -19,6 +19,9 @@ from typing import TextIO
 from jobs.pipeline.ray_internals import without_helpers
 from jobs.running.command import JobFailed
 from jobs.running.local_ray import LOG_NAME, local_ray
+from jobs.running.start import stream
+from jobs.running.stopping import SIGNALS
+from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
 CONNECT_SECONDS = 5.0
@@ -98,9 +101,9 @@ def _kept_if_it_fails(log: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        with tempfile.NamedTemporaryFile(prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
-            kept.write(log.read_bytes())
-        error.add_note(f"Ray's log: {kept.name}")
+        with suppress(OSError), tempfile.NamedTemporaryFile("w", prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
+            kept.write("".join(map(redacted, log.read_text(errors="replace").splitlines(keepends=True))))
+            error.add_note(f"Ray's log: {kept.name}")
         raise
 
 
@@ -112,7 +115,7 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
     for name in ("ray", "py.warnings"):
         logging.getLogger(name).handlers = [into]
     for handler in logging.getLogger("ray.data").handlers:  # beside its file in the session's directory
-        if type(handler) is logging.StreamHandler:
+        if isinstance(handler, logging.StreamHandler):
             handler.setStream(log)
     with ExitStack() as restored:
         logging.captureWarnings(True)
@@ -123,8 +126,7 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
         restored.callback(os.close, terminal)
         restored.callback(os.dup2, terminal, 2)
         if sys.stderr is sys.__stderr__:
-            text = restored.enter_context(open(terminal, "w", buffering=1, errors="backslashreplace", closefd=False))
-            restored.enter_context(redirect_stderr(text))
+            restored.enter_context(redirect_stderr(stream(terminal)))
         restored.enter_context(redirect_stdout(log))
         yield
 
@@ -132,7 +134,7 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
     """ray.init sets a handler of its own for SIGTERM."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
