@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.running import machine
 from jobs.running.terminal import one_line
 
 VENDOR = "0x1e52"
@@ -43,7 +44,7 @@ class Hardware:
     driver: version of the loaded kernel driver, None if none is.
     huge_pages: pages of 1 GiB the kernel holds ready; huge_pages_mounted: they have a file system.
     iommu: every board's memory accesses are translated, so that it can use ordinary pages.
-    memory_bytes, shm_bytes: RAM, and the size of /dev/shm, where Ray's object store lives.
+    memory_bytes, shm_bytes: RAM that may be used, and the size of /dev/shm, where Ray's object store lives.
     """
 
     boards: tuple[Board, ...]
@@ -74,7 +75,6 @@ def read_hardware(root: Path = Path("/")) -> Hardware:
     names, pci = _names(root / "dev/tenstorrent"), root / "sys/bus/pci/devices"
     boards = tuple(_read_board(root, index) for index in sorted(int(name) for name in names if name.isdigit()))
     mounts = _text(root / "proc/mounts") or ""
-    memory = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
     return Hardware(
         boards=boards,
         on_pcie=sum(_text(pci / name / "vendor") == VENDOR for name in _names(pci)),
@@ -83,8 +83,8 @@ def read_hardware(root: Path = Path("/")) -> Hardware:
         huge_pages=int(_text(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages") or 0),
         huge_pages_mounted=bool(re.search(r"^\S+ \S+ hugetlbfs \S*pagesize=(1024M|1G)", mounts, re.MULTILINE)),
         iommu=bool(boards) and all(_translated(root, board.index) for board in boards),
-        memory_bytes=int(memory[1]) * 1024 if memory else 0,
-        shm_bytes=shutil.disk_usage(root / "dev/shm").total if (root / "dev/shm").is_dir() else 0,
+        memory_bytes=machine.memory_bytes(root),
+        shm_bytes=machine.shm_bytes(root),
     )
 
 

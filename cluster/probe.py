@@ -17,6 +17,7 @@ from pyarrow import fs
 from cluster.checks import Check, Host
 from cluster.hardware import read_hardware, read_snapshot
 from jobs.pipeline.sources import open_source
+from jobs.running import machine
 from jobs.running.manifest import package_versions
 from jobs.storage import open_storage, shown, storage_errors, write_atomically
 from vit_actor.checkpoint import load_checkpoint
@@ -33,13 +34,23 @@ def read_host(root: Path = Path("/")) -> Host:
     return Host(
         name=socket.gethostname(),
         hardware=hardware,
-        cores=len(os.sched_getaffinity(0)),
+        cores=machine.cpus(root),
+        limits=tuple(limits()),
         versions=package_versions() | {"kernel": platform.release()},
         compiler=_find_compiler(root),
         snapshot=read_snapshot() if hardware.boards else "no boards",
         visible=os.environ.get("TT_VISIBLE_DEVICES"),
         kernel_cache=_kernel_cache(root),
     )
+
+
+def limits() -> list[str]:
+    """What would keep Ray from running here, in lines with their fixes."""
+    try:
+        machine.place_for_files()
+        return machine.too_little()
+    except OSError as error:
+        return [str(error), *machine.too_little()]
 
 
 def _kernel_cache(root: Path) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
@@ -17,14 +18,18 @@ from pathlib import Path
 from typing import TextIO
 
 from jobs.pipeline.ray_internals import without_helpers
-from jobs.running.command import JobFailed
+from jobs.running import machine
+from jobs.running.command import USER_ERROR, JobFailed
 from jobs.running.local_ray import LOG_NAME, local_ray
 from jobs.running.start import stream
-from jobs.running.stopping import SIGNALS
+from jobs.running.stopping import SIGNALS, end_at_once
 from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
 CONNECT_SECONDS = 5.0
+INIT_SECONDS = 60.0
+HTTP_2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5), b"\4"
+"""How a client of gRPC, which a head speaks, begins, and the kind of what a server answers."""
 
 RENEW_SECONDS = 2
 """Between two renewals of what Ray Data has reserved; it expires when four in a row are late."""
@@ -44,10 +49,17 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
     local = not address
     _pass_by_proxies(address)
     set_environment()
+    if local:
+        machine.raise_limits()
+        if told := machine.too_little():
+            raise UserError(f"this machine does not let Ray run: {'; '.join(told)}; or give the --address of a cluster")
     if address and address != "auto":
         _check_reachable(address, said)
     with ExitStack() as session:
-        home = Path(tempfile.mkdtemp(prefix="loudbox-", dir="/tmp"))  # whatever TMPDIR says: see local_ray
+        try:
+            home = Path(tempfile.mkdtemp(prefix="loudbox-", dir=machine.place_for_files()))  # whatever TMPDIR says: see local_ray
+        except OSError as error:
+            raise UserError(str(error)) from None
         if not local:
             session.callback(shutil.rmtree, home, ignore_errors=True)
         else:
@@ -70,7 +82,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
             session.enter_context(without_helpers())
         session.callback(ray.shutdown)
         try:
-            with _signal_handlers_kept():
+            with _signal_handlers_kept(), _limited(said):
                 ray.init(address=address, configure_logging=False, log_to_driver=False)
         except ray.exceptions.AuthenticationError:
             fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
@@ -142,17 +154,41 @@ def _signal_handlers_kept() -> Iterator[None]:
 
 def _pass_by_proxies(address: str | None) -> None:
     """Keep an HTTP proxy of the environment out of the way to Ray, whose gRPC would ask it even for this machine's own ports."""
-    hosts = ["127.0.0.1", "localhost", *([address.removeprefix("ray://").rpartition(":")[0]] if address else [])]
+    hosts = ["127.0.0.1", "localhost", *([address.rpartition(":")[0]] if address else [])]
     for name in ("no_proxy", "NO_PROXY"):
         known = [host for host in os.environ.get(name, "").split(",") if host]
         os.environ[name] = ",".join([*known, *(host for host in hosts if host and host not in known)])
 
 
-def _check_reachable(address: str, said: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"{said}: expected host:port, such as 10.0.0.1:6379")
+@contextmanager
+def _limited(said: str) -> Iterator[None]:
+    """End the process where the block takes INIT_SECONDS: Ray asks some servers that are not its own for ever."""
+    told = f"error: {said}: Ray gives no answer there for {INIT_SECONDS:g} s; see `ray status`, and give the head's host:6379"
+    timer = threading.Timer(INIT_SECONDS, end_at_once, [told, USER_ERROR])
+    timer.daemon = True
+    timer.start()
     try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        yield
+    finally:
+        timer.cancel()
+
+
+def _check_reachable(address: str, said: str) -> None:
+    scheme, _, rest = address.rpartition("://")
+    host, _, port = rest.rpartition(":")
+    host = host.strip("[]")
+    if scheme or not host or not port.isdigit() or int(port) > 65535:
+        other = {"ray": ", not Ray Client's address", "http": ", not the dashboard's", "https": ", not the dashboard's"}
+        head = f"{host or '10.0.0.1'}:6379"
+        raise UserError(f"{said}: expected host:port of the head{other.get(scheme, '')}, such as {head}")
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS) as server:
+            if "RAY_USE_TLS" not in os.environ:
+                server.sendall(HTTP_2)
+                answer = server.recv(9)
+                if answer[3:4] != SETTINGS:
+                    what = "a web server, perhaps the dashboard" if answer.startswith(b"HTTP") else "no Ray cluster"
+                    raise UserError(f"{said}: what answers there is {what}; give the head's host:port, such as {host}:6379")
     except OSError as error:
-        raise UserError(f"{said}: no Ray cluster answers there ({error.strerror or error}); start one, or leave it out") from None
+        reason = error.strerror or error
+        raise UserError(f"{said}: no Ray cluster answers there ({reason}); start one, or leave it out") from None
