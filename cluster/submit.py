@@ -31,7 +31,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cluster.package import pack
 from jobs.running.command import STOPPED, JobFailed, run
-from jobs.running.stopping import say_when_stopped
+from jobs.running.stopping import left_behind, say_when_stopped
 from jobs.running.terminal import one_line, say
 from jobs.storage.address import redacted, shown
 from jobs.storage.known_secrets import credentials_in, without_secrets
@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "leave them out, and set them in the environment of the cluster's nodes"
             )
     with TemporaryDirectory(prefix="loudbox-") as folder:
+        left_behind.append(Path(folder))
         package = pack(PROJECT, args.module, args.arguments, Path(folder))
         client = connect(args.address)
         logging.disable(logging.WARNING)  # or Ray tells at length what it uploads

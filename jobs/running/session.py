@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
@@ -22,7 +22,7 @@ from jobs.running import machine
 from jobs.running.command import USER_ERROR, JobFailed
 from jobs.running.local_ray import LOG_NAME, local_ray
 from jobs.running.start import stream
-from jobs.running.stopping import SIGNALS, end_at_once
+from jobs.running.stopping import SIGNALS, end_at_once, left_behind
 from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
@@ -61,6 +61,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         except OSError as error:
             raise UserError(str(error)) from None
         if not local:
+            left_behind.append(home)
             session.callback(shutil.rmtree, home, ignore_errors=True)
         else:
             # A token of this session's own: no other account may use it, and no file is left in the home.
@@ -82,7 +83,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
             session.enter_context(without_helpers())
         session.callback(ray.shutdown)
         try:
-            with _signal_handlers_kept(), _limited(said):
+            with _signal_handlers_kept(), nullcontext() if local else _limited(said):
                 ray.init(address=address, configure_logging=False, log_to_driver=False)
         except ray.exceptions.AuthenticationError:
             fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
@@ -178,17 +179,15 @@ def _check_reachable(address: str, said: str) -> None:
     host, _, port = rest.rpartition(":")
     host = host.strip("[]")
     if scheme or not host or not port.isdigit() or int(port) > 65535:
-        other = {"ray": ", not Ray Client's address", "http": ", not the dashboard's", "https": ", not the dashboard's"}
-        head = f"{host or '10.0.0.1'}:6379"
-        raise UserError(f"{said}: expected host:port of the head{other.get(scheme, '')}, such as {head}")
+        kinds = {"ray": ", not Ray Client's address", "http": ", not the dashboard's", "https": ", not the dashboard's"}
+        raise UserError(f"{said}: expected host:port of the head{kinds.get(scheme, '')}, such as {host or '10.0.0.1'}:6379")
     try:
         with socket.create_connection((host, int(port)), CONNECT_SECONDS) as server:
             if "RAY_USE_TLS" not in os.environ:
                 server.sendall(HTTP_2)
-                answer = server.recv(9)
-                if answer[3:4] != SETTINGS:
-                    what = "a web server, perhaps the dashboard" if answer.startswith(b"HTTP") else "no Ray cluster"
-                    raise UserError(f"{said}: what answers there is {what}; give the head's host:port, such as {host}:6379")
+                if server.recv(9)[3:4] != SETTINGS:
+                    other = "what answers there is no head; the dashboard and Ray's other servers have ports of their own"
+                    raise UserError(f"{said}: {other}; give the head's host:port, such as {host}:6379")
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{said}: no Ray cluster answers there ({reason}); start one, or leave it out") from None

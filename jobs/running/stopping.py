@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from jobs.running.start import Safe
 
@@ -36,6 +38,9 @@ class Draining:
         """The exit code of a command that a signal has ended."""
         return 128 + (self.signal or 0)
 
+
+left_behind: list[Path] = []
+"""Directories that a process deletes, also where it ends at once."""
 
 _draining: Draining | None = None
 _always = False
@@ -121,16 +126,19 @@ def _finish(run: Draining) -> None:
     end_at_once(f"stopped: what is in flight takes more than {DRAIN_SECONDS:g} s", run.code, run.last)
 
 
-def end_at_once(line: str, code: int, last: Callable[[], None] = lambda: None) -> None:
-    """Say the line and end the process with that code, whatever its threads do. last: called before."""
+def end_at_once(line: str | None, code: int, last: Callable[[], None] = lambda: None) -> None:
+    """Say the line, if any, and end the process with that code, whatever its threads do. last: called before."""
     with suppress(RuntimeError):  # where no thread can be started
         threading.Timer(LAST_SECONDS, os._exit, [code]).start()
-    _say(line)
+    if line:
+        _say(line)
     with suppress(Exception):
         for child in sys.modules["multiprocessing"].active_children():  # where this process has any
             child.kill()
     with suppress(Exception):
         last()
+    for directory in left_behind:
+        shutil.rmtree(directory, ignore_errors=True)
     os._exit(code)
 
 
