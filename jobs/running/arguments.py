@@ -98,6 +98,7 @@ def device_request(
         precision=args.precision,
         simulate=args.simulate,
         held=held,
+        open_seconds=getattr(args, "device_limit", 120.0),
     )
 
 

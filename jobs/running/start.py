@@ -23,6 +23,9 @@ def begin() -> None:
     """To be called before other threads and files are there; may start this process anew, see `use_utf8`."""
     use_utf8()
     open_streams()
+    words = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else [""]
+    if words[0].startswith("jobs.") and "RAY_ADDRESS" not in os.environ and not any(word.startswith("--addr") for word in words):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # of a session here; Ray reads it when it is imported, by some at once
     from jobs.running.stopping import stop_on_signals
 
     stop_on_signals()
@@ -46,13 +49,13 @@ def open_streams() -> None:
         except OSError:  # else the next file that is opened would get this number, and what is printed
             os.open(os.devnull, flags)
             os.set_inheritable(number, True)
-    sys.stdout = sys.__stdout__ = stream(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = stream(2)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = stream(1)  # type: ignore[misc, assignment]
+    sys.stderr = sys.__stderr__ = stream(2)  # type: ignore[misc, assignment]
 
 
 def stream(number: int) -> TextIO:
     """A stream of lines in UTF-8 to where that descriptor leads now; writing to it never fails."""
-    return io.TextIOWrapper(Safe(number), encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
+    return io.TextIOWrapper(Safe(number), encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 class Safe(io.RawIOBase):

@@ -249,7 +249,7 @@ def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_
 def test_it_ends_with_the_jobs_own_code_and_its_whole_log_whatever_becomes_of_the_stream(
     capsys: pytest.CaptureFixture[str], status: JobStatus, code: int | None, ends_with: int, told: str, fails: int, stream: str
 ) -> None:
-    assert follow(Ended(status, code, fails=fails, stream=stream), "job-1") == ends_with  # type: ignore[arg-type]
+    assert follow(Ended(status, code, fails=fails, stream=stream), "job-1") == ends_with
     out, err = capsys.readouterr()
     assert out == "its log\n"
     assert err.endswith(told)
@@ -261,7 +261,7 @@ def test_a_server_that_stays_silent_is_told_and_then_given_up(
 ) -> None:
     monkeypatch.setattr("cluster.submit.LOST_SECONDS", 1.0)
     with pytest.raises(JobFailed, match="job-1: no answer for 1 s, Connection refused; it may go on or have ended: `ray job"):
-        follow(Ended(fails=1000), "job-1")  # type: ignore[arg-type]
+        follow(Ended(fails=1000), "job-1")
     assert capsys.readouterr().err.count("does not answer") == 1
 
 
@@ -321,6 +321,12 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
+def enlarged(path: Path, size: int) -> Path:
+    path.touch()
+    os.truncate(path, size)
+    return path
+
+
 def packed(project: Path, *arguments: str) -> set[str]:
     folder = project.parent / f"packed-{secrets.token_hex(4)}"
     folder.mkdir()
@@ -340,15 +346,8 @@ def test_a_job_gets_the_packages_and_what_its_arguments_name(project: Path) -> N
         (lambda jobs: os.mkfifo(jobs / "p"), "jobs/p: neither a file nor a folder"),
         (lambda jobs: (jobs / "l").symlink_to("l"), "jobs/l: cannot be uploaded"),
         (lambda jobs: (jobs / "up").symlink_to(".."), "a link to a folder that it is in"),
-        (lambda jobs: os.truncate(jobs / "a.py", 343_000_000), "343 MB: .*jobs/a.py 343 MB"),
-        (
-            lambda jobs: (
-                (jobs.parent / "big").touch(),
-                os.truncate(jobs.parent / "big", 2**31),
-                (jobs / "b").symlink_to("../big"),
-            ),
-            "jobs/b 2,147 MB",
-        ),
+        (lambda jobs: enlarged(jobs / "a.py", 343_000_000), "343 MB: .*jobs/a.py 343 MB"),
+        (lambda jobs: (jobs / "b").symlink_to(enlarged(jobs / "../big", 2**31)), "jobs/b 2,147 MB"),
     ],
 )
 def test_what_cannot_be_uploaded_is_named(project: Path, harm: Callable[[Path], object], told: str) -> None:

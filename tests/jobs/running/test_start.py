@@ -36,6 +36,8 @@ with draining(ended.set, last=lambda: None) as stopping:
 sys.exit(stopping.code)
 """
 
+NOHUP = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
+
 
 @pytest.mark.parametrize(
     "streams", ["2>&1 | head -1", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | sleep 60"], ids=str
@@ -62,7 +64,7 @@ def test_what_a_reader_takes_slowly_all_arrives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ignored", "how", "code"),
-    [([], None, 129), ([], signal.SIGHUP, 129), ([], signal.SIGTERM, 143), (["nohup"], signal.SIGTERM, 143)],
+    [([], None, 129), ([], signal.SIGHUP, 129), ([], signal.SIGTERM, 143), (NOHUP, signal.SIGTERM, 143)],
     ids=["terminal closed", "HUP", "TERM", "TERM with HUP ignored"],
 )
 def test_a_run_drains_at_every_signal_and_without_its_terminal(
