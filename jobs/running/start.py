@@ -76,17 +76,18 @@ class Safe(io.RawIOBase):
 
     def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
         """All of it counts as written."""
-        left, limit = memoryview(data), time.monotonic() + self._patience
+        left, limit, room = memoryview(data), time.monotonic() + self._patience, select.poll()
+        room.register(self._number, select.POLLOUT)
         while left:
             try:
-                if not select.select([], [self._number], [], max(0.0, limit - time.monotonic()))[1]:
+                if not room.poll(1000 * max(0.0, limit - time.monotonic())):
                     self._patience = 0.0  # who took nothing for so long is not waited for again
                     break
                 left = left[os.write(self._number, left[: select.PIPE_BUF]) :]
                 self._patience = PATIENCE_SECONDS
             except BlockingIOError:
                 time.sleep(0.01)
-            except (OSError, ValueError):  # gone, full, or closed
+            except OSError:  # gone, full, or closed
                 break
         return len(data)
 
