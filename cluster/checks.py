@@ -167,7 +167,9 @@ def counted_by_ray(host: Host) -> Verdict:
 def chips(host: Host) -> Verdict:
     seen, wanted = host.snapshot, sum(CHIPS_PER_BOARD.get(board.card or "", 0) for board in host.hardware.boards)
     if isinstance(seen, str):
-        return _warn(f"not seen: {seen}", "install tt-smi to see chips behind Ethernet, or pass --open")
+        again = "end what else uses the boards (sudo lsof /dev/tenstorrent/*), then sudo tt-smi -r"
+        fix = "install tt-smi to see chips behind Ethernet" if "not installed" in seen else again
+        return _warn(f"not seen: {seen}", f"{fix}, or pass --open")
     if seen.chips < wanted:
         fix = "tt-smi -r resets the boards; on a T3000 then tt-topology -l mesh sets up its Ethernet links"
         return _fail(f"{seen.chips} of {wanted}", fix)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from jobs.running.terminal import one_line
 VENDOR = "0x1e52"
 """Tenstorrent's PCI vendor id."""
 
-SNAPSHOT_SECONDS = 60.0
+SNAPSHOT_SECONDS = 15.0
 """Limit for tt-smi, which waits for boards that do not answer."""
 
 
@@ -108,8 +109,14 @@ def read_snapshot() -> Snapshot | str:
 
 
 def parse_snapshot(text: str) -> Snapshot:
-    """The output of `tt-smi -s`: one JSON object, perhaps after lines of progress. Raises ValueError for anything else."""
-    chips = json.loads(text[text.index("{") :])["device_info"]
+    """The output of `tt-smi -s`: one JSON object, perhaps among other lines. Raises ValueError for anything else."""
+    chips = None
+    for start in re.finditer(r"\{", text):
+        with suppress(ValueError):
+            found = json.JSONDecoder().raw_decode(text, start.start())[0]
+            chips = found.get("device_info") if chips is None else chips
+    if chips is None:
+        raise ValueError("no device_info")
     states = [str(chip["board_info"].get("dram_status", "N/A")).lower() for chip in chips]
     hot = (_heat(chip) for chip in chips)
     return Snapshot(len(chips), sum(state == "false" for state in states), tuple(each for each in hot if each))

@@ -25,6 +25,8 @@ from vit_actor.device import NO_CLASS
 from vit_actor.errors import DeviceError, UserError
 from vit_actor.opening import DeviceRequest
 
+STAND_INS = ("TT_METAL_SIMULATOR", "TT_METAL_MOCK_CLUSTER_DESC_PATH")
+"""What ttnn takes its simulator or its mock from."""
 COMPILER = "compiler/bin/riscv-tt-elf-g++"
 
 
@@ -48,9 +50,11 @@ def limits() -> list[str]:
     """What would keep Ray from running here, in lines with their fixes."""
     try:
         machine.place_for_files()
-        return machine.too_little()
+        told = machine.too_little()
     except OSError as error:
-        return [str(error), *machine.too_little()]
+        told = [str(error), *machine.too_little()]
+    stand_ins = [name for name in STAND_INS if os.environ.get(name)]
+    return told + [f"{name} makes a stand-in look like chips; unset it in the environment of Ray's nodes" for name in stand_ins]
 
 
 def _kernel_cache(root: Path) -> tuple[str, str] | None:
