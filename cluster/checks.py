@@ -56,6 +56,7 @@ class Host:
     snapshot: what tt-smi saw, or why it saw nothing.
     visible: TT_VISIBLE_DEVICES of the Ray node, or here. ray_boards: TTNPU the node declares; None outside a cluster.
     kernel_cache: where ttnn keeps compiled kernels, and the type of the filesystem there.
+    limits: what of its limits and directories would keep Ray from running, `what there is; the fix`.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Host:
     visible: str | None = None
     ray_boards: int | None = None
     kernel_cache: tuple[str, str] | None = None
+    limits: tuple[str, ...] = ()
 
     @property
     def is_helper(self) -> bool:
@@ -114,6 +116,8 @@ def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
         "kernel cache": kernel_cache,
     }
     of_any: dict[str, Callable[[Host], Verdict]] = {"memory": memory, "/dev/shm": shared_memory}
+    if host.limits:
+        of_any["limits"] = limits
     return [Check(name, *check(host)) for name, check in (of_any if host.is_helper else of_a_loudbox | of_any).items()]
 
 
@@ -163,7 +167,9 @@ def counted_by_ray(host: Host) -> Verdict:
 def chips(host: Host) -> Verdict:
     seen, wanted = host.snapshot, sum(CHIPS_PER_BOARD.get(board.card or "", 0) for board in host.hardware.boards)
     if isinstance(seen, str):
-        return _warn(f"not seen: {seen}", "install tt-smi to see chips behind Ethernet, or pass --open")
+        again = "end what else uses the boards (sudo lsof /dev/tenstorrent/*), then sudo tt-smi -r"
+        fix = "install tt-smi to see chips behind Ethernet" if "not installed" in seen else again
+        return _warn(f"not seen: {seen}", f"{fix}, or pass --open")
     if seen.chips < wanted:
         fix = "tt-smi -r resets the boards; on a T3000 then tt-topology -l mesh sets up its Ethernet links"
         return _fail(f"{seen.chips} of {wanted}", fix)
@@ -247,6 +253,12 @@ def shared_memory(host: Host) -> Verdict:
     found = f"{have / GIB:.1f} GiB, {wanted / GIB:.1f} wanted"
     fix = "mount a larger one: below its need Ray keeps decoded images on disk, at disk speed"
     return _pass(found) if have >= wanted else _fail(found, fix)
+
+
+def limits(host: Host) -> Verdict:
+    """Of open files, threads and addresses, and the room for Ray's own files."""
+    found, _, fix = "; ".join(host.limits).rpartition("; ")
+    return _fail(found, fix)
 
 
 def meshes(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:

@@ -7,16 +7,18 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.running import machine
 from jobs.running.terminal import one_line
 
 VENDOR = "0x1e52"
 """Tenstorrent's PCI vendor id."""
 
-SNAPSHOT_SECONDS = 60.0
+SNAPSHOT_SECONDS = 15.0
 """Limit for tt-smi, which waits for boards that do not answer."""
 
 
@@ -43,7 +45,7 @@ class Hardware:
     driver: version of the loaded kernel driver, None if none is.
     huge_pages: pages of 1 GiB the kernel holds ready; huge_pages_mounted: they have a file system.
     iommu: every board's memory accesses are translated, so that it can use ordinary pages.
-    memory_bytes, shm_bytes: RAM, and the size of /dev/shm, where Ray's object store lives.
+    memory_bytes, shm_bytes: RAM that may be used, and the size of /dev/shm, where Ray's object store lives.
     """
 
     boards: tuple[Board, ...]
@@ -74,7 +76,6 @@ def read_hardware(root: Path = Path("/")) -> Hardware:
     names, pci = _names(root / "dev/tenstorrent"), root / "sys/bus/pci/devices"
     boards = tuple(_read_board(root, index) for index in sorted(int(name) for name in names if name.isdigit()))
     mounts = _text(root / "proc/mounts") or ""
-    memory = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
     return Hardware(
         boards=boards,
         on_pcie=sum(_text(pci / name / "vendor") == VENDOR for name in _names(pci)),
@@ -83,8 +84,8 @@ def read_hardware(root: Path = Path("/")) -> Hardware:
         huge_pages=int(_text(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages") or 0),
         huge_pages_mounted=bool(re.search(r"^\S+ \S+ hugetlbfs \S*pagesize=(1024M|1G)", mounts, re.MULTILINE)),
         iommu=bool(boards) and all(_translated(root, board.index) for board in boards),
-        memory_bytes=int(memory[1]) * 1024 if memory else 0,
-        shm_bytes=shutil.disk_usage(root / "dev/shm").total if (root / "dev/shm").is_dir() else 0,
+        memory_bytes=machine.memory_bytes(root),
+        shm_bytes=machine.shm_bytes(root),
     )
 
 
@@ -108,8 +109,14 @@ def read_snapshot() -> Snapshot | str:
 
 
 def parse_snapshot(text: str) -> Snapshot:
-    """The output of `tt-smi -s`: one JSON object, perhaps after lines of progress. Raises ValueError for anything else."""
-    chips = json.loads(text[text.index("{") :])["device_info"]
+    """The output of `tt-smi -s`: one JSON object, perhaps among other lines. Raises ValueError for anything else."""
+    chips = None
+    for start in re.finditer(r"\{", text):
+        with suppress(ValueError):
+            found = json.JSONDecoder().raw_decode(text, start.start())[0]
+            chips = found.get("device_info") if chips is None else chips
+    if chips is None:
+        raise ValueError("no device_info")
     states = [str(chip["board_info"].get("dram_status", "N/A")).lower() for chip in chips]
     hot = (_heat(chip) for chip in chips)
     return Snapshot(len(chips), sum(state == "false" for state in states), tuple(each for each in hot if each))

@@ -18,6 +18,7 @@ from cluster.hosts import ClusterHosts, Hosts, ThisHost
 from cluster.probe import read_first_image, read_marks, remove_mark, try_mesh, write_mark
 from jobs.running.command import run
 from jobs.running.session import ray_session
+from jobs.storage.address import absolute
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from vit_actor.opening import DeviceRequest
 
@@ -50,8 +51,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--address", help="look at every host of this Ray cluster, host:port (default: this host alone, without Ray)")
     add("--boards", type=int, default=4, metavar="N", help="PCIe boards a mesh takes (default: 4, a T3000); 0 expects none")
-    add("--shared", type=_absolute, metavar="URI", help="directory all hosts must read and write, such as the place for --out")
-    add("--data", type=_absolute, metavar="URI", help="data set all hosts must read")
+    add("--shared", type=absolute, metavar="URI", help="directory all hosts must read and write, such as the place for --out")
+    add("--data", type=absolute, metavar="URI", help="data set all hosts must read")
     add("--open", action="store_true", help="open every mesh and classify one batch; waits for boards that a job holds")
     add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint for --open (default: %(default)s)")
     add("--open-limit", type=float, default=600, metavar="S", help="seconds a mesh may take to open (default: %(default)s)")
@@ -110,11 +111,6 @@ def table(report: dict[str, list[Check]]) -> str:
     every = [check.status for checks in report.values() for check in checks]
     lines.append(f"{every.count('pass')} passed, {every.count('warn')} warned, {every.count('fail')} failed")
     return "\n".join(lines)
-
-
-def _absolute(uri: str) -> str:
-    """A path means the same on every host only if it is absolute."""
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
 if __name__ == "__main__":

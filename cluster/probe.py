@@ -17,6 +17,7 @@ from pyarrow import fs
 from cluster.checks import Check, Host
 from cluster.hardware import read_hardware, read_snapshot
 from jobs.pipeline.sources import open_source
+from jobs.running import machine
 from jobs.running.manifest import package_versions
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
@@ -26,6 +27,8 @@ from vit_actor.device import NO_CLASS
 from vit_actor.errors import DeviceError, UserError
 from vit_actor.opening import DeviceRequest
 
+STAND_INS = ("TT_METAL_SIMULATOR", "TT_METAL_MOCK_CLUSTER_DESC_PATH")
+"""What ttnn takes its simulator or its mock from."""
 COMPILER = "compiler/bin/riscv-tt-elf-g++"
 
 
@@ -35,7 +38,8 @@ def read_host(root: Path = Path("/")) -> Host:
     return Host(
         name=socket.gethostname(),
         hardware=hardware,
-        cores=len(os.sched_getaffinity(0)),
+        cores=machine.cpus(root),
+        limits=tuple(limits()),
         versions=package_versions() | {"kernel": platform.release()},
         compiler=_find_compiler(root),
         snapshot=read_snapshot() if hardware.boards else "no boards",
@@ -44,9 +48,20 @@ def read_host(root: Path = Path("/")) -> Host:
     )
 
 
+def limits() -> list[str]:
+    """What would keep Ray from running here, in lines with their fixes."""
+    try:
+        machine.place_for_files()
+        told = machine.too_little()
+    except OSError as error:
+        told = [str(error), *machine.too_little()]
+    stand_ins = [name for name in STAND_INS if os.environ.get(name)]
+    return told + [f"{name} makes a stand-in look like chips; unset it in the environment of Ray's nodes" for name in stand_ins]
+
+
 def _kernel_cache(root: Path) -> tuple[str, str] | None:
     """Where ttnn keeps compiled kernels, and the type of the filesystem mounted there; None where that is not known."""
-    directory = os.environ.get("TT_METAL_CACHE") or str(Path.home() / ".cache")
+    directory = os.environ.get("TT_METAL_CACHE") or os.path.expanduser("~/.cache")
     try:
         mounts = [line.split()[1:3] for line in (root / "proc/mounts").read_text().splitlines()]
     except OSError:

@@ -7,6 +7,8 @@ usage="usage: start-node.sh head | start-node.sh worker <head's address>  [furth
 fail() { echo "start-node.sh: $1" >&2; exit 2; }
 project=$(cd "$(dirname "$0")/.." && pwd)
 export PATH="$project/.venv/bin:$PATH" PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" RAY_USAGE_STATS_ENABLED=0
+export PYTHONUTF8=1  # names of files are the same on every host, whatever its locale
+[[ $project$PWD != *[[:space:]]* ]] || fail "a space in the path $project, or $PWD: Ray starts no workers there; move it"
 command -v ray >/dev/null || fail "no ray in $project/.venv; run cluster/install.sh"
 
 # Ray ends workers that are idle for a second where there are more of them than cores, only to start them again; a decode
@@ -27,6 +29,7 @@ fi
 
 # Ray lets every account of the host write to its directory, whose sockets and logs are a cluster's; this one keeps others out.
 export RAY_TMPDIR=${RAY_TMPDIR:-/tmp/ray-$(id -u)}
+[[ $RAY_TMPDIR != *[[:space:]]* ]] || fail "a space in $RAY_TMPDIR: Ray starts no workers there; set RAY_TMPDIR to another directory"
 mkdir -p -m 700 "$RAY_TMPDIR" || fail "cannot make $RAY_TMPDIR; set RAY_TMPDIR to another directory"
 [[ -O $RAY_TMPDIR && ! -L $RAY_TMPDIR && $(stat -c %a "$RAY_TMPDIR") == ?00 ]] ||
   fail "others may write to $RAY_TMPDIR; chmod 700 it, or set RAY_TMPDIR to a directory that is this account's alone"
@@ -44,13 +47,10 @@ if (( ${#boards[@]} )) && ! grep -qE ' hugetlbfs .*pagesize=(1024M|1G)' /proc/mo
   echo "start-node.sh: warning: no huge pages of 1 GiB; python -m cluster.preflight tells whether boards need them here" >&2
 fi
 
-# The object store is what decoded images wait in: a quarter of the memory, at most 32 GiB (400 chunks), and it must fit
-# into /dev/shm, or Ray would keep it on disk.
-read -r _ memory_kib _ < /proc/meminfo
-store=$(( memory_kib * 1024 / 4 ))
-shm=$(( $(df --block-size=1 --output=size /dev/shm | tail -n 1) * 8 / 10 ))
-(( store < shm )) || store=$shm
-(( store < 32 << 30 )) || store=$(( 32 << 30 ))
+# Cores, and the size of the object store, which decoded images wait in. What Ray could not run with is told by itself.
+ulimit -Sn 65536 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"  # Ray holds a connection to every worker of the cluster
+usable=$(python3 -I -S "$(dirname "$(readlink -f "$0")")/../jobs/running/machine.py") || fail "this host does not let Ray run"
+read -r cpus store <<< "$usable"
 
 # The address that the others reach this host by: Ray's own search wants a default route, and takes 127.0.0.1 without one.
 towards() {
@@ -63,7 +63,7 @@ towards() {
 options=(
   --node-manager-port=6380 --object-manager-port=6381 --dashboard-agent-grpc-port=6382 --runtime-env-agent-port=6383
   --dashboard-agent-listen-port=52365 --metrics-export-port=8080 --min-worker-port=10002 --max-worker-port=19999
-  --object-store-memory="$store" --disable-usage-stats --temp-dir="$RAY_TMPDIR/ray"
+  --num-cpus="$cpus" --object-store-memory="$store" --disable-usage-stats --temp-dir="$RAY_TMPDIR/ray"
 )
 case ${1:-} in
   head)
@@ -87,5 +87,4 @@ case ${1:-} in
     fail "$usage" ;;
 esac
 [[ -z $own ]] || options+=(--node-ip-address="$own")
-ulimit -Sn 65536 2>/dev/null || true  # Ray holds a connection to every worker of the cluster
 exec ray start "${options[@]}" "$@"

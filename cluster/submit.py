@@ -2,8 +2,8 @@
 
 python -m cluster.submit [--address URL] [--detach] jobs.imagenet --data URI --out URI ...
 
-`ray job submit` does the same but for two things: it ends with 1 for every failure, and an address where nothing answers
-holds it for minutes.
+`ray job submit` does the same but for some things: it ends with 1 for every failure, also where it loses the job's log while the
+job goes on; an address where nothing answers holds it for minutes; and it uploads all that lies in the directory.
 """
 
 from __future__ import annotations
@@ -13,16 +13,28 @@ import asyncio
 import logging
 import os
 import shlex
-import signal
 import sys
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from tempfile import TemporaryDirectory
+from threading import Event, Lock, Thread
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from jobs.running.command import STOPPED, run
+from cluster.package import pack
+from jobs.running.command import STOPPED, JobFailed, run
+from jobs.running.stopping import left_behind, say_when_stopped
+from jobs.running.terminal import one_line, say
+from jobs.storage.address import redacted, shown
+from jobs.storage.known_secrets import credentials_in, without_secrets
 from vit_actor.errors import UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -30,8 +42,19 @@ DASHBOARD = "http://127.0.0.1:8265"
 """Where `ray dashboard` and an SSH tunnel put the head's job server."""
 
 CONNECT_SECONDS = 5.0
-END_SECONDS = 30.0
-"""Limit between the end of a job's log and the server's verdict."""
+START_SECONDS = 60.0
+"""How long a head that has just started may take no jobs."""
+UPLOAD_SECONDS = 600.0
+ANSWER_SECONDS = 10.0
+POLL_SECONDS = 5.0
+"""Between two questions how the job is."""
+QUIET_SECONDS = 30.0
+"""After so long without a word from the log's stream, the log is asked for: the stream may be dead."""
+LOST_SECONDS = 120.0
+"""How long a server that was there may not answer: a head or a tunnel is started again meanwhile."""
+TOLD_AFTER = 5.0
+END_SECONDS = 5.0
+"""Limit for the end of a job's log, once the job has ended."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,25 +72,26 @@ def main(arguments: list[str] | None = None) -> int:
     add("module", help="what to run, such as jobs.imagenet")
     add("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parse_args(arguments)
-    client = connect(args.address)
-    logging.disable(logging.WARNING)  # or Ray tells at length which files it does not upload
-    entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
-    # The server's copy of this directory is cached by its content: a second job uploads nothing.
-    try:
-        job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(PROJECT)})
-    except RuntimeError as error:  # what the server answers instead of taking the job
-        reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"--address {args.address}: the job server did not take the job: {reason}") from None
+    for word in args.arguments:
+        if credentials_in(word) or without_secrets(word) != word:
+            raise UserError(
+                f"{shown(word)}: the credentials in it would be kept in the cluster's list of jobs; "
+                "leave them out, and set them in the environment of the cluster's nodes"
+            )
+    with TemporaryDirectory(prefix="loudbox-") as folder:
+        left_behind.append(Path(folder))
+        package = pack(PROJECT, args.module, args.arguments, Path(folder))
+        client = connect(args.address)
+        logging.disable(logging.WARNING)  # or Ray tells at length what it uploads
+        entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
+        job = submit(client, args.address, entrypoint, package)
     hints = f"ray job logs --follow {job}   or   ray job stop {job}"
-    print(f"{job}: {entrypoint}", file=sys.stderr)
+    say(f"{job}: {entrypoint}", sys.stderr)
     if args.detach:
-        print(hints, file=sys.stderr)
+        say(hints, sys.stderr)
         return 0
-    try:
-        return asyncio.run(follow(client, job))
-    except KeyboardInterrupt:
-        print(f"{job} goes on: {hints}", file=sys.stderr)
-        return 128 + signal.SIGINT
+    say_when_stopped(f"{job} goes on: {hints}")
+    return follow(client, job)
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -76,35 +100,145 @@ def connect(address: str) -> JobSubmissionClient:
         urlopen(f"{address}/api/version", timeout=CONNECT_SECONDS).close()
     except HTTPError:
         pass  # it answers: that the question came without a token is for the client, which sends it
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"--address {address}: no job server answers ({reason}); open `ray dashboard cluster/loudboxes.yaml` or an SSH tunnel"
         ) from None
     try:
-        return JobSubmissionClient(address)
+        return ask(lambda: JobSubmissionClient(address), ANSWER_SECONDS)
     except AuthenticationError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise UserError(
             f"--address {address}: {reason}; set RAY_AUTH_MODE=token and copy the cluster's token to ~/.ray/auth_token"
         ) from None
+    except Exception as error:
+        raise UserError(
+            f"--address {address}: what answers is no job server ({_line(error)}); give the dashboard's URL"
+        ) from None
 
 
-async def follow(client: JobSubmissionClient, job: str) -> int:
-    """Print the job's log until it ends; its exit code."""
-    async for text in client.tail_job_logs(job):
-        print(text, end="", flush=True)
-    for _ in range(int(END_SECONDS * 5)):
-        if (status := client.get_job_status(job)).is_terminal():
-            break
-        await asyncio.sleep(0.2)
-    info = client.get_job_info(job)
-    if status == JobStatus.STOPPED:
+def submit(client: JobSubmissionClient, address: str, entrypoint: str, package: Path) -> str:
+    """The job's id. Asks again where the server does not answer or is not ready, under one id, so that one job starts.
+
+    Raises UserError where it does not take the job.
+    """
+    job, began = f"raysubmit_{uuid.uuid4().hex[:16]}", time.monotonic()
+    # The server's copy of the package is cached by its content: a second job uploads nothing.
+    what = {"entrypoint": entrypoint, "submission_id": job, "runtime_env": {"working_dir": str(package)}}
+    told = False
+    while True:
+        try:
+            return ask(lambda: client.submit_job(**what), UPLOAD_SECONDS)
+        except (RuntimeError, OSError, TimeoutError) as error:  # what it answers instead, or no answer
+            reason, waited = _line(error), time.monotonic() - began
+            if told and "already exists" in str(error):
+                return job
+            later = "available agent" in str(error) or not isinstance(error, RuntimeError)
+            if not later or waited > START_SECONDS:
+                raise UserError(f"--address {address}: the job server did not take the job: {reason}") from None
+            if not told:
+                say(f"the job server takes no jobs yet ({reason}); asking for {START_SECONDS:g} s at most", sys.stderr)
+            told = True
+            time.sleep(1)
+
+
+def follow(client: JobSubmissionClient, job: str) -> int:
+    """Print the job's log until the server says that it has ended; its exit code.
+
+    Raises JobFailed where the server does not know the job any more, or does not answer for LOST_SECONDS.
+    """
+    log = Log(client, job)
+    answered = begun = time.monotonic()
+    told: set[str] = set()
+    while True:
+        try:
+            info = ask(lambda: client.get_job_info(job), ANSWER_SECONDS)
+        except Exception as error:  # of every kind: what is between here and the server may answer instead of it
+            silent, unknown = time.monotonic() - answered, "does not exist" in str(error)
+            if unknown or silent > LOST_SECONDS:
+                reason = "the server does not know it any more" if unknown else f"no answer for {silent:.0f} s, {_line(error)}"
+                again = f"`ray job status {job}`, or --resume with its --out, once the cluster is back"
+                raise JobFailed(f"{job}: {reason}; it may go on or have ended: {again}") from None
+            if silent > TOLD_AFTER and "silent" not in told:
+                told.add("silent")
+                say(f"the job server does not answer ({_line(error)}); asking for {LOST_SECONDS:g} s at most", sys.stderr)
+        else:
+            answered = time.monotonic()
+            told.discard("silent")
+            if info.status.is_terminal():
+                break
+            if info.status == JobStatus.PENDING and answered - begun > TOLD_AFTER and "pending" not in told:
+                told.add("pending")
+                say(f"{job} waits to be started, which Ray gives up after 15 minutes: {info.message}", sys.stderr)
+            log.catch_up(QUIET_SECONDS)
+        log.stopped.wait(POLL_SECONDS)
+        log.stopped.clear()
+    log.stopped.wait(END_SECONDS)
+    log.catch_up()
+    return code_of(info, job)
+
+
+def code_of(info: JobDetails, job: str) -> int:
+    """The exit code that stands for how a job ended; says what else the server knows of it."""
+    code = info.driver_exit_code
+    if info.status == JobStatus.STOPPED:
         return STOPPED
-    if info.driver_exit_code is None and status != JobStatus.SUCCEEDED:
-        print(f"{job}: {status.value.lower()}: {info.message}", file=sys.stderr)
+    if info.status == JobStatus.FAILED and code in (None, 0):
+        say(f"{job}: {info.status.value.lower()}: {info.message}", sys.stderr)
         return 1
-    return info.driver_exit_code or 0
+    return 0 if info.status == JobStatus.SUCCEEDED else (code if code >= 0 else 128 - code)
+
+
+class Log:
+    """A job's log on standard output, each character once, from wherever it comes. stopped: is set whenever its stream ends."""
+
+    def __init__(self, client: JobSubmissionClient, job: str) -> None:
+        self._client, self._job = client, job
+        self._printed, self._heard, self._lock = 0, time.monotonic(), Lock()
+        self.stopped = Event()
+        Thread(target=lambda: asyncio.run(self._stream()), daemon=True).start()
+
+    async def _stream(self) -> None:
+        """Follow it, from its beginning again whenever the connection ends."""
+        while True:
+            at = 0
+            with suppress(Exception):  # the job goes on without it
+                async for text in self._client.tail_job_logs(self._job):
+                    self._print(at, text)
+                    at += len(text)
+            self.stopped.set()
+            await asyncio.sleep(POLL_SECONDS)
+
+    def catch_up(self, quiet: float = 0.0) -> None:
+        """Ask for the log where the stream has said nothing for so many seconds."""
+        if time.monotonic() - self._heard >= quiet:
+            with suppress(Exception):
+                self._print(0, ask(lambda: self._client.get_job_logs(self._job), ANSWER_SECONDS))
+
+    def _print(self, at: int, text: str) -> None:
+        with self._lock:
+            self._heard = time.monotonic()
+            print(redacted(text[max(0, self._printed - at) :]), end="", flush=True)
+            self._printed = max(self._printed, at + len(text))
+
+
+def ask[R](question: Callable[[], R], seconds: float) -> R:
+    """The answer; raises TimeoutError where none comes: the client itself waits for ever."""
+    answer: Future[R] = Future()
+
+    def wait() -> None:
+        try:
+            answer.set_result(question())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=wait, daemon=True).start()
+    return answer.result(seconds)
+
+
+def _line(error: Exception) -> str:
+    return one_line((str(error).strip().splitlines() or [type(error).__name__])[-1])
 
 
 if __name__ == "__main__":

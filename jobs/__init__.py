@@ -12,6 +12,6 @@ os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "20000")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if sys.argv[0] == "-m":  # `python -m jobs.<command>`: before its imports, during which a signal would end in a traceback
-    from jobs.running.stopping import stop_on_signals
+    from jobs.running.start import begin
 
-    stop_on_signals()
+    begin()

@@ -30,6 +30,8 @@ FETCHED = (CONFIG, *PROCESSORS, INDEX, "model*.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 FLOATS = {"F64", "F32", "F16", "BF16"}
 """Types that weights may be stored in."""
+MOST_JSON_BYTES = 64 * 2**20
+"""Of a configuration: that of ImageNet-21k with all its names has one."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ def _not_finite(path: Path) -> list[str]:
 def _read_json(path: Path) -> dict[str, Any]:
     """The object that a file holds; raises UserError for anything else."""
     try:
-        found = json.loads(path.read_text())
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise UserError(f"{path.name} has {path.stat().st_size:,} bytes, more than {MOST_JSON_BYTES:,}; fetch it again")
+        found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path.name} is not JSON ({_line(error)}); fetch it again") from None
     if not isinstance(found, dict):
@@ -195,15 +199,23 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def hub_token() -> str | None:
+    """HF_TOKEN without what surrounds it; None for an empty one. Raises UserError for one that no hub can have given."""
+    token = "".join(os.environ.get("HF_TOKEN", "").split())
+    if not token.isascii() or not token.isprintable():
+        raise UserError("HF_TOKEN holds characters that no token has; copy it again from https://huggingface.co/settings/tokens")
+    return token or None
+
+
 def _locate(name: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name).resolve()
+    if (directory := Path(os.path.expanduser(name))).is_dir():
+        return directory.resolve()
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"checkpoint {name}: no such directory")
     from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FETCHED), token=os.environ.get("HF_TOKEN")))
+        return Path(snapshot_download(name, allow_patterns=list(FETCHED), token=hub_token()))
     except errors.GatedRepoError:
         raise UserError(f"checkpoint {name}: gated; accept its terms on huggingface.co and set HF_TOKEN") from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):

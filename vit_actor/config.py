@@ -72,9 +72,15 @@ class VitConfig:
         return config
 
 
+MOST = {"num_hidden_layers": 1_000, "num_labels": 1_000_000, "image_size": 16_384}
+"""Of what a ViT has; of all else at most a hundred thousand. Memory is taken for what a configuration says."""
+
+
 def _count(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} {value!r} is not a whole number of at least 1")
+    if value > (most := MOST.get(name, 100_000)):
+        raise ValueError(f"{name} {value:,} is more than {most:,}")
     return value
 
 

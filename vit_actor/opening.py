@@ -31,6 +31,7 @@ class DeviceRequest:
     precision: auto and fp32 on CPU, auto, fast and accurate on boards (`check_precision`).
     simulate: the timing of a simulated device (SimulatedTiming.from_spec).
     held: the classes the data has, where these are not all (BatchResult.held).
+    open_seconds: how long the chips of boards may take to come up.
     """
 
     device: str
@@ -43,6 +44,7 @@ class DeviceRequest:
     precision: Literal["auto", "fp32", "fast", "accurate"] = "auto"
     simulate: str = ""
     held: tuple[int, ...] | None = None
+    open_seconds: float = 120.0
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, device: str, **options: Any) -> Self:
@@ -66,7 +68,7 @@ class DeviceRequest:
             from vit_actor.t3000 import AUTO, T3000Vit
 
             fast_or_accurate = self.precision if self.precision in ("fast", "accurate") else AUTO
-            return T3000Vit(checkpoint, precision=fast_or_accurate, held=self.held)
+            return T3000Vit(checkpoint, precision=fast_or_accurate, held=self.held, open_seconds=self.open_seconds)
         from vit_actor.cpu_vit import CpuVit
 
         fp32_or_auto: Literal["fp32", "auto"] = "fp32" if self.precision == "fp32" else "auto"

@@ -43,8 +43,6 @@ TRACE_REGION = 32 << 20
 """Bytes of each chip's DRAM for the trace. The public demo gets by with 1.7 MB; a chip has 12 GB."""
 L1_SMALL = 32 << 10
 """Bytes of each core's memory that ttnn may use for its own small buffers."""
-OPEN_SECONDS = 120.0
-"""What the chips may take to come up. Seconds are usual."""
 
 
 @contextmanager
@@ -86,11 +84,12 @@ class T3000Vit:
         precision: Precision = AUTO,
         images_per_chip: int = 8,
         held: tuple[int, ...] | None = None,
+        open_seconds: float = 120.0,
     ) -> None:
         """Lay the model out, then open the mesh.
 
         precision: of the encoder's linear layers. images_per_chip: 1 to 8; fewer lower the latency and the throughput.
-        held: the classes the data has, where these are not all; see BatchResult.held.
+        held: the classes the data has, where these are not all; see BatchResult.held. open_seconds: see open_mesh.
         Raises UserError when the model does not fit the chips' grid; DeviceError when the chips are absent, held by another
         process, or do not come up.
         """
@@ -107,7 +106,7 @@ class T3000Vit:
         self.start: dict[str, float] = {"import": IMPORT_SECONDS}
         self._kernels = cached_kernels()
         with _timed(self.start, "open"):
-            self._mesh: ttnn.MeshDevice | None = open_mesh()
+            self._mesh: ttnn.MeshDevice | None = open_mesh(open_seconds)
         chips = self._mesh.get_num_devices()
         self.batch_size = chips * images_per_chip
         self.description = _describe(chips, precision)
@@ -179,7 +178,7 @@ class T3000Vit:
         return BatchResult(*top_k(answers), flight.started_at, self._completed - began, best_of(answers, self._held))
 
 
-def open_mesh(limit_seconds: float = OPEN_SECONDS) -> ttnn.MeshDevice:
+def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:
     """Open every chip of the boards in TT_VISIBLE_DEVICES (all boards without it) as one row, with two command queues.
 
     limit_seconds: how long the chips may take to come up. Then this process ends with a line on standard error: the driver waits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from dataclasses import dataclass, replace
 
 from jobs.pipeline.chunk import CHUNK_IMAGES
@@ -28,6 +27,8 @@ one computes (three keep it 89% busy, five 96%); a CPU takes seconds and needs o
 AHEAD_SECONDS = 0.25
 """Work that a device should have waiting. Of a slow one fewer chunks are enough, and what is left is shared out evenly."""
 
+SOON_SECONDS = 1.0
+"""What Ray may take to find room that there is."""
 SLOW_SECONDS = 0.5
 """From so long for a chunk on, a device is slow; 77 MB, a chunk, take a tenth of that between hosts."""
 
@@ -144,23 +145,25 @@ def _decode_cpus(rest: float) -> float:
 
 
 def _wait_until_free(placement: Placement, wait_seconds: float) -> None:
+    """A placement group is on hold until one host has all that an actor needs: what is free over hosts does not tell."""
     import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
 
-    deadline = time.monotonic() + wait_seconds
-    said = False
-    while True:
-        free = ray.available_resources()
-        if free.get("CPU", 0) >= placement.cpus + placement.decode_cpus and free.get(BOARDS, 0) >= placement.boards:
+    actor = {name: amount for name, amount in (("CPU", placement.cpus), (BOARDS, placement.boards)) if amount}
+    group = placement_group([each for each in (actor, {"CPU": placement.decode_cpus}) if each])
+    try:
+        if group.wait(min(SOON_SECONDS, wait_seconds)):
             return
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"the cluster is busy: an actor needs {_need(placement)} and decoding {placement.decode_cpus:g} CPU, free are "
-                f"{free.get('CPU', 0):g} CPU and {free.get(BOARDS, 0):g} {BOARDS}; wait for other jobs or raise --wait"
-            )
-        if not said:
-            print(f"waiting up to {wait_seconds:g} s for {_need(placement)} to be free", file=sys.stderr, flush=True)
-            said = True
-        time.sleep(0.5)
+        print(f"waiting up to {wait_seconds:g} s for {_need(placement)} to be free on one host", file=sys.stderr, flush=True)
+        if group.wait(max(wait_seconds - SOON_SECONDS, 0.01)):
+            return
+    finally:
+        remove_placement_group(group)
+    free = ray.available_resources()
+    raise UserError(
+        f"the cluster is busy: an actor needs {_need(placement)} on one host, decoding {placement.decode_cpus:g} CPU, free are "
+        f"{free.get('CPU', 0):g} CPU and {free.get(BOARDS, 0):g} {BOARDS} on all together; wait for other jobs or raise --wait"
+    )
 
 
 def _need(placement: Placement) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from jobs.pipeline.placement import Placement, place
 from jobs.storage.address import absolute, is_submitted
-from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
+from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, hub_token
 from vit_actor.opening import DeviceRequest, check_precision
 from vit_actor.simulated import SimulatedTiming
 
@@ -52,17 +53,19 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     SimulatedTiming.from_spec(args.simulate)
     if args.device != "auto":
         check_precision(args.device, args.precision)  # before Ray, which takes seconds to start
-    if is_submitted() and "://" not in args.out and not Path(args.out).expanduser().is_absolute():
+    if any(str(value).startswith("hf://") for value in vars(args).values()):
+        hub_token()
+    if is_submitted() and "://" not in args.out and not os.path.isabs(os.path.expanduser(args.out)):
         parser.error(f"--out {args.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI")
     for name in ("out", "data", "model", "cache"):
         path = getattr(args, name, None)
-        if path and (name != "model" or Path(path).is_dir()):  # else a hub's id
+        if path and (name != "model" or model_directory(args)):  # else a hub's id
             setattr(args, name, absolute(path))
 
 
 def model_directory(args: argparse.Namespace) -> str | None:
     """Where --model is, if it is a directory and no hub's id."""
-    return args.model if Path(args.model).is_dir() else None
+    return args.model if Path(os.path.expanduser(args.model)).is_dir() else None
 
 
 def placement_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement:
@@ -95,6 +98,7 @@ def device_request(
         precision=args.precision,
         simulate=args.simulate,
         held=held,
+        open_seconds=getattr(args, "device_limit", 120.0),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -12,7 +13,8 @@ from collections.abc import Callable
 
 from jobs.running.stopping import FAILED
 from jobs.running.terminal import say
-from jobs.storage.failure import Failing
+from jobs.storage.address import redacted
+from jobs.storage.failure import Failing, explained
 from vit_actor.errors import UserError
 
 USER_ERROR = 2
@@ -39,29 +41,50 @@ def run(main: Callable[[], int]) -> None:
     except UserError as error:
         say(f"error: {error}", sys.stderr)
         code = FAILED if isinstance(error, Failing) else USER_ERROR
-    except JobFailed as error:
-        if os.environ.get("LOUDBOX_TRACEBACK"):
-            raise
-        say("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
-        code = FAILED
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", sys.stderr)
         code = 128 + signal.SIGINT
-    except Exception as error:  # unforeseen: one line for the user, the traceback in a file
+    except Exception as error:
         if os.environ.get("LOUDBOX_TRACEBACK"):
-            raise
-        told = f"error: {type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}"
-        say("; ".join([told, *getattr(error, "__notes__", ())]), sys.stderr)
+            sys.stderr.write(_traceback(error))
+        told = str(error) if isinstance(error, JobFailed) else _of_the_machine(error)
+        if not told:  # unforeseen: one line for the user, the traceback in a file
+            told = f"{type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}"
+        say("; ".join([f"error: {told}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
     sys.exit(code)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What this machine refused, and the fix; None for what it has no part in."""
+    if isinstance(error, MemoryError):
+        return "no memory is left; see `free -h`, `ulimit -v` and the limit of this process's cgroup"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "no more threads may be started; raise `ulimit -u`, or TasksMax under systemd"
+    if not isinstance(error, OSError):
+        return None
+    name = getattr(error, "filename", None)
+    return f"{name}: {explained(error, address=str(name))[1]}" if name else _LIMITS.get(error.errno or 0, explained(error)[1])
+
+
+_LIMITS = {
+    errno.EMFILE: "too many open files; raise `ulimit -n`",
+    errno.ENFILE: "the machine has too many open files; end other programs",
+    errno.EAGAIN: "no more processes may be started; raise `ulimit -u`, or TasksMax under systemd",
+    errno.ENOMEM: "no memory is left; see `free -h`, `ulimit -v` and the limit of this process's cgroup",
+}
+
+
+def _traceback(error: Exception) -> str:
+    return redacted("".join(traceback.format_exception(error)))
 
 
 def _kept(error: Exception) -> str:
     """Where the traceback of an error now is, as part of a sentence."""
     try:
         with tempfile.NamedTemporaryFile("w", prefix="loudbox-traceback-", suffix=".txt", delete=False) as file:
-            traceback.print_exception(error, file=file)
+            file.write(_traceback(error))
             return f"please report it with {file.name}"
     except OSError:
         return "run it again with LOUDBOX_TRACEBACK=1 and report what it prints"

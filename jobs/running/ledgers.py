@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import cache
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.pipeline.ledger import Ledger
+from jobs.pipeline.ray_internals import draining_nodes
 from jobs.running.output_lock import busy, hold_output
 from jobs.storage.files import open_storage
 
@@ -60,10 +62,25 @@ def ended(*ledgers: Any) -> bool:
     return False
 
 
+_draining = cache(draining_nodes)
+_seen: dict[str, dict[str, Any]] = {}
+
+
+def _drains(names: dict[str, str]) -> list[dict[str, Any]]:
+    """An event for each host that was seen to be drained. names: of hosts, by Ray's ids."""
+    ask = _draining()
+    what = "is being drained; its mesh ends what it has begun, and the run goes on with others or waits for one to join"
+    for node in (ask() if ask else set()) - set(_seen):
+        _seen[node] = {"at": time.time(), "kind": "host", "where": names.get(node, node), "what": what}
+    return list(_seen.values())
+
+
 def settle(*ledgers: Any) -> dict[str, Any]:
     """The ledgers' account, for the manifest; empty where the cluster is gone, and the ledgers with it."""
     try:
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        names = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+        alive = set(names)
+        drains = _drains(names)
         first, *others = ray.get([ledger.account.remote(alive) for ledger in ledgers], timeout=ACCOUNT_SECONDS)
     except (ray.exceptions.RayError, ConnectionError):
         return {}
@@ -78,5 +95,6 @@ def settle(*ledgers: Any) -> dict[str, Any]:
                 account[key] += value
     for each in ("lost_hosts", "meshes", "not_open"):
         account[each] = sorted(set(account[each]))
+    account["events"] += drains
     account["events"].sort(key=lambda event: event["at"])
     return account

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import ray
 
-from jobs.running.command import FAILED
+from jobs.running.stopping import FAILED, end_at_once
 
 LOOK_SECONDS = 2.0
 FAILURES = {"scheduler (raylet)": 3, "control service (GCS)": 8}
@@ -45,5 +45,4 @@ def _watch(looks: dict[str, tuple[str, int]], ended: threading.Event, lost: Call
             except OSError:
                 failures[name] += 1
             if failures[name] == FAILURES[name] and not ended.is_set():
-                lost(name)
-                os._exit(FAILED)
+                end_at_once(None, FAILED, last=partial(lost, name))

@@ -8,6 +8,7 @@ A signal to the job's process group reaches neither the keeper nor Ray.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import select
@@ -62,12 +63,14 @@ def local_ray(home: Path) -> Iterator[Callable[[], str | None]]:
     Ray's processes end in the background; the interpreter waits for them when it exits.
     """
     from jobs.pipeline import ray_internals  # here: the keeper has the standard library alone
+    from jobs.running import machine
 
+    usable = {"CPU": machine.cpus(), "object_store_memory": machine.object_store_bytes()}  # Ray looks at the whole machine
     ray, files = str(Path(sysconfig.get_path("scripts")) / "ray"), str(home / "ray")
     start = [sys.executable, "-P", ray_internals.__file__, files, ray, "start", *FLAGS, f"--temp-dir={files}"]
     keeper = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, str(home), *start],
-        env={**os.environ, **SETTINGS},
+        env={"RAY_OVERRIDE_RESOURCES": json.dumps(usable), **os.environ, **SETTINGS},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -17,7 +17,7 @@ from typing import Any
 from pyarrow import fs
 
 from jobs.running.clearing import clear_run, refuse_foreign_page
-from jobs.storage.address import below, shown
+from jobs.storage.address import below, place, shown
 from jobs.storage.failure import Damaged, Gone, decoding, patiently
 from jobs.storage.files import open_storage, read_twice, read_whole, write_atomically
 from vit_actor.errors import UserError
@@ -187,11 +187,17 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
     differing = [
         TOLD.get(key) or f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
         for key in sorted(existing.settings.keys() | wanted.settings.keys())
-        if (key, wanted.settings.get(key)) != ("device", AUTO) and existing.settings.get(key) != wanted.settings.get(key)
+        if (key, wanted.settings.get(key)) != ("device", AUTO)
+        and not _same(key, existing.settings.get(key), wanted.settings.get(key))
     ]
     if differing:
         raise UserError(f"--resume: {out} holds a run with other settings ({'; '.join(differing)}); use the same or --overwrite")
     return existing
+
+
+def _same(setting: str, before: Any, now: Any) -> bool:
+    """Whether a setting is what it was; a place may be spelled in several ways."""
+    return before == now or (setting in ("data", "labels") and bool(before and now) and place(before) == place(now))
 
 
 def package_versions() -> dict[str, str]:

@@ -18,8 +18,8 @@ from typing import Any
 from pyarrow.fs import LocalFileSystem
 
 from jobs.running.stopping import FAILED, end_at_once
-from jobs.storage.address import below, shown
-from jobs.storage.failure import Gone, StorageError, patiently, storage_errors
+from jobs.storage.address import below, parent, shown
+from jobs.storage.failure import Gone, Refused, StorageError, patiently, storage_errors
 from jobs.storage.files import OBJECT_STORES, delete, open_storage, write_atomically
 from jobs.storage.s3 import object_store
 from vit_actor.errors import UserError
@@ -251,6 +251,8 @@ class _ConditionalObject:
         with storage_errors(self._address, "replace" if self._seen else "write"):
             try:
                 self._seen = put(self._store, self._key, data, mode=mode)["e_tag"]
-            except (AlreadyExistsError, PreconditionError, NotFoundError, FileNotFoundError):
+            except (AlreadyExistsError, PreconditionError, NotFoundError, FileNotFoundError) as error:
+                if "NoSuchBucket" in str(error):
+                    raise Refused(f"{shown(parent(self._address)[0])}: no such bucket; create it, or check the name") from None
                 return False
         return True

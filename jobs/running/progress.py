@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jobs.running.terminal import one_line
+from jobs.running.terminal import one_line, say
 
 RECENT = 30.0
 """Seconds that the present rate, and with it the time left, is taken over."""
@@ -80,6 +80,7 @@ class Progress:
         self._pace = Pace(total)
         self._account = account
         self._told = 0
+        self._began, self._opens = time.monotonic(), False
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._live = sys.stderr.isatty()
@@ -107,11 +108,13 @@ class Progress:
             self._ask()
             with self._lock:
                 line = self._pace.line(time.monotonic())
+            if self._opens:
+                line += f", no mesh is open yet after {_duration(time.monotonic() - self._began)}"
             if self._live:
                 self._bar.n = self._pace.done
                 self._bar.set_description_str(line)
             else:
-                print(line, file=sys.stderr, flush=True)
+                say(line, sys.stderr)
 
     def _ask(self) -> None:
         account = self._account()
@@ -119,6 +122,7 @@ class Progress:
         for event in events[self._told :]:
             tqdm.write(one_line(f"{event['where']}: {event['what']}"), file=sys.stderr)
         self._told = max(self._told, len(events))
+        self._opens = account.get("opened_at", 0) is None
         with self._lock:
             self._pace.before = account.get("committed_before", self._pace.before)
 

@@ -10,18 +10,26 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
 from jobs.pipeline.ray_internals import without_helpers
-from jobs.running.command import JobFailed
+from jobs.running import machine
+from jobs.running.command import USER_ERROR, JobFailed
 from jobs.running.local_ray import LOG_NAME, local_ray
+from jobs.running.start import stream
+from jobs.running.stopping import SIGNALS, end_at_once, left_behind
+from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
 CONNECT_SECONDS = 5.0
+INIT_SECONDS = 60.0
+HTTP_2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5), b"\4"
+"""How a client of gRPC, which a head speaks, begins, and the kind of what a server answers."""
 
 RENEW_SECONDS = 2
 """Between two renewals of what Ray Data has reserved; it expires when four in a row are late."""
@@ -41,11 +49,19 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
     local = not address
     _pass_by_proxies(address)
     set_environment()
+    if local:
+        machine.raise_limits()
+        if told := machine.too_little():
+            raise UserError(f"this machine does not let Ray run: {'; '.join(told)}; or give the --address of a cluster")
     if address and address != "auto":
         _check_reachable(address, said)
     with ExitStack() as session:
-        home = Path(tempfile.mkdtemp(prefix="loudbox-", dir="/tmp"))  # whatever TMPDIR says: see local_ray
+        try:
+            home = Path(tempfile.mkdtemp(prefix="loudbox-", dir=machine.place_for_files()))  # whatever TMPDIR says: see local_ray
+        except OSError as error:
+            raise UserError(str(error)) from None
         if not local:
+            left_behind.append(home)
             session.callback(shutil.rmtree, home, ignore_errors=True)
         else:
             # A token of this session's own: no other account may use it, and no file is left in the home.
@@ -67,7 +83,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
             session.enter_context(without_helpers())
         session.callback(ray.shutdown)
         try:
-            with _signal_handlers_kept():
+            with _signal_handlers_kept(), nullcontext() if local else _limited(said):
                 ray.init(address=address, configure_logging=False, log_to_driver=False)
         except ray.exceptions.AuthenticationError:
             fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
@@ -98,9 +114,9 @@ def _kept_if_it_fails(log: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        with tempfile.NamedTemporaryFile(prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
-            kept.write(log.read_bytes())
-        error.add_note(f"Ray's log: {kept.name}")
+        with suppress(OSError), tempfile.NamedTemporaryFile("w", prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
+            kept.write("".join(map(redacted, log.read_text(errors="replace").splitlines(keepends=True))))
+            error.add_note(f"Ray's log: {kept.name}")
         raise
 
 
@@ -112,7 +128,7 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
     for name in ("ray", "py.warnings"):
         logging.getLogger(name).handlers = [into]
     for handler in logging.getLogger("ray.data").handlers:  # beside its file in the session's directory
-        if type(handler) is logging.StreamHandler:
+        if isinstance(handler, logging.StreamHandler):
             handler.setStream(log)
     with ExitStack() as restored:
         logging.captureWarnings(True)
@@ -123,8 +139,7 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
         restored.callback(os.close, terminal)
         restored.callback(os.dup2, terminal, 2)
         if sys.stderr is sys.__stderr__:
-            text = restored.enter_context(open(terminal, "w", buffering=1, errors="backslashreplace", closefd=False))
-            restored.enter_context(redirect_stderr(text))
+            restored.enter_context(redirect_stderr(stream(terminal)))
         restored.enter_context(redirect_stdout(log))
         yield
 
@@ -132,7 +147,7 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
     """ray.init sets a handler of its own for SIGTERM."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
@@ -140,17 +155,39 @@ def _signal_handlers_kept() -> Iterator[None]:
 
 def _pass_by_proxies(address: str | None) -> None:
     """Keep an HTTP proxy of the environment out of the way to Ray, whose gRPC would ask it even for this machine's own ports."""
-    hosts = ["127.0.0.1", "localhost", *([address.removeprefix("ray://").rpartition(":")[0]] if address else [])]
+    hosts = ["127.0.0.1", "localhost", *([address.rpartition(":")[0]] if address else [])]
     for name in ("no_proxy", "NO_PROXY"):
         known = [host for host in os.environ.get(name, "").split(",") if host]
         os.environ[name] = ",".join([*known, *(host for host in hosts if host and host not in known)])
 
 
-def _check_reachable(address: str, said: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"{said}: expected host:port, such as 10.0.0.1:6379")
+@contextmanager
+def _limited(said: str) -> Iterator[None]:
+    """End the process where the block takes INIT_SECONDS: Ray asks some servers that are not its own for ever."""
+    told = f"error: {said}: Ray gives no answer there for {INIT_SECONDS:g} s; see `ray status`, and give the head's host:6379"
+    timer = threading.Timer(INIT_SECONDS, end_at_once, [told, USER_ERROR])
+    timer.daemon = True
+    timer.start()
     try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        yield
+    finally:
+        timer.cancel()
+
+
+def _check_reachable(address: str, said: str) -> None:
+    scheme, _, rest = address.rpartition("://")
+    host, _, port = rest.rpartition(":")
+    host = host.strip("[]")
+    if scheme or not host or not port.isdigit() or int(port) > 65535:
+        kinds = {"ray": ", not Ray Client's address", "http": ", not the dashboard's", "https": ", not the dashboard's"}
+        raise UserError(f"{said}: expected host:port of the head{kinds.get(scheme, '')}, such as {host or '10.0.0.1'}:6379")
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS) as server:
+            if "RAY_USE_TLS" not in os.environ:
+                server.sendall(HTTP_2)
+                if server.recv(9)[3:4] != SETTINGS:
+                    other = "what answers there is no head; the dashboard and Ray's other servers have ports of their own"
+                    raise UserError(f"{said}: {other}; give the head's host:port, such as {host}:6379")
     except OSError as error:
-        raise UserError(f"{said}: no Ray cluster answers there ({error.strerror or error}); start one, or leave it out") from None
+        reason = error.strerror or error
+        raise UserError(f"{said}: no Ray cluster answers there ({reason}); start one, or leave it out") from None

@@ -1,19 +1,26 @@
-"""Ctrl-C and SIGTERM: they end a command at once; a run that streams first finishes what is in flight, unless told again."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command at once; a run that streams first finishes what is in flight, unless told again."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from jobs.running.start import Safe
+
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 FAILED = 1
 """The exit code of a command that broke on the way."""
 LAST_SECONDS = 5.0
 """What may still be written down before a process ends at once."""
+DRAIN_SECONDS = 120.0
+"""What is in flight may take so long to finish: two chunks of a large model on a slow CPU."""
 
 
 class Draining:
@@ -32,13 +39,17 @@ class Draining:
         return 128 + (self.signal or 0)
 
 
+left_behind: list[Path] = []
+"""Directories that a process deletes, also where it ends at once."""
+
 _draining: Draining | None = None
 _always = False
-_terminal = -1
+_terminal: Safe | None = None
+_told = "interrupted"
 
 
 def stop_on_signals() -> None:
-    """From now on SIGINT and SIGTERM end this process, see above.
+    """From now on SIGNALS end this process, see above.
 
     A thread does it, whatever the main thread waits for. An exception there would not do: imports and libraries swallow it, or
     end with half of their work done.
@@ -46,6 +57,12 @@ def stop_on_signals() -> None:
     global _always
     _always = True
     _listen()
+
+
+def say_when_stopped(line: str) -> None:
+    """From now on, this is the last line of a command that a signal ends."""
+    global _told
+    _told = line
 
 
 @contextmanager
@@ -66,15 +83,16 @@ def draining(drain: Callable[[], None], last: Callable[[], None]) -> Iterator[Dr
 def _listen() -> None:
     """Have a thread told of signals; the interpreter tells it of those that have a handler."""
     global _terminal
-    if _terminal < 0:
-        _terminal = os.dup(2)  # what Ray writes to 2 may be redirected
+    if _terminal is None:
+        _terminal = Safe(2)  # what Ray writes to 2 may be redirected
         told, tells = os.pipe()
         os.set_blocking(tells, False)
         signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=_forget)
         threading.Thread(target=_wait, args=(told,), name="signals", daemon=True).start()
     for number in SIGNALS:
-        signal.signal(number, lambda *_: None)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which nohup asks for
+            signal.signal(number, lambda *_: None)
 
 
 def _wait(told: int) -> None:
@@ -88,31 +106,50 @@ def _stop(number: int) -> None:
     run = _draining
     if run and run.signal is None:
         run.signal = number
-        _say("stopping: finishing what is in flight; once more to stop at once")
-        threading.Thread(target=run.drain, daemon=True).start()  # not here, where it would keep the next signal waiting
+        _say(f"stopping: finishing what is in flight, for {DRAIN_SECONDS:g} s at most; once more to stop at once")
+        with suppress(RuntimeError):  # where no thread can be started
+            threading.Thread(target=_finish, args=(run,), daemon=True).start()  # not here: the next signal would wait
+            return
+    if run and number == signal.SIGHUP:  # a terminal that closes may send several
         return
-    end_at_once("interrupted", 128 + number, run.last if run else lambda: None)
+    end_at_once(_told, 128 + number, run.last if run else lambda: None)
 
 
-def end_at_once(line: str, code: int, last: Callable[[], None] = lambda: None) -> None:
-    """Say the line and end the process with that code, whatever its threads do. last: called before."""
-    threading.Timer(LAST_SECONDS, os._exit, [code]).start()
-    _say(line)
+def _finish(run: Draining) -> None:
+    limit = time.monotonic() + DRAIN_SECONDS
+    with suppress(Exception):  # of a cluster that is gone
+        run.drain()
+    while time.monotonic() < limit:
+        time.sleep(0.2)
+        if _draining is not run:
+            return
+    end_at_once(f"stopped: what is in flight takes more than {DRAIN_SECONDS:g} s", run.code, run.last)
+
+
+def end_at_once(line: str | None, code: int, last: Callable[[], None] = lambda: None) -> None:
+    """Say the line, if any, and end the process with that code, whatever its threads do. last: called before."""
+    with suppress(RuntimeError):  # where no thread can be started
+        threading.Timer(LAST_SECONDS, os._exit, [code]).start()
+    if line:
+        _say(line)
     with suppress(Exception):
         for child in sys.modules["multiprocessing"].active_children():  # where this process has any
             child.kill()
     with suppress(Exception):
         last()
+    for directory in left_behind:
+        shutil.rmtree(directory, ignore_errors=True)
     os._exit(code)
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):
-        os.write(_terminal if _terminal >= 0 else 2, f"{line}\n".encode())
+    (_terminal or Safe(2)).write(f"{line}\n".encode(errors="backslashreplace"))
 
 
 def _forget() -> None:
     """In a forked process: signals are its own again."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)

@@ -18,10 +18,12 @@ def say(text: str, to: TextIO | None = None) -> None:
 
 def one_line(text: str) -> str:
     """The text in one line: escapes for what is not printable, no secrets, and its middle left out where it is long."""
-    text = redacted(text)
-    if len(text) > MOST_CHARACTERS:
-        begin, end = text[: MOST_CHARACTERS - ENDS_WITH], text[-ENDS_WITH:]
-        text = f"{begin} [... {len(text) - MOST_CHARACTERS:,} characters more ...] {end}"
+    if len(text) > MOST_CHARACTERS:  # a secret must not be cut before it is known by its value
+        begin, end = redacted(text[: 4 * MOST_CHARACTERS]), redacted(text[-MOST_CHARACTERS:])
+        left_out = f"[... {len(text) - MOST_CHARACTERS:,} characters more ...]"
+        text = f"{begin[: MOST_CHARACTERS - ENDS_WITH]} {left_out} {end[-ENDS_WITH:]}"
+    else:
+        text = redacted(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode
 
+from jobs.storage.known_secrets import without_secrets
 from vit_actor.errors import UserError
 
 OBJECT_SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss")
@@ -134,8 +135,8 @@ def shown(address: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """Somebody else's text as it may be printed: its URIs as `shown`, and no value of what is named as a secret."""
-    return _SECRET.sub(r"\1...", _ANY_URI.sub(lambda found: shown(found[0]), text))
+    """Somebody else's text as it may be printed: its URIs as `shown`, no value of what is named as a secret, and none known."""
+    return without_secrets(_SECRET.sub(r"\1...", _ANY_URI.sub(lambda found: shown(found[0]), text)))
 
 
 _ANY_URI = re.compile(r"\b\w[\w+.-]*://[^\s'\"<>]+")

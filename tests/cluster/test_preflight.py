@@ -16,7 +16,7 @@ import pytest
 from cluster.checks import Check, Host, check_cluster, check_host, clock
 from cluster.hardware import parse_snapshot, read_hardware
 from cluster.preflight import main
-from cluster.probe import open_mesh, read_host, try_mesh
+from cluster.probe import limits, open_mesh, read_host, try_mesh
 from tests.cluster.fake_host import FakeHost, install_tt_smi, put
 from tests.commands import ROOT
 from vit_actor.checkpoint import load_checkpoint
@@ -355,3 +355,12 @@ def test_without_boards_the_chips_are_missed(preflight: Callable[..., Report], m
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks}
+
+
+def test_tt_smi_may_say_more_than_its_object() -> None:
+    assert parse_snapshot('{debug} warming up {"a": 1}\n{"device_info": [{"board_info": {}}]}\nbye').chips == 1
+
+
+def test_a_mock_or_a_simulator_is_never_taken_for_chips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TT_METAL_MOCK_CLUSTER_DESC_PATH", "/some/mock.yaml")
+    assert any("makes a stand-in look like chips" in line for line in limits())

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.commands import prepare_config
 
+from jobs.running import machine
 from tests.cluster.fake_host import put
 from tests.commands import ROOT
 from tests.rig.machine import Machine, Switch
@@ -30,7 +31,7 @@ HEAD, LOUDBOX = "10.77.0.1", "10.77.0.2"
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
     """A home with a token and a project whose `ray` only tells what it was called with."""
-    tell = '#!/bin/sh\nfor word in "$@"; do echo "$word"; done\nenv | grep -E "^(RAY_|TT_)"\n'
+    tell = '#!/bin/sh\nfor word in "$@"; do echo "$word"; done\nenv | grep -E "^(RAY_|TT_|PYTHONUTF8)"\n'
     put(tmp_path / "project/.venv/bin/ray", tell).chmod(0o755)
     (tmp_path / "project/cluster").symlink_to(ROOT / "cluster")
     put(tmp_path / "home/.ray/auth_token", secrets.token_hex(32)).chmod(0o600)
@@ -114,6 +115,38 @@ def test_a_role_it_does_not_know_and_a_worker_without_a_head_get_the_usage(host:
     done = start(host, *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("start-node.sh: usage:")
+
+
+@pytest.mark.parametrize("where", ["project", "ray"])
+def test_a_path_with_a_space_in_which_ray_starts_no_workers_is_refused(host: Path, where: str) -> None:
+    (host / "project").rename(host / "my project") if where == "project" else None
+    command, files = ("my project", "ray") if where == "project" else ("project", "my ray")
+    done = subprocess.run(
+        [host / command / "cluster/start-node.sh", "head"],
+        env={"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / files)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("start-node.sh: a space in")
+
+
+def test_its_cores_and_store_are_those_that_this_process_may_use(host: Path) -> None:
+    words = start(host, "head").stdout.splitlines()
+    assert {f"--num-cpus={machine.cpus()}", f"--object-store-memory={machine.object_store_bytes()}", "PYTHONUTF8=1"} <= set(words)
+
+
+def test_a_host_that_does_not_let_ray_run_says_why(host: Path) -> None:
+    done = subprocess.run(
+        ["prlimit", "--nofile=256:256", host / "project/cluster/start-node.sh", "head"],
+        env={"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("256 open files are allowed")
 
 
 def test_a_host_without_the_project_is_told_to_install_it(host: Path) -> None:

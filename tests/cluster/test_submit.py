@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import secrets
 import signal
+import socket
+import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
+from zipfile import ZipFile
 
 import pytest
 from ray.job_submission import JobStatus
 
+from cluster.package import pack
 from cluster.submit import follow, main
+from jobs.running.command import JobFailed
 from tests.commands import ROOT, Finished, run_module
 from tests.conftest import free_port
 from tests.waiting import wait_until
+from vit_actor.errors import UserError
 
 RAY = str(Path(sys.executable).parent / "ray")
 START_SECONDS = 90
@@ -173,13 +179,15 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
 
 @dataclass
 class Ended:
-    """Stands for a job server that took a job, which ended so, a moment after its log."""
+    """Stands for a job server that took a job, which ended so."""
 
-    status: JobStatus = JobStatus.SUCCEEDED
+    ends_with: JobStatus = JobStatus.SUCCEEDED
     driver_exit_code: int | None = 0
     message: str = "Job supervisor actor died"
-    asked: int = 0
-    log: str = "its log\n"
+    fails: int = 0
+    """Questions that get no answer first."""
+    stream: str = "its "
+    """What comes of the log before its stream breaks; None: nothing, for ever."""
     submitted: dict[str, object] = field(default_factory=dict)
 
     def submit_job(self, **what: object) -> str:
@@ -187,37 +195,43 @@ class Ended:
         return "job-1"
 
     async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
-        if self.log == "Ctrl-C":
-            raise KeyboardInterrupt
-        yield "its log\n"
+        yield self.stream
+        raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
 
-    def get_job_status(self, job: str) -> JobStatus:
-        self.asked += 1
-        return self.status if self.asked > 1 else JobStatus.RUNNING
+    def get_job_logs(self, job: str) -> str:
+        return "its log\n"
 
     def get_job_info(self, job: str) -> Ended:
+        self.fails -= 1
+        if self.fails >= 0:
+            raise ConnectionError("Connection refused")
         return self
+
+    @property
+    def status(self) -> JobStatus:
+        return self.ends_with
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POLL_SECONDS", "END_SECONDS", "TOLD_AFTER"):
+        monkeypatch.setattr(f"cluster.submit.{name}", 0.2)
 
 
 @pytest.mark.parametrize(
-    ("option", "log", "code", "told"),
-    [
-        ([], "its log\n", 0, ""),
-        (["--detach"], "its log\n", 0, "ray job logs --follow job-1   or   ray job stop job-1\n"),
-        ([], "Ctrl-C", 130, "job-1 goes on: ray job logs --follow job-1   or   ray job stop job-1\n"),
-    ],
-    ids=["followed", "detached", "interrupted"],
+    ("option", "log", "told"),
+    [([], "its log\n", ""), (["--detach"], "", "ray job logs --follow job-1   or   ray job stop job-1\n")],
+    ids=["followed", "detached"],
 )
 def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_detached(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], log: str, code: int, told: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], log: str, told: str
 ) -> None:
-    server = Ended(log=log)
+    server = Ended()
     monkeypatch.setattr("cluster.submit.connect", lambda address: server)
     monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)  # it is for the whole process
-    assert main([*option, "jobs.imagenet", "--out", "/a b", "--detach"]) == code
-    entrypoint = "python -m jobs.imagenet --out '/a b' --detach"
-    assert server.submitted == {"entrypoint": entrypoint, "runtime_env": {"working_dir": str(ROOT)}}
-    assert capsys.readouterr() == ("" if option or code else "its log\n", f"job-1: {entrypoint}\n{told}")
+    assert main([*option, "jobs.imagenet", "--out", "/a b", "--detach"]) == 0
+    assert server.submitted["entrypoint"] == "python -m jobs.imagenet --out '/a b' --detach"
+    assert capsys.readouterr() == (log, f"job-1: {server.submitted['entrypoint']}\n{told}")
 
 
 @pytest.mark.parametrize(
@@ -226,15 +240,134 @@ def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_
         (JobStatus.SUCCEEDED, 0, 0, ""),
         (JobStatus.SUCCEEDED, None, 0, ""),
         (JobStatus.FAILED, 3, 3, ""),
+        (JobStatus.FAILED, -9, 137, ""),
         (JobStatus.STOPPED, -15, 143, ""),
         (JobStatus.FAILED, None, 1, "job-1: failed: Job supervisor actor died\n"),
     ],
 )
-def test_it_ends_with_the_jobs_own_code(
-    capsys: pytest.CaptureFixture[str], status: JobStatus, code: int | None, ends_with: int, told: str
+@pytest.mark.parametrize(("fails", "stream"), [(0, "its "), (3, "its "), (0, "its log\n"), (0, "")])
+def test_it_ends_with_the_jobs_own_code_and_its_whole_log_whatever_becomes_of_the_stream(
+    capsys: pytest.CaptureFixture[str], status: JobStatus, code: int | None, ends_with: int, told: str, fails: int, stream: str
 ) -> None:
-    assert asyncio.run(follow(Ended(status, code), "job-1")) == ends_with
-    assert capsys.readouterr() == ("its log\n", told)
+    assert follow(Ended(status, code, fails=fails, stream=stream), "job-1") == ends_with
+    out, err = capsys.readouterr()
+    assert out == "its log\n"
+    assert err.endswith(told)
+    assert ("does not answer (Connection refused)" in err) is bool(fails)
+
+
+def test_a_server_that_stays_silent_is_told_and_then_given_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.submit.LOST_SECONDS", 1.0)
+    with pytest.raises(JobFailed, match="job-1: no answer for 1 s, Connection refused; it may go on or have ended: `ray job"):
+        follow(Ended(fails=1000), "job-1")
+    assert capsys.readouterr().err.count("does not answer") == 1
+
+
+class Between:
+    """A proxy before a server. After `seconds` it resets each connection that is open, or swallows what comes on it."""
+
+    def __init__(self, address: str, how: str, seconds: float) -> None:
+        host, _, port = address.removeprefix("http://").partition(":")
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self._to, self._how, self._seconds = (host, int(port)), how, seconds
+        Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            ours, _ = self._server.accept()
+            theirs, end = socket.create_connection(self._to), time.monotonic() + self._seconds
+            for one, other in ((ours, theirs), (theirs, ours)):
+                Thread(target=self._carry, args=(one, other, end), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket, end: float) -> None:
+        with suppress(OSError):
+            while True:
+                one.settimeout(max(end - time.monotonic(), 0.01))
+                try:
+                    if not (data := one.recv(65536)):
+                        break
+                    other.sendall(data)
+                except TimeoutError:
+                    if self._how == "swallow":
+                        Event().wait(120)
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    break
+            one.close()
+            other.close()
+
+
+COUNTS = "import time; [(print(n, flush=True), time.sleep(1)) for n in range(%s)]; raise SystemExit(%s)"
+
+
+@pytest.mark.parametrize("how", [pytest.param("reset", marks=pytest.mark.slow), "swallow"])
+def test_a_log_stream_that_breaks_or_goes_silent_changes_nothing(server: JobServer, how: str) -> None:
+    between = Between(server.environment["RAY_API_SERVER_ADDRESS"], how, 3.0)
+    done = server.submit("--address", between.address, "timeit", "-n1", "-r1", COUNTS % (9, 3))
+    assert re.findall(r"^\d$", done.stdout, re.MULTILINE) == [str(n) for n in range(9)], done.output
+    assert (done.code, done.stdout.count("SystemExit: 3\n")) == (1, 1)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose directory holds more than a job needs."""
+    for name in ("jobs/a.py", "vit_actor/b.py", "cluster/c.py", "jobs/__pycache__/a.pyc", "jobs/.hidden", "notes.txt"):
+        (tmp_path / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "project" / name).write_text(name)
+    os.mkfifo(tmp_path / "project/pipe")
+    (tmp_path / "project/loop").symlink_to("loop")
+    return tmp_path / "project"
+
+
+def enlarged(path: Path, size: int) -> Path:
+    path.touch()
+    os.truncate(path, size)
+    return path
+
+
+def packed(project: Path, *arguments: str) -> set[str]:
+    folder = project.parent / f"packed-{secrets.token_hex(4)}"
+    folder.mkdir()
+    package = pack(project, "jobs.a", list(arguments), folder)
+    assert package.read_bytes() == pack(project, "jobs.a", list(arguments), folder).read_bytes()
+    return set(ZipFile(package).namelist())
+
+
+def test_a_job_gets_the_packages_and_what_its_arguments_name(project: Path) -> None:
+    assert packed(project) == {"jobs/a.py", "vit_actor/b.py", "cluster/c.py"}
+    assert packed(project, "--data=notes.txt", "/notes", "../x", "s3://notes.txt") - packed(project) == {"notes.txt"}
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda jobs: os.mkfifo(jobs / "p"), "jobs/p: neither a file nor a folder"),
+        (lambda jobs: (jobs / "l").symlink_to("l"), "jobs/l: cannot be uploaded"),
+        (lambda jobs: (jobs / "up").symlink_to(".."), "a link to a folder that it is in"),
+        (lambda jobs: enlarged(jobs / "a.py", 343_000_000), "343 MB: .*jobs/a.py 343 MB"),
+        (lambda jobs: (jobs / "b").symlink_to(enlarged(jobs / "../big", 2**31)), "jobs/b 2,147 MB"),
+    ],
+)
+def test_what_cannot_be_uploaded_is_named(project: Path, harm: Callable[[Path], object], told: str) -> None:
+    harm(project / "jobs")
+    with pytest.raises(UserError, match=told):
+        packed(project)
+
+
+def test_a_large_upload_says_its_size(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.truncate(project / "notes.txt", 30_000_000)
+    packed(project, "notes.txt")
+    assert f"uploading 30 MB: {project}/notes.txt 30 MB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argument", ["s3://key:HUSHHUSH@bucket/a", "--data=s3://bucket/a?secret_key=HUSHHUSH"])
+def test_credentials_are_not_handed_to_a_cluster_that_would_show_them(argument: str) -> None:
+    done = run_module("cluster.submit", "jobs.imagenet", "--data", argument)
+    assert (done.code, len(done.stderr.splitlines())) == (2, 1)
+    assert "HUSHHUSH" not in done.output
+    assert "environment of the cluster's nodes" in done.stderr
 
 
 class Unready(BaseHTTPRequestHandler):
@@ -242,6 +375,9 @@ class Unready(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.answer(200, b'{"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""}')
+
+    def do_PUT(self) -> None:
+        self.answer(200, b"")
 
     def do_POST(self) -> None:
         self.answer(500, b"No available agent to submit job, please try again later.")
@@ -251,13 +387,18 @@ class Unready(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def log_message(self, *_: object) -> None:
+        pass
 
-def test_a_job_that_the_server_does_not_take_is_told_in_one_line() -> None:
+
+def test_a_server_that_is_not_ready_is_asked_again_and_then_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.submit.START_SECONDS", 2.0)
+    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)
     with HTTPServer(("127.0.0.1", 0), Unready) as unready:
         Thread(target=unready.serve_forever, daemon=True).start()
-        done = run_module("cluster.submit", "--address", f"http://127.0.0.1:{unready.server_port}", "jobs.imagenet")
+        with pytest.raises(UserError, match=r"did not take the job: .*No available agent to submit job, please try again later"):
+            main(["--address", f"http://127.0.0.1:{unready.server_port}", "jobs.imagenet"])
         unready.shutdown()
-    assert done.code == 2, done.output
-    assert "No available agent to submit job, please try again later" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: --address")
-    assert "Traceback" not in done.stderr
+    assert capsys.readouterr().err.count("asking for 2 s at most") == 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from jobs.pipeline.placement import Placement
+from tests.commands import ROOT
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,37 @@ def test_a_slow_device_is_given_fewer_chunks_and_takes_them_from_any_host(
 ) -> None:
     placement = Placement(device, actors=4, cpus=1, boards=0, decode_cpus=1, chunk_seconds=chunk_seconds)
     assert (placement.calls, placement.slow) == (calls, slow)
+
+
+TWO_HOSTS = """
+import logging, sys
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group, remove_placement_group
+from jobs.pipeline.placement import place
+from vit_actor.errors import UserError
+offers = {"num_cpus": 3, "resources": {"TTNPU": 4}, "object_store_memory": 100_000_000, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=offers)
+cluster.add_node(**{name: value for name, value in offers.items() if name != "include_dashboard"})
+ray.init(cluster.address, logging_level=logging.ERROR)
+held = [placement_group([{"TTNPU": 2}, {"TTNPU": 2}], "STRICT_SPREAD")]
+assert held[0].wait(60)
+def placed():
+    return place("t3000", boards=4, meshes=None, flops_per_image=1.0, cpus_per_actor=None, wait_seconds=3)
+try:
+    print("placed", placed())
+except UserError as error:
+    print("refused", error)
+remove_placement_group(held[0])
+print("placed", placed().actors)
+"""
+
+
+def test_free_boards_are_counted_by_host() -> None:
+    line = [sys.executable, "-c", TWO_HOSTS]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    told = [line for line in done.stdout.splitlines() if line.startswith(("placed", "refused"))]
+    assert len(told) == 2, done.stdout + done.stderr
+    assert told[0].startswith("refused the cluster is busy: an actor needs 4 TTNPU and 0.75 CPU on one host")
+    assert told[1] == "placed 2"
+    assert "waiting up to 3 s for 4 TTNPU and 0.75 CPU to be free on one host" in done.stderr

@@ -38,6 +38,7 @@ def test_a_drained_loudbox_finishes_its_batches_and_leaves_and_every_image_has_o
         said, _ = job.communicate(timeout=LIMIT)
 
     assert job.returncode == 0, said
+    assert "loudbox-2: is being drained" in said
     rows = pq.read_table(out / "predictions")
     ids = rows["image_id"].to_pylist()
     assert len(ids) == len(set(ids)) == SHARDS * SHARD

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -30,16 +32,47 @@ def test_what_is_foreseen_is_one_line(capsys: pytest.CaptureFixture[str], error:
     assert capsys.readouterr().err == f"{line}\n"
 
 
-def test_what_nobody_foresaw_is_one_line_that_says_where_its_traceback_is(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "/tmp/x: No space left on device; free some space"),
+        (OSError(errno.EROFS, "Read-only file system", "/tmp/x"), "/tmp/x: Read-only file system; mount it for writing"),
+        (OSError(errno.EMFILE, "Too many open files"), "raise `ulimit -n`"),
+        (RuntimeError("can't start new thread"), "raise `ulimit -u`"),
+        (MemoryError(), "no memory is left"),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_refuses_is_no_fault_of_the_program(
+    capsys: pytest.CaptureFixture[str], error: Exception, told: str
+) -> None:
     def main() -> int:
-        return dict[str, int]()["a\nkey"]
+        raise error
 
     with pytest.raises(SystemExit) as ended:
         run(main)
     assert ended.value.code == FAILED
     line = capsys.readouterr().err
-    assert line.startswith("error: KeyError: 'a\\nkey'; this is a fault of the program")
+    assert told in line
+    assert "fault of the program" not in line
+
+
+def test_what_nobody_foresaw_is_one_line_that_says_where_its_traceback_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_Ab12Cd34\n")
+
+    def main() -> int:
+        return dict[str, int]()["a\nkey" + f" {os.environ['HF_TOKEN'].encode()!r}"]
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == FAILED
+    line = capsys.readouterr().err
+    assert re.match(r"error: KeyError: .*a\\nkey.*; this is a fault of the program", line)
+    assert "hf_Ab12Cd34" not in line
     assert line.count("\n") == 1
     (kept,) = map(Path, re.findall(r"report it with (\S+)", line))
     assert "Traceback" in kept.read_text()
+    assert "hf_Ab12Cd34" not in kept.read_text()
     kept.unlink()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 
@@ -19,9 +23,30 @@ def test_an_address_that_does_not_answer_is_told_as_it_was_given(
     if from_environment:
         monkeypatch.setenv("RAY_ADDRESS", address)
     said = f"RAY_ADDRESS={address}" if from_environment else f"--address {address}"
-    with pytest.raises(UserError, match=f"^{said}: ") as refused, ray_session(None if from_environment else address):
+    with pytest.raises(UserError, match=f"^{re.escape(said)}: ") as refused, ray_session(None if from_environment else address):
         pass
     assert ("--address" in str(refused.value)) is not from_environment
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("http://127.0.0.1:8265", "of the head, not the dashboard's, such as 127.0.0.1:6379"),
+        ("ray://head:10001", "of the head, not Ray Client's address, such as head:6379"),
+        ("[::1]:1", "no Ray cluster answers there"),
+        ("web", "what answers there is no head; the dashboard and Ray's other servers have ports of their own"),
+        ("silent", "no Ray cluster answers there"),
+    ],
+)
+def test_what_is_no_heads_address_is_told_within_seconds(address: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.running.session.CONNECT_SECONDS", 1.0)
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web, socket.create_server(("127.0.0.1", 0)) as silent:
+        Thread(target=web.serve_forever, daemon=True).start()
+        ports = {"web": web.server_port, "silent": silent.getsockname()[1]}
+        given = f"127.0.0.1:{ports[address]}" if address in ports else address
+        with pytest.raises(UserError, match=re.escape(told)), ray_session(given):
+            pass
+        web.shutdown()
 
 
 def test_a_proxy_is_not_asked_for_this_machine_nor_for_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
 import pytest
 
 from jobs.running.terminal import MOST_CHARACTERS, one_line
 from jobs.storage.address import redacted, shown
+from jobs.storage.known_secrets import credentials_in
 
 
 @pytest.mark.parametrize(
@@ -57,6 +64,50 @@ def test_what_is_no_secret_stays(uri: str) -> None:
 )
 def test_values_of_what_is_named_as_a_secret_are_left_out(text: str, shown: str) -> None:
     assert redacted(text) == shown
+
+
+SECRET = "hf_Ab12/+cd\nEf34gh56 ü"
+
+
+@pytest.mark.parametrize(
+    "told", [str, repr, ascii, json.dumps, lambda s: repr(s.encode()), lambda s: quote(s, safe=""), lambda s: f"<{s.split()[0]}>"]
+)
+@pytest.mark.parametrize("source", ["environment", "password of a URI", "query of a URI", "proxy", "file"])
+def test_the_value_of_a_secret_in_reach_is_left_out_whatever_is_around_it(
+    told: Callable[[str], str], source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret = "hfAb12cdEf34gh56ij" if source == "file" else SECRET
+    (tmp_path / "token").write_text(f"[default]\nkey = {secret}\n", "utf-8")
+    uri = {
+        "password of a URI": f"s3://key:{quote(secret, safe='')}@b/c",
+        "query of a URI": f"s3://b/c?secret_key={quote(secret)}",
+    }
+    monkeypatch.setattr(sys, "argv", ["imagenet", f"--data={uri.get(source, 'd')}", uri.get(source, "d")])
+    monkeypatch.setenv("HF_TOKEN", secret if source == "environment" else "")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:{quote(secret, safe='')}@proxy:80" if source == "proxy" else "")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "token"))
+    line = one_line("x" * 790 + f" it says {told(secret)} of the file")
+    assert not any(part in line for part in ("Ab12", "Ef34"))
+    assert line.endswith(" of the file")
+
+
+@pytest.mark.parametrize(
+    ("uri", "secrets"),
+    [
+        ("s3://k:HUSH@b/c", ["k:HUSH"]),
+        ("zip://a::https://u:p/HUSH@h/c", ["u:p/HUSH"]),
+        ("https://HUSH@h/c", ["HUSH"]),
+        ("s3://b/c?region=eu&secret_key=HUSH", ["HUSH"]),
+        ("abfs://container@account/x?sig=HUSH", ["HUSH"]),
+        ("s3://b/c@1?region=eu", []),
+        ("abfs://container@account/x", []),
+        ("hf://datasets/o/n@main", []),
+        ("http://host:9000/b@c", []),
+        ("/data/a:b@c?token=x", []),
+    ],
+)
+def test_what_an_address_carries_of_credentials(uri: str, secrets: list[str]) -> None:
+    assert credentials_in(uri) == secrets
 
 
 @pytest.mark.parametrize("text", ["a\x1b[31mred", "a\nerror: forged", "bell\x07", "\u202eevil", "\udcff", "null\0", "\r0%"])

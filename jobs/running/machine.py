@@ -1,0 +1,135 @@
+"""What a process may use of its machine: the least of the hardware, its control groups and its limits.
+
+As a program, with the standard library alone, it prints `CPUS STORE_BYTES` for cluster/start-node.sh, and what is too little.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+GIB = 2**30
+FILES_NEEDED, FILES_WANTED = 1024, 65536
+THREADS_NEEDED, THREADS_PER_CPU = 300, 100
+"""Of Ray's servers and a driver, and of the workers of a core."""
+ADDRESSES_NEEDED = 64 * GIB
+"""Ray maps its object store and its threads' stacks into every process."""
+ROOM_NEEDED = 256 * 2**20
+"""Bytes for Ray's logs and sockets."""
+LEAST_STORE = 80 * 2**20
+"""Ray takes no less."""
+PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where Ray's files may lie: their paths must be short."""
+
+
+def cpus(root: Path = Path("/")) -> int:
+    """Cores that this process may use."""
+    shares = [float(quota) / float(period) for quota, period in _cpu_limits(root)]
+    return max(1, int(min([len(os.sched_getaffinity(0)), *shares])))
+
+
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Of the machine, or of the control group that allows less."""
+    total = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
+    limits = [int(text) for text in _limits(root, "memory", "memory.max", "memory.limit_in_bytes") if text.isdigit()]
+    return min([int(total[1]) * 1024 if total else 0, *limits])
+
+
+def shm_bytes(root: Path = Path("/")) -> int:
+    """The size of /dev/shm, where Ray's object store lies."""
+    return shutil.disk_usage(root / "dev/shm").total if (root / "dev/shm").is_dir() else 0
+
+
+def object_store_bytes() -> int:
+    """A quarter of the memory, at most 32 GiB (400 chunks); it must fit into /dev/shm, or Ray would keep it on disk."""
+    return max(min(memory_bytes() // 4, shm_bytes() * 8 // 10, 32 * GIB), LEAST_STORE)
+
+
+def raise_limits() -> None:
+    """Let this process and those it starts have as many open files and threads as they are allowed."""
+    for kind, wanted in ((resource.RLIMIT_NOFILE, FILES_WANTED), (resource.RLIMIT_NPROC, resource.RLIM_INFINITY)):
+        soft, hard = resource.getrlimit(kind)
+        most = hard if wanted == resource.RLIM_INFINITY else wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft != most:
+            resource.setrlimit(kind, (most if most == resource.RLIM_INFINITY else max(soft, most), hard))
+
+
+def too_little(root: Path = Path("/")) -> list[str]:
+    """What Ray could not run with, each in a line with the fix."""
+    told = []
+    files, addresses, threads = (
+        resource.getrlimit(kind)[1 if kind == resource.RLIMIT_NOFILE else 0]
+        for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_NPROC)
+    )
+    needed = THREADS_NEEDED + THREADS_PER_CPU * cpus(root)
+    if 0 <= files < FILES_NEEDED:
+        told.append(f"{files:,} open files are allowed, {FILES_NEEDED:,} are needed; raise `ulimit -n`")
+    if 0 <= addresses < ADDRESSES_NEEDED:
+        told.append(f"{addresses / GIB:.0f} GiB of addresses are allowed, {ADDRESSES_NEEDED // GIB} needed; unset `ulimit -v`")
+    if os.geteuid() and 0 <= threads < needed:
+        told.append(f"{threads:,} threads are allowed, {needed:,} are needed; raise `ulimit -u`")
+    for text in _limits(root, "pids", "pids.max", "pids.max"):
+        if text.isdigit() and int(text) < needed:
+            told.append(f"the control group allows {text} threads, {needed:,} are needed; raise TasksMax, or the pod's limit")
+    return told
+
+
+def place_for_files() -> str:
+    """A directory for Ray's files. Raises OSError with a line for each that does not do."""
+    told = []
+    for place in PLACES:
+        try:
+            if not os.access(place, os.W_OK | os.X_OK):
+                told.append(f"{place} may not be written to" if os.path.isdir(place) else f"{place} is missing")
+            elif (free := shutil.disk_usage(place).free) < ROOM_NEEDED:
+                told.append(f"{place} has {free // 2**20} MiB free")
+            elif os.statvfs(place).f_files and not os.statvfs(place).f_favail:
+                told.append(f"{place} has no inodes free")
+            else:
+                return place
+        except OSError as error:
+            told.append(f"{place}: {error.strerror}")
+    raise OSError(f"no directory for Ray's files, which need {ROOM_NEEDED // 2**20} MiB: {', '.join(told)}; make room in /tmp")
+
+
+def _cpu_limits(root: Path) -> list[tuple[str, str]]:
+    found = [tuple(text.split()) for text in _limits(root, "cpu", "cpu.max", "")]
+    quotas = _limits(root, "cpu", "", "cpu.cfs_quota_us")
+    found += list(zip(quotas, _limits(root, "cpu", "", "cpu.cfs_period_us"), strict=False))
+    return [(each[0], each[1]) for each in found if len(each) == 2 and each[0].isdigit()]
+
+
+def _limits(root: Path, controller: str, name: str, old_name: str) -> list[str]:
+    """What the control groups that this process is in say, the innermost first. old_name: of the file in version 1."""
+    found = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and name:
+            top, file = root / "sys/fs/cgroup", name
+        elif controller in controllers.split(",") and old_name:
+            top, file = root / "sys/fs/cgroup" / controller, old_name
+        else:
+            continue
+        inner = top / path.lstrip("/")
+        groups = [inner, *inner.parents]
+        found += [text for group in groups[: groups.index(top) + 1] if (text := _text(group / file))]
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    raise_limits()
+    for line in too_little():
+        print(line, file=sys.stderr)
+    print(cpus(), object_store_bytes())
+    sys.exit(bool(too_little()))

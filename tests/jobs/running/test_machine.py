@@ -1,0 +1,99 @@
+"""A machine as a process sees it: control groups, limits and directories, for Ray here, preflight and start-node.sh alike."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.running import machine
+from tests.commands import ROOT
+
+SESSION = """
+import os
+os.geteuid = lambda: 1000  # root may have more threads than its limit
+from jobs.running.command import run
+from jobs.running.session import ray_session
+def main():
+    with ray_session(None):
+        return 0
+run(main)
+"""
+
+
+def host(root: Path, groups: str, files: dict[str, str]) -> Path:
+    for name, text in {"proc/self/cgroup": groups, "proc/meminfo": "MemTotal: 67108864 kB\n", **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cpus", "gib", "threads"),
+    [
+        ("0::/\n", {}, None, 64, None),
+        ("0::/a.slice/b\n", {"a.slice/memory.max": "2147483648\n", "a.slice/b/memory.max": "max\n"}, None, 2, None),
+        ("0::/a/b\n", {"a/b/cpu.max": "150000 100000\n", "a/cpu.max": "max 100000\n", "a/b/pids.max": "100\n"}, 1, 64, "100"),
+        ("0::/not/seen/here\n", {"memory.max": "4294967296\n"}, None, 4, None),
+        (
+            "4:memory:/x\n2:cpu,cpuacct:/x\n",
+            {
+                "memory/x/memory.limit_in_bytes": "3221225472",
+                "cpu/x/cpu.cfs_quota_us": "50000",
+                "cpu/x/cpu.cfs_period_us": "100000",
+            },
+            1,
+            3,
+            None,
+        ),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None, 64, None),
+    ],
+)
+def test_the_least_of_the_machine_and_its_control_groups_counts(
+    tmp_path: Path, groups: str, files: dict[str, str], cpus: int | None, gib: int, threads: str | None
+) -> None:
+    root = host(tmp_path, groups, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert machine.memory_bytes(root) == gib * machine.GIB
+    assert machine.cpus(root) == (cpus or machine.cpus(tmp_path / "nowhere"))
+    assert ([threads] if threads else []) == [
+        word for line in machine.too_little(root) for word in line.split() if word == threads
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("--nofile=256:256", "256 open files are allowed"),
+        ("--as=8589934592", "8 GiB of addresses are allowed"),
+        ("--nproc=150:150", "150 threads are allowed"),
+    ],
+)
+def test_a_limit_that_ray_could_not_run_with_is_told_before_anything_starts(limit: str, told: str) -> None:
+    line = ["prlimit", limit, sys.executable, "-c", SESSION]
+    done = subprocess.run(line, cwd=ROOT, env={}, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mounts", "found"),
+    [
+        (["-o size=1m none /tmp"], "/var/tmp"),
+        (["-o ro none /tmp"], "/var/tmp"),
+        (["-o nr_inodes=1 none /tmp", "-o size=1m none /var/tmp"], "/dev/shm"),
+        ([f"-o {how} none {place}" for how, place in zip(("ro", "size=1m", "size=2m"), machine.PLACES, strict=True)], None),
+    ],
+)
+def test_rays_files_lie_where_there_is_room_for_them(mounts: list[str], found: str | None) -> None:
+    look = shlex.join([sys.executable, "-c", "from jobs.running.machine import *; print(place_for_files())"])
+    mounted = " && ".join(f"mount -t tmpfs {mount}" for mount in mounts)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mounted} && {look}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if found:
+        assert done.stdout.strip() == found
+    else:
+        assert "/tmp may not be written to, /var/tmp has 1 MiB free, /dev/shm has 2 MiB free; make room in /tmp" in done.stderr

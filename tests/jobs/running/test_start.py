@@ -1,0 +1,105 @@
+"""Commands whose terminal is closed, full, gone or of another encoding: the work is done and the exit code is its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT
+from tests.waiting import wait_until
+
+TALKS = """
+import sys, time
+sys.argv[0] = "-m"
+import jobs
+for number in range(int(sys.argv[1])):
+    print("x" * 100)
+    print("y" * 100, file=sys.stderr, flush=True)
+open(sys.argv[2], "w").write("done")
+"""
+STOPS = """
+import sys, threading
+sys.argv[0] = "-m"
+import jobs
+from jobs.running.stopping import draining
+ended = threading.Event()
+with draining(ended.set, last=lambda: None) as stopping:
+    open(sys.argv[1], "w").close()
+    ended.wait(60)
+sys.exit(stopping.code)
+"""
+
+NOHUP = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize(
+    "streams", ["2>&1 | head -1", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | sleep 60"], ids=str
+)
+def test_work_goes_on_without_a_stream(tmp_path: Path, streams: str) -> None:
+    command = f"{sys.executable} -c '{TALKS}' 1000 {tmp_path}/told {streams}; exit ${{PIPESTATUS[0]}}"
+    reader = subprocess.Popen(["bash", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_until((tmp_path / "told").exists, 60)
+        if "sleep" not in streams:
+            assert reader.wait(60) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(reader.pid, signal.SIGKILL)
+
+
+def test_what_a_reader_takes_slowly_all_arrives(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TALKS, "3000", str(tmp_path / "told")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
+        assert job.stdout
+        time.sleep(1)
+        assert len(job.stdout.read()) == 3000 * 101
+
+
+@pytest.mark.parametrize(
+    ("ignored", "how", "code"),
+    [([], None, 129), ([], signal.SIGHUP, 129), ([], signal.SIGTERM, 143), (NOHUP, signal.SIGTERM, 143)],
+    ids=["terminal closed", "HUP", "TERM", "TERM with HUP ignored"],
+)
+def test_a_run_drains_at_every_signal_and_without_its_terminal(
+    tmp_path: Path, ignored: list[str], how: signal.Signals | None, code: int
+) -> None:
+    ours, theirs = os.openpty()
+    command = [*ignored, sys.executable, "-c", STOPS, str(tmp_path / "ready")]
+    job = subprocess.Popen(["setsid", "-c", *command], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    wait_until((tmp_path / "ready").exists, 60)
+    if ignored or not how:
+        os.close(ours)
+    if how:
+        job.send_signal(how)
+    assert job.wait(60) == code
+
+
+@pytest.fixture(scope="session")
+def latin_1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a shell under a locale of Latin-1."""
+    folder = tmp_path_factory.mktemp("locales")
+    subprocess.run(
+        ["localedef", "-i", "fr_FR", "-f", "ISO-8859-1", folder / "fr_FR.ISO-8859-1"], check=False, capture_output=True
+    )
+    return {"LOCPATH": str(folder), "LC_ALL": "fr_FR.ISO-8859-1"}
+
+
+@pytest.mark.parametrize("locale", ["Latin-1", "C"])
+def test_names_are_the_same_bytes_to_python_and_arrow_under_any_locale(
+    tmp_path: Path, latin_1: dict[str, str], locale: str
+) -> None:
+    given = latin_1 if locale == "Latin-1" else {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "jobs.report", "--out", f"{tmp_path}/café"]
+    (tmp_path / "café" / "predictions").mkdir(parents=True)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | given, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "café" in done.stderr.decode()
+    assert os.listdir(os.fsencode(tmp_path)) == ["café".encode()]
