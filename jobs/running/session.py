@@ -127,10 +127,11 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
     into.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("ray", "py.warnings"):
         logging.getLogger(name).handlers = [into]
-    for handler in logging.getLogger("ray.data").handlers:  # beside its file in the session's directory
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(log)
     with ExitStack() as restored:
+        for handler in logging.getLogger("ray.data").handlers:  # what it shows on the terminal; its own file stays
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                restored.callback(setattr, handler, "stream", handler.stream)  # setStream would flush one that may be closed
+                handler.stream = log
         logging.captureWarnings(True)
         restored.callback(logging.captureWarnings, False)
         sys.stderr.flush()
