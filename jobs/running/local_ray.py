@@ -49,6 +49,9 @@ SETTINGS = {
 }
 """Environment variables of Ray's processes on this machine."""
 
+LOOPBACK = "[::ffff:127.0.0.1]"
+"""127.0.0.1 for ray.init, which takes that itself, and localhost, for this machine's address on its network."""
+
 GRACE_SECONDS = 2.0
 """What workers may take to end by themselves: one may have a mesh to close."""
 KILL_SECONDS = 10.0
@@ -97,7 +100,7 @@ def keep(home: Path, command: list[str]) -> None:
     if starting.poll() is not None:  # else the job has ended first
         address = re.search(r"--address='([\d.:]+)'", log.read_text(errors="replace"))
         with suppress(BrokenPipeError):
-            print(address[1] if starting.returncode == 0 and address else "", flush=True)
+            print(address[1].replace("127.0.0.1", LOOPBACK) if starting.returncode == 0 and address else "", flush=True)
     sys.stdin.read()
     end_session()
     shutil.rmtree(home, ignore_errors=True)

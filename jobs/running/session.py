@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
@@ -22,7 +22,7 @@ from jobs.running import machine
 from jobs.running.command import USER_ERROR, JobFailed
 from jobs.running.local_ray import LOG_NAME, local_ray
 from jobs.running.start import stream
-from jobs.running.stopping import SIGNALS, end_at_once, left_behind
+from jobs.running.stopping import FAILED, SIGNALS, end_at_once, left_behind
 from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
@@ -83,7 +83,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
             session.enter_context(without_helpers())
         session.callback(ray.shutdown)
         try:
-            with _signal_handlers_kept(), nullcontext() if local else _limited(said):
+            with _signal_handlers_kept(), _limited(said, Path(log.name) if local else None):
                 ray.init(address=address, configure_logging=False, log_to_driver=False)
         except ray.exceptions.AuthenticationError:
             fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
@@ -114,10 +114,16 @@ def _kept_if_it_fails(log: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        with suppress(OSError), tempfile.NamedTemporaryFile("w", prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
-            kept.write("".join(map(redacted, log.read_text(errors="replace").splitlines(keepends=True))))
-            error.add_note(f"Ray's log: {kept.name}")
+        with suppress(OSError):
+            error.add_note(f"Ray's log: {_kept(log)}")
         raise
+
+
+def _kept(log: Path) -> str:
+    """Copy Ray's log, without secrets, to where it stays: the copy's path."""
+    with tempfile.NamedTemporaryFile("w", prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
+        kept.write("".join(map(redacted, log.read_text(errors="replace").splitlines(keepends=True))))
+    return kept.name
 
 
 @contextmanager
@@ -163,10 +169,21 @@ def _pass_by_proxies(address: str | None) -> None:
 
 
 @contextmanager
-def _limited(said: str) -> Iterator[None]:
-    """End the process where the block takes INIT_SECONDS: Ray asks some servers that are not its own for ever."""
-    told = f"error: {said}: Ray gives no answer there for {INIT_SECONDS:g} s; see `ray status`, and give the head's host:6379"
-    timer = threading.Timer(INIT_SECONDS, end_at_once, [told, USER_ERROR])
+def _limited(said: str, log: Path | None) -> Iterator[None]:
+    """End the process where the block takes INIT_SECONDS: Ray asks some servers that are not its own for ever.
+
+    log: of Ray on this machine, which is kept; None for a cluster.
+    """
+
+    def end() -> None:
+        told = f"error: {said} gives no answer for {INIT_SECONDS:g} s"
+        if log:
+            with suppress(OSError):
+                told += f"; Ray's log: {_kept(log)}"
+            end_at_once(told, FAILED)
+        end_at_once(f"{told}; see `ray status`, and give the head's host:6379", USER_ERROR)
+
+    timer = threading.Timer(INIT_SECONDS, end)
     timer.daemon = True
     timer.start()
     try:

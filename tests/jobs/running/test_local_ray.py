@@ -39,6 +39,15 @@ with ray_session(None, needed=("ray.data",)):
     if sys.argv[1:]:
         sys.stdin.read()
 """
+ALONE = ""
+NETWORKED = """
+ip link add eth0 type veth peer name eth1
+ip address add 192.0.2.2/24 dev eth0
+ip link set eth0 up
+ip link set eth1 up
+ip route add default via 192.0.2.1
+"""
+"""Commands that give the machine an address besides 127.0.0.1, which Ray would rather take."""
 PLAIN = {"LOUDBOX_PLAIN_RAY": "1"}
 
 
@@ -61,11 +70,12 @@ def left_of(home: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("network", [ALONE, NETWORKED], ids=["alone", "networked"])
 @pytest.mark.parametrize("more", [{}, PLAIN], ids=["as it is", "plain"])
 def test_a_session_is_this_accounts_alone_and_is_gone_with_all_its_processes_when_it_ends(
-    tmp_path: Path, more: dict[str, str]
+    tmp_path: Path, more: dict[str, str], network: str
 ) -> None:
-    command = [sys.executable, "-c", LOOK]
+    command = ["unshare", "-n", "sh", "-ec", f'ip link set lo up; {network} exec "$@"', "job", sys.executable, "-c", LOOK]
     done = subprocess.run(command, env=environment(tmp_path, **more), cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stderr)  # and nothing else is said
