@@ -20,7 +20,7 @@ def test_an_actor_killed_in_mid_batch_is_replaced_and_nothing_is_lost(
     # Slower than chunks are decoded, so that some wait on each mesh; without --meshes an actor that waits for a mesh to join the
     # cluster may take the killed one's place.
     job = Job.start(meshes, data, tmp_path, "compute=800ms", "--meshes=2")
-    job.wait_for_meshes(2)
+    job.wait_for_commits(2)
     kill_one(meshes.environment["HOME"], "Classifier")
     done = job.end()
 

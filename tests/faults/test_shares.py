@@ -41,7 +41,7 @@ def test_two_streams_answer_as_one_does_on_both_meshes_and_one_that_has_finished
             file.unlink()
     before = set(committed(tmp_path))
     assert len(before) == 12
-    done = run(meshes, data, tmp_path, "compute=500ms", "--streams=2", "--resume")
+    done = run(meshes, data, tmp_path, "compute=1s", "--streams=2", "--resume")
     assert done.code == 0, done.output
     assert answers(tmp_path) == undisturbed
     footers = [footer for file in prediction_files(tmp_path) for footer in footers_in(file)]
