@@ -138,7 +138,7 @@ def test_each_module_it_runs_accepts_the_arguments_it_gives(command: str) -> Non
     if module == "cluster.submit":
         module, *arguments = arguments
     if module in PARSERS:
-        PARSERS[module](arguments)  # argparse ends the process over an argument it does not know
+        PARSERS[module](arguments)  # raises UserError for an argument it does not know
     else:
         place = ROOT / module.replace(".", "/")
         assert module == "pytest" or place.is_dir() or place.with_suffix(".py").exists()
