@@ -9,7 +9,7 @@ import sys
 import time
 
 from jobs.pipeline.commit import committed_files, committed_rows
-from jobs.reporting.outcome import Gate, Result, judged, read_summary
+from jobs.reporting.outcome import Result, gates, judged, read_summary
 from jobs.reporting.schema import Summary
 from jobs.running import command
 from jobs.running.classification import Inputs, claim_output, is_finished
@@ -54,7 +54,7 @@ def classify(settings: ImagenetSettings) -> Result:
 def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> Result:
     """A run from its settings to its verdict. signals: whether they end it (see classify_what_is_left)."""
     # What can be told without Ray is told before it starts, which takes seconds.
-    gates = Gate.all_of(settings.min_top1, settings.min_top5)
+    least = gates(settings.min_top1, settings.min_top5)
     inputs = Inputs.open(settings)
     manifest = claim_output(settings, inputs)
     if is_finished(manifest, settings.out):
@@ -67,7 +67,7 @@ def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> R
             manifest = classify_what_is_left(settings, inputs, phases, signals=signals)
         phases.end("end")
         summary = report(settings, manifest, phases)
-    return Result(settings.out, summary, *judged(summary, gates, settings.max_errors))
+    return Result(settings.out, summary, *judged(summary, least, settings.max_errors))
 
 
 def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Summary:

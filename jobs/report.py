@@ -10,7 +10,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from jobs.reporting.outcome import Gate, judged
+from jobs.reporting.outcome import gates, judged
 from jobs.reporting.tables import Reports
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import count_run, write_reports
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.compare:
         run_a, run_b = args.compare
         return compare_runs(run_a, run_b, args.out, args.address)
-    gates = Gate.all_of(args.min_top1, args.min_top5)
+    least = gates(args.min_top1, args.min_top5)
     real = None
     if args.real:
         from jobs.reporting.imagenet_sets import read_real
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     say(f"report: {below(args.out, 'report.html')}")
     if summary.planned is not None and summary.images < summary.planned:
         raise JobFailed(f"{summary.images:,} of {summary.planned:,} images have a row; run the job again with --resume")
-    code, told = judged(summary, gates)
+    code, told = judged(summary, least)
     for line in told:
         say(f"error: {line}", sys.stderr)
     return code

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, wraps
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from jobs.pipeline import placement
@@ -25,26 +25,17 @@ from vit_actor.errors import UserError
 from vit_actor.opening import DeviceRequest, check_precision
 from vit_actor.simulated import SimulatedTiming
 
-WHAT, WORK, RESULTS, DEVICE, CLUSTER, LIMITS = GROUPS = (
-    "what to classify", "how much work", "results", "model and device", "cluster", "limits",
-)  # fmt: skip
-"""In the order in which people need them."""
-
 WRITTEN = ("--out", "--cache")
 DATA_EXTENSIONS = (*IMAGE_EXTENSIONS, *PARQUET_EXTENSIONS, *TAR_EXTENSIONS)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value may be. parse: reads it from text, or raises ValueError. told: what to give instead of others.
-
-    least: of numbers. several: whether it may be several words in a terminal.
-    """
+    """What a value may be: how it is read from text (or ValueError), what to give instead of others, the least of numbers."""
 
     parse: Callable[[str], Any]
     told: str
     least: float = 0
-    several: bool = False
 
 
 def _size(text: str) -> int:
@@ -52,15 +43,14 @@ def _size(text: str) -> int:
     return round(float(number) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[unit])
 
 
-WHOLE = Kind(int, "a whole number of at least 1", 1)
-SEED = Kind(int, "a whole number of at least 0")
-NUMBER = Kind(float, "a number of at least 0")
-TEXT = Kind(str, "text")
-SIZE = Kind(_size, "a number and MB, GB or TB, such as 50GB", 1)
-ERRORS = Kind(
-    lambda text: float(text[:-1]) / 100 if text.endswith("%") else int(text), "a number of images or a percentage such as 1%"
-)
-ACCURACY = Kind(str, "a percentage such as 80%, or 99%-of RUN with another run's --out", several=True)
+def _errors(text: str) -> int | float:
+    return float(text[:-1]) / 100 if text.endswith("%") else int(text)
+
+
+TEXT, WHOLE = Kind(str, "text"), Kind(int, "a whole number of at least 1", 1)
+NUMBER, SEED = Kind(float, "a number of at least 0"), Kind(int, "a whole number of at least 0")
+SIZE, ERRORS = Kind(_size, "a size such as 50GB", 1), Kind(_errors, "a number of images or a percentage such as 1%")
+ACCURACY = Kind(str, "a percentage such as 80%, or 99%-of RUN with another run's --out")
 
 
 @dataclass(frozen=True)
@@ -73,31 +63,30 @@ class Option:
     kind: Kind | None = None
 
 
+GROUPS = ("what to classify", "how much work", "results", "model and device", "cluster", "limits")
+"""In the order in which people need them."""
+WHAT, WORK, RESULTS, DEVICE, CLUSTER, LIMITS = (partial(Option, group) for group in GROUPS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What every job takes. Values may be text, as in a terminal, and places may be paths; raises UserError for a mistake."""
 
-    out: Annotated[str, Option(RESULTS, "directory or URI for the results", "URI")]
-    overwrite: Annotated[bool, Option(RESULTS, "replace the run in --out")] = False
-    model: Annotated[str, Option(DEVICE, f"checkpoint directory or hub id (default: {DEFAULT_CHECKPOINT})", "MODEL")] = (
-        DEFAULT_CHECKPOINT
-    )
-    device: Annotated[
-        Literal["auto", "t3000", "cpu", "simulated"], Option(DEVICE, "what runs the model (default: t3000 if present, else cpu)")
-    ] = "auto"
+    out: Annotated[str, RESULTS("directory or URI for the results", "URI")]
+    overwrite: Annotated[bool, RESULTS("replace the run in --out")] = False
+    model: Annotated[str, DEVICE(f"directory or hub id (default: {DEFAULT_CHECKPOINT})", "MODEL")] = DEFAULT_CHECKPOINT
+    device: Annotated[Literal["auto", "t3000", "cpu", "simulated"], DEVICE("default: t3000 if present, else cpu")] = "auto"
     precision: Annotated[
         Literal["auto", "fp32", "fast", "accurate"],
-        Option(DEVICE, "on boards fast or accurate, on CPU auto or fp32 (default: auto, the best that costs no accuracy)"),
+        DEVICE("on boards fast or accurate, on CPU auto or fp32 (default: auto, the best that costs no accuracy)"),
     ] = "auto"
-    batch_size: Annotated[int, Option(DEVICE, "images per batch on CPU (default: 64; a T3000 takes 8 per chip)")] = 64
-    simulate: Annotated[str, Option(DEVICE, "timing of --device simulated, such as compute=10ms,upload=5ms", "SPEC")] = ""
-    address: Annotated[
-        str | None, Option(CLUSTER, "Ray cluster (default: RAY_ADDRESS, else Ray on this machine)", "HOST:PORT")
-    ] = None
-    meshes: Annotated[int | None, Option(CLUSTER, "use at most N meshes (default: all)")] = None
-    boards_per_mesh: Annotated[int, Option(CLUSTER, "PCIe boards a mesh takes (default: 4, a T3000; 1 for an n300 alone)")] = 4
-    cpus_per_actor: Annotated[float | None, Option(CLUSTER, "CPUs each actor reserves (default: from the model's size)")] = None
-    wait: Annotated[float, Option(CLUSTER, "seconds to wait for busy resources (default: 60)", "S")] = 60.0
+    batch_size: Annotated[int, DEVICE("images per batch on CPU (default: 64; a T3000 takes 8 per chip)")] = 64
+    simulate: Annotated[str, DEVICE("timing of --device simulated, such as compute=10ms,upload=5ms", "SPEC")] = ""
+    address: Annotated[str | None, CLUSTER("Ray cluster (default: RAY_ADDRESS, else on this machine)", "HOST:PORT")] = None
+    meshes: Annotated[int | None, CLUSTER("use at most N meshes (default: all)")] = None
+    boards_per_mesh: Annotated[int, CLUSTER("PCIe boards a mesh takes (default: 4, a T3000; 1 for an n300 alone)")] = 4
+    cpus_per_actor: Annotated[float | None, CLUSTER("CPUs each actor reserves (default: from the model's size)")] = None
+    wait: Annotated[float, CLUSTER("seconds to wait for busy resources (default: 60)", "S")] = 60.0
 
     @classmethod
     @cache
@@ -108,7 +97,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, (hint, option) in self.options().items():
-            object.__setattr__(self, name, _checked(option_name(name), getattr(self, name), hint, option.kind))
+            value = _checked(f"--{name.replace('_', '-')}", getattr(self, name), hint, option.kind)
+            object.__setattr__(self, name, value)
         self.check()
         for name in ("out", "data", "model", "cache"):
             path = getattr(self, name, None)
@@ -165,36 +155,24 @@ class Settings:
 class ImagenetSettings(Settings):
     """Of jobs.imagenet."""
 
-    data: Annotated[
-        str, Option(WHAT, "folder, Parquet or WebDataset shards, local or any URI; hf://datasets/ILSVRC/imagenet-1k", "URI")
-    ]
+    data: Annotated[str, WHAT("folder, Parquet or WebDataset shards, local or any URI; hf://datasets/ILSVRC/imagenet-1k", "URI")]
     labels: Annotated[
         str | None,
-        Option(WHAT, "where labels are (a file, a column), how to read them (by-name, by-number, by-order), or none", "LABELS"),
+        WHAT("where labels are (a file, a column), how to read them (by-name, by-number, by-order), or none", "LABELS"),
     ] = None
-    limit: Annotated[int | None, Option(WHAT, "only the first N images")] = None
-    exif: Annotated[Literal["ignore", "upright"], Option(WHAT, "turn images as their EXIF says (default: ignore)")] = "ignore"
-    cache: Annotated[str | None, Option(WHAT, "keep decoded images there for later runs (150 KB each at 224 x 224)", "URI")] = (
-        None
-    )
-    cache_limit: Annotated[
-        int | None, Option(WHAT, "bytes the cache may hold, such as 50GB (default: all the disk has)", "SIZE", SIZE)
-    ] = None
-    resume: Annotated[bool, Option(RESULTS, "continue the run in --out")] = False
-    streams: Annotated[int | None, Option(CLUSTER, "processes that hand out work, at most one a mesh (default: as needed)")] = (
-        None
-    )
-    max_errors: Annotated[
-        int | float, Option(LIMITS, "unreadable images allowed: a number, or a share of all (default: 1%)", "N|N%", ERRORS)
-    ] = 0.01
+    limit: Annotated[int | None, WHAT("only the first N images")] = None
+    exif: Annotated[Literal["ignore", "upright"], WHAT("turn images as their EXIF says (default: ignore)")] = "ignore"
+    cache: Annotated[str | None, WHAT("keep decoded images there for later runs (150 KB each at 224 x 224)", "URI")] = None
+    cache_limit: Annotated[int | None, WHAT("bytes it may hold, such as 50GB (default: all the disk has)", "SIZE", SIZE)] = None
+    resume: Annotated[bool, RESULTS("continue the run in --out")] = False
+    streams: Annotated[int | None, CLUSTER("processes that hand out work, at most one a mesh (default: as needed)")] = None
+    max_errors: Annotated[int | float, LIMITS("unreadable images allowed, or a share (default: 1%)", "N|N%", ERRORS)] = 0.01
     min_top1: Annotated[
         str | None,
-        Option(LIMITS, "least top-1 accuracy: 80%, or 99%-of RUN, another run's --out; below it: exit code 4", "P RUN", ACCURACY),
+        LIMITS("least top-1 accuracy: 80%, or 99%-of RUN, another run's --out; below it: exit code 4", "P RUN", ACCURACY),
     ] = None
-    min_top5: Annotated[str | None, Option(LIMITS, "the same for top-5", "P RUN", ACCURACY)] = None
-    device_limit: Annotated[
-        float, Option(LIMITS, "seconds without an answer until a device counts as hung (default: 120)", "S")
-    ] = 120.0
+    min_top5: Annotated[str | None, LIMITS("the same for top-5", "P RUN", ACCURACY)] = None
+    device_limit: Annotated[float, LIMITS("seconds without an answer after which a device hangs (default: 120)", "S")] = 120.0
 
     def check(self) -> None:
         super().check()
@@ -212,37 +190,30 @@ class ImagenetSettings(Settings):
 class RandomSettings(Settings):
     """Of jobs that drive devices with random images."""
 
-    warmup: Annotated[int, Option(WORK, "batches of random images before the clock starts (default: 10)")] = 10
-    seed: Annotated[int, Option(WORK, "of the random images; mesh i uses seed + i (default: 0)", kind=SEED)] = 0
+    warmup: Annotated[int, WORK("batches of random images before the clock starts (default: 10)")] = 10
+    seed: Annotated[int, WORK("of the random images; mesh i uses seed + i (default: 0)", kind=SEED)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSettings(RandomSettings):
     """Of jobs.synthetic."""
 
-    iterations: Annotated[int, Option(WORK, "at least N per mesh (default: 100)")] = 100
-    images: Annotated[
-        int | None, Option(WORK, "at least N per mesh (default on hardware: MLPerf's least for its offline scenario)")
-    ] = None
-    seconds: Annotated[float | None, Option(WORK, "at least S seconds (default on hardware: as for --images)", "S")] = None
+    iterations: Annotated[int, WORK("at least N per mesh (default: 100)")] = 100
+    images: Annotated[int | None, WORK("at least N per mesh (default on hardware: MLPerf's least, offline)")] = None
+    seconds: Annotated[float | None, WORK("at least S seconds (default on hardware: as for --images)", "S")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingSettings(RandomSettings):
     """Of jobs.scaling."""
 
-    data: Annotated[
-        str | None, Option(WHAT, "run the whole pipeline on these images (default: random images, the devices alone)", "URI")
-    ] = None
-    limit: Annotated[int | None, Option(WHAT, "with --data: only the first N images")] = None
-    cache: Annotated[
-        str | None,
-        Option(WHAT, "with --data: keep decoded images there, so that each is decoded once and not every round", "URI"),
-    ] = None
+    data: Annotated[str | None, WHAT("run the whole pipeline on these (default: random images, the devices alone)", "URI")] = None
+    limit: Annotated[int | None, WHAT("with --data: only the first N images")] = None
+    cache: Annotated[str | None, WHAT("with --data: keep decoded images there, so that each is decoded once", "URI")] = None
     iterations: Annotated[
-        int | None, Option(WORK, "without --data: batches a mesh when all are at work (default: 2000 on a T3000, else 100)")
+        int | None, WORK("without --data: batches a mesh when all are at work (default: 2000 on a T3000, else 100)")
     ] = None
-    rounds: Annotated[int, Option(WORK, "times each size runs; medians count (default: 3)")] = 3
+    rounds: Annotated[int, WORK("times each size runs; medians count (default: 3)")] = 3
 
     def check(self) -> None:
         super().check()
@@ -254,11 +225,6 @@ class ScalingSettings(RandomSettings):
             raise UserError("--cache goes with --data; leave it out")
 
 
-def option_name(name: str) -> str:
-    """A setting as it is typed."""
-    return f"--{name.replace('_', '-')}"
-
-
 def _checked(option: str, value: Any, hint: Any, kind: Kind | None) -> Any:
     """The value as its setting has it, read from text where that is not text. Raises UserError for one that does not do."""
     if get_origin(hint) is Literal:
@@ -266,15 +232,11 @@ def _checked(option: str, value: Any, hint: Any, kind: Kind | None) -> Any:
             raise UserError(f"{option} {value}: give {' or '.join(get_args(hint))}")
         return value
     types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if value is None and NoneType in types:
-        return None
     kind = kind or (WHOLE if int in types else NUMBER if float in types else TEXT)
     given = value
     try:
-        if isinstance(value, os.PathLike):
-            value = os.fspath(value)
-        if isinstance(value, str) and str not in types:
-            value = kind.parse(value)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        value = kind.parse(value) if isinstance(value, str) and str not in types else value
         sound = isinstance(value, types) or (float in types and isinstance(value, int))
         if isinstance(value, int | float) and bool not in types:
             sound = sound and kind.least <= value < float("inf")
@@ -329,17 +291,16 @@ def check_no_partition(out: str) -> None:
 
 
 def taking[**P, S: Settings, R](kind: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
-    """Make a function of settings one of keywords, which it documents."""
+    """Make a function of settings one of keywords, which its documentation lists."""
 
     def changed(function: Callable[[S], R]) -> Callable[P, R]:
-        @wraps(function)
         def call(*arguments: P.args, **keywords: P.kwargs) -> R:
             return function(kind(*arguments, **keywords))
 
         options = kind.options()  # type: ignore[attr-defined]
         told = [f"    {name}: {option.help}" for name, (_, option) in options.items()]
         call.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Settings:", *told])
-        call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+        call.__name__, call.__signature__ = function.__name__, inspect.signature(kind)  # type: ignore[attr-defined]
         return call
 
     return changed

@@ -121,7 +121,11 @@ def test_no_command_hides_in_a_block_of_another_kind() -> None:
 
 
 def test_the_python_of_each_document_is_run_by_a_test() -> None:
-    assert {block.document for block in BLOCKS if block.language == "python"} == {"jobs/queries.md", "tests/mock_t3000/README.md"}
+    assert {block.document for block in BLOCKS if block.language == "python"} == {
+        "jobs/README.md",
+        "jobs/queries.md",
+        "tests/mock_t3000/README.md",
+    }
     assert {block.document for block in BLOCKS if block.language == "sql"} == {"jobs/queries.md"}
 
 

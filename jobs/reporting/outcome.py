@@ -59,21 +59,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Gate:
-    """An accuracy that a run must have. top: 1 or 5. asked: the option, as it was given. least: from 0 to 1. told: where from."""
+    """An accuracy that a run must have. top: 1 or 5. asked: the option, as it was given. least: from 0 to 1, exactly."""
 
     top: int
     asked: str
     least: Fraction
-    told: str = ""
-
-    @classmethod
-    def all_of(cls, min_top1: str | None, min_top5: str | None) -> list[Gate]:
-        """What was asked for. Raises UserError where the run that is to be compared with is not finished, or has no labels."""
-        asked = {1: min_top1, 5: min_top5}
-        return [cls.of(top, text) for top, text in asked.items() if text]
 
     @classmethod
     def of(cls, top: int, text: str) -> Gate:
+        """Raises UserError where the run that is to be compared with is not finished, or has no labels."""
         option = f"--min-top{top}"
         share, run = least_accuracy(option, text)
         if run is None:
@@ -84,7 +78,7 @@ class Gate:
         reference = accuracy(read_summary(run), top)
         if reference is None:
             raise UserError(f"{option}: the run in {shown(run)} has no labels, so no accuracy to compare with; give another run")
-        return cls(top, f"{option} {shown(text)}", share * reference, f" ({float(share * reference):.2%})")
+        return cls(top, f"{option} {shown(text)} ({float(share * reference):.2%})", share * reference)
 
     def failed(self, summary: Summary) -> str | None:
         """By how much a run is below it, in one line; None where it is not."""
@@ -94,41 +88,41 @@ class Gate:
         if found >= self.least:
             return None
         low, high = getattr(summary, f"top{self.top}_low"), getattr(summary, f"top{self.top}_high")
-        interval = f"(95% interval {low:.2%} to {high:.2%})"
-        points = 100 * float(self.least - found)
-        return f"top-{self.top} is {float(found):.2%} {interval}, {points:.2g} points below {self.asked}{self.told}"
+        below = f"{100 * float(self.least - found):.3f} points below {self.asked}"
+        return f"top-{self.top} is {float(found):.2%} (95% interval {low:.2%} to {high:.2%}), {below}"
+
+
+def gates(min_top1: str | None, min_top5: str | None) -> list[Gate]:
+    """What was asked for; see Gate.of."""
+    return [Gate.of(top, text) for top, text in ((1, min_top1), (5, min_top5)) if text]
 
 
 def accuracy(summary: Summary, top: int) -> Fraction | None:
-    """Of all labelled images, exactly; None without any."""
+    """Of all labelled images; None without any."""
     correct = summary.correct if top == 1 else summary.top5_correct
     return Fraction(correct, summary.labelled) if summary.labelled else None
 
 
-def judged(summary: Summary, gates: list[Gate], max_errors: int | float | None = None) -> tuple[int, tuple[str, ...]]:
+def judged(summary: Summary, asked: list[Gate], max_errors: int | float = 1.0) -> tuple[int, tuple[str, ...]]:
     """The exit code of a finished run, and a line for each thing that is not as it was asked for.
 
     max_errors: how many images, or what share of them, may have an error.
     """
-    code, told = 0, [line for gate in gates if (line := gate.failed(summary))]
-    if told:
-        code = TOO_INACCURATE
-    if max_errors is not None:
-        allowed = max_errors if isinstance(max_errors, int) else int(max_errors * summary.images)
-        if summary.errors > allowed:
-            code = TOO_MANY_ERRORS
-            told.insert(0, f"{summary.errors} images could not be read, more than --max-errors allows ({allowed})")
-    return code, tuple(told)
+    told = [line for gate in asked if (line := gate.failed(summary))]
+    allowed = max_errors if isinstance(max_errors, int) else int(max_errors * summary.images)
+    if summary.errors > allowed:
+        too_many = f"{summary.errors} images could not be read, more than --max-errors allows ({allowed})"
+        return TOO_MANY_ERRORS, (too_many, *told)
+    return TOO_INACCURATE if told else 0, tuple(told)
 
 
 def read_summary(out: str) -> Summary:
-    """A finished run's, as its report has it; made again where an earlier version made that. Raises UserError without a run."""
+    """A finished run's, as its report has it; made again where an earlier version made that."""
     filesystem, path = open_storage(below(out, "report/summary.parquet"))
-    names = [field.name for field in fields(Summary)]
     try:
         with storage_errors(out):
             row: dict[str, Any] = pq.read_table(path, filesystem=filesystem).to_pylist()[0]
-        return Summary(**{name: row[name] for name in names})
+        return Summary(**{field.name: row[field.name] for field in fields(Summary)})
     except (UserError, KeyError, IndexError, ValueError):
         from jobs.reporting.write import write_reports
 

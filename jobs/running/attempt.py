@@ -69,7 +69,7 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
         Attempt(settings.out, manifest, ledgers, placement.device).follow(chunks, inputs.survey.images, phases, signals)
         return manifest
     finally:
-        for ledger in ledgers:  # they would live as long as this process, which may go on with another run
+        for ledger in [] if signals else ledgers:  # they would live as long as this process, which goes on
             ray.kill(ledger)
 
 

@@ -90,13 +90,13 @@ def version() -> str:
 
 
 def add_setting(group: argparse._ActionsContainer, name: str, hint: Any, option: Option) -> None:
-    """Add a setting to a parser or a group of its arguments; absent where it is not given."""
+    """Add a setting to a parser or a group of its arguments, of several words where its metavar is; absent if not given."""
     add = partial(
         group.add_argument, f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=option.help.replace("%", "%%")
     )
     if hint is bool:
         add(action="store_true")
-    elif option.kind and option.kind.several:
+    elif " " in option.metavar:
         add(action=Words, nargs="+", metavar=tuple(option.metavar.split()))
     else:
         add(metavar="|".join(get_args(hint)) if get_origin(hint) is Literal else option.metavar)
