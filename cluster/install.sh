@@ -2,6 +2,13 @@
 # Install what a host needs into <project>/.venv: the pinned packages, and the kernel compiler ttnn names. Run it again
 # after an update; it does nothing where nothing changed. Needs Python 3.12 with venv, curl and xz.
 set -euo pipefail
+usage="usage: install.sh
+Installs the pinned packages and ttnn's kernel compiler into .venv of this project. It takes no arguments."
+case ${1:-} in
+  '') ;;
+  -h | --help) echo "$usage"; exit ;;
+  *) echo "install.sh: no such argument: $1; it takes none" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 
 # The same three steps as `make`, without the packages that only tests need.

@@ -16,7 +16,7 @@ from typing import Any
 from cluster.checks import Check, check_cluster, check_host
 from cluster.hosts import ClusterHosts, Hosts, ThisHost
 from cluster.probe import read_first_image, read_marks, remove_mark, try_mesh, write_mark
-from jobs.running.command import run
+from jobs.running.command import Parser, run
 from jobs.running.session import ray_session
 from jobs.storage.address import absolute
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None, root: Path = Path("/")) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m cluster.preflight", description=__doc__.split("\n\n")[0])
+    parser = Parser("cluster.preflight", __doc__)
     add = parser.add_argument
     add("--address", help="look at every host of this Ray cluster, host:port (default: this host alone, without Ray)")
     add("--boards", type=int, default=4, metavar="N", help="PCIe boards a mesh takes (default: 4, a T3000); 0 expects none")
@@ -57,7 +57,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint for --open (default: %(default)s)")
     add("--open-limit", type=float, default=600, metavar="S", help="seconds a mesh may take to open (default: %(default)s)")
     add("--json", action="store_true", help="one JSON object instead of the table")
-    return parser.parse_args(arguments)
+    return parser.parsed(arguments)
 
 
 def examine(hosts: Hosts, args: argparse.Namespace, request: DeviceRequest | None) -> dict[str, list[Check]]:

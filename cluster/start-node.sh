@@ -4,6 +4,10 @@
 set -euo pipefail
 
 usage="usage: start-node.sh head | start-node.sh worker <head's address>  [further arguments of ray start]"
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+  echo "$usage"
+  exit
+fi
 fail() { echo "start-node.sh: $1" >&2; exit 2; }
 project=$(cd "$(dirname "$0")/.." && pwd)
 export PATH="$project/.venv/bin:$PATH" PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" RAY_USAGE_STATS_ENABLED=0

@@ -30,7 +30,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cluster.package import pack
-from jobs.running.command import STOPPED, JobFailed, run
+from jobs.running.command import STOPPED, JobFailed, Parser, run
 from jobs.running.stopping import left_behind, say_when_stopped
 from jobs.running.terminal import one_line, say
 from jobs.storage.address import redacted, shown
@@ -59,7 +59,7 @@ END_SECONDS = 5.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: the job's own; 143 if it was stopped, 1 if it ended without a code, 2 if it could not be submitted."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.submit", description=__doc__.split("\n\n")[0])
+    parser = Parser("cluster.submit", __doc__, "[options] module [its arguments]")
     add = parser.add_argument
     default = os.environ.get("RAY_API_SERVER_ADDRESS", DASHBOARD)
     add(
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--detach", action="store_true", help="return once the job is submitted, instead of following its log")
     add("module", help="what to run, such as jobs.imagenet")
     add("arguments", nargs=argparse.REMAINDER, help="its arguments")
-    args = parser.parse_args(arguments)
+    args = parser.parsed(arguments)
     for word in args.arguments:
         if credentials_in(word) or without_secrets(word) != word:
             raise UserError(

@@ -7,13 +7,16 @@ python -m jobs.report --compare s3://bucket/run-1 s3://bucket/run-2
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
+from jobs.reporting.outcome import gates, judged
 from jobs.reporting.tables import Reports
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import count_run, write_reports
-from jobs.running.command import JobFailed, run
+from jobs.running.command import JobFailed, Parser, add_setting, run
 from jobs.running.terminal import say
+from jobs.settings import ImagenetSettings
 from jobs.storage.address import below
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.compare:
         run_a, run_b = args.compare
         return compare_runs(run_a, run_b, args.out, args.address)
+    least = gates(args.min_top1, args.min_top5)
     real = None
     if args.real:
         from jobs.reporting.imagenet_sets import read_real
@@ -35,25 +39,30 @@ def main(arguments: list[str] | None = None) -> int:
     say(f"report: {below(args.out, 'report.html')}")
     if summary.planned is not None and summary.images < summary.planned:
         raise JobFailed(f"{summary.images:,} of {summary.planned:,} images have a row; run the job again with --resume")
-    return 0
+    code, told = judged(summary, least)
+    for line in told:
+        say(f"error: {line}", sys.stderr)
+    return code
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", metavar="URI", help="a job's --out: make its report again, and print its summary")
-    parser.add_argument(
+    parser = Parser("jobs.report", __doc__, "--out RUN [options] | --compare RUN_A RUN_B [options]")
+    add = parser.add_argument
+    add("--out", metavar="URI", help="a job's --out: make its report again, and print its summary")
+    add(
         "--compare",
         nargs=2,
         metavar=("RUN_A", "RUN_B"),
         help="say instead how run B differs from run A; written to --out (default: RUN_B/compared/<run id of A>)",
     )
-    parser.add_argument(
-        "--real", metavar="URI", help="ReaL's labels (real.json): give the accuracy of ImageNet's validation images by these too"
-    )
-    parser.add_argument("--address", help="Ray cluster to count a large run on (default: RAY_ADDRESS, else this machine)")
-    args = parser.parse_args(arguments)
-    if args.real and args.compare:
-        parser.error("--real goes with --out")
+    add("--real", metavar="URI", help="ReaL's labels (real.json): give the accuracy of ImageNet's validation images by these too")
+    for name in ("min_top1", "min_top5"):
+        add_setting(parser, name, *ImagenetSettings.options()[name])
+    add("--address", metavar="HOST:PORT", help="Ray cluster to count a large run on (default: RAY_ADDRESS, else this machine)")
+    parser.set_defaults(min_top1=None, min_top5=None)
+    args = parser.parsed(arguments)
+    if args.compare and (args.real or args.min_top1 or args.min_top5):
+        parser.error("--real, --min-top1 and --min-top5 go with --out alone, not with --compare")
     if not (args.out or args.compare):
         parser.error("give --out RUN to report on a run, or --compare RUN_A RUN_B")
     return args

@@ -5,7 +5,6 @@ python -m jobs.scaling --out s3://bucket/scaling-1 --device t3000 [--data hf://d
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
 import sys
@@ -18,20 +17,11 @@ import pyarrow as pa
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source, open_source, surveyed
 from jobs.pipeline.sources.opening import NO_LABELS
-from jobs.running.apart import check_apart
-from jobs.running.arguments import (
-    add_device_arguments,
-    add_out_arguments,
-    check_arguments,
-    device_request,
-    model_directory,
-    placement_for,
-    positive,
-)
-from jobs.running.command import run
-from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
+from jobs.running import command
+from jobs.running.manifest import Manifest, check_free
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
+from jobs.settings import ScalingSettings
 from jobs.storage.address import below, shown
 from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, write_atomically, write_table
@@ -50,53 +40,34 @@ Measure = Callable[[int, int, int], "Round"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parse(arguments)
-    checkpoint = load_checkpoint(args.model)
-    check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
-    images = images_to_share(args, checkpoint) if args.data else 0
-    check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
-    with ray_session(args.address, needed=("ray.data",) if args.data else ()):
-        placement = placement_for(args, checkpoint)
+    settings = parse(arguments)
+    checkpoint = load_checkpoint(settings.model)
+    images = images_to_share(settings, checkpoint) if settings.data else 0
+    check_free(settings.out, overwrite=settings.overwrite)  # before Ray, which takes seconds to start
+    with ray_session(settings.address, needed=("ray.data",) if settings.data else ()):
+        placement = settings.place(checkpoint)
         sizes = mesh_counts(placement.actors)
-        if args.data and images < sizes[-1]:
-            raise UserError(f"--data {args.data}: {images} images for {sizes[-1]} meshes; give more images or fewer --meshes")
-        manifest = describe(args, checkpoint, placement)
-        with manifest.single_attempt(args.out, overwrite=args.overwrite):
-            if args.data:
-                measure, total = _pipeline(args, checkpoint, placement, images), images
+        if settings.data and images < sizes[-1]:
+            raise UserError(f"--data {settings.data}: {images} images for {sizes[-1]} meshes; give more images or fewer --meshes")
+        manifest = describe(settings, checkpoint, placement)
+        with manifest.single_attempt(settings.out, overwrite=settings.overwrite):
+            if settings.data:
+                measure, total = _pipeline(settings, checkpoint, placement, images), images
             else:
-                measure, total = _devices(args, checkpoint, placement, sizes)
-            measured = interleave(measure, sizes, total, args.rounds)
+                measure, total = _devices(settings, checkpoint, placement, sizes)
+            measured = interleave(measure, sizes, total, settings.rounds)
     from jobs.measuring.scaling_table import scaling_table, terminal_table
 
     table = scaling_table(measured, manifest.data)
-    write(args.out, table, manifest.run_id)
+    write(settings.out, table, manifest.run_id)
     print(terminal_table(table))
-    say(f"report: {below(args.out, 'report/scaling.svg')}")
+    say(f"report: {below(settings.out, 'report/scaling.svg')}")
     return 0
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m jobs.scaling", description=__doc__.split("\n\n")[0])
-    add_out_arguments(parser)
-    add_device_arguments(parser)
-    add = parser.add_argument
-    add("--data", metavar="URI", help="run the whole pipeline on these images (default: random images, the devices alone)")
-    add("--limit", type=positive, metavar="N", help="with --data: only the first N images")
-    add("--cache", metavar="URI", help="with --data: keep decoded images there, so that each is decoded once and not every round")
-    add("--iterations", type=positive, metavar="N", help="without: batches a mesh when all are at work (t3000: 2000, else 100)")
-    add("--warmup", type=positive, default=10, metavar="N", help="without: batches before the clock starts (default: 10)")
-    add("--rounds", type=positive, default=3, metavar="N", help="times each size runs; medians count (default: %(default)s)")
-    add("--seed", type=int, default=0, metavar="N", help="of the random images (default: %(default)s)")
-    args = parser.parse_args(arguments)
-    if args.data and args.iterations:
-        parser.error("--iterations is for random images; with --data the work is its images, or the first --limit of them")
-    if args.limit and not args.data:
-        parser.error("--limit goes with --data; without it give --iterations")
-    if args.cache and not args.data:
-        parser.error("--cache goes with --data")
-    check_arguments(parser, args)
-    return args
+def parse(arguments: list[str] | None) -> ScalingSettings:
+    """Settings from a command's arguments."""
+    return command.parse(ScalingSettings, arguments, "jobs.scaling", __doc__)
 
 
 def mesh_counts(largest: int) -> list[int]:
@@ -104,31 +75,22 @@ def mesh_counts(largest: int) -> list[int]:
     return [*(2**k for k in range((largest - 1).bit_length())), largest]
 
 
-def images_to_share(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
+def images_to_share(settings: ScalingSettings, checkpoint: Checkpoint) -> int:
     """How many images there are to share out."""
-    found = surveyed(_source(args, checkpoint, args.limit)).images
-    images = args.limit if found is None else found
+    found = surveyed(_source(settings, checkpoint, settings.limit)).images
+    images = settings.limit if found is None else found
     if images is None:
-        raise UserError(f"--data {args.data}: how many images it holds is known only once it is read; pass --limit")
+        raise UserError(f"--data {settings.data}: how many images it holds is known only once it is read; pass --limit")
     return images
 
 
-def describe(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement) -> Manifest:
-    settings = {key: getattr(args, key) for key in ("precision", "simulate", "seed", "rounds", "iterations", "warmup", "limit")}
-    data = shown(args.data) if args.data else "random images"
-    if args.cache:
-        data += f", decoded images kept in {shown(args.cache)}"
-    return Manifest(
-        run_id=new_run_id(),
-        job="scaling",
-        data=data,
-        model=args.model,
-        model_digest=checkpoint.digest,
-        class_names=checkpoint.class_names,
-        images=None,
-        settings={"device": placement.device, "meshes": placement.actors, **settings},
-        versions=package_versions(),
-    )
+def describe(settings: ScalingSettings, checkpoint: Checkpoint, placement: Placement) -> Manifest:
+    """The run, without its attempt."""
+    data = shown(settings.data) if settings.data else "random images"
+    if settings.cache:
+        data += f", decoded images kept in {shown(settings.cache)}"
+    decisive = {**settings.saved(), "device": placement.device, "meshes": placement.actors}
+    return Manifest.of("scaling", settings, checkpoint, data=data, settings=decisive)
 
 
 def interleave(measure: Measure, sizes: list[int], total: int, rounds: int) -> dict[tuple[str, int], list[Round]]:
@@ -150,24 +112,24 @@ def shares(kind: str, sizes: list[int], total: int) -> list[tuple[int, int]]:
     return [(n, total * n // sizes[-1] if kind == "weak" else total) for n in sizes]
 
 
-def _devices(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement, sizes: list[int]) -> tuple[Measure, int]:
+def _devices(settings: ScalingSettings, checkpoint: Checkpoint, placement: Placement, sizes: list[int]) -> tuple[Measure, int]:
     """Random images; the unit of work is one batch on one mesh."""
     from jobs.measuring.meshes import start_meshes
     from jobs.measuring.rounds import on_devices
 
-    request = device_request(args, checkpoint, placement)
-    meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=args.seed, wait_seconds=args.wait)
+    request = settings.request(checkpoint, placement)
+    meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=settings.seed, wait_seconds=settings.wait)
     # A multiple of every size, so that no mesh has a batch more than another.
     whole = math.lcm(*sizes)
-    total = -(-(args.iterations or ITERATIONS.get(placement.device, FEW_ITERATIONS)) * sizes[-1] // whole) * whole
+    total = -(-(settings.iterations or ITERATIONS.get(placement.device, FEW_ITERATIONS)) * sizes[-1] // whole) * whole
 
     def measure(n: int, batches: int, number: int) -> Round:
-        return on_devices(meshes[:n], iterations=batches // n, warmup=args.warmup)
+        return on_devices(meshes[:n], iterations=batches // n, warmup=settings.warmup)
 
     return measure, total
 
 
-def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement, total: int) -> Measure:
+def _pipeline(settings: ScalingSettings, checkpoint: Checkpoint, placement: Placement, total: int) -> Measure:
     """The whole pipeline; the unit of work is one image. Every round is a run of its own in <out>/runs, as others are.
 
     One that does not count comes first: in it Ray starts the processes that the others find running.
@@ -177,24 +139,25 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
 
     @functools.cache  # the survey lists the data set
     def opened(images: int) -> tuple[Source, list[bytes], Cache | None]:
-        source = _source(args, checkpoint, images)
+        source = _source(settings, checkpoint, images)
         found = surveyed(source)
-        where = args.cache, found.fingerprint, checkpoint.preprocess, checkpoint.class_names
-        return source, found.shards, Cache.of(*where) if args.cache else None
+        key = found.fingerprint, checkpoint.preprocess, checkpoint.class_names
+        return source, found.shards, Cache.of(settings.cache, *key) if settings.cache else None
 
     def run_as(name: str, n: int, images: int) -> Round:
         source, shards, cache = opened(images)
         mine = replace(placement, actors=n, grows=False)
-        out = below(args.out, f"runs/{name}")
-        request = device_request(args, checkpoint, placement)
+        out = below(settings.out, f"runs/{name}")
+        request = settings.request(checkpoint, placement)
         return through_pipeline(source, shards, checkpoint, request, images=images, placement=mine, out=out, cache=cache)
 
     run_as("warm-up", placement.actors, total)
     return lambda n, images, number: run_as(f"{n}-meshes-{images}-images-{number + 1}", n, images)
 
 
-def _source(args: argparse.Namespace, checkpoint: Checkpoint, limit: int | None) -> Source:
-    return open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=NO_LABELS, limit=limit)
+def _source(settings: ScalingSettings, checkpoint: Checkpoint, limit: int | None) -> Source:
+    assert settings.data  # else there is no pipeline to run
+    return open_source(settings.data, checkpoint_classes=checkpoint.class_names, labels=NO_LABELS, limit=limit)
 
 
 def write(out: str, table: pa.Table, run_id: str) -> None:
@@ -208,4 +171,4 @@ def write(out: str, table: pa.Table, run_id: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    command.run(main)

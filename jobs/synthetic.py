@@ -5,7 +5,6 @@ python -m jobs.synthetic --out s3://bucket/synthetic-1 --device t3000
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,10 @@ import pyarrow as pa
 
 from jobs.measuring.meshes import Measured, Work, drive_together, start_meshes, system_fps
 from jobs.reporting.columns import described
-from jobs.running.arguments import (
-    add_device_arguments,
-    add_out_arguments,
-    check_arguments,
-    device_request,
-    placement_for,
-    positive,
-    seconds,
-)
-from jobs.running.command import run
-from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
+from jobs.running import command
+from jobs.running.manifest import Manifest, check_free
 from jobs.running.session import ray_session
+from jobs.settings import SyntheticSettings
 from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, write_table
 from vit_actor.checkpoint import load_checkpoint
@@ -62,56 +53,34 @@ ITERATIONS = described(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parse(arguments)
-    checkpoint = load_checkpoint(args.model)
-    check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
-    with ray_session(args.address):
-        placement = placement_for(args, checkpoint)
-        hardware = placement.device == "t3000"
-        work = Work(
-            seconds=args.seconds if args.seconds is not None else (LEAST_SECONDS if hardware else 0.0),
-            images=args.images if args.images is not None else (LEAST_IMAGES if hardware else 0),
-            iterations=args.iterations,
-            warmup=args.warmup,
-        )
-        manifest = describe(args, placement.device, checkpoint.digest, work)
-        with manifest.single_attempt(args.out, overwrite=args.overwrite):
-            request = device_request(args, checkpoint, placement)
-            meshes = start_meshes(placement, request, checkpoint.preprocess.shape, seed=args.seed, wait_seconds=args.wait)
+    settings = parse(arguments)
+    checkpoint = load_checkpoint(settings.model)
+    check_free(settings.out, overwrite=settings.overwrite)  # before Ray, which takes seconds to start
+    with ray_session(settings.address):
+        placement = settings.place(checkpoint)
+        work = work_on(placement.device, settings)
+        decisive = {**settings.saved(), **vars(work), "device": placement.device}
+        manifest = Manifest.of("synthetic", settings, checkpoint, data="random images", settings=decisive)
+        with manifest.single_attempt(settings.out, overwrite=settings.overwrite):
+            request, shape = settings.request(checkpoint, placement), checkpoint.preprocess.shape
+            meshes = start_meshes(placement, request, shape, seed=settings.seed, wait_seconds=settings.wait)
             measured = drive_together(meshes, work)
-    table = mesh_table(measured, args.seed)
-    write(args.out, manifest.run_id, table, measured)
+    table = mesh_table(measured, settings.seed)
+    write(settings.out, manifest.run_id, table, measured)
     print(terminal_table(table))
     return 0
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m jobs.synthetic", description=__doc__.split("\n\n")[0])
-    add_out_arguments(parser)
-    add_device_arguments(parser)
-    add = parser.add_argument
-    add("--iterations", type=positive, default=LEAST_ITERATIONS, metavar="N", help="at least N per mesh (default: %(default)s)")
-    add("--images", type=positive, metavar="N", help=f"at least N per mesh (default: {LEAST_IMAGES:,} on hardware)")
-    add("--seconds", type=seconds, metavar="S", help=f"at least S seconds (default: {LEAST_SECONDS:g} on hardware)")
-    add("--warmup", type=positive, default=10, metavar="N", help="iterations before the clock starts (default: %(default)s)")
-    add("--seed", type=int, default=0, metavar="N", help="of the random images; mesh i uses seed + i (default: %(default)s)")
-    args = parser.parse_args(arguments)
-    check_arguments(parser, args)
-    return args
+def work_on(device: str, settings: SyntheticSettings) -> Work:
+    """What was asked for; on hardware no less than the rule says, unless less was asked for."""
+    least_seconds, least_images = (LEAST_SECONDS, LEAST_IMAGES) if device == "t3000" else (0.0, 0)
+    seconds = least_seconds if settings.seconds is None else settings.seconds
+    return Work(seconds, settings.images or least_images, settings.iterations, settings.warmup)
 
 
-def describe(args: argparse.Namespace, device: str, digest: str, work: Work) -> Manifest:
-    return Manifest(
-        run_id=new_run_id(),
-        job="synthetic",
-        data="random images",
-        model=args.model,
-        model_digest=digest,
-        class_names=[],
-        images=None,
-        settings={"device": device, "precision": args.precision, "simulate": args.simulate, "seed": args.seed, **vars(work)},
-        versions=package_versions(),
-    )
+def parse(arguments: list[str] | None) -> SyntheticSettings:
+    """Settings from a command's arguments."""
+    return command.parse(SyntheticSettings, arguments, "jobs.synthetic", __doc__)
 
 
 def mesh_table(measured: list[Measured], seed: int) -> pa.Table:
@@ -181,4 +150,4 @@ def terminal_table(table: pa.Table) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    command.run(main)

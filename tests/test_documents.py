@@ -121,7 +121,11 @@ def test_no_command_hides_in_a_block_of_another_kind() -> None:
 
 
 def test_the_python_of_each_document_is_run_by_a_test() -> None:
-    assert {block.document for block in BLOCKS if block.language == "python"} == {"jobs/queries.md", "tests/mock_t3000/README.md"}
+    assert {block.document for block in BLOCKS if block.language == "python"} == {
+        "jobs/README.md",
+        "jobs/queries.md",
+        "tests/mock_t3000/README.md",
+    }
     assert {block.document for block in BLOCKS if block.language == "sql"} == {"jobs/queries.md"}
 
 
@@ -138,7 +142,7 @@ def test_each_module_it_runs_accepts_the_arguments_it_gives(command: str) -> Non
     if module == "cluster.submit":
         module, *arguments = arguments
     if module in PARSERS:
-        PARSERS[module](arguments)  # argparse ends the process over an argument it does not know
+        PARSERS[module](arguments)  # raises UserError for an argument it does not know
     else:
         place = ROOT / module.replace(".", "/")
         assert module == "pytest" or place.is_dir() or place.with_suffix(".py").exists()

@@ -6,8 +6,10 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -17,14 +19,15 @@ from jobs.pipeline.cache import Cache, stored_bytes
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.shares import committed_together, enough_shares, shares
 from jobs.pipeline.stages import committed
-from jobs.running.arguments import device_request, placement_for
-from jobs.running.classification import Classification, preprocess_for
-from jobs.running.command import JobFailed, root_cause
+from jobs.running.classification import Inputs
+from jobs.running.command import JobFailed, Stopped, root_cause
 from jobs.running.ledgers import ended, more_ledgers, open_ledger, settle
 from jobs.running.lifeline import watch_ray
+from jobs.running.manifest import Manifest, claim
 from jobs.running.phases import Phases
 from jobs.running.progress import Progress
-from jobs.running.stopping import draining
+from jobs.running.stopping import Draining, draining
+from jobs.settings import ImagenetSettings
 from vit_actor.errors import UserError, ended_while_opening
 
 LULL_SECONDS = 0.1
@@ -32,93 +35,122 @@ LULL_SECONDS = 0.1
 GOES_ON = "what is committed stays: add --resume to go on"
 
 
-def classify_what_is_left(job: Classification, phases: Phases) -> int | None:
-    """List, read, decode, classify and commit what has no row yet; the exit code if the run was stopped.
+def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Phases, *, signals: bool) -> Manifest:
+    """List, read, decode, classify and commit what has no row yet, on the cluster that is connected; the run's manifest.
 
+    signals: whether one lets what is in flight finish, and then raises Stopped; else KeyboardInterrupt ends the attempt.
     Raises UserError where another run has the output or no device is free, JobFailed where a stage fails.
     """
-    args = job.args
-    ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
-    placement = placement_for(args, job.checkpoint)
-    job.begin_attempt(placement.device)
-    count = min(args.streams or enough_shares(placement), placement.actors)
-    ledgers = [ledger, *more_ledgers(count - 1)]
-    plan = Plan(
-        source=job.source,
-        shards=ray.put(job.survey.shards),
-        preprocess=preprocess_for(args, job.checkpoint),
-        open_device=device_request(args, job.checkpoint, placement, held=job.survey.held),
-        placement=placement,
-        out=args.out,
-        ledger=ledger,
-        identity=job.manifest.identity,
-        limit_seconds=args.device_limit,
-        resume=args.resume,
-        cache=_open_cache(job, ledgers),
-    )
-    chunks = committed(plan) if count == 1 else committed_together(shares(plan, ledgers))
-    phases.end("start")
+    ledgers = [open_ledger(settings.out)]  # before any wait for resources, which another job on this output may hold
+    try:
+        placement = settings.place(inputs.checkpoint)
+        described = inputs.describe(settings, placement.device)  # once more, now that the device is known
+        manifest = claim(settings.out, described, resume=settings.resume, overwrite=settings.overwrite)
+        manifest.begin_attempt(settings.out, overwrite=settings.overwrite)
+        count = min(settings.streams or enough_shares(placement), placement.actors)
+        ledgers += more_ledgers(count - 1)
+        plan = Plan(
+            source=inputs.source,
+            shards=ray.put(inputs.survey.shards),
+            preprocess=inputs.preprocess,
+            open_device=settings.request(
+                inputs.checkpoint, placement, held=inputs.survey.held, open_seconds=settings.device_limit
+            ),
+            placement=placement,
+            out=settings.out,
+            ledger=ledgers[0],
+            identity=manifest.identity,
+            limit_seconds=settings.device_limit,
+            resume=settings.resume,
+            cache=_open_cache(settings, inputs, ledgers),
+        )
+        chunks = committed(plan) if count == 1 else committed_together(shares(plan, ledgers))
+        phases.end("start")
+        Attempt(settings.out, manifest, ledgers, placement.device).follow(chunks, inputs.survey.images, phases, signals)
+        return manifest
+    finally:
+        for ledger in [] if signals else ledgers:  # they would live as long as this process, which goes on
+            ray.kill(ledger)
 
-    def note_troubles() -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a run's driver does while its stages stream, and writes down in the manifest. device: that it runs on."""
+
+    out: str
+    manifest: Manifest
+    ledgers: list[Any]
+    device: str
+
+    def follow(self, chunks: Iterator[dict[str, Any]], total: int | None, phases: Phases, signals: bool) -> None:
+        """Show progress until all chunks are committed; see classify_what_is_left. total: images of the whole run."""
+        page = threading.Timer(LULL_SECONDS, import_module, ["jobs.reporting.page.page"])
+        page.daemon = True
+        page.start()
+        last = partial(self.end, "stopped")
+        try:
+            with (
+                draining(self.drain, last) if signals else nullcontext(Draining(self.drain, last)) as stopping,
+                watch_ray(self.ray_is_gone),
+                Progress(total, self.note_troubles) as progress,
+            ):
+                for chunk in chunks:
+                    progress.add(chunk)
+        except KeyboardInterrupt:
+            self.end("stopped", settle(*self.ledgers))
+            raise
+        except Exception as error:
+            account = settle(*self.ledgers)
+            self.end("failed", account)
+            raise JobFailed(f"{self.cause(error, account)}; {GOES_ON}") from error
+        account = settle(*self.ledgers)
+        phases.end("open", at=account.get("opened_at") or time.time())
+        phases.end("stream")
+        if stopping.signal is None and self.manifest.images is None:
+            self.manifest.images = account.get("images_read")  # of tars, which only reading counts
+        state = "classified" if stopping.signal is None else "stopped"
+        self.manifest.end_attempt(self.out, state, account | {"seconds": phases.seconds})
+        if stopping.signal is not None:
+            raise Stopped(f"stopped; what is committed stays: add --resume to go on with {self.out}", stopping.code)
+
+    def note_troubles(self) -> dict[str, Any]:
         """The ledgers' account, also written down when it has changed: a driver that is killed leaves what it had counted."""
-        account = settle(*ledgers)
+        account = settle(*self.ledgers)
         with suppress(UserError):  # where the output fails, the next commit says so
-            job.manifest.note(args.out, account)
+            self.manifest.note(self.out, account)
         return account
 
-    def drain() -> None:
-        for each in ledgers:
-            each.drain.remote()
+    def drain(self) -> None:
+        """Let what is in flight finish, and hand out nothing more."""
+        for ledger in self.ledgers:
+            ledger.drain.remote()
 
-    def end(state: str, account: dict[str, Any] | None = None) -> None:
+    def end(self, state: str, account: dict[str, Any] | None = None) -> None:
+        """Write down how the attempt ended."""
         with suppress(UserError):  # where the output is what failed, the manifest cannot say so
-            job.manifest.end_attempt(args.out, state, account)
+            self.manifest.end_attempt(self.out, state, account)
 
-    page = threading.Timer(LULL_SECONDS, import_module, ["jobs.reporting.page.page"])
-    page.daemon = True
-    page.start()
-    try:
-        with (
-            draining(drain, last=lambda: end("stopped")) as stopping,
-            watch_ray(lambda what: _ray_is_gone(what, end)),
-            Progress(job.survey.images, note_troubles) as progress,
-        ):
-            for chunk in chunks:
-                progress.add(chunk)
-    except Exception as error:
-        account = settle(*ledgers)
-        end("failed", account)
-        unopened = ", ".join(account.get("not_open", []))
-        if unopened:
-            cause = f"{unopened}: {ended_while_opening(placement.device)}"
-        elif never := [event for event in account.get("events", []) if event["kind"] == "device" and not account["meshes"]]:
-            cause = f"{never[-1]['where']}: {never[-1]['what']}"
-        elif not account and ended(*ledgers):
-            cause = "the ledger, which keeps the run's account, has ended, for want of memory perhaps"
-        else:
-            cause = root_cause(error)
-        raise JobFailed(f"{cause}; {GOES_ON}") from error
-    account = settle(*ledgers)
-    phases.end("open", at=account.get("opened_at") or time.time())
-    phases.end("stream")
-    stopped = stopping.signal is not None
-    if not stopped and job.manifest.images is None:
-        job.manifest.images = account.get("images_read")  # of tars, which only reading counts
-    job.manifest.end_attempt(args.out, "stopped" if stopped else "classified", account | {"seconds": phases.seconds})
-    return stopping.code if stopped else None
+    def ray_is_gone(self, what: str) -> None:
+        """The last words before this process ends."""
+        self.end("failed")
+        print(f"error: Ray's {what} on this machine or its head has ended; {GOES_ON}", file=sys.stderr, flush=True)
+
+    def cause(self, error: Exception, account: dict[str, Any]) -> str:
+        """Why it failed, in one line."""
+        if unopened := ", ".join(account.get("not_open", [])):
+            return f"{unopened}: {ended_while_opening(self.device)}"
+        if never := [event for event in account.get("events", []) if event["kind"] == "device" and not account["meshes"]]:
+            return f"{never[-1]['where']}: {never[-1]['what']}"
+        if not account and ended(*self.ledgers):
+            return "the ledger, which keeps the run's account, has ended; perhaps memory ran out"
+        return root_cause(error)
 
 
-def _ray_is_gone(what: str, end: Callable[[str], None]) -> None:
-    end("failed")
-    print(f"error: Ray's {what} on this machine or its head has ended; {GOES_ON}", file=sys.stderr, flush=True)
-
-
-def _open_cache(job: Classification, ledgers: list[Any]) -> Cache | None:
+def _open_cache(settings: ImagenetSettings, inputs: Inputs, ledgers: list[Any]) -> Cache | None:
     """The cache of decoded images that was asked for, its room shared out among the ledgers."""
-    where, limit, checkpoint = job.args.cache, job.args.cache_limit, job.checkpoint
-    if where is None:
+    if settings.cache is None:
         return None
-    room = limit - stored_bytes(where) if limit else math.inf
+    room = settings.cache_limit - stored_bytes(settings.cache) if settings.cache_limit else math.inf
     for ledger in ledgers:
         ledger.cache_room.remote(room / len(ledgers))
-    return Cache.of(where, job.survey.fingerprint, preprocess_for(job.args, checkpoint), checkpoint.class_names)
+    return Cache.of(settings.cache, inputs.survey.fingerprint, inputs.preprocess, inputs.checkpoint.class_names)

@@ -1,23 +1,19 @@
-"""A data set, a checkpoint and an output, opened and checked before Ray starts: what a run is to do."""
+"""A data set and a checkpoint, opened and checked before Ray starts, and the output that a run of them claims."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 from jobs.pipeline.commit import committed_files
-from jobs.pipeline.schema import PREDICTIONS
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
-from jobs.running.apart import check_apart
-from jobs.running.arguments import model_directory
+from jobs.running.clearing import check_output
 from jobs.running.damaged import discard
-from jobs.running.manifest import Manifest, claim, new_run_id, package_versions
+from jobs.running.manifest import Manifest, claim
 from jobs.running.output_lock import hold_output
-from jobs.running.permissions import check_output
 from jobs.running.terminal import say
+from jobs.settings import ImagenetSettings
 from jobs.storage.address import shown
 from jobs.storage.failure import StorageError, patiently, retry_seconds
 from jobs.storage.files import forget_cached
@@ -29,59 +25,72 @@ NAMED = 5
 """Damaged files, and kinds of files that are left out, that are named."""
 
 
-@dataclass
-class Classification:
-    """What the arguments of `jobs.imagenet` name. manifest: of the run, from before Ray on; changed as it goes on."""
+@dataclass(frozen=True)
+class Inputs:
+    """What is classified, and by which checkpoint. preprocess: the checkpoint's, upright where that was asked for."""
 
-    args: argparse.Namespace
     checkpoint: Checkpoint
     source: Source
     survey: Survey
-    manifest: Manifest
+    preprocess: Preprocess
 
     @classmethod
-    def open(cls, args: argparse.Namespace) -> Classification:
-        """Look through the data and claim the output; raises UserError for every mistake that can be told without Ray."""
-        check_apart({"--data": args.data, "--out": args.out, "--cache": args.cache, "--model": model_directory(args)})
-        check_no_partition(args.out)
-        checkpoint = patiently(partial(load_checkpoint, args.model), args.model, "read")
-        source = open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit)
+    def open(cls, settings: ImagenetSettings) -> Inputs:
+        """Look through the checkpoint and the data; says which files it leaves out. Raises UserError for a mistake in them."""
+        checkpoint = patiently(partial(load_checkpoint, settings.model), settings.model, "read")
+        classes = checkpoint.class_names
+        source = open_source(settings.data, checkpoint_classes=classes, labels=settings.labels, limit=settings.limit)
         retry_seconds()  # a mistake in it is told now
-        found = _surveyed(source, args.data)
+        found = _surveyed(source, settings.data)
+        for option, asked in (("--min-top1", settings.min_top1), ("--min-top5", settings.min_top5)):
+            if asked and not found.labelled:
+                looked = f" ({found.labels_from})" if found.labels_from else ""
+                raise UserError(f"{option}: {shown(settings.data)} has no labels{looked}; give --labels, or leave {option} out")
         if found.left_out:
             say(left_out(found), sys.stderr)
-        hold_output(args.out)
-        check_output(args.out)
-        wanted = describe(args, args.device, checkpoint, found)
-        manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
-        if args.resume:
-            discard_and_tell(args.out)
-        return cls(args, checkpoint, source, found, manifest)
+        preprocess = replace(checkpoint.preprocess, upright=settings.exif == "upright")
+        return cls(checkpoint, source, found, preprocess)
 
-    def is_done(self) -> bool:
-        """Whether the run is finished and its predictions are all there; says so, and says if some are not."""
-        run, out = self.manifest.run_id, self.args.out
-        if not self.manifest.finished:
-            return False
-        if self.manifest.files in ([], committed_files(out)):
-            say(f"run {run} in {out} is finished; nothing to do")
-            return True
-        say(f"run {run} in {out} was finished, but predictions are gone or changed: going on with it", sys.stderr)
+    def describe(self, settings: ImagenetSettings, device: str) -> Manifest:
+        """The run that is asked for, without attempts."""
+        preprocess = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.preprocess).items()}
+        decisive = {
+            "data": shown(settings.data),
+            "data_fingerprint": self.survey.fingerprint,
+            "labels": settings.labels and shown(settings.labels),
+            "limit": settings.limit,
+            "model_digest": self.checkpoint.digest,
+            "preprocess": preprocess,
+            "device": device,
+            "precision": settings.precision,
+        }
+        about = {"images": self.survey.images, "labels_from": self.survey.labels_from, "left_out": self.survey.left_out}
+        return Manifest.of("imagenet", settings, self.checkpoint, data=shown(settings.data), settings=decisive, **about)
+
+
+def claim_output(settings: ImagenetSettings, inputs: Inputs) -> Manifest:
+    """The run to begin or to go on with, in an output that no other job writes to until this process ends.
+
+    Deletes damaged predictions of a run to go on with. Raises UserError where the output cannot be had.
+    """
+    hold_output(settings.out)
+    check_output(settings.out)
+    wanted = inputs.describe(settings, settings.device)
+    manifest = claim(settings.out, wanted, resume=settings.resume, overwrite=settings.overwrite)
+    if settings.resume:
+        discard_and_tell(settings.out)
+    return manifest
+
+
+def is_finished(manifest: Manifest, out: str) -> bool:
+    """Whether the run is finished and its predictions are all there; says so, and says if some are not."""
+    if not manifest.finished:
         return False
-
-    def begin_attempt(self, device: str) -> None:
-        """Claim the output once more, now that the device is known, and note that an attempt begins."""
-        wanted = describe(self.args, device, self.checkpoint, self.survey)
-        self.manifest = claim(self.args.out, wanted, resume=self.args.resume, overwrite=self.args.overwrite)
-        self.manifest.begin_attempt(self.args.out, overwrite=self.args.overwrite)
-
-
-def check_no_partition(out: str) -> None:
-    """Raise UserError for an address that would give readers of Hive partitions, DuckDB among them, another column's value."""
-    for part in out.split("/"):
-        column, equals, _ = part.partition("=")
-        if equals and column in PREDICTIONS.names:
-            raise UserError(f"--out {shown(out)}: readers would take {part} for column {column!r} of all rows; choose another")
+    if manifest.files in ([], committed_files(out)):
+        say(f"run {manifest.run_id} in {out} is finished; nothing to do")
+        return True
+    say(f"run {manifest.run_id} in {out} was finished, but predictions are gone or changed: going on with it", sys.stderr)
+    return False
 
 
 def _surveyed(source: Source, data: str) -> Survey:
@@ -97,39 +106,6 @@ def _surveyed(source: Source, data: str) -> Survey:
             raise
         forget_cached(labels)
         return patiently(survey, data, "list")
-
-
-def describe(args: argparse.Namespace, device: str, checkpoint: Checkpoint, survey: Survey) -> Manifest:
-    """The run that the arguments ask for, as a manifest without attempts."""
-    preprocess = asdict(preprocess_for(args, checkpoint))
-    settings: dict[str, Any] = {
-        "data": shown(args.data),
-        "data_fingerprint": survey.fingerprint,
-        "labels": args.labels and shown(args.labels),
-        "limit": args.limit,
-        "model_digest": checkpoint.digest,
-        "preprocess": {name: list(value) if isinstance(value, tuple) else value for name, value in preprocess.items()},
-        "device": device,
-        "precision": args.precision,
-    }
-    return Manifest(
-        run_id=new_run_id(),
-        job="imagenet",
-        data=shown(args.data),
-        model=args.model,
-        model_digest=checkpoint.digest,
-        class_names=checkpoint.class_names,
-        images=survey.images,
-        settings=settings,
-        versions=package_versions(),
-        labels_from=survey.labels_from,
-        left_out=survey.left_out,
-    )
-
-
-def preprocess_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Preprocess:
-    """The checkpoint's preprocessing, with images turned upright first if that was asked for."""
-    return replace(checkpoint.preprocess, upright=args.exif == "upright")
 
 
 def discard_and_tell(out: str) -> None:

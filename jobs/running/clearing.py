@@ -1,10 +1,11 @@
-"""Replacing a run: what a run wrote is deleted, and nothing else is touched."""
+"""What may be done to an output: whether files may be written and deleted there, and which of them runs wrote."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import pyarrow as pa
@@ -12,13 +13,16 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
 from jobs.pipeline.commit import FOOTER, PART
-from jobs.storage.address import shown
-from jobs.storage.failure import Damaged, decoding, patiently
-from jobs.storage.files import delete, forget_cached, named, open_storage, read_whole
+from jobs.storage.address import below, shown
+from jobs.storage.failure import Damaged, Refused, decoding, patiently
+from jobs.storage.files import delete, forget_cached, named, open_storage, read_whole, write_atomically
 from vit_actor.errors import UserError
 
 FOLDERS = ("predictions", "report", "compared", "runs")
 """Folders of an output that a run writes to."""
+
+PROBE = ".probe"
+"""A file that is written and deleted to see whether that is allowed."""
 
 READERS = 16
 GENERATOR = '<meta name="generator" content="loudbox-vit">'
@@ -28,6 +32,26 @@ EARLIER = b"default-src 'none'; style-src 'unsafe-inline'; img-src"
 _CHUNK = re.compile(r".*-[0-9]{6}-[0-9a-f]{16}\.[0-9]{5}\.parquet")
 """A file of predictions, by its name alone: it may be damaged."""
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}\.part")
+
+
+def check_output(out: str) -> None:
+    """Write a file in the output and replace it. Raises Refused, which names the operation, where one is not allowed."""
+    filesystem, path = open_storage(below(out, PROBE))
+    write_atomically(filesystem, path, b"1")
+    write_atomically(filesystem, path, b"2", operation="replace")
+    with suppress(Refused):  # who may not delete runs without merging: see may_delete
+        delete(filesystem, path)
+
+
+def may_delete(out: str) -> bool:
+    """Whether files of the output can be deleted. Raises StorageError where storage fails."""
+    filesystem, path = open_storage(below(out, PROBE))
+    write_atomically(filesystem, path, b"3")
+    try:
+        delete(filesystem, path)
+    except Refused:
+        return False
+    return True
 
 
 def clear_run(out: str) -> None:

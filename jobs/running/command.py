@@ -1,15 +1,25 @@
-"""What every command shares: one line for what went wrong, and the exit codes."""
+"""What every command shares: how its arguments are read, one line for what went wrong, and the exit codes."""
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import errno
 import gc
+import importlib.metadata
 import os
+import re
 import signal
 import sys
 import tempfile
+import tomllib
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import MISSING, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from jobs.running.stopping import FAILED
 from jobs.running.terminal import say
@@ -17,8 +27,14 @@ from jobs.storage.address import redacted
 from jobs.storage.failure import Failing, explained
 from vit_actor.errors import UserError
 
+if TYPE_CHECKING:
+    from jobs.settings import Option, Settings
+
+PROJECT = Path(__file__).parents[2]
+
 USER_ERROR = 2
 TOO_MANY_ERRORS = 3
+TOO_INACCURATE = 4
 STOPPED = 128 + signal.SIGTERM
 
 NEW_OBJECTS = 100_000
@@ -28,6 +44,84 @@ them after every seven hundred, as it does by itself, takes a seventh of the tim
 
 class JobFailed(Exception):
     """The job broke on the way; the message says at what, in one line."""
+
+
+class Stopped(Exception):
+    """A signal ended the job early; the message says how to go on, in one line. code: the command's exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Parser(argparse.ArgumentParser):
+    """The arguments of a command: it knows --version, and a mistake is a UserError that says what to type instead."""
+
+    def __init__(self, module: str, about: str | None, usage: str = "[options]") -> None:
+        command = f"python -m {module}"
+        super().__init__(prog=command, usage=f"{command} {usage}", description=(about or "").partition("\n\n")[0])
+        self.add_argument("--version", action="version", version=f"loudbox-vit {version()}", help="show the version and exit")
+
+    def parsed(self, arguments: list[str] | None) -> argparse.Namespace:
+        """Raises UserError for arguments that are not understood; ends the process after --help and --version."""
+        found, unknown = self.parse_known_args(arguments)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            close = difflib.get_close_matches(name, re.findall(r"(?<![\w-])--[a-z][\w-]*", self.format_help()), 1, 0.7)
+            self.error(
+                f"{name}: no such {'option' if name[:1] == '-' else 'argument'}"
+                + (f"; did you mean {close[0]}?" if close else "")
+            )
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ")
+        raise UserError(message if "did you mean" in message else f"{message}; see {self.prog} --help")
+
+
+def version() -> str:
+    """The project's, of the tree that this file is in or of the installed package."""
+    try:
+        return str(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"])
+    except OSError:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version("loudbox-vit")
+    return "of an unknown version"
+
+
+def add_setting(group: argparse._ActionsContainer, name: str, hint: Any, option: Option) -> None:
+    """Add a setting to a parser or a group of its arguments, of several words where its metavar is; absent if not given."""
+    add = partial(
+        group.add_argument, f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=option.help.replace("%", "%%")
+    )
+    if hint is bool:
+        add(action="store_true")
+    elif " " in option.metavar:
+        add(action=Words, nargs="+", metavar=tuple(option.metavar.split()))
+    else:
+        add(metavar="|".join(get_args(hint)) if get_origin(hint) is Literal else option.metavar)
+
+
+class Words(argparse.Action):
+    """An argument of several words, as one text."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, " ".join(values))
+
+
+def parse[S: Settings](kind: type[S], arguments: list[str] | None, module: str, about: str | None) -> S:
+    """A job's settings from its arguments; raises UserError for a mistake in them."""
+    options = kind.options()
+    needed = {field.name: options[field.name][1] for field in fields(kind) if field.default is MISSING}
+    usage = " ".join(f"--{name} {option.metavar}" for name, option in reversed(needed.items()))
+    parser = Parser(module, about, f"{usage} [options]")
+    groups = {group: parser.add_argument_group(group) for group in dict.fromkeys(option.group for _, option in options.values())}
+    for name, (hint, option) in options.items():
+        add_setting(groups[option.group], name, hint, option)
+    given = vars(parser.parsed(arguments))
+    if missing := [f"--{name} {option.metavar}" for name, option in reversed(needed.items()) if name not in given]:
+        parser.error(f"{' and '.join(missing)} missing")
+    return kind(**given)
 
 
 def run(main: Callable[[], int]) -> None:
@@ -41,6 +135,9 @@ def run(main: Callable[[], int]) -> None:
     except UserError as error:
         say(f"error: {error}", sys.stderr)
         code = FAILED if isinstance(error, Failing) else USER_ERROR
+    except Stopped as stopped:
+        say(str(stopped), sys.stderr)
+        code = stopped.code
     except KeyboardInterrupt:
         say("interrupted", sys.stderr)
         code = 128 + signal.SIGINT

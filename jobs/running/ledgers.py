@@ -28,6 +28,7 @@ def open_ledger(out: str) -> Any:
     Its name excludes other drivers on the cluster, and hold_output those on other clusters that share the disk or the bucket.
     """
     hold_output(out)
+    _seen.clear()
     filesystem, path = open_storage(out)
     name = "run-" + hashlib.sha256(f"{filesystem.type_name}:{path}".encode()).hexdigest()[:32]
     limit = time.monotonic() + NAME_SECONDS

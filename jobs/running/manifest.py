@@ -8,18 +8,20 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Self
 
 from pyarrow import fs
 
 from jobs.running.clearing import clear_run, refuse_foreign_page
+from jobs.settings import Settings
 from jobs.storage.address import below, place, shown
 from jobs.storage.failure import Damaged, Gone, decoding, patiently
 from jobs.storage.files import open_storage, read_twice, read_whole, write_atomically
+from vit_actor.checkpoint import Checkpoint
 from vit_actor.errors import UserError
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
@@ -38,8 +40,9 @@ _CHANGING = threading.RLock()
 class Manifest:
     """settings: everything that decides a prediction or which images there are; a resume must bring the same.
 
+    chosen: all that the user chose (Settings); empty in runs of earlier versions.
     labels_from, left_out: as the data set's Survey has them.
-    files, counted: of a finished run, what `committed_files` said then, and [images, errors]; empty in runs of earlier versions.
+    files: of a finished run, what `committed_files` said then; empty in runs of earlier versions.
     """
 
     run_id: str
@@ -55,7 +58,23 @@ class Manifest:
     labels_from: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     files: list[int] = field(default_factory=list)
-    counted: list[int] = field(default_factory=list)
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, job: str, chosen: Settings, checkpoint: Checkpoint, *, data: str, settings: dict[str, Any], **about: Any) -> Self:
+        """A run without attempts. about: further fields."""
+        return cls(
+            run_id=new_run_id(),
+            job=job,
+            data=data,
+            model=chosen.model,
+            model_digest=checkpoint.digest,
+            class_names=checkpoint.class_names,
+            settings=settings,
+            versions=package_versions(),
+            chosen=chosen.saved(),
+            **{"images": None, **about},
+        )
 
     @property
     def attempt(self) -> int:
@@ -130,7 +149,8 @@ def load_manifest(out: str) -> Manifest | None:
     def read() -> Manifest:
         data = patiently(partial(read_whole, filesystem, path), address, "read")
         with decoding():
-            manifest = Manifest(**json.loads(data.to_pybytes()))
+            known = {each.name for each in fields(Manifest)}  # earlier versions wrote more
+            manifest = Manifest(**{name: value for name, value in json.loads(data.to_pybytes()).items() if name in known})
             _check_types(manifest)
         return manifest
 
@@ -149,9 +169,8 @@ def _check_types(manifest: Manifest) -> None:
     sound = (
         all(isinstance(text, str) for text in (*texts, *manifest.class_names))
         and isinstance(manifest.images, int | None)
-        and all(isinstance(each, dict) for each in (manifest.settings, manifest.versions, manifest.left_out))
+        and all(isinstance(each, dict) for each in (manifest.settings, manifest.versions, manifest.left_out, manifest.chosen))
         and isinstance(manifest.files, list)
-        and isinstance(manifest.counted, list)
         and all(isinstance(attempt, dict) and isinstance(attempt.get("state"), str) for attempt in attempts)
     )
     if not sound:

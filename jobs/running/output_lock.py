@@ -63,6 +63,13 @@ def hold_output(out: str) -> None:
             _held[path] = _Lease(out)
 
 
+def release_output(out: str) -> None:
+    """Let other processes have `out`, where this one holds it: its job has ended, and the process goes on."""
+    lock = _held.pop(open_storage(out)[1], None)
+    if lock:
+        lock.release()
+
+
 def check_held(out: str) -> None:
     """Raise Taken where this process has lost the output, StorageError where that cannot be told."""
     lock = _held.get(open_storage(out)[1])
@@ -87,6 +94,11 @@ class _Lock:
     def look(self) -> None:
         """Raise Taken where another job has it, StorageError where that cannot be told."""
         raise NotImplementedError
+
+    def release(self) -> None:
+        """Give it back."""
+        self._ended.set()
+        self._watching.join(STALE_SECONDS)  # else a renewal under way could put a lease back
 
     def _watch(self) -> None:
         sure = time.monotonic()
@@ -126,6 +138,10 @@ class _LockFile(_Lock):
                 raise
         super().__init__(out)
 
+    def release(self) -> None:
+        super().release()
+        os.close(self._file)
+
     def look(self) -> None:
         try:
             with storage_errors(self._path, "look at"):
@@ -160,7 +176,7 @@ class _Lease(_Lock):
             time.sleep(1)
             self._check_holder()
         super().__init__(out)
-        atexit.register(self._give_back)
+        atexit.register(self.release)
 
     def look(self) -> None:
         if self._conditional is None:
@@ -185,9 +201,9 @@ class _Lease(_Lock):
             if written != found:
                 raise busy(self._out)
 
-    def _give_back(self) -> None:
-        self._ended.set()
-        self._watching.join(STALE_SECONDS)  # else a renewal under way could put the lease back
+    def release(self) -> None:
+        super().release()
+        atexit.unregister(self.release)
         with suppress(OSError, UserError):
             self._check_holder()
             self._filesystem.delete_file(self._path)

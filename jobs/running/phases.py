@@ -1,4 +1,4 @@
-"""Where a command's time goes, from the start of its process to its reports."""
+"""Where a job's time goes, from its start to its reports."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PHASES = {
 
 
 class Phases:
-    """Seconds by phase; each begins where the one before it ended, the first with the process."""
+    """Seconds by phase; each begins where the one before it ended, the first at a Unix time."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: float) -> None:
         self.seconds: dict[str, float] = {}
-        self._since = _process_began()
+        self._since = began
 
     def end(self, phase: str, at: float | None = None) -> None:
         """The phase ends now, or ended at a Unix time."""
@@ -30,7 +30,7 @@ class Phases:
         self._since = until
 
 
-def _process_began() -> float:
+def process_began() -> float:
     """When the kernel started this process, in Unix seconds."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     after_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")

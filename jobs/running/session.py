@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
@@ -41,9 +42,14 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
 
     needed: modules that the block imports, which they are here, while Ray starts.
     What Ray says goes to a log, and so does what is printed to standard output meanwhile, since Ray prints there too. If the
-    block fails, the log stays, and a note of the exception says where.
+    block fails, the log stays, and a note of the exception says where. Where this process has initialised Ray already, the block
+    runs in that, which stays as it is.
     Raises UserError when nothing answers at the address; a dead one would otherwise hold the driver for minutes.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        with _callers_ray(address, needed):
+            yield
+        return
     said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS")
     local = not address
@@ -96,6 +102,30 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         yield
 
 
+@contextmanager
+def _callers_ray(address: str | None, needed: Iterable[str]) -> Iterator[None]:
+    """In the Ray that this process has initialised; Ray Data's settings, and its quiet, end with the block."""
+    if address:
+        raise UserError(f"--address {address}: this process uses a Ray already; leave it out, or call ray.shutdown() before")
+    from ray.data import DataContext
+
+    for name in needed:
+        import_module(name)
+    with ExitStack() as restored:
+        restored.enter_context(DataContext.current(DataContext.get_current().copy()))
+        restored.enter_context(warnings.catch_warnings(action="ignore"))
+        for handler in _terminals("ray.data"):
+            restored.callback(handler.setLevel, handler.level)
+            handler.setLevel(logging.ERROR)
+        yield
+
+
+def _terminals(logger: str) -> list[logging.StreamHandler[TextIO]]:
+    """The logger's handlers that show what they are told; files are none."""
+    handlers = logging.getLogger(logger).handlers
+    return [each for each in handlers if isinstance(each, logging.StreamHandler) and not isinstance(each, logging.FileHandler)]
+
+
 def set_environment() -> None:
     """Settings that Ray reads when it is imported."""
     # An unreachable usage server or name server must not delay the start.
@@ -134,10 +164,9 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
     for name in ("ray", "py.warnings"):
         logging.getLogger(name).handlers = [into]
     with ExitStack() as restored:
-        for handler in logging.getLogger("ray.data").handlers:  # what it shows on the terminal; its own file stays
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-                restored.callback(setattr, handler, "stream", handler.stream)  # setStream would flush one that may be closed
-                handler.stream = log
+        for handler in _terminals("ray.data"):
+            restored.callback(setattr, handler, "stream", handler.stream)  # setStream would flush one that may be closed
+            handler.stream = log
         logging.captureWarnings(True)
         restored.callback(logging.captureWarnings, False)
         sys.stderr.flush()
@@ -154,7 +183,8 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
     """ray.init sets a handler of its own for SIGTERM."""
-    kept = {number: signal.getsignal(number) for number in SIGNALS}
+    in_main = threading.current_thread() is threading.main_thread()  # no other may set one
+    kept = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)

@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image
 
 from jobs import imagenet
-from jobs.running import attempt
-from jobs.running.arguments import device_request
 from jobs.running.command import run
+from jobs.settings import ImagenetSettings, Settings
 from vit_actor.device import BatchResult, Device
 from vit_actor.opening import DeviceRequest
 
@@ -63,11 +62,11 @@ class PoisonedRequest:
 
 
 def poisoned(*arguments: Any, **named: Any) -> PoisonedRequest:
-    return PoisonedRequest(device_request(*arguments, **named))
+    return PoisonedRequest(Settings.request(*arguments, **named))
 
 
 if __name__ == "__main__":
     from tests.faults import poisoned as importable  # by its importable name, so that actors can unpickle the request
 
-    with patch.object(attempt, "device_request", importable.poisoned):
+    with patch.object(ImagenetSettings, "request", importable.poisoned):
         run(imagenet.main)

@@ -9,20 +9,17 @@ from pathlib import Path
 import pytest
 
 from jobs.imagenet import parse
-from jobs.pipeline.sources import open_source, surveyed
-from jobs.running.classification import describe
+from jobs.running.classification import Inputs
 from jobs.running.manifest import Manifest, claim
+from jobs.settings import ImagenetSettings
 from tests.faults.running import MODEL, write_shards
-from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError
 
 
 def wanted(data: Path, out: Path, model: Path, *arguments: str, device: str = "cpu") -> Manifest:
     """What a command asks for, as the job itself works it out."""
-    args = parse(["--data", str(data), "--out", str(out), "--model", str(model), "--resume", *arguments])
-    checkpoint = load_checkpoint(str(model))
-    survey = surveyed(open_source(args.data, checkpoint_classes=checkpoint.class_names, labels=args.labels, limit=args.limit))
-    return describe(args, device, checkpoint, survey)
+    settings = parse(["--data", str(data), "--out", str(out), "--model", str(model), "--resume", *arguments])
+    return Inputs.open(settings).describe(settings, device)
 
 
 @pytest.fixture
@@ -47,6 +44,22 @@ def test_the_same_command_continues_the_same_run(begun: tuple[Path, Path, Path])
     data, out, model = begun
     first = json.loads((out / "manifest.json").read_text())["run_id"]
     assert claim(str(out), wanted(data, out, model), overwrite=False, resume=True).run_id == first
+
+
+def test_a_manifest_of_an_earlier_version_continues(begun: tuple[Path, Path, Path]) -> None:
+    data, out, model = begun
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["chosen"]
+    (out / "manifest.json").write_text(json.dumps(manifest | {"counted": [6, 0]}))
+    assert claim(str(out), wanted(data, out, model), overwrite=False, resume=True).run_id == manifest["run_id"]
+
+
+def test_all_that_was_chosen_is_kept_without_credentials(begun: tuple[Path, Path, Path]) -> None:
+    kept = json.loads((begun[1] / "manifest.json").read_text())["chosen"]
+    assert kept.keys() == ImagenetSettings.options().keys()
+    assert (kept["out"], kept["max_errors"], kept["resume"], kept["meshes"]) == (str(begun[1]), 0.01, True, None)
+    settings = ImagenetSettings(data="s3://key:HUSH@bucket/d", out="/o", labels="https://host/l?sig=HUSH")
+    assert "HUSH" not in json.dumps(settings.saved())
 
 
 def test_a_data_set_that_gained_a_file_is_another(begun: tuple[Path, Path, Path]) -> None:

@@ -199,7 +199,7 @@ def test_traffic_is_that_of_this_hosts_interfaces_but_the_loopback() -> None:
         (["--cache", "kept"], "--cache goes with --data"),
         (["--device", "simulated", "--data", "{sample}", "--limit", "3"], "3 images for 4 meshes"),
         (["--device", "simulated", "--data", "{tar}"], "known only once it is read; pass --limit"),
-        (["--rounds", "0"], "not a positive number"),
+        (["--rounds", "0"], "--rounds 0: give a whole number of at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -14,9 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 from jobs import imagenet
-from jobs.running import attempt
-from jobs.running.arguments import device_request
 from jobs.running.command import run
+from jobs.settings import ImagenetSettings, Settings
 from vit_actor.device import Device
 from vit_actor.opening import DeviceRequest
 
@@ -40,11 +39,11 @@ class MockedRequest:
 
 
 def mocked(*arguments: Any, **options: Any) -> MockedRequest:
-    return MockedRequest(device_request(*arguments, **options))
+    return MockedRequest(Settings.request(*arguments, **options))
 
 
 if __name__ == "__main__":
     from tests.mock_t3000 import job  # by its importable name, so that actors can unpickle MockedRequest
 
-    with patch.object(attempt, "device_request", job.mocked):
+    with patch.object(ImagenetSettings, "request", job.mocked):
         run(imagenet.main)

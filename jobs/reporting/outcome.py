@@ -1,0 +1,129 @@
+"""How a run came out: its summary, its rows and its page, and whether it is as good as it was asked to be."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from jobs.reporting.schema import Summary
+from jobs.running.command import TOO_INACCURATE, TOO_MANY_ERRORS
+from jobs.running.manifest import load_manifest
+from jobs.settings import least_accuracy
+from jobs.storage.address import below, shown
+from jobs.storage.failure import storage_errors
+from jobs.storage.files import open_storage, read_whole
+from vit_actor.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
+
+
+class Page(str):
+    """The path or URI of a report, which a notebook shows as the page that is there."""
+
+    def _repr_html_(self) -> str:
+        filesystem, path = open_storage(self)
+        with storage_errors(self):
+            page = read_whole(filesystem, path).to_pybytes().decode()
+        return f'<iframe srcdoc="{html.escape(page)}" style="width: 100%; height: 40em; border: 0"></iframe>'
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run. exit_code: what the command ends with: 0, or 3 or 4 where it is not as good as it was asked to be.
+
+    verdict: why, a line for each thing that was asked and not met.
+    """
+
+    out: str
+    summary: Summary
+    exit_code: int
+    verdict: tuple[str, ...]
+
+    @property
+    def report(self) -> Page:
+        """The page with everything."""
+        return Page(below(self.out, "report.html"))
+
+    def predictions(self) -> Dataset:
+        """The rows, one for each image, as a pyarrow dataset (`jobs.pipeline.schema.PREDICTIONS`); read when it is asked for."""
+        from pyarrow.dataset import dataset
+
+        filesystem, path = open_storage(below(self.out, "predictions"))
+        return dataset(path, filesystem=filesystem, format="parquet")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """An accuracy that a run must have. top: 1 or 5. asked: the option, as it was given. least: from 0 to 1, exactly."""
+
+    top: int
+    asked: str
+    least: Fraction
+
+    @classmethod
+    def of(cls, top: int, text: str) -> Gate:
+        """Raises UserError where the run that is to be compared with is not finished, or has no labels."""
+        option = f"--min-top{top}"
+        share, run = least_accuracy(option, text)
+        if run is None:
+            return cls(top, f"{option} {text}", share)
+        manifest = load_manifest(run)
+        if manifest is None or not manifest.finished:
+            raise UserError(f"{option}: {shown(run)} holds no finished run of jobs.imagenet; give such a run's --out")
+        reference = accuracy(read_summary(run), top)
+        if reference is None:
+            raise UserError(f"{option}: the run in {shown(run)} has no labels, so no accuracy to compare with; give another run")
+        return cls(top, f"{option} {shown(text)} ({float(share * reference):.2%})", share * reference)
+
+    def failed(self, summary: Summary) -> str | None:
+        """By how much a run is below it, in one line; None where it is not."""
+        found = accuracy(summary, self.top)
+        if found is None:
+            return f"no image has a label, so {self.asked} cannot be met; give --labels"
+        if found >= self.least:
+            return None
+        low, high = getattr(summary, f"top{self.top}_low"), getattr(summary, f"top{self.top}_high")
+        below = f"{100 * float(self.least - found):.3f} points below {self.asked}"
+        return f"top-{self.top} is {float(found):.2%} (95% interval {low:.2%} to {high:.2%}), {below}"
+
+
+def gates(min_top1: str | None, min_top5: str | None) -> list[Gate]:
+    """What was asked for; see Gate.of."""
+    return [Gate.of(top, text) for top, text in ((1, min_top1), (5, min_top5)) if text]
+
+
+def accuracy(summary: Summary, top: int) -> Fraction | None:
+    """Of all labelled images; None without any."""
+    correct = summary.correct if top == 1 else summary.top5_correct
+    return Fraction(correct, summary.labelled) if summary.labelled else None
+
+
+def judged(summary: Summary, asked: list[Gate], max_errors: int | float = 1.0) -> tuple[int, tuple[str, ...]]:
+    """The exit code of a finished run, and a line for each thing that is not as it was asked for.
+
+    max_errors: how many images, or what share of them, may have an error.
+    """
+    told = [line for gate in asked if (line := gate.failed(summary))]
+    allowed = max_errors if isinstance(max_errors, int) else int(max_errors * summary.images)
+    if summary.errors > allowed:
+        too_many = f"{summary.errors} images could not be read, more than --max-errors allows ({allowed})"
+        return TOO_MANY_ERRORS, (too_many, *told)
+    return TOO_INACCURATE if told else 0, tuple(told)
+
+
+def read_summary(out: str) -> Summary:
+    """A finished run's, as its report has it; made again where an earlier version made that."""
+    filesystem, path = open_storage(below(out, "report/summary.parquet"))
+    try:
+        with storage_errors(out):
+            row: dict[str, Any] = pq.read_table(path, filesystem=filesystem).to_pylist()[0]
+        return Summary(**{field.name: row[field.name] for field in fields(Summary)})
+    except (UserError, KeyError, IndexError, ValueError):
+        from jobs.reporting.write import write_reports
+
+        return write_reports(out)

@@ -1,0 +1,306 @@
+"""What a user chose for a job: typed, checked when it is made, and kept in the run's manifest."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, partial
+from itertools import combinations
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from jobs.pipeline import placement
+from jobs.pipeline.placement import Placement
+from jobs.pipeline.schema import PREDICTIONS
+from jobs.pipeline.sources.hub import is_hub
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, TAR_EXTENSIONS, has_extension
+from jobs.storage.address import absolute, is_submitted, is_uri, parent, place, shown
+from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, hub_token
+from vit_actor.errors import UserError
+from vit_actor.opening import DeviceRequest, check_precision
+from vit_actor.simulated import SimulatedTiming
+
+WRITTEN = ("--out", "--cache")
+DATA_EXTENSIONS = (*IMAGE_EXTENSIONS, *PARQUET_EXTENSIONS, *TAR_EXTENSIONS)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a value may be: how it is read from text (or ValueError), what to give instead of others, the least of numbers."""
+
+    parse: Callable[[str], Any]
+    told: str
+    least: float = 0
+
+
+def _size(text: str) -> int:
+    number, unit = re.fullmatch(r"([\d.]+) *([MGT]B)", text.upper()).groups()  # type: ignore[union-attr]
+    return round(float(number) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[unit])
+
+
+def _errors(text: str) -> int | float:
+    return float(text[:-1]) / 100 if text.endswith("%") else int(text)
+
+
+TEXT, WHOLE = Kind(str, "text"), Kind(int, "a whole number of at least 1", 1)
+NUMBER, SEED = Kind(float, "a number of at least 0"), Kind(int, "a whole number of at least 0")
+SIZE, ERRORS = Kind(_size, "a size such as 50GB", 1), Kind(_errors, "a number of images or a percentage such as 1%")
+ACCURACY = Kind(str, "a percentage such as 80%, or 99%-of RUN with another run's --out")
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a setting is explained and written. group: of GROUPS. kind: of its values, where their type does not say it."""
+
+    group: str
+    help: str
+    metavar: str = "N"
+    kind: Kind | None = None
+
+
+GROUPS = ("what to classify", "how much work", "results", "model and device", "cluster", "limits")
+"""In the order in which people need them."""
+WHAT, WORK, RESULTS, DEVICE, CLUSTER, LIMITS = (partial(Option, group) for group in GROUPS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every job takes. Values may be text, as in a terminal, and places may be paths; raises UserError for a mistake."""
+
+    out: Annotated[str, RESULTS("directory or URI for the results", "URI")]
+    overwrite: Annotated[bool, RESULTS("replace the run in --out")] = False
+    model: Annotated[str, DEVICE(f"directory or hub id (default: {DEFAULT_CHECKPOINT})", "MODEL")] = DEFAULT_CHECKPOINT
+    device: Annotated[Literal["auto", "t3000", "cpu", "simulated"], DEVICE("default: t3000 if present, else cpu")] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "fast", "accurate"],
+        DEVICE("on boards fast or accurate, on CPU auto or fp32 (default: auto, the best that costs no accuracy)"),
+    ] = "auto"
+    batch_size: Annotated[int, DEVICE("images per batch on CPU (default: 64; a T3000 takes 8 per chip)")] = 64
+    simulate: Annotated[str, DEVICE("timing of --device simulated, such as compute=10ms,upload=5ms", "SPEC")] = ""
+    address: Annotated[str | None, CLUSTER("Ray cluster (default: RAY_ADDRESS, else on this machine)", "HOST:PORT")] = None
+    meshes: Annotated[int | None, CLUSTER("use at most N meshes (default: all)")] = None
+    boards_per_mesh: Annotated[int, CLUSTER("PCIe boards a mesh takes (default: 4, a T3000; 1 for an n300 alone)")] = 4
+    cpus_per_actor: Annotated[float | None, CLUSTER("CPUs each actor reserves (default: from the model's size)")] = None
+    wait: Annotated[float, CLUSTER("seconds to wait for busy resources (default: 60)", "S")] = 60.0
+
+    @classmethod
+    @cache
+    def options(cls) -> dict[str, tuple[Any, Option]]:
+        """Each setting's type and option, by name, group after group."""
+        found = [(name, *get_args(hint)) for name, hint in get_type_hints(cls, include_extras=True).items()]
+        return {name: (hint, option) for name, hint, option in sorted(found, key=lambda each: GROUPS.index(each[2].group))}
+
+    def __post_init__(self) -> None:
+        for name, (hint, option) in self.options().items():
+            value = _checked(f"--{name.replace('_', '-')}", getattr(self, name), hint, option.kind)
+            object.__setattr__(self, name, value)
+        self.check()
+        for name in ("out", "data", "model", "cache"):
+            path = getattr(self, name, None)
+            if path and (name != "model" or self.model_directory):  # else a hub's id
+                object.__setattr__(self, name, absolute(path))
+
+    def check(self) -> None:
+        """Raise UserError for settings that contradict each other, before Ray starts, which takes seconds."""
+        if self.simulate and self.device != "simulated":
+            raise UserError(f"--simulate goes with --device simulated, not {self.device}")
+        SimulatedTiming.from_spec(self.simulate)
+        if self.device != "auto":
+            check_precision(self.device, self.precision)
+        if any(is_hub(str(value)) for value in vars(self).values()):
+            hub_token()
+        if is_submitted() and not is_uri(self.out) and not os.path.isabs(os.path.expanduser(self.out)):
+            raise UserError(
+                f"--out {self.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI"
+            )
+        check_no_partition(self.out)
+        read = {"--data": getattr(self, "data", None), "--model": self.model_directory}
+        check_apart({**read, "--out": self.out, "--cache": getattr(self, "cache", None)})
+
+    @property
+    def model_directory(self) -> str | None:
+        """Where --model is, if it is a directory and no hub's id."""
+        return self.model if Path(os.path.expanduser(self.model)).is_dir() else None
+
+    def saved(self) -> dict[str, Any]:
+        """All of them, for a manifest: without credentials."""
+        return {name: shown(value) if isinstance(value, str) else value for name, value in vars(self).items()}
+
+    def place(self, checkpoint: Checkpoint) -> Placement:
+        """Where the job runs in the cluster that is connected; raises UserError as `place` and `check_precision` do."""
+        found = placement.place(
+            self.device,
+            boards=self.boards_per_mesh,
+            meshes=self.meshes,
+            flops_per_image=checkpoint.flops,
+            cpus_per_actor=self.cpus_per_actor,
+            wait_seconds=self.wait,
+            batch_seconds=SimulatedTiming.from_spec(self.simulate).compute,
+        )
+        check_precision(found.device, self.precision)
+        return found
+
+    def request(self, checkpoint: Checkpoint, found: Placement, **options: Any) -> DeviceRequest:
+        """What an actor opens. options: further fields of a DeviceRequest."""
+        common = {"batch_size": self.batch_size, "precision": self.precision, "simulate": self.simulate}
+        return DeviceRequest.of(checkpoint, found.device, threads=found.threads, **common, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagenetSettings(Settings):
+    """Of jobs.imagenet."""
+
+    data: Annotated[str, WHAT("folder, Parquet or WebDataset shards, local or any URI; hf://datasets/ILSVRC/imagenet-1k", "URI")]
+    labels: Annotated[
+        str | None,
+        WHAT("where labels are (a file, a column), how to read them (by-name, by-number, by-order), or none", "LABELS"),
+    ] = None
+    limit: Annotated[int | None, WHAT("only the first N images")] = None
+    exif: Annotated[Literal["ignore", "upright"], WHAT("turn images as their EXIF says (default: ignore)")] = "ignore"
+    cache: Annotated[str | None, WHAT("keep decoded images there for later runs (150 KB each at 224 x 224)", "URI")] = None
+    cache_limit: Annotated[int | None, WHAT("bytes it may hold, such as 50GB (default: all the disk has)", "SIZE", SIZE)] = None
+    resume: Annotated[bool, RESULTS("continue the run in --out")] = False
+    streams: Annotated[int | None, CLUSTER("processes that hand out work, at most one a mesh (default: as needed)")] = None
+    max_errors: Annotated[int | float, LIMITS("unreadable images allowed, or a share (default: 1%)", "N|N%", ERRORS)] = 0.01
+    min_top1: Annotated[
+        str | None,
+        LIMITS("least top-1 accuracy: 80%, or 99%-of RUN, another run's --out; below it: exit code 4", "P RUN", ACCURACY),
+    ] = None
+    min_top5: Annotated[str | None, LIMITS("the same for top-5", "P RUN", ACCURACY)] = None
+    device_limit: Annotated[float, LIMITS("seconds without an answer after which a device hangs (default: 120)", "S")] = 120.0
+
+    def check(self) -> None:
+        super().check()
+        if self.resume and self.overwrite:
+            raise UserError("--resume and --overwrite exclude each other; give one of them")
+        if self.cache_limit and self.cache is None:
+            raise UserError("--cache-limit goes with --cache; give --cache URI too")
+        for option, asked in (("--min-top1", self.min_top1), ("--min-top5", self.min_top5)):
+            if asked and self.labels == "none":
+                raise UserError(f"{option} needs labels; leave out --labels none")
+            least_accuracy(option, asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSettings(Settings):
+    """Of jobs that drive devices with random images."""
+
+    warmup: Annotated[int, WORK("batches of random images before the clock starts (default: 10)")] = 10
+    seed: Annotated[int, WORK("of the random images; mesh i uses seed + i (default: 0)", kind=SEED)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSettings(RandomSettings):
+    """Of jobs.synthetic."""
+
+    iterations: Annotated[int, WORK("at least N per mesh (default: 100)")] = 100
+    images: Annotated[int | None, WORK("at least N per mesh (default on hardware: MLPerf's least, offline)")] = None
+    seconds: Annotated[float | None, WORK("at least S seconds (default on hardware: as for --images)", "S")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingSettings(RandomSettings):
+    """Of jobs.scaling."""
+
+    data: Annotated[str | None, WHAT("run the whole pipeline on these (default: random images, the devices alone)", "URI")] = None
+    limit: Annotated[int | None, WHAT("with --data: only the first N images")] = None
+    cache: Annotated[str | None, WHAT("with --data: keep decoded images there, so that each is decoded once", "URI")] = None
+    iterations: Annotated[
+        int | None, WORK("without --data: batches a mesh when all are at work (default: 2000 on a T3000, else 100)")
+    ] = None
+    rounds: Annotated[int, WORK("times each size runs; medians count (default: 3)")] = 3
+
+    def check(self) -> None:
+        super().check()
+        if self.data and self.iterations:
+            raise UserError("--iterations is for random images; with --data the work is its images, or the first --limit of them")
+        if self.limit and not self.data:
+            raise UserError("--limit goes with --data; without it give --iterations")
+        if self.cache and not self.data:
+            raise UserError("--cache goes with --data; leave it out")
+
+
+def _checked(option: str, value: Any, hint: Any, kind: Kind | None) -> Any:
+    """The value as its setting has it, read from text where that is not text. Raises UserError for one that does not do."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise UserError(f"{option} {value}: give {' or '.join(get_args(hint))}")
+        return value
+    types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    kind = kind or (WHOLE if int in types else NUMBER if float in types else TEXT)
+    given = value
+    try:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        value = kind.parse(value) if isinstance(value, str) and str not in types else value
+        sound = isinstance(value, types) or (float in types and isinstance(value, int))
+        if isinstance(value, int | float) and bool not in types:
+            sound = sound and kind.least <= value < float("inf")
+    except (ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise UserError(f"{option} {given}: give {kind.told}")
+    if isinstance(value, str) and not value.isprintable():
+        raise UserError(f"{option} {value!a}: not printable text in UTF-8; rename it, or give a link to it")
+    return value
+
+
+def least_accuracy(option: str, asked: str | None) -> tuple[Fraction, str | None]:
+    """'80%' -> (4/5, None); '99%-of RUN' -> (99/100, 'RUN'). Raises UserError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)%(?:-of +(.+))?", asked or "0%")
+    if not found or Fraction(found[1]) > 100:
+        raise UserError(f"{option} {asked}: give {ACCURACY.told}")
+    return Fraction(found[1]) / 100, found[2]
+
+
+def check_apart(places: dict[str, str | None]) -> None:
+    """Raise UserError where a folder that is written to lies in another one of these, or has it inside.
+
+    places: paths and URIs by the option that gave them. Links are followed, and spellings of one URI are the same place. Single
+    files and patterns are no folders: what a run writes beside them is not read.
+    """
+    found = {option: place(uri) for option, uri in places.items() if uri and _is_folder(uri)}
+    for first, second in combinations(found, 2):
+        if (first in WRITTEN or second in WRITTEN) and _overlap(found[first], found[second]):
+            one, other = (shown(places[option] or "") for option in (first, second))
+            raise UserError(
+                f"{first} {one} and {second} {other} are the same directory, or one is inside the other; give separate ones"
+            )
+
+
+def _overlap(first: tuple[str, str], second: tuple[str, str]) -> bool:
+    (kind, one), (other_kind, other) = first, second
+    return kind == other_kind and (one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/"))
+
+
+def _is_folder(uri: str) -> bool:
+    name = parent(uri)[1]
+    return not (is_hub(uri) or any(mark in name for mark in "*?{") or has_extension(name, DATA_EXTENSIONS))
+
+
+def check_no_partition(out: str) -> None:
+    """Raise UserError for an address that would give readers of Hive partitions, DuckDB among them, another column's value."""
+    for part in out.split("/"):
+        column, equals, _ = part.partition("=")
+        if equals and column in PREDICTIONS.names:
+            raise UserError(f"--out {shown(out)}: readers would take {part} for column {column!r} of all rows; choose another")
+
+
+def taking[**P, S: Settings, R](kind: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
+    """Make a function of settings one of keywords, which its documentation lists."""
+
+    def changed(function: Callable[[S], R]) -> Callable[P, R]:
+        def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+            return function(kind(*arguments, **keywords))
+
+        options = kind.options()  # type: ignore[attr-defined]
+        told = [f"    {name}: {option.help}" for name, (_, option) in options.items()]
+        call.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Settings:", *told])
+        call.__name__, call.__signature__ = function.__name__, inspect.signature(kind)  # type: ignore[attr-defined]
+        return call
+
+    return changed
