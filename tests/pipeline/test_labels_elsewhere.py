@@ -189,7 +189,7 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         {**tree(["."]), "l.csv": csv([f"{i}.jpg,{i},{CLASSES[i + 1]}" for i in range(3)], "id,class,label")},
         CLASSES,
         "l.csv",
-        "in another column",
+        "'0' beside it, in 'class', is class 0; remove 'class'",
     ),
     "JSON": ({**tree(["."]), "l.json": '{"0.jpg": 0}'}, CLASSES, "l.json", "looks like JSON"),
     "lines in number order": (
