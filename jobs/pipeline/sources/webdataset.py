@@ -49,7 +49,6 @@ class _Sample:
     member: str = ""
     alone: bool = False
     data: bytes = b""
-    label: int | None = None
     error: str | None = None
 
 
@@ -132,16 +131,17 @@ class TarShards:
         kind = self._kind(samples, beside) if self.use_labels else ""
         for what, (count, example) in beside.found.items():
             left_out.add(f"{what} in the first {SURVEYED} samples", f"{name}/{example}", count)
-        columns = Beside(self.space)
-        for sample, own in samples if kind and kind != FILE else ():
-            try:
+        columns, where = Beside(self.space), shown(self.files.folder)
+        try:
+            for sample, own in samples if kind and kind != FILE else ():
+                where = f"{shown(self.files.folder)}: {sample.image_id}"
                 words = self._words(kind, sample, own)
-                index = self._checked(kind, words, readings)
-                if index is not None and self.kind is None:
+                if (index := self._checked(kind, words, readings)) is not None:
                     columns.add(words[kind], index, _entries(own))
-                    columns.check(lambda column: f"pass --labels {kind} or --labels {column}")
-            except LabelError as error:
-                raise predict_only(f"{shown(self.files.folder)}: {sample.image_id}", error) from None
+            if self.kind is None:
+                columns.check(lambda column: f"pass --labels {kind} or --labels {column}")
+        except LabelError as error:
+            raise predict_only(where, error) from None
         return kind
 
     def _kind(self, samples: list[tuple[_Sample, Own]], beside: LeftOut) -> str:
@@ -186,11 +186,10 @@ class TarShards:
         index = readings.index(text) if text else None
         for other, word in words.items() if self.kind is None else ():
             if self.space.how_sure(word) and (index is None or self.space.index(word) != index):
-                one = (
-                    f".{kind} is {quoted(text)}" if text else f"the first samples' labels are {f'.{kind}' if kind else 'nowhere'}"
-                )
+                here = f".{kind} is {quoted(text)} and" if text else f"it has no .{kind}, as the first samples have, but"
+                one = here if kind else "the first samples have no labels, but here"
                 ways = " or ".join(f"--labels {each}" for each in (kind, other) if each)
-                raise LabelError(f"{one} and .{other} is {quoted(word)}; pass {ways}")
+                raise LabelError(f"{one} .{other} is {quoted(word)}; pass {ways}")
         return index
 
     def _label(self, kind: str, sample: _Sample, own: Own, places: dict[str, str], readings: Readings) -> int | None:
