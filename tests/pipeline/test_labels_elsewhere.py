@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import webdataset as wds
 from torchvision.datasets import ImageFolder
 
 from jobs.pipeline.sources import open_source, surveyed
@@ -89,13 +89,11 @@ def _word(loaded: datasets.Dataset, row: dict[str, Any]) -> str:
 
 
 def webdataset(root: Path, split: str) -> dict[str, str]:
-    """By webdataset's rule: members whose names agree to the first dot of the last part are one sample."""
     found: dict[str, str] = {}
     for path in sorted(root.rglob("*.tar")):
-        with tarfile.open(path) as file:
-            parts = [re.fullmatch(r"((?:.*/|)[^.]+)[.]([^/]*)", member.name) for member in file if member.isfile()]
-            words = {p[1]: file.extractfile(p[0]).read().decode() for p in parts if p and p[2] == "cls"}  # type: ignore[union-attr]
-        found |= {f"{path.name}/{p[0]}": words[p[1]] for p in parts if p and p[2].endswith("jpg") and p[1] in words}
+        for sample in wds.WebDataset(str(path), shardshuffle=False):
+            images = [f"{path.name}/{sample['__key__']}.{field}" for field in sample if field.endswith("jpg")]
+            found |= dict.fromkeys(images, sample["cls"].decode())
     return found
 
 
@@ -143,6 +141,25 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
     "numbers from 1, told": (tree(["1", "2", "3", "4"], 1), CLASSES, "by-number-1", [0, 1, 2, 3]),
     "splits": (tree(["train/ant", "val/ant"]), CLASSES, None, "its folders are splits"),
     "splits beside other folders": (tree(["train/ant", "val/ant", "more/bee"]), CLASSES, None, "its folders are splits"),
+    "one folder of numbers around others": (
+        {f"0/{i}/x.jpg": "" for i in IN_ORDER},
+        NUMBERED,
+        None,
+        "by-folder:1.*or --labels by-folder:2",
+    ),
+    "a wrapper": (tree(["val/ant", "val/bee", "val/dog"]), CLASSES, None, [0, 0, 0, 1, 1, 1, 3, 3, 3]),
+    "a class beside other spellings": (tree(["Ant", "BEE", "cat"]), CLASSES, None, [0, 0, 0, 1, 1, 1, 2, 2, 2]),
+    "classes that differ by case": (tree(["Crane", "crane", "dog"], 1), ("crane", "Crane", "dog"), None, torchvision),
+    "a case that fits two": (tree(["CRANE", "dog"], 1), ("crane", "Crane", "dog"), None, "fits classes 0, 1"),
+    "padded numbers": (tree(["00", "01", "02"]), NUMBERED, None, [0, 0, 0, 1, 1, 1, 2, 2, 2]),
+    "digits of other scripts": (tree(["\u0661", "\u0662"]), NUMBERED, None, "no class of the checkpoint"),
+    "numbers below 0": (tree(["-1", "0"]), NUMBERED, None, "no class of the checkpoint"),
+    "fractions": (tree(["0.0", "1.0"]), NUMBERED, None, "no class of the checkpoint"),
+    "a number too many": (tree(["0", "12"]), NUMBERED, None, "12 is outside .* 0-11; pass --labels by-number-1"),
+    "numbers from 1 that begin at 0": (tree(["0", "1"]), NUMBERED, "by-number-1", "label 0 by by-number-1 is outside"),
+    "names behind numbers": (tree(["001.ant", "002.bee"]), CLASSES, None, "no class of the checkpoint"),
+    "splits of other words": (tree(["training/ant", "evaluation/ant"]), CLASSES, None, "its folders are splits"),
+    "an archive of macOS": ({**tree(["ant", "bee"]), "__MACOSX/ant/._0.jpg": "x"}, CLASSES, None, [0, 0, 0, 1, 1, 1]),
     "a train among vehicles": (tree(["bus", "train"]), ("bus", "train"), None, torchvision),
     "metadata.csv": ({**tree(["."]), "metadata.csv": METADATA}, CLASSES, None, imagefolder),
     "metadata.jsonl": (
@@ -179,6 +196,46 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         "l.tsv",
         [1, 3, 0],
     ),
+    "columns of names that agree": (
+        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{i},{CLASSES[i]}" for i in IN_ORDER], "file,label,label_name")},
+        CLASSES,
+        "l.csv",
+        IN_ORDER,
+    ),
+    "a column of names that differ": (
+        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{CLASSES[i]},{i + 1}" for i in IN_ORDER], "file,name,label")},
+        CLASSES,
+        "l.csv",
+        "label '1' is class 1, and 'ant' beside it, in 'name', is class 0",
+    ),
+    "a column in which a name occurs": (
+        {**tree(["."]), "l.csv": csv(["0.jpg,0,bee", "1.jpg,1,a big bee", "2.jpg,2,cat"], "file,label,caption")},
+        CLASSES,
+        "l.csv",
+        IN_ORDER,
+    ),
+    "one-hot columns": (
+        {**tree(["."]), "l.csv": csv(["0.jpg,1,0"], "file,ant,bee")},
+        CLASSES,
+        "l.csv",
+        "name the one of the labels",
+    ),
+    "two labels of one image": ({**tree(["."]), "l.csv": csv(["0.jpg,1", "0.jpg,2"])}, CLASSES, "l.csv", "two different labels"),
+    "no label of one image": (
+        {**tree(["."]), "l.csv": csv(["0.jpg,1", "1.jpg,2"])},
+        CLASSES,
+        "l.csv",
+        "no label for image 2.jpg",
+    ),
+    "an empty label": ({**tree(["."]), "l.csv": csv(["0.jpg,", "1.jpg,2"])}, CLASSES, "l.csv", "'' is no class"),
+    "several labels": ({**tree(["."]), "l.csv": csv(["0.jpg,ant bee", "1.jpg,ant"])}, CLASSES, "l.csv", "'ant bee' is no class"),
+    "one line for two images": (
+        {"0.jpg": "", "0.png": "", "l.csv": csv(["0,1", "1,2"])},
+        CLASSES,
+        "l.csv",
+        "the line for 0.png is that of another image too",
+    ),
+    "JSON of lists": ({**tree(["."]), "l.jsonl": '{"file": "0.jpg", "label": [1]}\n'}, CLASSES, "l.jsonl", "no class"),
     "a heading without images": (
         {**tree(["."]), "l.csv": csv(["a,0", "b,1", "c,2"], "who,label")},
         CLASSES,
@@ -221,6 +278,36 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         NONE,
     ),
     "txt that is labels": ({"x.tar": samples(JPG, ("txt", "*"))}, CLASSES, None, IN_ORDER),
+    "json of other names": (
+        {"x.tar": samples(JPG, ("json", '{"label": 1, "label_name": "ant"}'))},
+        CLASSES,
+        None,
+        "in 'json.label_name', is class 0; pass --labels json.label or --labels json.label_name",
+    ),
+    "json of other names, told": (
+        {"x.tar": samples(JPG, ("json", '{"label": 1, "label_name": "ant"}'))},
+        CLASSES,
+        "json.label_name",
+        [0, 0, 0],
+    ),
+    "json without a label": ({"x.tar": samples(JPG, ("json", '{"annotation": {"label": *}}'))}, CLASSES, None, NONE),
+    "cls of no label": ({"x.tar": samples(JPG, ("cls", "-1"))}, CLASSES, None, NONE),
+    "cls of several labels": ({"x.tar": samples(JPG, ("cls", "1 2"))}, CLASSES, None, "'1 2' is no class"),
+    "masks beside images": ({"x.tar": samples(JPG, ("seg.png", ""), CLS)}, CLASSES, None, webdataset),
+    "another suffix": ({"x.tar": samples(JPG, ("label.txt", "*"))}, CLASSES, None, NONE),
+    "tars and a file": (
+        {"x.tar": samples(JPG), "l.csv": csv([f"k{i}.jpg,{2 - i}" for i in IN_ORDER])},
+        CLASSES,
+        "l.csv",
+        [2, 1, 0],
+    ),
+    "tars and a file, background": (
+        {"x.tar": samples(JPG), "l.csv": csv([f"k{i}.jpg,{i}" for i in IN_ORDER])},
+        BACKGROUND,
+        "l.csv",
+        "which data sets may not count",
+    ),
+    "tars and a file of bare lines": ({"x.tar": samples(JPG), "l.txt": "0\n1\n2\n"}, CLASSES, "l.txt", "its lines have no names"),
     "tars called by class": (
         {f"{name}.tar": PLAIN for name in ("bus", "car", "train", "valve", "dev-board")},
         CLASSES,
@@ -233,6 +320,13 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         None,
         "may be splits or not",
     ),
+    "tars of splits and others": (
+        {f"{name}-0.tar": PLAIN for name in ("train", "test", "extra")},
+        CLASSES,
+        None,
+        "may be splits or not",
+    ),
+    "tars of splits in other words": ({f"{name}-0.tar": PLAIN for name in ("training", "dev", "eval")}, CLASSES, None, IN_ORDER),
     "tars of splits": ({f"{name}-000.tar": PLAIN for name in ("train", "val")}, CLASSES, None, IN_ORDER),
     "ClassLabel": ({"x.parquet": rows([0, 1, 2], names=["dog", "ant", "cat"])}, CLASSES, None, parquet),
     "ClassLabel of numbers": (
@@ -243,6 +337,34 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
     ),
     "ClassLabel of numbers, by number": ({"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, NUMBERED, "by-number", [0, 1, 10]),
     "ClassLabel of numbers, by order": ({"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, NUMBERED, "by-order", IN_ORDER),
+    "ClassLabel of WordNet ids": ({"x.parquet": rows(IN_ORDER, names=WNIDS[5:9])}, THOUSAND, None, [5, 6, 7]),
+    "ClassLabel of others": ({"x.parquet": rows(IN_ORDER, names=["x", "y", "z"])}, CLASSES, None, "does not fit"),
+    "ClassLabel in the first file": (
+        {"a.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"]), "b.parquet": rows(IN_ORDER)},
+        CLASSES,
+        None,
+        "labels are in column 'label', and of a.parquet in column 'label' with class names",
+    ),
+    "ClassLabels that differ": (
+        {"a.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"]), "b.parquet": rows(IN_ORDER, names=["ant", "bee", "dog"])},
+        CLASSES,
+        None,
+        "the class names of column 'label' are others than in a.parquet",
+    ),
+    "labels in the first file": ({"a.parquet": rows(IN_ORDER), "b.parquet": rows()}, CLASSES, None, "labels are nowhere"),
+    "labels in other columns": ({"a.parquet": rows(IN_ORDER), "b.parquet": rows(cls=IN_ORDER)}, CLASSES, None, "in column 'cls'"),
+    "names beside numbers": ({"x.parquet": rows(IN_ORDER, name=list(CLASSES[:3]))}, CLASSES, None, IN_ORDER),
+    "other names beside numbers": (
+        {"x.parquet": rows(IN_ORDER, name=list(CLASSES[1:]))},
+        CLASSES,
+        None,
+        "'bee' beside it, in 'name', is class 1; pass --labels label or --labels name",
+    ),
+    "other names beside numbers, told": ({"x.parquet": rows(IN_ORDER, name=list(CLASSES[1:]))}, CLASSES, "name", [1, 2, 3]),
+    "no label": ({"x.parquet": rows([-1, -1, -1])}, CLASSES, None, NONE),
+    "categories": ({"x.parquet": rows(pa.array(["dog", "ant", "bee"]).dictionary_encode())}, CLASSES, None, parquet),
+    "lists of labels": ({"x.parquet": rows([[0], [1, 2], [3]])}, CLASSES, None, "must be whole numbers or text"),
+    "truth values": ({"x.parquet": rows([True, False, True])}, CLASSES, None, "must be whole numbers or text"),
     "text column": ({"x.parquet": rows(["bee", "ant", "dog"])}, CLASSES, None, parquet),
     "dictionary of binary": (
         {"x.parquet": rows(["bee", "ant", "dog"], image=pa.array([jpeg(i) for i in range(3)]).dictionary_encode())},
