@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import webdataset as wds
 from torchvision.datasets import ImageFolder
 
 from jobs.pipeline.sources import open_source, surveyed
-from tests.pipeline.corpus import WNIDS, jpeg, read_all, tar
+from tests.pipeline.corpus import CLASS_NAMES, WNIDS, jpeg, read_all, tar
 from vit_actor.errors import UserError
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -492,6 +493,16 @@ def test_of_two_images_of_one_name_a_bare_line_labels_none(tmp_path: Path) -> No
         ),
         ({f"{s}-0.tar": samples(JPG) for s in ("train", "val")}, ["files of split train, such as train-0.tar"]),
         (
+            {f"x-{k}-of-3.tar": samples(JPG, ("label.txt", "*"), ("json", "{}"), ("cls", "-1")) for k in (0, 2)},
+            [
+                "files that are missing by the others' names, such as x-1-of-3.tar",
+                ".txt members without an image of that name beside them",
+                ".json members that are no labels",
+                ".cls members that are no labels",
+            ],
+        ),
+        ({"metadata.csv": csv(["0.jpg,1", "1.jpg,2"]), "0.jpg": ""}, ["labels in its file without an image, such as 1.jpg"]),
+        (
             {"x.parquet": rows(mask=pa.array([b"x"] * 3)), "y.parquet": rows().replace(b"", b"")},
             ["columns of other images, such as x.parquet#mask"],
         ),
@@ -501,3 +512,51 @@ def test_what_is_not_classified_is_told_with_an_example(tmp_path: Path, files: F
     survey = surveyed(open_source(str(written(tmp_path, files)), checkpoint_classes=list(CLASSES)))
     for what in told:
         assert any(kind.startswith(what) for kind in survey.left_out), survey.left_out
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "error"),
+    [
+        (PLAIN, samples(JPG, ("json", '{"label": *}')), "it has no .cls, as the first samples have, but .json.label is '0'"),
+        (PLAIN, samples(JPG, CLS, ("json", '{"class": 3}')), ".cls is '0' and .json.class is '3'; pass --labels cls or --labels"),
+        (PLAIN, samples(JPG, ("cls", "ant")), "labels are names ('ant') and numbers ('0'); pass --labels by-name"),
+        (PLAIN, samples(JPG, ("cls", "4*")), "label 40 is outside the checkpoint's classes 0-3"),
+        (samples(JPG, ("json", '{"label": *}')), samples(JPG, ("json", '{"class": *}')), "it has no .json.label"),
+        (samples(JPG, ("json", '{"label": *}')), samples(JPG, ("json", '{"label"')), "its label cannot be read"),
+        (samples(JPG, ("txt", "ant")), samples(JPG, ("txt", "a small ant")), "label 'a small ant' is no class"),
+        (samples(JPG), PLAIN, "the first samples have no labels, but here .cls is '0'; pass --labels cls"),
+        (PLAIN, samples(JPG), ""),
+        (samples(JPG, ("txt", "a small ant")), samples(JPG, ("txt", "ant")), ""),
+    ],
+)
+def test_a_later_tar_of_another_form_is_not_guessed(tmp_path: Path, first: bytes, later: bytes, error: str) -> None:
+    root = written(tmp_path, {"0.tar": first, "1.tar": later})
+    source = open_source(str(root), checkpoint_classes=list(CLASSES))
+    images = read_all(source)[3:]
+    assert [image.label for image in images] == [None] * 3
+    assert error in (images[0].error or "") and all(bool(error) == bool(image.error) for image in images)
+
+
+def test_what_is_no_file_is_told_and_a_link_back_is_refused(tmp_path: Path) -> None:
+    root = written(tmp_path, tree(["ant", "bee"]))
+    os.mkfifo(root / "ant" / "x.jpg")
+    told = surveyed(open_source(str(root), checkpoint_classes=list(CLASSES))).left_out
+    assert told == {"pipes, sockets and devices, such as ant/x.jpg": 1}
+    (root / "bee" / "back").symlink_to("..")
+    with pytest.raises(UserError, match="symbolic link that leads back"):
+        surveyed(open_source(str(root), checkpoint_classes=list(CLASSES)))
+
+
+def test_how_sure_labels_are_is_said(tmp_path: Path) -> None:
+    def said(classes: list[str], files: Files) -> str:
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        return surveyed(open_source(str(written(root, files)), checkpoint_classes=classes)).labels_from
+
+    ids = tree(WNIDS[:2])
+    taken = "WordNet ids, in ImageNet-1k's order, which the checkpoint's 1,000 classes are taken to have"
+    assert said([f"LABEL_{i}" for i in range(1000)], ids) == f"folder names as {taken}"
+    assert said(["tench", "goldfish", *CLASS_NAMES[2:]], ids).endswith("WordNet ids, all of which the checkpoint knows")
+    assert said(WNIDS, ids).endswith("all of which the checkpoint knows")
+    outer = tree(["images/ant", "masks/bee"])
+    assert said(list(CLASSES), outer).startswith("folder names at level 2, below images, masks, as class names")
+    assert said(list(CLASSES), {"x.parquet": rows([-1, None, -1])}) == "none: all are empty or -1 in column 'label'"
