@@ -534,7 +534,23 @@ def test_a_later_tar_of_another_form_is_not_guessed(tmp_path: Path, first: bytes
     source = open_source(str(root), checkpoint_classes=list(CLASSES))
     images = read_all(source)[3:]
     assert [image.label for image in images] == [None] * 3
-    assert error in (images[0].error or "") and all(bool(error) == bool(image.error) for image in images)
+    assert error in (images[0].error or "")
+    assert all(bool(error) == bool(image.error) for image in images)
+
+
+def test_where_others_differ_by_choice(tmp_path: Path) -> None:
+    captions = csv(["ant/0.jpg,one", "bee/0.jpg,two", "cat/0.jpg,cat"], "file_name,caption")
+    folders = written(tmp_path / "folders", {**tree(["ant", "bee", "cat"], 1), "metadata.csv": captions})
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(folders), split="train", cache_dir=str(tmp_path / "cache"))
+    assert "label" not in loaded.features
+    source = open_source(str(folders), checkpoint_classes=list(CLASSES))
+    assert [image.label for image in read_all(source)] == IN_ORDER
+    tars = written(tmp_path / "tars", {"x.tar": samples(JPG, ("txt", "a cat")), "y.tar": samples(JPG, ("txt", "cat"))})
+    theirs = [sample["txt"] for name in "xy" for sample in wds.WebDataset(str(tars / f"{name}.tar"), shardshuffle=False)]
+    loaded = datasets.load_dataset("webdataset", data_dir=str(tars), split="train", cache_dir=str(tmp_path / "cache"))
+    assert theirs == [b"a cat"] * 3 + [b"cat"] * 3
+    assert [text.encode() for text in loaded["txt"]] == theirs
+    assert not surveyed(open_source(str(tars), checkpoint_classes=list(CLASSES))).labelled
 
 
 def test_what_is_no_file_is_told_and_a_link_back_is_refused(tmp_path: Path) -> None:
