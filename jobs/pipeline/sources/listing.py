@@ -227,10 +227,8 @@ SPLITS = {
 }
 """What data sets call their splits, and which is meant: as `datasets` has it."""
 
-PARTS = re.compile(r"(.*?)([0-9]+)-of-([0-9]+)(.*)")
+PARTS = re.compile(r"(.*?)([0-9]+)-of-([0-9]{1,6})(.*)")
 """How many files there are of a kind, in each one's name: train-00000-of-00014.parquet."""
-MOST_PARTS = 1_000_000
-"""That are looked for by such names."""
 
 
 def split_of(path: str) -> tuple[str, str] | None:
@@ -253,17 +251,15 @@ def split_of(path: str) -> tuple[str, str] | None:
 
 def missing_parts(names: Iterable[str]) -> Iterator[tuple[str, int]]:
     """(the first name, how many) of the files that are not there, where names say how many there are; see PARTS."""
-    parts = defaultdict[tuple[str, ...], dict[int, str]](dict)
-    for name in names:
-        if found := PARTS.fullmatch(name):
-            before, number, of, after = found.groups()
-            parts[before, of, after][int(number)] = number
-    for (before, of, after), there in parts.items():
-        first = 0 if 0 in there or int(of) not in there else 1
-        lacking = [number for number in range(first, first + min(int(of), MOST_PARTS)) if number not in there]
-        if lacking:
-            width = len(next(iter(there.values())))
-            yield f"{before}{lacking[0]:0{width}d}-of-{of}{after}", len(lacking)
+    there = defaultdict[tuple[str, str, str], set[str]](set)
+    for found in filter(None, map(PARTS.fullmatch, names)):
+        before, number, of, after = found.groups()
+        there[before, of, after].add(number)
+    for (before, of, after), numbers in there.items():
+        every = [f"{number:0{len(min(numbers))}d}" for number in range(int(of) + 1)]
+        from_one = every[0] not in numbers and every[-1] in numbers
+        if lacking := [number for number in every[from_one : int(of) + from_one] if number not in numbers]:
+            yield f"{before}{lacking[0]}-of-{of}{after}", len(lacking)
 
 
 @dataclass(frozen=True)

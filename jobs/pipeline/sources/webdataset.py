@@ -77,7 +77,7 @@ class TarShards:
     def shards(self) -> Generator[Shard, None, Survey]:
         kind, left_out, left, readings = None, LeftOut(), self.limit, Readings(self.space)
         if self.labels:
-            _, readings = _from_file(self.labels, self.labels_digest, self.space)
+            Labels(self.labels, read_labels(self.labels, readings))
         for name, size in self.files.files(left_out):
             if kind is None:
                 kind = self._peek(name, size, left_out, readings)
@@ -166,16 +166,11 @@ class TarShards:
 
     def _words(self, kind: str, sample: _Sample, own: Own) -> dict[str, str]:
         """A sample's labels by where they are: at one of KINDS, where it has any. A .txt is one only if labels are there."""
-        texts = {member: data.decode("utf-8-sig", "replace").strip() for member, data in own.items()}
-        if kind != "txt":
-            texts.pop("txt", None)
+        texts = {member: _text(own, member) for member in own if member != "txt" or kind == "txt"}
         if "json" in texts:
             parsed = _parsed(texts.pop("json"))
-            keys = {*JSON_KEYS, kind.removeprefix("json.")}
-            entries = (
-                {f"json.{key}": parsed[key] for key in keys & parsed.keys()} if isinstance(parsed, dict) else {"json": parsed}
-            )
-            texts |= {key: str(value) for key, value in entries.items() if value is not None}
+            entries = {f"json.{key}": value for key, value in parsed.items()} if isinstance(parsed, dict) else {"json": parsed}
+            texts |= {key: str(value) for key, value in entries.items() if value is not None and key in (*KINDS, kind)}
         if suffix := WNID_SUFFIX.fullmatch(sample.member):
             texts[NAME] = suffix[1]
         return {key: text for key, text in texts.items() if text not in ("", "-1")}
@@ -195,21 +190,16 @@ class TarShards:
     def _label(self, kind: str, sample: _Sample, own: Own, places: dict[str, str], readings: Readings) -> int | None:
         """places: the folder of each image of this tar so far, by name. Raises LabelError."""
         if kind != FILE:
-            if kind.startswith("json") and "json" in own and _parsed(own["json"].decode("utf-8-sig", "replace")) is None:
+            if kind.startswith("json") and "json" in own and _parsed(_text(own, "json")) is None:
                 raise LabelError("its label cannot be read")
             return self._checked(kind, self._words(kind, sample, own), readings)
-        labels, _ = _from_file(self.labels or "", self.labels_digest, self.space)
+        labels = _from_file(self.labels or "", self.labels_digest, self.space)
         folder, _, name = sample.member.rpartition("/")
-        if places.setdefault(name, folder) == folder:
-            found = labels.of(sample.member)
-        else:
-            found = labels.of(sample.member, folders=True)
-            if found is None and labels.of(sample.member) is not None:
-                raise LabelError(
-                    "several images have its name, in other folders; give them with their folders in the labels file"
-                )
+        found, first = labels.of(sample.member), places.setdefault(name, folder) == folder
         if found is None:
             raise LabelError("the labels file has no line for it")
+        if not first and (found := labels.of(sample.member, folders=True)) is None:
+            raise LabelError("several images have its name, in other folders; give them with their folders in the labels file")
         return found
 
     def _groups(
@@ -273,10 +263,13 @@ def _with_labels(images: list[_Sample], key: str, labels: dict[str, Own], beside
 
 
 @lru_cache(maxsize=2)
-def _from_file(uri: str, digest: str | None, space: LabelSpace) -> tuple[Labels, Readings]:
+def _from_file(uri: str, digest: str | None, space: LabelSpace) -> Labels:
     check_digest(uri, digest)
-    readings = Readings(space)
-    return Labels(uri, read_labels(uri, readings)), readings
+    return Labels(uri, read_labels(uri, Readings(space)))
+
+
+def _text(own: Own, member: str) -> str:
+    return own.get(member, b"").decode("utf-8-sig", "replace").strip()
 
 
 def _parsed(text: str) -> Any:
@@ -289,7 +282,7 @@ def _parsed(text: str) -> Any:
 
 def _entries(own: Own) -> dict[str, str]:
     """The texts in a sample's JSON, by the place that --labels would name."""
-    parsed = _parsed(own.get("json", b"").decode("utf-8-sig", "replace"))
+    parsed = _parsed(_text(own, "json"))
     return {f"json.{key}": value for key, value in parsed.items() if isinstance(value, str)} if isinstance(parsed, dict) else {}
 
 
