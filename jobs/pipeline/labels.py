@@ -29,20 +29,10 @@ READINGS = (BY_NAME, *OFFSETS, BY_ORDER, BY_FOLDER)
 NAMES, WNIDS, NUMBERS = "class names", "WordNet ids", "class numbers"
 """Ways to read a label."""
 
-BACKGROUND = (
-    "background",
-    "bg",
-    "none",
-    "null",
-    "dummy",
-    "empty",
-    "nothing",
-    "unlabeled",
-    "unlabelled",
-    "no class",
-    "n a",
-    "void",
-)
+BACKGROUND = {
+    *("background", "bg", "none", "null", "dummy", "empty", "nothing"),
+    *("unlabeled", "unlabelled", "no class", "n a", "void"),
+}
 """What checkpoints call a class 0 that data sets do not count."""
 LANDMARKS = {"goldfish": 1, "ostrich": 9, "golden retriever": 207, "tiger cat": 282, "zebra": 340, "toilet tissue": 999}
 """Some of ImageNet-1k's names, to tell a checkpoint whose 1,000 classes are others or in another order."""
