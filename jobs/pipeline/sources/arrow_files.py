@@ -16,7 +16,7 @@ from pyarrow.fs import LocalFileSystem
 
 from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.listing import FileSet, LeftOut
-from jobs.pipeline.sources.parquet_columns import Columns, Read, Rows, label_errors
+from jobs.pipeline.sources.parquet_columns import Columns, Rows, label_errors
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, decoding, patiently
@@ -64,22 +64,16 @@ class ArrowFiles:
             return found.survey(images, self.label_column, self.use_labels)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-        name = shard.payload["file"]
+        name, first, rows = shard.payload["file"], shard.payload["first_row"], shard.payload["rows"]
         table, columns, place = self._open(name)
         with SteadyFile(below(self.files.folder, name), shard.payload["size"]) as file:
-            yield from self._wanted(table, columns, partial(_read, file, place), shard, wanted)
-
-    def _wanted(
-        self, table: pa.Table, columns: Columns, read: Read, shard: Shard, wanted: Callable[[int], bool]
-    ) -> Iterator[tuple[int, EncodedImage]]:
-        name, first, rows = shard.payload["file"], shard.payload["first_row"], shard.payload["rows"]
-        for start in range(0, rows, READ_ROWS):
-            span = range(start, min(start + READ_ROWS, rows))
-            selected = {ordinal for ordinal in span if wanted(ordinal)}
-            if selected:
-                part = table.slice(first + start, len(span))
-                images = columns.rows(part, f"{printable(name)}#", first + start, self.space, read)
-                yield from (pair for pair in zip(span, images, strict=True) if pair[0] in selected)
+            for start in range(0, rows, READ_ROWS):
+                span = range(start, min(start + READ_ROWS, rows))
+                selected = {ordinal for ordinal in span if wanted(ordinal)}
+                if selected:
+                    part, read = table.slice(first + start, len(span)), partial(_read, file, place)
+                    images = columns.rows(part, f"{printable(name)}#", first + start, self.space, read)
+                    yield from (pair for pair in zip(span, images, strict=True) if pair[0] in selected)
 
     def _words(self, table: pa.Table, columns: Columns) -> list[str]:
         """Labels of a file, all that differ."""
@@ -100,7 +94,7 @@ class ArrowFiles:
             table, place = read_twice(where, lambda: patiently(partial(_mapped, path), where, "read"))
         except Damaged as damage:
             raise UserError(f"{shown(where)}: not a readable Arrow file of the datasets library ({damage})") from None
-        with label_errors(below(self.files.folder, name)):
+        with label_errors(where):
             return table, Columns.of(table.schema, self.space, self.use_labels, self.label_column), place
 
 

@@ -29,7 +29,7 @@ IMAGE_EXTENSIONS = (
     ".xbm", ".xpm",
 )
 # fmt: on
-"""What Pillow decodes, but for jobs.pipeline.decode.REFUSED."""
+"""Of the formats that jobs.pipeline.decode reads."""
 PARQUET_EXTENSIONS = (".parquet", ".parq", ".pq")
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -135,18 +135,13 @@ def entries(address: str, left_out: LeftOut | None = None, folder: str = "") -> 
         if entry.size < 0:
             (left_out or LeftOut()).add("pipes, sockets and devices", join(folder, entry.name))
             continue
-        if table := table_of(entry.name):
+        if table := next((table for table, mark in TABLES.items() if re.fullmatch(mark, entry.name)), None):
             way = f"its files hold rows that it has replaced or removed. Read {table} with its own reader and write Parquet files"
             raise UserError(f"{shown(address)}: {table}, by its {entry.name}; {way}")
         if not is_hidden(entry.name, entry.is_folder):
             yield entry
         elif left_out is not None:
             left_out.add(HIDDEN, join(folder, entry.name))
-
-
-def table_of(name: str) -> str | None:
-    """The kind of table whose mark a name is; None for any other."""
-    return next((table for table, mark in TABLES.items() if re.fullmatch(mark, name)), None)
 
 
 def _local_entries(address: str, path: str) -> Iterator[Entry]:

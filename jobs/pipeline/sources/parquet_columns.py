@@ -65,17 +65,17 @@ class Columns:
         type, several that may be it, and class names that do not fit the checkpoint.
         """
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-        image, leaf, *others = _image_columns(schema)
+        image, leaf, others = _image_columns(schema)
         if image in twice:
             raise ColumnError(f"two columns are named {image!r}; rename one")
         labels = [label_column] if label_column else [name for name in LABEL_NAMES if name in schema.names]
         if not use_labels or not (labels or partition is not None):
-            return cls(image, leaf, None, None, tuple(others))
+            return cls(image, leaf, None, None, others)
         if len(labels) > 1 or (partition is not None and set(labels) & set(schema.names)):
             found = " and ".join(["the folders' names"] * (partition is not None) + [f"column {name!r}" for name in labels])
             raise LabelError(f"labels may be in {found}; pass --labels with the name of the column that has them")
         if partition is not None:
-            return cls(image, leaf, None, None, tuple(others), partition)
+            return cls(image, leaf, None, None, others, partition)
         [label] = labels
         if label in twice:
             raise LabelError(f"two columns are named {label!r}; rename one")
@@ -85,9 +85,8 @@ class Columns:
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_text(kind)):
             raise LabelError(f"label column {label!r} is {kind}; it must be whole numbers or text")
         names = _class_names(schema, label) if (label_column is None or space.reading) and pa.types.is_integer(kind) else None
-        if names is None and space.reading == BY_ORDER:
-            return cls(image, leaf, label, tuple(range(len(space.class_names))), tuple(others))
-        return cls(image, leaf, label, space.translate(names) if names else None, tuple(others))
+        by_order = tuple(range(len(space.class_names))) if space.reading == BY_ORDER else None
+        return cls(image, leaf, label, space.translate(names) if names else by_order, others)
 
     def labels_from(self, readings: Readings) -> str:
         """Where labels come from and how sure that is, for people."""
@@ -255,7 +254,7 @@ def partition_label(path: str, label_column: str | None) -> str | None:
     return None
 
 
-def _image_columns(schema: pa.Schema) -> list[str]:
+def _image_columns(schema: pa.Schema) -> tuple[str, str, tuple[str, ...]]:
     """The column of images, the path of its bytes, and other columns that have images."""
     candidates = {}
     for field in schema:
@@ -269,7 +268,7 @@ def _image_columns(schema: pa.Schema) -> list[str]:
         raise ColumnError(f"no image column (bytes, or a struct with bytes); columns are {', '.join(schema.names)}")
     if named[0] not in IMAGE_NAMES and len(named) > 1:
         raise ColumnError(f"columns {', '.join(named)} could all be the image; rename one to 'image'")
-    return [named[0], candidates[named[0]], *(name for name in candidates if name != named[0])]
+    return named[0], candidates[named[0]], tuple(name for name in candidates if name != named[0])
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:

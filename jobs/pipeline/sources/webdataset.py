@@ -148,21 +148,17 @@ class TarShards:
         """Which of KINDS the labels of these samples are, the first that has any; "" for none."""
         if self.labels or self.kind:
             return FILE if self.labels else self.kind or ""
-        words = [self._words("txt", *each) for each in samples]
-        if not self._are_labels([each.get("txt", "") for each in words]):
+        words, readings = [self._words("txt", *each) for each in samples], Readings(self.space)
+        try:
+            captions = any("txt" not in each or readings.index(each["txt"]) < 0 for each in words)
+        except LabelError:
+            captions = True
+        if captions:
             words = [self._words("", *each) for each in samples]
         for (sample, own), found in zip(samples, words, strict=True):
             for member in own.keys() - {kind.partition(".")[0] for kind in found}:
                 beside.add(f".{member} members that are no labels", f"{sample.member.rpartition('.')[0]}.{member}")
         return next((kind for kind in KINDS if any(kind in each for each in words)), "")
-
-    def _are_labels(self, texts: list[str]) -> bool:
-        """Whether all samples have a .txt, and each is a class: else they may be captions."""
-        readings = Readings(self.space)
-        try:
-            return all(texts) and all(readings.index(text) >= 0 for text in texts)
-        except LabelError:
-            return False
 
     def _words(self, kind: str, sample: _Sample, own: Own) -> dict[str, str]:
         """A sample's labels by where they are: at one of KINDS, where it has any. A .txt is one only if labels are there."""
