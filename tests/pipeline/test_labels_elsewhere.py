@@ -58,7 +58,7 @@ def rows(label: Any = None, names: list[str] | None = None, **columns: Any) -> b
     if names:
         features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
         image = pa.array([{"bytes": jpeg(i), "path": None} for i in range(3)])
-        table = pa.table({"image": image, "label": pa.array(label)})
+        table = pa.table({"image": image, "label": pa.array(label), **columns})
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     out = io.BytesIO()
     pq.write_table(table, out)
@@ -363,6 +363,18 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         CLASSES,
         None,
         "'bee' beside it, in 'name', is class 1; pass --labels label or --labels name",
+    ),
+    "ClassLabel beside other names": (
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word=list(CLASSES[:3]))},
+        CLASSES,
+        None,
+        "'ant' beside it, in 'word', is class 0; pass --labels by-name:label or --labels word",
+    ),
+    "ClassLabel beside other names, told": (
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word=list(CLASSES[:3]))},
+        CLASSES,
+        "by-name:label",
+        [3, 2, 1],
     ),
     "other names beside numbers, told": ({"x.parquet": rows(IN_ORDER, name=list(CLASSES[1:]))}, CLASSES, "name", [1, 2, 3]),
     "no label": ({"x.parquet": rows([-1, -1, -1])}, CLASSES, None, NONE),

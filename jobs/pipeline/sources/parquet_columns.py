@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import BY_ORDER, Beside, LabelError, LabelSpace, Readings, predict_only
+from jobs.pipeline.labels import BY_NAME, BY_ORDER, Beside, LabelError, LabelSpace, Readings, predict_only
 from jobs.pipeline.sources.listing import LeftOut
 from jobs.pipeline.sources.source import EncodedImage, Survey, view
 from jobs.storage.address import shown
@@ -130,7 +130,8 @@ class Columns:
             stored = row.pop(self.label)
             if (index := self.index(stored, space)) is not None:
                 beside.add(str(stored), index, {column: str(word) for column, word in row.items()})
-        beside.check(lambda column: f"pass --labels {self.label} or --labels {column}")
+        own = f"{BY_NAME}:{self.label}" if self.indices else self.label  # a column alone says that its integers are the classes
+        beside.check(lambda column: f"pass --labels {own} or --labels {column}")
 
     def texts(self, schema: pa.Schema) -> list[str]:
         """Columns of text beside the label."""
