@@ -38,19 +38,6 @@ MAX_TILES = 100_000
 MAX_PLAIN_BYTES = 8 * 2**20
 """Of a PPM in text, which Pillow reads a few characters at a time."""
 
-REFUSED = {
-    "EPS": "a program, which Pillow would have Ghostscript run",
-    "BUFR": "no decoder",
-    "GRIB": "no decoder",
-    "HDF5": "no decoder",
-    "WMF": "no decoder",
-    "MPEG": "no decoder",
-    "IPTC": "a wrapper around another image",
-    "PDF": "no decoder",
-    "PALM": "no decoder",
-}
-"""Formats of Pillow's that are not read, and why."""
-
 # fmt: off
 FORMATS = (
     "JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "JPEG2000", "PPM", "QOI", "PSD", "PCX", "DCX", "DDS",
@@ -58,7 +45,8 @@ FORMATS = (
     "TGA",
 )
 # fmt: on
-"""Formats that are tried, in this order. A TGA has no signature, so that it comes last."""
+"""Formats that are tried, in this order: those of Pillow's that it can decode by itself. A TGA has no signature, so that it comes
+last."""
 
 _JPEG = b"\xff\xd8"
 _ORIENTED = re.compile(rb"Exif\0\0|tiff:Orientation")
@@ -140,7 +128,7 @@ def _pillow(data: memoryview, white_background: bool, *, upright: bool) -> Image
         raise DecodeError("empty file")
     try:
         if data[:4] == b"%!PS":
-            raise DecodeError(f"EPS is refused: it is {REFUSED['EPS']}")
+            raise DecodeError("EPS is refused: it is a program, which Pillow would have Ghostscript run")
         _check_text(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_cost(image.height, image.width, data)

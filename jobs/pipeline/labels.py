@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -29,20 +29,10 @@ READINGS = (BY_NAME, *OFFSETS, BY_ORDER, BY_FOLDER)
 NAMES, WNIDS, NUMBERS = "class names", "WordNet ids", "class numbers"
 """Ways to read a label."""
 
-BACKGROUND = (
-    "background",
-    "bg",
-    "none",
-    "null",
-    "dummy",
-    "empty",
-    "nothing",
-    "unlabeled",
-    "unlabelled",
-    "no class",
-    "n a",
-    "void",
-)
+BACKGROUND = {
+    *("background", "bg", "none", "null", "dummy", "empty", "nothing"),
+    *("unlabeled", "unlabelled", "no class", "n a", "void"),
+}
 """What checkpoints call a class 0 that data sets do not count."""
 LANDMARKS = {"goldfish": 1, "ostrich": 9, "golden retriever": 207, "tiger cat": 282, "zebra": 340, "toilet tissue": 999}
 """Some of ImageNet-1k's names, to tell a checkpoint whose 1,000 classes are others or in another order."""
@@ -160,6 +150,11 @@ class LabelSpace:
             )
         return tuple(range(len(names)))
 
+    def has_order_of_imagenet(self) -> bool:
+        """Whether names of the checkpoint say that its classes are ImageNet-1k's, and not only their number."""
+        synonyms = _names(self.class_names)[2]
+        return any(synonyms.get(name) == [index] for name, index in LANDMARKS.items())
+
     def fewer(self, classes: Iterable[int]) -> tuple[int, ...] | None:
         """Some classes in ascending order; None if there are none of them, or all."""
         some = tuple(sorted(set(classes)))
@@ -197,10 +192,10 @@ class LabelSpace:
                 return f"WordNet id {label}: the checkpoint's classes are not ImageNet-1k's in their order; use class names"
             return f"WordNet id {label} is not one of ImageNet-1k's 1000 classes"
         if _INDEX.fullmatch(label) and self.reading != BY_NAME:
-            fix = (
-                f"; pass {self.way(BY_PREVIOUS)} if the data counts classes from 1" if int(label) == len(self.class_names) else ""
-            )
-            return f"label {label} is outside the checkpoint's classes {self.range}{fix}"
+            counted = f"label {label}" + (f" by {self.reading}" if OFFSETS.get(self.reading) else "")
+            from_one = int(label) == len(self.class_names) and self.reading != BY_PREVIOUS
+            fix = f"; pass {self.way(BY_PREVIOUS)} if the data counts classes from 1" if from_one else ""
+            return f"{counted} is outside the checkpoint's classes {self.range}{fix}"
         return f"label {quoted(label)} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids"
 
 
@@ -239,14 +234,45 @@ class Readings:
         """Where labels come from and how sure that is, in words: 'folder names as WordNet ids, all of which ...'."""
         ways = [way for way in (NAMES, WNIDS, NUMBERS) if way in self.examples]
         if not ways:
-            return where
+            return f"none in {where}, empty or -1 throughout"
         if self.space.reading:
             sure = f"read as --labels {self.space.reading} says"
+        elif WNIDS in ways and self.examples[WNIDS] not in self.space.class_names and not self.space.has_order_of_imagenet():
+            sure = "in ImageNet-1k's order, which the checkpoint's 1,000 classes are taken to have"
         elif ways == [NUMBERS]:
             sure = f"of {self.space.range}, which no name confirms"
         else:
             sure = "all of which the checkpoint knows"
         return f"{where} as {' and '.join(ways)}, {sure}"
+
+
+class Beside:
+    """Columns beside the labels that say classes too: those whose words all are names of classes.
+
+    is_label: whether a column is called like labels: its words count each by itself then, numbers too.
+    """
+
+    def __init__(self, space: LabelSpace, is_label: Callable[[str], bool] = lambda _: False) -> None:
+        self._space, self._is_label = space, is_label
+        self._others: set[str] = set()
+        self._differing: dict[str, tuple[str, int, str, int]] = {}
+
+    def add(self, label: str, index: int, others: Mapping[str, str]) -> None:
+        """A label, its class, and the words beside it by column."""
+        for column in others.keys() - self._others:
+            sure = self._space.how_sure(word := others[column])
+            if sure == 2 or (sure and self._is_label(column)):
+                if (other := self._space.index(word)) != index:
+                    self._differing.setdefault(column, (label, index, word, other))
+            elif not self._is_label(column):
+                self._others.add(column)
+                self._differing.pop(column, None)
+
+    def check(self, fix: Callable[[str], str]) -> None:
+        """Raises LabelError for a column that says another class than the label. fix: what to do about a column."""
+        for column, (label, index, word, other) in self._differing.items():
+            differ = f"label {quoted(label)} is class {index}, and {quoted(word)} beside it, in {column!r}, is class {other}"
+            raise LabelError(f"{differ}; {fix(column)}")
 
 
 def predict_only(where: str, error: LabelError) -> UserError:

@@ -43,7 +43,8 @@ def doubt(answers: pa.Table, names: Sequence[str]) -> str | None:
     for way, option, counted in _others(classes):
         found = right(counted[label])
         if _far_better(found, given, total) and found >= NEAR * best:
-            return f"top-1 is {given:.1%}, and {found:.1%} if {way}: check the labels, or pass --labels {option}"
+            told = f"top-1 is {given:.1%}, and {found:.1%} if {way}: check the labels"
+            return told if option == BY_ORDER and held < classes else f"{told}, or pass --labels {option}"
     if best >= 0.5 and _far_better(best, given, total):
         moved = next(each for each in np.unique(label) if mapped[each] != each)
         example = f"{_name(names, moved)} is mostly answered {_name(names, mapped[moved])}"

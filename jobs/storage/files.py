@@ -102,7 +102,22 @@ def _open_store(parts: Parts, *endpoint: str | None) -> tuple[FileSystem, str]:
     return filesystem, root
 
 
-class SteadyFile(io.RawIOBase):
+class Positioned(io.RawIOBase):
+    """A stream of bytes that can be read from any place: a subclass reads, moves `position` and seeks."""
+
+    position = 0
+
+    def tell(self) -> int:
+        return self.position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+class SteadyFile(Positioned):
     """A file or object, read as it was listed: reads that fail are asked again, and one that is short is failing too.
 
     size: as listed, in bytes; Gone is raised where it has another one now. opened: the address's filesystem and path, if known.
@@ -111,7 +126,6 @@ class SteadyFile(io.RawIOBase):
     def __init__(self, address: str, size: int | None = None, opened: tuple[FileSystem, str] | None = None) -> None:
         self.address = address
         self._filesystem, self._path = opened or open_storage(address)
-        self._position = 0
         self._listed = size
         self._file = patiently(self._open, address, "open")
 
@@ -146,23 +160,14 @@ class SteadyFile(io.RawIOBase):
         return data
 
     def readinto(self, buffer: Any) -> int:
-        data = self.read_at(len(buffer), self._position)
+        data = self.read_at(len(buffer), self.position)
         buffer[: len(data)] = data
-        self._position += len(data)
+        self.position += len(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence])
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+        self.position = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence])
+        return self.position
 
     def close(self) -> None:
         if not self.closed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import webdataset as wds
 from torchvision.datasets import ImageFolder
 
 from jobs.pipeline.sources import open_source, surveyed
-from tests.pipeline.corpus import WNIDS, jpeg, read_all, tar
+from tests.pipeline.corpus import CLASS_NAMES, WNIDS, jpeg, read_all, tar
 from vit_actor.errors import UserError
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -58,7 +58,7 @@ def rows(label: Any = None, names: list[str] | None = None, **columns: Any) -> b
     if names:
         features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
         image = pa.array([{"bytes": jpeg(i), "path": None} for i in range(3)])
-        table = pa.table({"image": image, "label": pa.array(label)})
+        table = pa.table({"image": image, "label": pa.array(label), **columns})
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     out = io.BytesIO()
     pq.write_table(table, out)
@@ -89,13 +89,11 @@ def _word(loaded: datasets.Dataset, row: dict[str, Any]) -> str:
 
 
 def webdataset(root: Path, split: str) -> dict[str, str]:
-    """By webdataset's rule: members whose names agree to the first dot of the last part are one sample."""
     found: dict[str, str] = {}
     for path in sorted(root.rglob("*.tar")):
-        with tarfile.open(path) as file:
-            parts = [re.fullmatch(r"((?:.*/|)[^.]+)[.]([^/]*)", member.name) for member in file if member.isfile()]
-            words = {p[1]: file.extractfile(p[0]).read().decode() for p in parts if p and p[2] == "cls"}  # type: ignore[union-attr]
-        found |= {f"{path.name}/{p[0]}": words[p[1]] for p in parts if p and p[2].endswith("jpg") and p[1] in words}
+        for sample in wds.WebDataset(str(path), shardshuffle=False):
+            images = [f"{path.name}/{sample['__key__']}.{field}" for field in sample if field.endswith("jpg")]
+            found |= dict.fromkeys(images, sample["cls"].decode())
     return found
 
 
@@ -143,6 +141,28 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
     "numbers from 1, told": (tree(["1", "2", "3", "4"], 1), CLASSES, "by-number-1", [0, 1, 2, 3]),
     "splits": (tree(["train/ant", "val/ant"]), CLASSES, None, "its folders are splits"),
     "splits beside other folders": (tree(["train/ant", "val/ant", "more/bee"]), CLASSES, None, "its folders are splits"),
+    "one folder of numbers around others": (
+        {f"0/{i}/x.jpg": "" for i in IN_ORDER},
+        NUMBERED,
+        None,
+        "by-folder:1.*or --labels by-folder:2",
+    ),
+    "a wrapper": (tree(["val/ant", "val/bee", "val/dog"]), CLASSES, None, [0, 0, 0, 1, 1, 1, 3, 3, 3]),
+    "names within numbers": (tree(["fog/1/ant", "fog/2/bee", "snow/1/ant"], 1), CLASSES, None, [0, 1, 0]),
+    "others within numbers": (tree(["0/a", "2/b"], 1), NUMBERED, None, [0, 2]),
+    "images beside class folders": ({**tree(["ant", "bee"]), "x.jpg": ""}, CLASSES, None, "also folder 'ant' with images"),
+    "a class beside other spellings": (tree(["Ant", "BEE", "cat"]), CLASSES, None, [0, 0, 0, 1, 1, 1, 2, 2, 2]),
+    "classes that differ by case": (tree(["Crane", "crane", "dog"], 1), ("crane", "Crane", "dog"), None, torchvision),
+    "a case that fits two": (tree(["CRANE", "dog"], 1), ("crane", "Crane", "dog"), None, "fits classes 0, 1"),
+    "padded numbers": (tree(["00", "01", "02"]), NUMBERED, None, [0, 0, 0, 1, 1, 1, 2, 2, 2]),
+    "digits of other scripts": (tree(["\u0661", "\u0662"]), NUMBERED, None, "no class of the checkpoint"),
+    "numbers below 0": (tree(["-1", "0"]), NUMBERED, None, "no class of the checkpoint"),
+    "fractions": (tree(["0.0", "1.0"]), NUMBERED, None, "no class of the checkpoint"),
+    "a number too many": (tree(["0", "12"]), NUMBERED, None, "12 is outside .* 0-11; pass --labels by-number-1"),
+    "numbers from 1 that begin at 0": (tree(["0", "1"]), NUMBERED, "by-number-1", "label 0 by by-number-1 is outside"),
+    "names behind numbers": (tree(["001.ant", "002.bee"]), CLASSES, None, "no class of the checkpoint"),
+    "splits of other words": (tree(["training/ant", "evaluation/ant"]), CLASSES, None, "its folders are splits"),
+    "an archive of macOS": ({**tree(["ant", "bee"]), "__MACOSX/ant/._0.jpg": "x"}, CLASSES, None, [0, 0, 0, 1, 1, 1]),
     "a train among vehicles": (tree(["bus", "train"]), ("bus", "train"), None, torchvision),
     "metadata.csv": ({**tree(["."]), "metadata.csv": METADATA}, CLASSES, None, imagefolder),
     "metadata.jsonl": (
@@ -179,6 +199,46 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         "l.tsv",
         [1, 3, 0],
     ),
+    "columns of names that agree": (
+        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{i},{CLASSES[i]}" for i in IN_ORDER], "file,label,label_name")},
+        CLASSES,
+        "l.csv",
+        IN_ORDER,
+    ),
+    "a column of names that differ": (
+        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{CLASSES[i]},{i + 1}" for i in IN_ORDER], "file,name,label")},
+        CLASSES,
+        "l.csv",
+        "label '1' is class 1, and 'ant' beside it, in 'name', is class 0",
+    ),
+    "a column in which a name occurs": (
+        {**tree(["."]), "l.csv": csv(["0.jpg,0,bee", "1.jpg,1,a big bee", "2.jpg,2,cat"], "file,label,caption")},
+        CLASSES,
+        "l.csv",
+        IN_ORDER,
+    ),
+    "one-hot columns": (
+        {**tree(["."]), "l.csv": csv(["0.jpg,1,0"], "file,ant,bee")},
+        CLASSES,
+        "l.csv",
+        "name the one of the labels",
+    ),
+    "two labels of one image": ({**tree(["."]), "l.csv": csv(["0.jpg,1", "0.jpg,2"])}, CLASSES, "l.csv", "two different labels"),
+    "no label of one image": (
+        {**tree(["."]), "l.csv": csv(["0.jpg,1", "1.jpg,2"])},
+        CLASSES,
+        "l.csv",
+        "no label for image 2.jpg",
+    ),
+    "an empty label": ({**tree(["."]), "l.csv": csv(["0.jpg,", "1.jpg,2"])}, CLASSES, "l.csv", "'' is no class"),
+    "several labels": ({**tree(["."]), "l.csv": csv(["0.jpg,ant bee", "1.jpg,ant"])}, CLASSES, "l.csv", "'ant bee' is no class"),
+    "one line for two images": (
+        {"0.jpg": "", "0.png": "", "l.csv": csv(["0,1", "1,2"])},
+        CLASSES,
+        "l.csv",
+        "the line for 0.png is that of another image too",
+    ),
+    "JSON of lists": ({**tree(["."]), "l.jsonl": '{"file": "0.jpg", "label": [1]}\n'}, CLASSES, "l.jsonl", "no class"),
     "a heading without images": (
         {**tree(["."]), "l.csv": csv(["a,0", "b,1", "c,2"], "who,label")},
         CLASSES,
@@ -189,7 +249,7 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         {**tree(["."]), "l.csv": csv([f"{i}.jpg,{i},{CLASSES[i + 1]}" for i in range(3)], "id,class,label")},
         CLASSES,
         "l.csv",
-        "in another column",
+        "'0' beside it, in 'class', is class 0; remove 'class'",
     ),
     "JSON": ({**tree(["."]), "l.json": '{"0.jpg": 0}'}, CLASSES, "l.json", "looks like JSON"),
     "lines in number order": (
@@ -221,6 +281,36 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         NONE,
     ),
     "txt that is labels": ({"x.tar": samples(JPG, ("txt", "*"))}, CLASSES, None, IN_ORDER),
+    "json of other names": (
+        {"x.tar": samples(JPG, ("json", '{"label": 1, "label_name": "ant"}'))},
+        CLASSES,
+        None,
+        "in 'json.label_name', is class 0; pass --labels json.label or --labels json.label_name",
+    ),
+    "json of other names, told": (
+        {"x.tar": samples(JPG, ("json", '{"label": 1, "label_name": "ant"}'))},
+        CLASSES,
+        "json.label_name",
+        [0, 0, 0],
+    ),
+    "json without a label": ({"x.tar": samples(JPG, ("json", '{"annotation": {"label": *}}'))}, CLASSES, None, NONE),
+    "cls of no label": ({"x.tar": samples(JPG, ("cls", "-1"))}, CLASSES, None, NONE),
+    "cls of several labels": ({"x.tar": samples(JPG, ("cls", "1 2"))}, CLASSES, None, "'1 2' is no class"),
+    "masks beside images": ({"x.tar": samples(JPG, ("seg.png", ""), CLS)}, CLASSES, None, webdataset),
+    "another suffix": ({"x.tar": samples(JPG, ("label.txt", "*"))}, CLASSES, None, NONE),
+    "tars and a file": (
+        {"x.tar": samples(JPG), "l.csv": csv([f"k{i}.jpg,{2 - i}" for i in IN_ORDER])},
+        CLASSES,
+        "l.csv",
+        [2, 1, 0],
+    ),
+    "tars and a file, background": (
+        {"x.tar": samples(JPG), "l.csv": csv([f"k{i}.jpg,{i}" for i in IN_ORDER])},
+        BACKGROUND,
+        "l.csv",
+        "which data sets may not count",
+    ),
+    "tars and a file of bare lines": ({"x.tar": samples(JPG), "l.txt": "0\n1\n2\n"}, CLASSES, "l.txt", "its lines have no names"),
     "tars called by class": (
         {f"{name}.tar": PLAIN for name in ("bus", "car", "train", "valve", "dev-board")},
         CLASSES,
@@ -233,6 +323,13 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         None,
         "may be splits or not",
     ),
+    "tars of splits and others": (
+        {f"{name}-0.tar": PLAIN for name in ("train", "test", "extra")},
+        CLASSES,
+        None,
+        "may be splits or not",
+    ),
+    "tars of splits in other words": ({f"{name}-0.tar": PLAIN for name in ("training", "dev", "eval")}, CLASSES, None, IN_ORDER),
     "tars of splits": ({f"{name}-000.tar": PLAIN for name in ("train", "val")}, CLASSES, None, IN_ORDER),
     "ClassLabel": ({"x.parquet": rows([0, 1, 2], names=["dog", "ant", "cat"])}, CLASSES, None, parquet),
     "ClassLabel of numbers": (
@@ -243,6 +340,47 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
     ),
     "ClassLabel of numbers, by number": ({"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, NUMBERED, "by-number", [0, 1, 10]),
     "ClassLabel of numbers, by order": ({"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, NUMBERED, "by-order", IN_ORDER),
+    "ClassLabel of WordNet ids": ({"x.parquet": rows(IN_ORDER, names=WNIDS[5:9])}, THOUSAND, None, [5, 6, 7]),
+    "ClassLabel of others": ({"x.parquet": rows(IN_ORDER, names=["x", "y", "z"])}, CLASSES, None, "does not fit"),
+    "ClassLabel of others, told": ({"x.parquet": rows(IN_ORDER, names=["x", "y", "z"])}, CLASSES, "label", IN_ORDER),
+    "ClassLabel in the first file": (
+        {"a.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"]), "b.parquet": rows(IN_ORDER)},
+        CLASSES,
+        None,
+        "labels are in column 'label', and of a.parquet in column 'label' with class names",
+    ),
+    "ClassLabels that differ": (
+        {"a.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"]), "b.parquet": rows(IN_ORDER, names=["ant", "bee", "dog"])},
+        CLASSES,
+        None,
+        "the class names of column 'label' are others than in a.parquet",
+    ),
+    "labels in the first file": ({"a.parquet": rows(IN_ORDER), "b.parquet": rows()}, CLASSES, None, "labels are nowhere"),
+    "labels in other columns": ({"a.parquet": rows(IN_ORDER), "b.parquet": rows(cls=IN_ORDER)}, CLASSES, None, "in column 'cls'"),
+    "names beside numbers": ({"x.parquet": rows(IN_ORDER, name=list(CLASSES[:3]))}, CLASSES, None, IN_ORDER),
+    "other names beside numbers": (
+        {"x.parquet": rows(IN_ORDER, name=list(CLASSES[1:]))},
+        CLASSES,
+        None,
+        "'bee' beside it, in 'name', is class 1; pass --labels label or --labels name",
+    ),
+    "ClassLabel beside other names": (
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word=list(CLASSES[:3]))},
+        CLASSES,
+        None,
+        "'ant' beside it, in 'word', is class 0; pass --labels by-name:label or --labels word",
+    ),
+    "ClassLabel beside other names, told": (
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word=list(CLASSES[:3]))},
+        CLASSES,
+        "by-name:label",
+        [3, 2, 1],
+    ),
+    "other names beside numbers, told": ({"x.parquet": rows(IN_ORDER, name=list(CLASSES[1:]))}, CLASSES, "name", [1, 2, 3]),
+    "no label": ({"x.parquet": rows([-1, -1, -1])}, CLASSES, None, NONE),
+    "categories": ({"x.parquet": rows(pa.array(["dog", "ant", "bee"]).dictionary_encode())}, CLASSES, None, parquet),
+    "lists of labels": ({"x.parquet": rows([[0], [1, 2], [3]])}, CLASSES, None, "must be whole numbers or text"),
+    "truth values": ({"x.parquet": rows([True, False, True])}, CLASSES, None, "must be whole numbers or text"),
     "text column": ({"x.parquet": rows(["bee", "ant", "dog"])}, CLASSES, None, parquet),
     "dictionary of binary": (
         {"x.parquet": rows(["bee", "ant", "dog"], image=pa.array([jpeg(i) for i in range(3)]).dictionary_encode())},
@@ -370,6 +508,16 @@ def test_of_two_images_of_one_name_a_bare_line_labels_none(tmp_path: Path) -> No
         ),
         ({f"{s}-0.tar": samples(JPG) for s in ("train", "val")}, ["files of split train, such as train-0.tar"]),
         (
+            {f"x-{k}-of-3.tar": samples(JPG, ("label.txt", "*"), ("json", "{}"), ("cls", "-1")) for k in (0, 2)},
+            [
+                "files that are missing by the others' names, such as x-1-of-3.tar",
+                ".txt members without an image of that name beside them",
+                ".json members that are no labels",
+                ".cls members that are no labels",
+            ],
+        ),
+        ({"metadata.csv": csv(["0.jpg,1", "1.jpg,2"]), "0.jpg": ""}, ["labels in its file without an image, such as 1.jpg"]),
+        (
             {"x.parquet": rows(mask=pa.array([b"x"] * 3)), "y.parquet": rows().replace(b"", b"")},
             ["columns of other images, such as x.parquet#mask"],
         ),
@@ -379,3 +527,57 @@ def test_what_is_not_classified_is_told_with_an_example(tmp_path: Path, files: F
     survey = surveyed(open_source(str(written(tmp_path, files)), checkpoint_classes=list(CLASSES)))
     for what in told:
         assert any(kind.startswith(what) for kind in survey.left_out), survey.left_out
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "error"),
+    [
+        (PLAIN, samples(JPG, ("json", '{"label": *}')), "it has no .cls, as the first samples have, but .json.label is '0'"),
+        (PLAIN, samples(JPG, CLS, ("json", '{"class": 3}')), ".cls is '0' and .json.class is '3'; pass --labels cls or --labels"),
+        (PLAIN, samples(JPG, ("cls", "ant")), "labels are names ('ant') and numbers ('0'); pass --labels by-name"),
+        (PLAIN, samples(JPG, ("cls", "4*")), "label 40 is outside the checkpoint's classes 0-3"),
+        (samples(JPG, ("json", '{"label": *}')), samples(JPG, ("json", '{"class": *}')), "it has no .json.label"),
+        (samples(JPG, ("json", '{"label": *}')), samples(JPG, ("json", '{"label"')), "its label cannot be read"),
+        (samples(JPG, ("txt", "ant")), samples(JPG, ("txt", "a small ant")), "label 'a small ant' is no class"),
+        (samples(JPG), PLAIN, "the first samples have no labels, but here .cls is '0'; pass --labels cls"),
+        (PLAIN, samples(JPG), ""),
+        (samples(JPG, ("txt", "a small ant")), samples(JPG, ("txt", "ant")), ""),
+    ],
+)
+def test_a_later_tar_of_another_form_is_not_guessed(tmp_path: Path, first: bytes, later: bytes, error: str) -> None:
+    root = written(tmp_path, {"0.tar": first, "1.tar": later})
+    source = open_source(str(root), checkpoint_classes=list(CLASSES))
+    images = read_all(source)[3:]
+    assert [image.label for image in images] == [None] * 3
+    assert error in (images[0].error or "")
+    assert all(bool(error) == bool(image.error) for image in images)
+
+
+def test_where_others_differ_by_choice(tmp_path: Path) -> None:
+    captions = csv(["ant/0.jpg,one", "bee/0.jpg,two", "cat/0.jpg,cat"], "file_name,caption")
+    folders = written(tmp_path / "folders", {**tree(["ant", "bee", "cat"], 1), "metadata.csv": captions})
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(folders), split="train", cache_dir=str(tmp_path / "cache"))
+    assert "label" not in loaded.features
+    source = open_source(str(folders), checkpoint_classes=list(CLASSES))
+    assert [image.label for image in read_all(source)] == IN_ORDER
+    tars = written(tmp_path / "tars", {"x.tar": samples(JPG, ("txt", "a cat")), "y.tar": samples(JPG, ("txt", "cat"))})
+    theirs = [sample["txt"] for name in "xy" for sample in wds.WebDataset(str(tars / f"{name}.tar"), shardshuffle=False)]
+    loaded = datasets.load_dataset("webdataset", data_dir=str(tars), split="train", cache_dir=str(tmp_path / "cache"))
+    assert theirs == [b"a cat"] * 3 + [b"cat"] * 3
+    assert [text.encode() for text in loaded["txt"]] == theirs
+    assert not surveyed(open_source(str(tars), checkpoint_classes=list(CLASSES))).labelled
+
+
+def test_how_sure_labels_are_is_said(tmp_path: Path) -> None:
+    def said(classes: list[str], files: Files) -> str:
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        return surveyed(open_source(str(written(root, files)), checkpoint_classes=classes)).labels_from
+
+    ids = tree(WNIDS[:2])
+    taken = "WordNet ids, in ImageNet-1k's order, which the checkpoint's 1,000 classes are taken to have"
+    assert said([f"LABEL_{i}" for i in range(1000)], ids) == f"folder names as {taken}"
+    assert said(["tench", "goldfish", *CLASS_NAMES[2:]], ids).endswith("WordNet ids, all of which the checkpoint knows")
+    assert said(WNIDS, ids).endswith("all of which the checkpoint knows")
+    outer = tree(["images/ant", "masks/bee"])
+    assert said(list(CLASSES), outer).startswith("folder names at level 2, below images, masks, as class names")
+    assert said(list(CLASSES), {"x.parquet": rows([-1, None, -1])}) == "none: all are empty or -1 in column 'label'"

@@ -114,37 +114,9 @@ def test_hidden_and_other_files_are_no_images_and_pipes_are_not_waited_for(tmp_p
     (folder / ".thumbs" / "x.jpg").write_bytes(IMAGES[0].data)
     os.mkfifo(folder / "pipe.jpg")
     source = opened(tmp_path)
-    assert surveyed(source).images == len(IMAGES) == len(read_all(source))
-
-
-@pytest.mark.parametrize(
-    ("folders", "expected"),
-    [
-        ([WNIDS[5], WNIDS[6]], [5, 6]),
-        ([f"val/{WNIDS[5]}", f"val/{WNIDS[6]}"], [5, 6]),
-        ([f"{WNIDS[5]}/by photographer", WNIDS[6]], [5, 6]),
-        ([f"{WNIDS[5]}/1", f"{WNIDS[6]}/2"], [5, 6]),
-        ([f"gaussian_noise/3/{WNIDS[5]}", f"fog/1/{WNIDS[6]}"], [5, 6]),
-        (["5", "6"], [5, 6]),
-        (["5/a", "6/b"], [5, 6]),
-    ],
-)
-def test_one_level_of_folders_names_the_classes_and_names_go_before_numbers(
-    tmp_path: Path, folders: list[str], expected: list[int]
-) -> None:
-    for folder in folders:
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "x.jpg").write_bytes(jpeg(0))
-    found = by_id(opened(tmp_path))
-    assert [found[f"{folder}/x.jpg"].label for folder in folders] == expected
-
-
-def test_folders_that_are_splits_are_not_mixed(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        class_folders(tmp_path / split, IMAGES)
-    with pytest.raises(UserError, match=r"its folders are splits \(train, val\); give one of them"):
-        opened(tmp_path)
-    assert surveyed(opened(tmp_path / "val")).images == len(IMAGES)
+    survey = surveyed(source)
+    assert survey.images == len(IMAGES) == len(read_all(source))
+    assert f"pipes, sockets and devices, such as {WNIDS[0]}/pipe.jpg" in survey.left_out
 
 
 def test_what_is_no_data_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.sources import Source, open_source, surveyed
-from tests.pipeline.corpus import CLASS_NAMES, WNIDS, hub_parquet, pictures, plain_parquet, read_all
+from tests.pipeline.corpus import CLASS_NAMES, WNIDS, pictures, plain_parquet, read_all
 from vit_actor.errors import UserError
 
 IMAGES = pictures(12)
@@ -30,21 +30,6 @@ def written(path: Path, columns: dict[str, Any], **options: Any) -> Path:
 
 def labels(source: Source) -> list[int | None]:
     return [image.label for image in read_all(source)]
-
-
-def test_class_names_stored_by_the_datasets_library_are_looked_up(tmp_path: Path) -> None:
-    """A data set of 3 of the checkpoint's classes, in another order: its label 0 is the checkpoint's class 999."""
-    images = pictures(9, labels=(0, 1, 2))
-    source = opened(hub_parquet(tmp_path, images, ["thing 999", "Res tertia 5", "n01440764"]))
-    assert surveyed(source).labelled
-    assert labels(source) == [999, 5, 0] * 3
-
-
-def test_class_names_of_other_classes_end_before_any_work(tmp_path: Path) -> None:
-    hub_parquet(tmp_path, pictures(6, labels=(0, 1)), ["walrus", "gnu"])
-    with pytest.raises(UserError, match="'walrus', does not fit"):
-        surveyed(opened(tmp_path))
-    assert labels(opened(tmp_path, labels="label")) == [0, 1] * 3  # the user says they are the checkpoint's
 
 
 @pytest.mark.parametrize(
@@ -118,11 +103,6 @@ def test_columns_that_are_not_there_end_before_any_work(
     written(tmp_path / "x.parquet", columns)
     with pytest.raises(UserError, match=says):
         surveyed(opened(tmp_path, **options))
-
-
-def test_a_named_label_column_is_used(tmp_path: Path) -> None:
-    written(tmp_path / "x.parquet", {"image": BYTES[:2], "label": [1, 2], "fine": [3, 4]})
-    assert labels(opened(tmp_path, labels="fine")) == [3, 4]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet" * 100])

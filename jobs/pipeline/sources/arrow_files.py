@@ -14,16 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
-from jobs.pipeline.labels import LabelError, LabelSpace, Readings, predict_only
+from jobs.pipeline.labels import LabelSpace
 from jobs.pipeline.sources.listing import FileSet, LeftOut
-from jobs.pipeline.sources.parquet_columns import ColumnError, Columns
+from jobs.pipeline.sources.parquet_columns import Columns, Rows, label_errors
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, decoding, patiently
 from jobs.storage.files import SteadyFile, open_storage, read_twice
 from vit_actor.errors import UserError
-
-type Read = Callable[[pa.Buffer], bytes | memoryview]
 
 READ_ROWS = 64
 """Rows taken from the mapped file at a time."""
@@ -48,16 +46,12 @@ class ArrowFiles:
         return self.files.folder
 
     def shards(self) -> Generator[Shard, None, Survey]:
-        images, left_out, readings = 0, LeftOut(), Readings(self.space)
-        told, held, labelled = "", None, False
+        images, left_out = 0, LeftOut()
+        found = Rows(self.space, left_out)
         for name, size in self.files.files(left_out):
             table, columns, _ = self._open(name)
-            labelled |= self._check_labels(name, table, columns, readings)
-            told, held = columns.labels_from(readings), self.space.fewer(columns.indices or ())
-            if not table.num_rows:
-                left_out.add("files without rows", name)
-            for column in columns.others:
-                left_out.add("columns of other images", f"{name}#{column}")
+            with label_errors(below(self.files.folder, name)):
+                found.add(name, table.num_rows, self._words(table, columns), columns)
             rows = table.num_rows if self.limit is None else min(table.num_rows, self.limit - images)
             for position, first in enumerate(range(0, rows, self.images_per_shard)):
                 count = min(self.images_per_shard, rows - first)
@@ -66,59 +60,29 @@ class ArrowFiles:
             images += rows
             if images == self.limit:
                 break
-        if not images:
-            raise UserError(f"{shown(self.files.folder)}: its Arrow files have no rows")
-        labels_by = f"{self.label_column} {self.space.reading}" if self.use_labels else ""
-        told = told if self.use_labels else ""
-        return Survey(images, labelled, told, left_out.told(), held if labelled else None, labels_by)
+        with label_errors(self.files.folder):
+            return found.survey(images, self.label_column, self.use_labels)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-        name = shard.payload["file"]
+        name, first, rows = shard.payload["file"], shard.payload["first_row"], shard.payload["rows"]
         table, columns, place = self._open(name)
         with SteadyFile(below(self.files.folder, name), shard.payload["size"]) as file:
-            yield from self._wanted(table, columns, partial(_read, file, place), shard, wanted)
+            for start in range(0, rows, READ_ROWS):
+                span = range(start, min(start + READ_ROWS, rows))
+                selected = {ordinal for ordinal in span if wanted(ordinal)}
+                if selected:
+                    part, read = table.slice(first + start, len(span)), partial(_read, file, place)
+                    images = columns.rows(part, f"{printable(name)}#", first + start, self.space, read)
+                    yield from (pair for pair in zip(span, images, strict=True) if pair[0] in selected)
 
-    def _wanted(
-        self, table: pa.Table, columns: Columns, read: Read, shard: Shard, wanted: Callable[[int], bool]
-    ) -> Iterator[tuple[int, EncodedImage]]:
-        name, first, rows = shard.payload["file"], shard.payload["first_row"], shard.payload["rows"]
-        for start in range(0, rows, READ_ROWS):
-            span = range(start, min(start + READ_ROWS, rows))
-            selected = {ordinal for ordinal in span if wanted(ordinal)}
-            if selected:
-                part = table.slice(first + start, len(span))
-                images = self._rows(part, columns, read, f"{printable(name)}#", first + start)
-                yield from (pair for pair in zip(span, images, strict=True) if pair[0] in selected)
-
-    def _rows(self, part: pa.Table, columns: Columns, read: Read, prefix: str, row: int) -> Iterator[EncodedImage]:
-        images = part.column(columns.image).combine_chunks()
-        if pa.types.is_struct(images.type):
-            images = pc.struct_field(images, "bytes")
-        if pa.types.is_dictionary(images.type):
-            images = images.dictionary_decode()
-        labels = part.column(columns.label).to_pylist() if columns.label else [None] * len(part)
-        for place, (image, stored) in enumerate(zip(images, labels, strict=True), row):
-            label, error = None, None
-            try:
-                label = columns.index(stored, self.space)
-            except LabelError as problem:
-                error = str(problem)
-            if error is None and not image.is_valid:
-                error = "no image bytes in this row, at most a path"
-            yield EncodedImage(f"{prefix}{place}", label, b"" if error else read(image.as_buffer()), error)
-
-    def _check_labels(self, name: str, table: pa.Table, columns: Columns, readings: Readings) -> bool:
-        """Whether any row has a label. Raises UserError naming the file for one that is no class."""
+    def _words(self, table: pa.Table, columns: Columns) -> list[str]:
+        """Labels of a file, all that differ."""
         if columns.label is None:
-            return False
-        try:
-            stored = pc.unique(table.column(columns.label)).to_pylist()
-            words = sorted({word for value in stored if (word := columns.word(value)) is not None})
-            for word in words if columns.indices is None else ():
-                readings.index(word)
-        except LabelError as error:
-            raise predict_only(shown(below(self.files.folder, name)), error) from None
-        return bool(words)
+            return []
+        if self.label_column is None and not self.space.reading:
+            columns.check_beside(table.select([columns.label, *columns.texts(table.schema)])[:READ_ROWS], self.space)
+        stored = pc.unique(table.column(columns.label)).to_pylist()
+        return sorted({word for value in stored if (word := columns.word(value)) is not None})
 
     def _open(self, name: str) -> tuple[pa.Table, Columns, int]:
         """A mapped file, its columns, and where in memory it begins. Raises UserError naming it where it cannot be read."""
@@ -128,13 +92,10 @@ class ArrowFiles:
             raise UserError(f"{shown(where)}: Arrow files are mapped into memory, so they must lie on a disk; copy them there")
         try:
             table, place = read_twice(where, lambda: patiently(partial(_mapped, path), where, "read"))
-            return table, Columns.of(table.schema, self.space, self.use_labels, self.label_column), place
         except Damaged as damage:
             raise UserError(f"{shown(where)}: not a readable Arrow file of the datasets library ({damage})") from None
-        except LabelError as error:
-            raise predict_only(shown(where), error) from None
-        except ColumnError as error:
-            raise UserError(f"{shown(where)}: {error}") from None
+        with label_errors(where):
+            return table, Columns.of(table.schema, self.space, self.use_labels, self.label_column), place
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 from jobs.pipeline.labels import BY_FOLDER, BY_ORDER, NUMBERS, LabelError, LabelSpace, Readings, predict_only
 from jobs.pipeline.sources.image_files import ImageFile, cut_shards, read_files
@@ -36,12 +36,14 @@ class ClassFolders:
 
     def shards(self) -> Generator[Shard, None, Survey]:
         count, left_out, classes, readings = 0, LeftOut(), set[int](), Readings(self.space)
+        above: dict[str, None] = {}
 
         def images() -> Iterator[ImageFile]:
             nonlocal count
             for names, found, others in in_order(self._list_folder, self._folders(left_out), survey=True):
                 for name in names:
                     self._checked(name, readings.index)
+                above.update({image.path.partition("/")[0]: None for image in found[:1]})
                 left_out.update(others)
                 classes.update(image.label for image in found if image.label is not None)
                 count += len(found)
@@ -53,7 +55,7 @@ class ClassFolders:
             way = f"give the folder that it is in, or pass --labels {BY_FOLDER}:{self.level + 1} for the folders' names"
             raise UserError(f"{shown(self.folder)}: {deeper[0]} may have the labels, or the folders; {way}")
         told = left_out.told()
-        labels_from = self._told(readings) if self.use_labels else ""
+        labels_from = self._told(readings, list(above)) if self.use_labels else ""
         if self.limit is not None:
             return Survey(min(count, self.limit), self.use_labels, labels_from, told)
         return Survey(count, self.use_labels, labels_from, told, self.space.fewer(classes))
@@ -97,17 +99,20 @@ class ClassFolders:
         except LabelError as error:
             raise predict_only(f"{shown(self.folder)}: folder {printable(folder)!r}", error) from None
 
-    def _told(self, readings: Readings) -> str:
+    def _told(self, readings: Readings, above: list[str]) -> str:
+        """above: the data set's own folders that hold images."""
         if self.order is not None:
             return f"the order of {len(self.order)} folders' names, read as --labels {BY_ORDER} says"
-        told = readings.told("folder names" + (f" at level {self.level + 1}" if self.level else ""))
+        more = f" and {len(above) - 3:,} more" if len(above) > 3 else ""
+        level = f" at level {self.level + 1}, below {', '.join(map(printable, above[:3]))}{more}," if self.level else ""
+        told = readings.told(f"folder names{level}")
         if list(readings.examples) == [NUMBERS] and not self.space.reading and max(readings.known.values()) > 9:
             told += f"; a model trained on folders in the order of their names as text needs --labels {BY_ORDER}"
         return told
 
 
 def label_level(folder: str, space: LabelSpace, use_labels: bool, asked: str | None = None) -> int:
-    """At which level below a data set's folder its folders name the classes, from 0: by the first image of a few of them.
+    """At which level below a data set's folder its folders name the classes, from 0: by the first folders of a few of them.
 
     That at which all of these name a class, by name or WordNet id rather than by a number; the last one where there is none.
     asked: the level that the user gives, from 1.
@@ -125,11 +130,10 @@ def label_level(folder: str, space: LabelSpace, use_labels: bool, asked: str | N
         raise UserError(f"{shown(folder)}: its folders are splits ({', '.join(splits)}); {way}")
     if not use_labels:
         return 0
-    paths = []
+    paths, each = list[list[str]](), max(1, SAMPLED // max(1, len(names)))
     for name in names[:: max(1, len(names) // SAMPLED)]:
-        first = next(walk(folder, name, IMAGE_EXTENSIONS, ordered=True), None)
-        if first is not None:
-            paths.append(first[0].split("/")[:-1])
+        folders = (place for place, _ in groupby(walk(folder, name, IMAGE_EXTENSIONS, ordered=True), _folder_of))
+        paths += [place.split("/") for place in islice(folders, each)]
     levels = range(min(map(len, paths), default=1))
     sure = {level: min((space.how_sure(path[level]) for path in paths), default=0) for level in levels}
     best = [level for level in levels if sure[level] == max(sure.values())]
@@ -137,6 +141,10 @@ def label_level(folder: str, space: LabelSpace, use_labels: bool, asked: str | N
         ways = " or ".join(f"--labels {BY_FOLDER}:{level + 1} ({printable(paths[-1][level])!r})" for level in best)
         raise UserError(f"{shown(folder)}: folders at several levels may be the classes; pass {ways}")
     return best[-1]
+
+
+def _folder_of(file: tuple[str, int]) -> str:
+    return file[0].rpartition("/")[0]
 
 
 def folder_order(folder: str, space: LabelSpace) -> tuple[str, ...]:

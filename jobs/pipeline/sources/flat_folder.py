@@ -46,7 +46,7 @@ class FlatFolder:
 
         def images() -> Iterator[ImageFile]:
             nonlocal count, labelled
-            for image in self._labelled(long_sorted(self._files(left_out)), readings):
+            for image in self._labelled(long_sorted(self._files(left_out)), readings, left_out):
                 labelled |= image.label is not None
                 count += 1
                 yield image
@@ -80,8 +80,8 @@ class FlatFolder:
         folder, name = parent(self.labels)
         return name if place(folder) == place(self.folder) else None
 
-    def _labelled(self, files: Iterator[tuple[str, int]], readings: Readings) -> Iterator[ImageFile]:
-        """The files, (name, size) in the names' order, with their labels."""
+    def _labelled(self, files: Iterator[tuple[str, int]], readings: Readings, left_out: LeftOut) -> Iterator[ImageFile]:
+        """The files, (name, size) in the names' order, with their labels. left_out: is told lines that are of no file."""
         if self.labels is None:
             yield from (ImageFile(name, self._suffix(name, readings), size) for name, size in files)
             return
@@ -91,15 +91,20 @@ class FlatFolder:
             yield from self._by_order(files, chain(filter(None, [first]), lines))
             return
         labels, differing, all_named = Labels(self.labels, chain([first], lines)), None, self.beside
-        for name, size in files:
+        for count, (name, size) in enumerate(files, 1):
             found = labels.of(name, folders=self.deep)
             if found is None:
                 raise UserError(f"{shown(self.labels)}: no label for image {printable(name)}")
+            if len(labels.used) < count:
+                way = "give each line the image's whole name"
+                raise UserError(f"{shown(self.labels)}: the line for {printable(name)} is that of another image too; {way}")
             own = self._own(name) if all_named else None
             all_named = own is not None
             if all_named and own != found:
                 differing = differing or name
             yield ImageFile(name, found, size)
+        if unused := labels.unused():
+            left_out.add("labels in its file without an image", min(unused), len(unused))
         if all_named and differing:
             ways = f"pass --labels {shown(self.labels)}, or --labels {f'{BY_FOLDER}:1' if '/' in differing else BY_NAME}"
             raise UserError(

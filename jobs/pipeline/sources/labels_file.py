@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pyarrow.fs import FileType
 
-from jobs.pipeline.labels import WNID, LabelError, Readings, composed
+from jobs.pipeline.labels import WNID, Beside, LabelError, Readings, composed
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, METADATA, is_image
 from jobs.storage.address import below, shown
 from jobs.storage.failure import patiently
@@ -33,6 +33,10 @@ LABEL_HEADERS = ("label", "labels", "class", "cls", "classid", "wnid", "synset",
 
 MAX_LINE = 2**20
 """Characters a line may have."""
+
+
+type _Row = tuple[str | None, str, dict[str, str]]
+"""The name of an image, its label, and what else the row has, by column."""
 
 
 class Line(NamedTuple):
@@ -91,7 +95,7 @@ def read_labels(uri: str, readings: Readings) -> Iterator[Line]:
             f"{shown(uri)}: its numbers are the devkit's ILSVRC2012_ID, not class indices; "
             "give a file of names and WordNet ids instead"
         )
-    named = None
+    named, beside = None, Beside(readings.space, lambda column: _header(column) in LABEL_HEADERS)
     with _text(uri) as text:
         form = _jsonl if uri.lower().endswith((".jsonl", ".ndjson")) else partial(_table_or_plain, uri.lower())
         try:
@@ -100,9 +104,12 @@ def read_labels(uri: str, readings: Readings) -> Iterator[Line]:
                     raise LabelError("some lines have an image name and some have not")
                 named = name is not None
                 try:
-                    yield Line(name, _agreed(label, others, readings))
+                    index = readings.index(label)
                 except LabelError as error:
                     raise LabelError(f"label {number}: {error}") from None
+                beside.add(label, index, others)
+                yield Line(name, index)
+            beside.check(lambda column: f"remove {column!r}, or the column of the labels")
         except UnicodeDecodeError:
             raise UserError(f"{shown(uri)}: not a UTF-8 text file") from None
         except (LabelError, csv.Error) as error:
@@ -112,19 +119,20 @@ def read_labels(uri: str, readings: Readings) -> Iterator[Line]:
 class Labels:
     """The labels of images by their names, which a labels file may give without folders and without the extension.
 
-    Raises UserError for two labels of one image.
+    used: lines that an image was found for, by their paths or names. Raises UserError for two labels of one image.
     """
 
     def __init__(self, uri: str, lines: Iterable[Line | None]) -> None:
         self._by_path: dict[str, int] = {}
         self._by_name: dict[str, int | None] = {}
+        self.used: set[str] = set()
         for line in filter(None, lines):
             if line.name is None:
                 raise UserError(f"{shown(uri)}: its lines have no names; give each line the name of its image")
             path = posixpath.normpath(composed(line.name)).lstrip("/")
             if self._by_path.setdefault(path, line.label) != line.label:
                 raise UserError(f"{shown(uri)}: two different labels for {line.name}")
-            name = path.rpartition("/")[2]
+            name = _last(path)
             self._by_name[name] = line.label if self._by_name.get(name, line.label) == line.label else None
 
     def of(self, image: str, *, folders: bool = False) -> int | None:
@@ -133,29 +141,30 @@ class Labels:
         Raises LabelError where the file has several images of that name in other folders.
         """
         image = posixpath.normpath(composed(image))
-        name = image.rpartition("/")[2]
+        name = _last(image)
         for path in (image, image.rpartition(".")[0] if "." in name else image):
             if path in self._by_path:
+                self.used.add(path)
                 return self._by_path[path]
         for key in () if folders else (name, name.rpartition(".")[0]):
             if key in self._by_name:
                 label = self._by_name[key]
                 if label is None:
                     raise LabelError(f"the labels file has several images {key}, in other folders, with different labels")
+                self.used.add(key)
                 return label
         return None
 
-
-def _agreed(label: str, others: Sequence[str], readings: Readings) -> int:
-    """The class of a label. Raises LabelError where another column says another class of the checkpoint."""
-    index, space = readings.index(label), readings.space
-    for other in others:
-        if space.how_sure(other) and (differs := space.index(other)) != index:
-            raise LabelError(f"{label!r} is class {index}, and {other!r} in another column is class {differs}; remove one column")
-    return index
+    def unused(self) -> list[str]:
+        """Names that no image was found for."""
+        return [path for path in self._by_path if path not in self.used and _last(path) not in self.used]
 
 
-def _table_or_plain(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str | None, str, Sequence[str]]]:
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _table_or_plain(uri: str, text: io.TextIOWrapper) -> Iterator[_Row]:
     lines = (line for line in _lines(text) if line.strip())
     first = next(lines, "")
     if first.lstrip().startswith(("{", "[")):
@@ -175,35 +184,38 @@ def _table_or_plain(uri: str, text: io.TextIOWrapper) -> Iterator[tuple[str | No
     return _plain(every)
 
 
-def _table(lines: Iterator[str], delimiter: str, *, heading: bool = True) -> Iterator[tuple[str | None, str, Sequence[str]]]:
-    name_column, label_columns, width = 0, [1], 0
+def _table(lines: Iterator[str], delimiter: str, *, heading: bool = True) -> Iterator[_Row]:
+    names, labels, headers = [0], [1], list[str]()
     for number, row in enumerate(row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)):
         if number == 0 and heading:
-            names, label_columns, width = _columns(row, NAME_HEADERS), _columns(row, LABEL_HEADERS), len(row)
-            if not label_columns:
+            headers = row
+            names, labels = _columns(row, NAME_HEADERS), _columns(row, LABEL_HEADERS)
+            if not labels:
                 raise LabelError(f"its columns are {', '.join(row)}; name the one of the labels 'label'")
             if not names and len(row) > 1:
                 raise LabelError(f"its columns are {', '.join(row)}; name the one of the images 'filename'")
-            name_column = names[0] if names else -1
             continue
         if number == 0:
-            width = len(row)
-            name_column, label_columns = (-1, [0]) if len(row) == 1 else (0, [1])
+            headers = [""] * len(row)
+            names, labels = ([], [0]) if len(row) == 1 else ([0], [1])
+        width = len(headers)
         if len(row) != width and not (len(row) > width and not any(cell.strip() for cell in row[width:])):
-            fewer = "too few for a label" if label_columns[0] >= len(row) else f"others {width}"
+            fewer = "too few for a label" if labels[0] >= len(row) else f"others {width}"
             raise LabelError(f"row {number + 1} has {len(row)} columns, {fewer}")
-        label, *others = (row[column].strip() for column in label_columns)
-        yield None if name_column < 0 else row[name_column].strip(), _without_boxes(label), others
+        name = row[names[0]].strip() if names else None
+        others = {headers[i]: row[i].strip() for i in range(width) if i not in (*names[:1], labels[0])}
+        yield name, _without_boxes(row[labels[0]].strip()), others
 
 
-def _jsonl(text: io.TextIOWrapper) -> Iterator[tuple[str | None, str, Sequence[str]]]:
+def _jsonl(text: io.TextIOWrapper) -> Iterator[_Row]:
     for number, line in enumerate((line for line in _lines(text) if line.strip()), 1):
-        fields = _fields(line)
-        names, labels = _columns(list(fields), NAME_HEADERS), _columns(list(fields), LABEL_HEADERS)
+        fields = {name: str(value) for name, value in _fields(line).items()}
+        names, labels = _columns(fields, NAME_HEADERS), _columns(fields, LABEL_HEADERS)
         if not (names and labels):
             raise LabelError(f"line {number} is no object with a file name and a label")
-        values = [str(value) for value in fields.values()]
-        yield values[names[0]], values[labels[0]], [values[column] for column in labels[1:]]
+        values = list(fields.values())
+        others = {name: value for i, (name, value) in enumerate(fields.items()) if i not in (names[0], labels[0])}
+        yield values[names[0]], values[labels[0]], others
 
 
 def _fields(line: str) -> dict[str, object]:
@@ -217,17 +229,21 @@ def _fields(line: str) -> dict[str, object]:
 
 def _columns(names: Iterable[str], wanted: Sequence[str]) -> list[int]:
     """Places among `names` of those that are wanted, the first wanted first."""
-    headers = [re.sub(r"[^a-z]", "", name.lower()) for name in names]
+    headers = [_header(name) for name in names]
     return [headers.index(header) for header in wanted if header in headers]
 
 
-def _plain(lines: Iterator[str]) -> Iterator[tuple[str | None, str, Sequence[str]]]:
+def _header(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
+
+
+def _plain(lines: Iterator[str]) -> Iterator[_Row]:
     for line in lines:
         found = _NAME_AND_LABEL.fullmatch(line.strip())
         if found:
-            yield found[1], _without_boxes(found[2]), ()
+            yield found[1], _without_boxes(found[2]), {}
         else:
-            yield None, line.strip(), ()
+            yield None, line.strip(), {}
 
 
 def _text(uri: str) -> io.TextIOWrapper:

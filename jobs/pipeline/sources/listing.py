@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -28,7 +29,7 @@ IMAGE_EXTENSIONS = (
     ".xbm", ".xpm",
 )
 # fmt: on
-"""What Pillow decodes, but for jobs.pipeline.decode.REFUSED."""
+"""Of the formats that jobs.pipeline.decode reads."""
 PARQUET_EXTENSIONS = (".parquet", ".parq", ".pq")
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -57,7 +58,7 @@ MAX_DEPTH = 32
 
 
 class Entry(NamedTuple):
-    """A file or folder; size in bytes, 0 for a folder or a link that leads nowhere."""
+    """A file or folder; size in bytes, 0 for a folder or a link that leads nowhere, below 0 for what is neither."""
 
     name: str
     size: int
@@ -125,24 +126,22 @@ class LeftOut:
 def entries(address: str, left_out: LeftOut | None = None, folder: str = "") -> Iterator[Entry]:
     """A folder's own entries, in no order. Hidden names, pipes, sockets and devices are no data and left out.
 
-    left_out: is told the hidden ones. folder: what comes before their names there.
+    left_out: is told these. folder: what comes before their names there.
     Raises UserError for a key of a bucket that cannot be addressed, and where the folder is that of a table.
     """
     filesystem, path = open_storage(address)
     listed = _local_entries if isinstance(filesystem, LocalFileSystem) else partial(_store_entries, filesystem)
     for entry in listed(address, path):
-        if table := table_of(entry.name):
+        if entry.size < 0:
+            (left_out or LeftOut()).add("pipes, sockets and devices", join(folder, entry.name))
+            continue
+        if table := next((table for table, mark in TABLES.items() if re.fullmatch(mark, entry.name)), None):
             way = f"its files hold rows that it has replaced or removed. Read {table} with its own reader and write Parquet files"
             raise UserError(f"{shown(address)}: {table}, by its {entry.name}; {way}")
         if not is_hidden(entry.name, entry.is_folder):
             yield entry
         elif left_out is not None:
             left_out.add(HIDDEN, join(folder, entry.name))
-
-
-def table_of(name: str) -> str | None:
-    """The kind of table whose mark a name is; None for any other."""
-    return next((table for table, mark in TABLES.items() if re.fullmatch(mark, name)), None)
 
 
 def _local_entries(address: str, path: str) -> Iterator[Entry]:
@@ -156,8 +155,8 @@ def _local_entries(address: str, path: str) -> Iterator[Entry]:
                 continue
             if stat.S_ISDIR(info.st_mode):
                 yield Entry(item.name, 0, True)
-            elif stat.S_ISREG(info.st_mode):
-                yield Entry(item.name, info.st_size, False)
+            else:
+                yield Entry(item.name, info.st_size if stat.S_ISREG(info.st_mode) else -1, False)
 
 
 def _store_entries(filesystem: FileSystem, address: str, path: str) -> Iterator[Entry]:
@@ -210,16 +209,14 @@ def walk(
 
 
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""What data sets call their splits, and which is meant."""
+"""What data sets call their splits, and which is meant: as `datasets` has it."""
+
+PARTS = re.compile(r"(.*?)([0-9]+)-of-([0-9]{1,6})(.*)")
+"""How many files there are of a kind, in each one's name: train-00000-of-00014.parquet."""
 
 
 def split_of(path: str) -> tuple[str, str] | None:
@@ -238,6 +235,19 @@ def split_of(path: str) -> tuple[str, str] | None:
         return None
     rest = ["*" if i in places else re.sub(r"[0-9]+", "0", part) for i, part in enumerate(parts)]
     return SPLITS[parts[places[0]]], "/".join(rest)
+
+
+def missing_parts(names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """(the first name, how many) of the files that are not there, where names say how many there are; see PARTS."""
+    there = defaultdict[tuple[str, str, str], set[str]](set)
+    for found in filter(None, map(PARTS.fullmatch, names)):
+        before, number, of, after = found.groups()
+        there[before, of, after].add(number)
+    for (before, of, after), numbers in there.items():
+        every = [f"{number:0{len(min(numbers))}d}" for number in range(int(of) + 1)]
+        from_one = every[0] not in numbers and every[-1] in numbers
+        if lacking := [number for number in every[from_one : int(of) + from_one] if number not in numbers]:
+            yield f"{before}{lacking[0]}-of-{of}{after}", len(lacking)
 
 
 @dataclass(frozen=True)
@@ -266,6 +276,9 @@ class FileSet:
                 (left_out or LeftOut()).add(f"files of split {split}", name)
             left = {name for name, _ in others}
             found = [file for file in found if file[0] not in left]
+        if self.names is None and left_out is not None:
+            for name, count in missing_parts(name for name, _ in found):
+                left_out.add("files that are missing by the others' names", name, count)
         if not found:
             raise UserError(f"{shown(below(self.folder, self.names or ''))}: nothing here matches")
         return found
@@ -280,12 +293,14 @@ class FileSet:
         names = [name for name, _ in self.files()]
         found = {name: split_of(name) for name in names}
         there = sorted({split[0] for split in found.values() if split})
-        if split is None and (len(there) < 2 or None in found.values()):
-            return self
-        if split is None and len({split[1] for split in found.values() if split}) > 1:
-            one, other = next((a, b) for a, b in pairwise(names) if found[a][1] != found[b][1])  # type: ignore[index]
-            way = "add ?split=<name>, or give the files that are meant with a pattern such as *"
-            raise UserError(f"{shown(self.folder)}: {one} and {other} may be splits or not; {way}")
+        if split is None:
+            alike = Counter(form for _, form in {split for split in found.values() if split})
+            if len(there) < 2 or (None in found.values() and max(alike.values()) < 2):
+                return self
+            if len(alike) > 1 or None in found.values():
+                one, other = next((a, b) for a, b in pairwise(names) if (found[a] or ("", ""))[1] != (found[b] or ("", ""))[1])
+                way = "add ?split=<name>, or give the files that are meant with a pattern such as *"
+                raise UserError(f"{shown(self.folder)}: {one} and {other} may be splits or not; {way}")
         wanted = SPLITS.get(split or "validation", split)
         if wanted not in there:
             has = f"it has {', '.join(there)}" if there else "its files' names tell no splits"

@@ -6,17 +6,16 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import LabelError, LabelSpace, Readings, predict_only
+from jobs.pipeline.labels import LabelError, LabelSpace
 from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import FileSet, LeftOut
-from jobs.pipeline.sources.parquet_columns import ColumnError, Columns, partition_label
+from jobs.pipeline.sources.parquet_columns import Columns, Rows, label_errors, partition_label
 from jobs.pipeline.sources.parquet_footer import SMALL_BYTES, check_footer
-from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
+from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, Gone, decoded, decoding
 from jobs.storage.files import SteadyFile, read_twice
@@ -56,28 +55,18 @@ class ParquetShards:
         return self.files.folder
 
     def shards(self) -> Generator[Shard, None, Survey]:
-        images, left_out, readings = 0, LeftOut(), Readings(self.space)
-        files = self.files.files(left_out)
-        labelled = False
-        for (name, size), groups, words, columns in in_order(self._survey_file, files, survey=True):
-            labelled |= bool(words)
-            with self._label_errors(name):
-                for word in words if columns.indices is None else ():
-                    readings.index(word)
-            for column in columns.others:
-                left_out.add("columns of other images", f"{name}#{column}")
-            if not sum(groups):
-                left_out.add("files without rows", name)
+        images, left_out = 0, LeftOut()
+        found = Rows(self.space, left_out)
+        for (name, size), groups, words, columns in in_order(self._survey_file, self.files.files(left_out), survey=True):
+            with label_errors(below(self.files.folder, name)):
+                found.add(name, sum(groups), words, columns)
             yield from self._cut(name, size, groups, None if self.limit is None else self.limit - images)
             images += sum(groups)
             if self.limit is not None and images >= self.limit:
                 images = self.limit
                 break
-        if not images:
-            raise UserError(f"{shown(self.files.folder)}: its Parquet files have no rows")
-        told, held = self._labels_of(*files[0], readings) if self.use_labels else ("", None)
-        labels_by = f"{self.label_column} {self.space.reading}" if self.use_labels else ""
-        return Survey(images, labelled, told, left_out.told(), held if labelled else None, labels_by)
+        with label_errors(self.files.folder):
+            return found.survey(images, self.label_column, self.use_labels)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, row = shard.payload["file"], shard.payload["first_row"]
@@ -95,13 +84,6 @@ class ParquetShards:
                     yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
                 ordinal, row = ordinal + rows, row + rows
 
-    def _labels_of(self, name: str, size: int, readings: Readings) -> tuple[str, tuple[int, ...] | None]:
-        """Where labels come from, and the classes they are of where the data set has names for fewer than all."""
-        with self._opened(name, size) as (_, columns):
-            if columns.label is None and self._partition(name) is not None:
-                return readings.told("the folders' names"), None
-            return columns.labels_from(readings), self.space.fewer(columns.indices or ())
-
     def _survey_file(self, listed: tuple[str, int]) -> tuple[tuple[str, int], list[int], list[str], Columns]:
         """A file's name and size, the rows of its row groups, words for its labels, and its columns."""
         where = below(self.files.folder, listed[0])
@@ -115,12 +97,23 @@ class ParquetShards:
         if size > SMALL_BYTES:  # in the survey alone: what it has refused, no host reads
             with SteadyFile(where, size) as steady:
                 check_footer(steady)
-        with self._opened(name, size) as (file, columns), self._label_errors(name), decoding():
+        with self._opened(name, size) as (file, columns), label_errors(below(self.files.folder, name)), decoding():
             for group in range(file.num_row_groups):
                 _check_label_size(file, columns, group)
-            partition = self._partition(name)
-            words = [partition] if columns.label is None and partition is not None else columns.words(file, self.space)
+            words = columns.words(file, self.space)
+            if columns.label and self.label_column is None and not self.space.reading and file.num_row_groups:
+                self._check_beside(file, columns)
             return listed, _groups(file), words, columns
+
+    def _check_beside(self, file: pq.ParquetFile, columns: Columns) -> None:
+        """As Columns.check_beside, by the first rows; text that is too large for names of classes is none."""
+        texts = [
+            name
+            for name in columns.texts(file.schema_arrow)
+            if all(column.total_uncompressed_size < MAX_LABEL_BYTES for column in _of(file, name, 0))
+        ]
+        for rows in islice(file.iter_batches(READ_ROWS, [0], [columns.label, *texts], use_threads=False), bool(texts)):
+            columns.check_beside(rows, self.space)
 
     def _cut(self, name: str, size: int, groups: list[int], left: int | None) -> Iterator[Shard]:
         """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself.
@@ -141,55 +134,27 @@ class ParquetShards:
 
     def _read_group(self, file: pq.ParquetFile, columns: Columns, group: int, name: str, row: int) -> Iterator[EncodedImage]:
         """Every row of a row group; `row` is the number of its first. What cannot be read is an error in each row left."""
-        prefix, partition = f"{printable(name)}#", self._partition(name)
+        prefix = f"{printable(name)}#"
         end = row + file.metadata.row_group(group).num_rows
         selection = [columns.leaf] if columns.label is None else [columns.leaf, columns.label]
         try:
             _check_size(file, columns, group)
             for batch in decoded(file.iter_batches(READ_ROWS, [group], selection, use_threads=False)):
-                images = batch.column(columns.image)
-                if pa.types.is_struct(images.type):
-                    images = pc.struct_field(images, "bytes")
-                if pa.types.is_dictionary(images.type):
-                    images = images.dictionary_decode()
-                labels = batch.column(columns.label).to_pylist() if columns.label else [partition] * len(images)
-                for image, stored in zip(images, labels, strict=True):
-                    yield self._image(f"{prefix}{row}", image, stored, columns)
-                    row += 1
+                yield from columns.rows(batch, prefix, row, self.space)
+                row += len(batch)
         except (Damaged, LabelError) as damage:
             for lost in range(row, end):
                 yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {damage}")
-
-    def _image(self, image_id: str, image: pa.Scalar, stored: float | str | None, columns: Columns) -> EncodedImage:
-        try:
-            label = columns.index(stored, self.space)
-        except LabelError as error:
-            return EncodedImage(image_id, None, b"", str(error))
-        if not image.is_valid:
-            return EncodedImage(image_id, label, b"", "no image bytes in this row, at most a path")
-        return EncodedImage(image_id, label, view(image.as_buffer()))
 
     @contextmanager
     def _opened(self, name: str, size: int) -> Iterator[tuple[pq.ParquetFile, Columns]]:
         """A file and its columns. Raises Damaged if it is not Parquet, UserError naming it if it lacks what is needed."""
         with SteadyFile(below(self.files.folder, name), size) as steady:
-            with self._label_errors(name), decoding():
+            with label_errors(below(self.files.folder, name)), decoding():
                 file = pq.ParquetFile(steady, buffer_size=READ_BYTES)
-                columns = Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, self._partition(name))
+                partition = partition_label(name, self.label_column) if self.use_labels else None
+                columns = Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, partition)
             yield file, columns
-
-    def _partition(self, name: str) -> str | None:
-        return partition_label(name, self.label_column) if self.use_labels else None
-
-    @contextmanager
-    def _label_errors(self, name: str) -> Iterator[None]:
-        where = shown(below(self.files.folder, name))
-        try:
-            yield
-        except LabelError as error:
-            raise predict_only(where, error) from None
-        except ColumnError as error:
-            raise UserError(f"{where}: {error}") from None
 
 
 def _groups(file: pq.ParquetFile) -> list[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -12,7 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import BY_ORDER, LabelError, LabelSpace, Readings
+from jobs.pipeline.labels import BY_NAME, BY_ORDER, Beside, LabelError, LabelSpace, Readings, predict_only
+from jobs.pipeline.sources.listing import LeftOut
+from jobs.pipeline.sources.source import EncodedImage, Survey, view
+from jobs.storage.address import shown
 from vit_actor.errors import UserError
 
 IMAGE_NAMES = ("image", "img", "jpeg", "jpg", "png", "webp", "bytes", "image_bytes", "content")
@@ -28,6 +32,9 @@ UNKNOWN = -1
 """How Hugging Face writes "no label", in a ClassLabel column of a test split."""
 
 
+type Read = Callable[[pa.Buffer], bytes | memoryview]
+
+
 class ColumnError(UserError):
     """Columns in which there is no one image."""
 
@@ -38,6 +45,7 @@ class Columns:
 
     indices: class index by stored integer, where the data set has class names of its own.
     others: columns of images that are not classified.
+    partition: the label of all rows, where the file's path has it; "" for none.
     """
 
     image: str
@@ -45,6 +53,7 @@ class Columns:
     label: str | None
     indices: tuple[int, ...] | None
     others: tuple[str, ...] = ()
+    partition: str | None = None
 
     @classmethod
     def of(
@@ -56,17 +65,17 @@ class Columns:
         type, several that may be it, and class names that do not fit the checkpoint.
         """
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-        image, leaf, *others = _image_columns(schema)
+        image, leaf, others = _image_columns(schema)
         if image in twice:
             raise ColumnError(f"two columns are named {image!r}; rename one")
         labels = [label_column] if label_column else [name for name in LABEL_NAMES if name in schema.names]
-        if not use_labels or not (labels or partition):
-            return cls(image, leaf, None, None, tuple(others))
+        if not use_labels or not (labels or partition is not None):
+            return cls(image, leaf, None, None, others)
         if len(labels) > 1 or (partition is not None and set(labels) & set(schema.names)):
             found = " and ".join(["the folders' names"] * (partition is not None) + [f"column {name!r}" for name in labels])
             raise LabelError(f"labels may be in {found}; pass --labels with the name of the column that has them")
         if partition is not None:
-            return cls(image, leaf, None, None, tuple(others))
+            return cls(image, leaf, None, None, others, partition)
         [label] = labels
         if label in twice:
             raise LabelError(f"two columns are named {label!r}; rename one")
@@ -76,18 +85,58 @@ class Columns:
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_text(kind)):
             raise LabelError(f"label column {label!r} is {kind}; it must be whole numbers or text")
         names = _class_names(schema, label) if (label_column is None or space.reading) and pa.types.is_integer(kind) else None
-        if names is None and space.reading == BY_ORDER:
-            return cls(image, leaf, label, tuple(range(len(space.class_names))), tuple(others))
-        return cls(image, leaf, label, space.translate(names) if names else None, tuple(others))
+        by_order = tuple(range(len(space.class_names))) if space.reading == BY_ORDER else None
+        return cls(image, leaf, label, space.translate(names) if names else by_order, others)
 
     def labels_from(self, readings: Readings) -> str:
         """Where labels come from and how sure that is, for people."""
+        if self.partition is not None:
+            return readings.told("the folders' names")
         if self.label is None:
             return f"none found (looked for columns {', '.join(LABEL_NAMES)})"
         if self.indices is None:
             return readings.told(f"column {self.label!r}")
         way = readings.space.reading
         return f"column {self.label!r}, {f'read as --labels {way} says' if way else 'whose class names the checkpoint knows'}"
+
+    def place(self) -> str:
+        """Where labels are, for people."""
+        where = "nowhere" if self.label is None else f"in column {self.label!r}{' with class names' if self.indices else ''}"
+        return where if self.partition is None else "in the folders' names"
+
+    def rows(
+        self, batch: pa.RecordBatch | pa.Table, prefix: str, first: int, space: LabelSpace, read: Read = view
+    ) -> Iterator[EncodedImage]:
+        """The images of a batch of rows, by ids of a prefix and their row's number. read: gives the bytes of a buffer."""
+        images = batch.column(self.image)
+        images = images.combine_chunks() if isinstance(images, pa.ChunkedArray) else images
+        if pa.types.is_struct(images.type):
+            images = pc.struct_field(images, "bytes")
+        if pa.types.is_dictionary(images.type):
+            images = images.dictionary_decode()
+        labels = batch.column(self.label).to_pylist() if self.label else [self.partition] * len(images)
+        for row, (image, stored) in enumerate(zip(images, labels, strict=True), first):
+            label, error = None, None if image.is_valid else "no image bytes in this row, at most a path"
+            try:
+                label = self.index(stored, space)
+            except LabelError as problem:
+                error = str(problem)
+            yield EncodedImage(f"{prefix}{row}", label, b"" if error else read(image.as_buffer()), error)
+
+    def check_beside(self, rows: pa.RecordBatch | pa.Table, space: LabelSpace) -> None:
+        """Raise LabelError where a column of text among some rows says other classes than the label beside it."""
+        beside = Beside(space)
+        for row in rows.to_pylist():
+            stored = row.pop(self.label)
+            if (index := self.index(stored, space)) is not None:
+                beside.add(str(stored), index, {column: str(word) for column, word in row.items()})
+        own = f"{BY_NAME}:{self.label}" if self.indices else self.label  # a column alone says that its integers are the classes
+        beside.check(lambda column: f"pass --labels {own} or --labels {column}")
+
+    def texts(self, schema: pa.Schema) -> list[str]:
+        """Columns of text beside the label."""
+        texts = [field.name for field in schema if field.name != self.label and _is_text(_value_type(field.type))]
+        return [name for name in texts if schema.names.count(name) == 1]
 
     def words(self, file: pq.ParquetFile, space: LabelSpace) -> list[str]:
         """Labels of a file, for a look at how they can be read: all that differ, or of numbers the lowest and the highest.
@@ -96,7 +145,7 @@ class Columns:
         number, or of no class name of the data set.
         """
         if self.label is None:
-            return []
+            return [self.partition] if self.partition else []
         known: set[Any] = set()
         exact = _is_text(_value_type(file.schema_arrow.field(self.label).type)) or any(map(str.isdecimal, space.class_names))
         for labels in self._stream(file, range(file.num_row_groups)) if exact else ():
@@ -144,16 +193,69 @@ class Columns:
             yield column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
+class Rows:
+    """What the files of rows that were surveyed so far hold together."""
+
+    def __init__(self, space: LabelSpace, left_out: LeftOut) -> None:
+        self._space, self._left_out, self._readings = space, left_out, Readings(space)
+        self._first: tuple[str, Columns] | None = None
+        self._labelled = False
+
+    def add(self, name: str, rows: int, words: Iterable[str], columns: Columns) -> None:
+        """One more file. Raises LabelError where its labels are no classes, or are not where the first file has them.
+
+        words: as Columns.words gives them.
+        """
+        for column in columns.others:
+            self._left_out.add("columns of other images", f"{name}#{column}")
+        if not rows:
+            self._left_out.add("files without rows", name)
+            return
+        self._first = other, first = self._first or (name, columns)
+        if columns.place() != first.place():
+            raise LabelError(f"labels are {columns.place()}, and of {other} {first.place()}; give files that are alike")
+        if columns.indices != first.indices:
+            raise LabelError(f"the class names of column {columns.label!r} are others than in {other}; give files that are alike")
+        for word in words:
+            self._labelled = True
+            if columns.indices is None:
+                self._readings.index(word)
+
+    def survey(self, images: int, label_column: str | None, use_labels: bool) -> Survey:
+        """Of all of them. Raises ColumnError where they have no rows."""
+        if self._first is None:
+            raise ColumnError("its files have no rows")
+        columns, told = self._first[1], self._left_out.told()
+        if not use_labels:
+            return Survey(images, False, left_out=told)
+        labels_by = f"{label_column} {self._space.reading}"
+        if not self._labelled and columns.place() != "nowhere":
+            return Survey(images, False, f"none: all are empty or -1 {columns.place()}", told, labels_by=labels_by)
+        held = self._space.fewer(columns.indices or ()) if self._labelled else None
+        return Survey(images, self._labelled, columns.labels_from(self._readings), told, held, labels_by)
+
+
+@contextmanager
+def label_errors(address: str) -> Iterator[None]:
+    """Give what is wrong with the columns at an address as a mistake of the user's."""
+    try:
+        yield
+    except LabelError as error:
+        raise predict_only(shown(address), error) from None
+    except ColumnError as error:
+        raise UserError(f"{shown(address)}: {error}") from None
+
+
 def partition_label(path: str, label_column: str | None) -> str | None:
     """The label in a file's path, as Hive keeps a column that all rows of a file have alike: label=7/part-0.parquet."""
     for part in path.split("/")[:-1]:
         name, equals, value = part.partition("=")
-        if equals and name in ((label_column,) if label_column else LABEL_NAMES) and value != "__HIVE_DEFAULT_PARTITION__":
-            return unquote(value)
+        if equals and name in ((label_column,) if label_column else LABEL_NAMES):
+            return "" if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
     return None
 
 
-def _image_columns(schema: pa.Schema) -> list[str]:
+def _image_columns(schema: pa.Schema) -> tuple[str, str, tuple[str, ...]]:
     """The column of images, the path of its bytes, and other columns that have images."""
     candidates = {}
     for field in schema:
@@ -167,7 +269,7 @@ def _image_columns(schema: pa.Schema) -> list[str]:
         raise ColumnError(f"no image column (bytes, or a struct with bytes); columns are {', '.join(schema.names)}")
     if named[0] not in IMAGE_NAMES and len(named) > 1:
         raise ColumnError(f"columns {', '.join(named)} could all be the image; rename one to 'image'")
-    return [named[0], candidates[named[0]], *(name for name in candidates if name != named[0])]
+    return named[0], candidates[named[0]], tuple(name for name in candidates if name != named[0])
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.storage.address import shown
 from jobs.storage.failure import Failing, decoding
-from jobs.storage.files import SteadyFile, forget_cached
+from jobs.storage.files import Positioned, SteadyFile, forget_cached
 
 READ_BYTES = 8 * 2**20
 """Bytes a read asks of storage; members are a header of 512 bytes and about 110 KB of image."""
@@ -99,7 +99,7 @@ def _opened(file: Any) -> tarfile.TarFile:
 _COMPRESSIONS: dict[bytes, Callable[[], Any]] = {b"BZh": bz2.BZ2Decompressor, b"\xfd7zXZ\0": lzma.LZMADecompressor}
 
 
-class _Unpacked(io.RawIOBase):
+class _Unpacked(Positioned):
     """What is in a compressed file, to its last byte: other readers pass over what follows the last stream that they know."""
 
     def __init__(self, packed: Any, unpack: Callable[[], Any]) -> None:
@@ -108,7 +108,7 @@ class _Unpacked(io.RawIOBase):
 
     def _begin(self) -> None:
         self._packed.seek(0)
-        self._stream, self._position = self._unpack(), 0
+        self._stream, self.position = self._unpack(), 0
 
     def readinto(self, buffer: Any) -> int:
         data = b""
@@ -126,25 +126,16 @@ class _Unpacked(io.RawIOBase):
                     raise EOFError("the compressed file ends too soon")
             data = self._stream.decompress(following, len(buffer))
         buffer[: len(data)] = data
-        self._position += len(data)
+        self.position += len(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        target = offset if whence == io.SEEK_SET else self._position + offset
-        if target < self._position:
+        target = offset if whence == io.SEEK_SET else self.position + offset
+        if target < self.position:
             self._begin()
-        while self._position < target and self.readinto(bytearray(min(READ_BYTES, target - self._position))):
+        while self.position < target and self.readinto(bytearray(min(READ_BYTES, target - self.position))):
             pass
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+        return self.position
 
 
 class _Bounded(tarfile.TarInfo):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
-from jobs.pipeline.labels import WNID_SUFFIX, LabelError, LabelSpace, Readings, predict_only, quoted
+from jobs.pipeline.labels import WNID_SUFFIX, Beside, LabelError, LabelSpace, Readings, predict_only, quoted
 from jobs.pipeline.sources.image_files import MAX_FILE_BYTES
 from jobs.pipeline.sources.labels_file import Labels, check_digest, read_labels
 from jobs.pipeline.sources.listing import HIDDEN, FileSet, LeftOut, is_hidden, is_image
@@ -48,7 +49,6 @@ class _Sample:
     member: str = ""
     alone: bool = False
     data: bytes = b""
-    label: int | None = None
     error: str | None = None
 
 
@@ -75,11 +75,13 @@ class TarShards:
         return self.files.folder
 
     def shards(self) -> Generator[Shard, None, Survey]:
-        kind, left_out, left, told = None, LeftOut(), self.limit, ""
+        kind, left_out, left, readings = None, LeftOut(), self.limit, Readings(self.space)
+        if self.labels:
+            Labels(self.labels, read_labels(self.labels, readings))
         for name, size in self.files.files(left_out):
             if kind is None:
-                kind, told = self._peek(name, size, left_out)
-            payload = {"file": name, "size": size, "label": kind or ""}
+                kind = self._peek(name, size, left_out, readings)
+            payload = {"file": name, "size": size, "label": kind or "", "ways": readings.examples}
             if left is None:
                 yield Shard(shard_id(name, 0), payload)
             elif left:
@@ -89,25 +91,28 @@ class TarShards:
         if kind is None:
             raise UserError(f"{shown(self.files.folder)}: its tar files hold no images")
         labels_by = f"samples by the first dot, {self.labels_digest or self.use_labels} {self.space.reading}"
-        return Survey(None, bool(kind), told if self.use_labels else "", left_out.told(), labels_by=labels_by)
+        where = {FILE: shown(self.labels or ""), NAME: "names of members"}.get(kind, f".{kind} members")
+        looked = ", ".join(f".{member}" for member in MEMBERS)
+        none = f"none found in the first {SURVEYED} samples (looked for members {looked})"
+        told = (readings.told(where) if kind else none) if self.use_labels else ""
+        return Survey(None, bool(kind), told, left_out.told(), labels_by=labels_by)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, kind, places = shard.payload["file"], shard.payload["label"], dict[str, str]()
+        readings = Readings(self.space, dict(shard.payload["ways"]))
         samples = islice(self._groups(name, shard.payload["size"], wanted), shard.payload.get("take"))
         for ordinal, (sample, own) in enumerate(samples):
             if wanted(ordinal):
                 label, problem = None, None
                 try:
-                    label = self._label(kind, sample, own, places) if kind and sample.member else None
+                    label = self._label(kind, sample, own, places, readings) if self.use_labels and sample.member else None
                 except LabelError as error:
                     problem = str(error)
-                except (ValueError, RecursionError):
-                    problem = "its label cannot be read"
                 failed = sample.error or problem
                 yield ordinal, EncodedImage(sample.image_id, label, b"" if failed else sample.data, failed)
 
-    def _peek(self, name: str, size: int, left_out: LeftOut) -> tuple[str | None, str]:
-        """(where labels are by a tar's first samples, "" for nowhere and None without samples; the same for people).
+    def _peek(self, name: str, size: int, left_out: LeftOut, readings: Readings) -> str | None:
+        """Where labels are by a tar's first samples, "" for nowhere and None without samples. readings: is told those labels.
 
         Raises UserError for labels that do not fit, and where several places have labels that differ.
         """
@@ -119,87 +124,77 @@ class TarShards:
             found = list(islice(self._groups(name, size, lambda _: False, beside), SURVEYED))
         if not found:
             left_out.add("tars without images", name)
-            return None, ""
+            return None
         if found[0][0].image_id == printable(name):
             raise UserError(f"{shown(below(self.files.folder, name))}: not a readable tar ({found[0][0].error})")
         samples = [(sample, own) for sample, own in found if sample.member]
-        readings = Readings(self.space)
         kind = self._kind(samples, beside) if self.use_labels else ""
         for what, (count, example) in beside.found.items():
             left_out.add(f"{what} in the first {SURVEYED} samples", f"{name}/{example}", count)
-        for sample, own in samples if kind else ():
-            try:
-                if text := self._text(kind, sample, own):
-                    readings.index(text)
-            except LabelError as error:
-                raise predict_only(f"{shown(self.files.folder)}: {sample.image_id}", error) from None
-            except (ValueError, RecursionError):
-                continue
-        where = {FILE: shown(self.labels or ""), NAME: "names of members"}.get(kind, f".{kind} members")
-        looked = ", ".join(f".{member}" for member in MEMBERS)
-        none = f"none found in the first {SURVEYED} samples (looked for members {looked})"
-        return kind, readings.told(where) if kind else none
+        columns, where = Beside(self.space), shown(self.files.folder)
+        try:
+            for sample, own in samples if kind and kind != FILE else ():
+                where = f"{shown(self.files.folder)}: {sample.image_id}"
+                words = self._words(kind, sample, own)
+                if (index := self._checked(kind, words, readings)) is not None:
+                    columns.add(words[kind], index, _entries(own))
+            if self.kind is None:
+                columns.check(lambda column: f"pass --labels {kind} or --labels {column}")
+        except LabelError as error:
+            raise predict_only(where, error) from None
+        return kind
 
     def _kind(self, samples: list[tuple[_Sample, Own]], beside: LeftOut) -> str:
         """Which of KINDS the labels of these samples are, the first that has any; "" for none."""
         if self.labels or self.kind:
             return FILE if self.labels else self.kind or ""
-        texts = {kind: [self._try(kind, *each) for each in samples] for kind in KINDS}
-        if any(texts["txt"]) and not self._are_labels(texts["txt"]):
-            for text in filter(None, texts.pop("txt")):
-                beside.add(".txt members that are no labels", quoted(text))
-        found = [kind for kind, words in texts.items() if any(words)]
-        for other in found[1:]:
-            for one, word, (sample, _) in zip(texts[found[0]], texts[other], samples, strict=True):
-                sure = one and word and self.space.how_sure(one) and self.space.how_sure(word)
-                if sure and self.space.index(one) != self.space.index(word):
-                    differ = f".{found[0]} is {quoted(one)} and .{other} is {quoted(word)}"
-                    ways = f"pass --labels {found[0]} or --labels {other}"
-                    raise UserError(f"{shown(self.files.folder)}: {sample.image_id}: {differ}; {ways}")
-        return found[0] if found else ""
-
-    def _are_labels(self, texts: list[str]) -> bool:
-        """Whether all samples have a .txt, and each is a class: else they may be captions."""
-        readings = Readings(self.space)
+        words, readings = [self._words("txt", *each) for each in samples], Readings(self.space)
         try:
-            return all(texts) and all(readings.index(text) >= 0 for text in texts)
+            captions = any("txt" not in each or readings.index(each["txt"]) < 0 for each in words)
         except LabelError:
-            return False
+            captions = True
+        if captions:
+            words = [self._words("", *each) for each in samples]
+        for (sample, own), found in zip(samples, words, strict=True):
+            for member in own.keys() - {kind.partition(".")[0] for kind in found}:
+                beside.add(f".{member} members that are no labels", f"{sample.member.rpartition('.')[0]}.{member}")
+        return next((kind for kind in KINDS if any(kind in each for each in words)), "")
 
-    def _try(self, kind: str, sample: _Sample, own: Own) -> str:
-        try:
-            return self._text(kind, sample, own)
-        except (ValueError, RecursionError):
-            return ""
+    def _words(self, kind: str, sample: _Sample, own: Own) -> dict[str, str]:
+        """A sample's labels by where they are: at one of KINDS, where it has any. A .txt is one only if labels are there."""
+        texts = {member: _text(own, member) for member in own if member != "txt" or kind == "txt"}
+        if "json" in texts:
+            parsed = _parsed(texts.pop("json"))
+            entries = {f"json.{key}": value for key, value in parsed.items()} if isinstance(parsed, dict) else {"json": parsed}
+            texts |= {key: str(value) for key, value in entries.items() if value is not None and key in (*KINDS, kind)}
+        if suffix := WNID_SUFFIX.fullmatch(sample.member):
+            texts[NAME] = suffix[1]
+        return {key: text for key, text in texts.items() if text not in ("", "-1")}
 
-    def _text(self, kind: str, sample: _Sample, own: Own) -> str:
-        """What is at a place for a label; empty for none. Raises ValueError for what is no text or JSON."""
-        if kind == FILE:
-            return ""
-        if kind == NAME:
-            suffix = WNID_SUFFIX.fullmatch(sample.member)
-            return suffix[1] if suffix else ""
-        member, _, key = kind.partition(".")
-        text = own[member].decode("utf-8-sig").strip() if member in own else ""
-        if member == "json" and text:
-            parsed = json.loads(text)
-            if isinstance(parsed, dict) == (key == ""):
-                return ""
-            found = parsed.get(key) if key else parsed
-            text = "" if found is None else str(found)
-        return "" if text == "-1" else text
+    def _checked(self, kind: str, words: dict[str, str], readings: Readings) -> int | None:
+        """The class of a sample; None if it has no label. Raises LabelError where that is none, or where labels differ."""
+        text = words.get(kind, "")
+        index = readings.index(text) if text else None
+        for other, word in words.items() if self.kind is None else ():
+            if self.space.how_sure(word) and (index is None or self.space.index(word) != index):
+                here = f".{kind} is {quoted(text)} and" if text else f"it has no .{kind}, as the first samples have, but"
+                one = here if kind else "the first samples have no labels, but here"
+                ways = " or ".join(f"--labels {each}" for each in (kind, other) if each)
+                raise LabelError(f"{one} .{other} is {quoted(word)}; pass {ways}")
+        return index
 
-    def _label(self, kind: str, sample: _Sample, own: Own, places: dict[str, str]) -> int | None:
-        """places: the folder of each image of this tar so far, by name. Raises LabelError, and ValueError as _text does."""
+    def _label(self, kind: str, sample: _Sample, own: Own, places: dict[str, str], readings: Readings) -> int | None:
+        """places: the folder of each image of this tar so far, by name. Raises LabelError."""
         if kind != FILE:
-            text = self._text(kind, sample, own)
-            return self.space.index(text) if text else None
+            if kind.startswith("json") and "json" in own and _parsed(_text(own, "json")) is None:
+                raise LabelError("its label cannot be read")
+            return self._checked(kind, self._words(kind, sample, own), readings)
         labels = _from_file(self.labels or "", self.labels_digest, self.space)
         folder, _, name = sample.member.rpartition("/")
-        if places.setdefault(name, folder) == folder:
-            return labels.of(sample.member)
-        found = labels.of(sample.member, folders=True)
-        if found is None and labels.of(sample.member) is not None:
+        found, first = labels.of(sample.member), places.setdefault(name, folder) == folder
+        if found is None:
+            raise LabelError("the labels file has no line for it")
+        if not first and (found := labels.of(sample.member, folders=True)) is None:
             raise LabelError("several images have its name, in other folders; give them with their folders in the labels file")
         return found
 
@@ -222,7 +217,7 @@ class TarShards:
                 stem, alone = _key(member.name)
                 full_stem, _, kind = member.name.rpartition(".")
                 if stem != key:
-                    yield from _with_labels(images, key, labels)
+                    yield from _with_labels(images, key, labels, beside)
                     ordinal += len(images)
                     key, images, labels, held = stem, [], {}, 0
                 if is_image(member.name):
@@ -234,7 +229,7 @@ class TarShards:
                             beside.add("images beside a sample's own", image.member)
                         images, held = [], 0
                     if len(images) == MOST_IMAGES:  # names with dots in them, and no sample
-                        yield from _with_labels(images[:-1], key, labels)
+                        yield from _with_labels(images[:-1], key, labels, beside)
                         ordinal += len(images) - 1
                         images, held = images[-1:], len(images[-1].data)
                     seen[member.name] = seen.get(member.name, 0) + 1
@@ -250,11 +245,15 @@ class TarShards:
         except Damaged as damage:
             found = ordinal + len(images)
             images.append(_Sample(printable(name), error=f"the tar is damaged: {damage}; {found} images before that"))
-        yield from _with_labels(images, key, labels)
+        yield from _with_labels(images, key, labels, beside)
 
 
-def _with_labels(images: list[_Sample], key: str, labels: dict[str, Own]) -> Iterator[tuple[_Sample, Own]]:
-    """The images of one sample with its label members, which are by name up to the last dot."""
+def _with_labels(images: list[_Sample], key: str, labels: dict[str, Own], beside: LeftOut) -> Iterator[tuple[_Sample, Own]]:
+    """The images of one sample with its label members, which are by name up to the last dot. beside: is told those of none."""
+    stems = {image.member.rpartition(".")[0] for image in images}
+    for stem in labels.keys() - (stems | {key} if images else set()):
+        for member in labels[stem]:
+            beside.add(f".{member} members without an image of that name beside them", f"{stem}.{member}")
     for image in images:
         yield image, labels.get(image.member.rpartition(".")[0]) or labels.get(key, {})
 
@@ -263,6 +262,24 @@ def _with_labels(images: list[_Sample], key: str, labels: dict[str, Own]) -> Ite
 def _from_file(uri: str, digest: str | None, space: LabelSpace) -> Labels:
     check_digest(uri, digest)
     return Labels(uri, read_labels(uri, Readings(space)))
+
+
+def _text(own: Own, member: str) -> str:
+    return own.get(member, b"").decode("utf-8-sig", "replace").strip()
+
+
+def _parsed(text: str) -> Any:
+    """What is in a text of JSON; None for what is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _entries(own: Own) -> dict[str, str]:
+    """The texts in a sample's JSON, by the place that --labels would name."""
+    parsed = _parsed(_text(own, "json"))
+    return {f"json.{key}": value for key, value in parsed.items() if isinstance(value, str)} if isinstance(parsed, dict) else {}
 
 
 def _key(name: str) -> tuple[str, bool]:
