@@ -172,7 +172,7 @@ class ImagenetSettings(Settings):
         LIMITS("least top-1 accuracy: 80%, or 99%-of RUN, another run's --out; below it: exit code 4", "P RUN", ACCURACY),
     ] = None
     min_top5: Annotated[str | None, LIMITS("the same for top-5", "P RUN", ACCURACY)] = None
-    device_limit: Annotated[float, LIMITS("seconds without an answer after which a device hangs (default: 120)", "S")] = 120.0
+    device_limit: Annotated[float, LIMITS("seconds without an answer until a device counts as hung (default: 120)", "S")] = 120.0
 
     def check(self) -> None:
         super().check()
