@@ -99,11 +99,11 @@ class Settings:
         for name, (hint, option) in self.options().items():
             value = _checked(f"--{name.replace('_', '-')}", getattr(self, name), hint, option.kind)
             object.__setattr__(self, name, value)
-        self.check()
         for name in ("out", "data", "model", "cache"):
             path = getattr(self, name, None)
             if path and (name != "model" or self.model_directory):  # else a hub's id
                 object.__setattr__(self, name, absolute(path))
+        self.check()
 
     def check(self) -> None:
         """Raise UserError for settings that contradict each other, before Ray starts, which takes seconds."""
