@@ -99,11 +99,11 @@ class Settings:
         for name, (hint, option) in self.options().items():
             value = _checked(f"--{name.replace('_', '-')}", getattr(self, name), hint, option.kind)
             object.__setattr__(self, name, value)
-        self.check()
         for name in ("out", "data", "model", "cache"):
             path = getattr(self, name, None)
             if path and (name != "model" or self.model_directory):  # else a hub's id
                 object.__setattr__(self, name, absolute(path))
+        self.check()
 
     def check(self) -> None:
         """Raise UserError for settings that contradict each other, before Ray starts, which takes seconds."""
@@ -172,7 +172,7 @@ class ImagenetSettings(Settings):
         LIMITS("least top-1 accuracy: 80%, or 99%-of RUN, another run's --out; below it: exit code 4", "P RUN", ACCURACY),
     ] = None
     min_top5: Annotated[str | None, LIMITS("the same for top-5", "P RUN", ACCURACY)] = None
-    device_limit: Annotated[float, LIMITS("seconds without an answer after which a device hangs (default: 120)", "S")] = 120.0
+    device_limit: Annotated[float, LIMITS("seconds without an answer until a device counts as hung (default: 120)", "S")] = 120.0
 
     def check(self) -> None:
         super().check()

@@ -40,7 +40,7 @@ _CHANGING = threading.RLock()
 class Manifest:
     """settings: everything that decides a prediction or which images there are; a resume must bring the same.
 
-    chosen: all that the user chose (Settings); empty in runs of earlier versions.
+    chosen: all that the user chose last (Settings); empty in runs of earlier versions.
     labels_from, left_out: as the data set's Survey has them.
     files: of a finished run, what `committed_files` said then; empty in runs of earlier versions.
     """
@@ -211,6 +211,7 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
     ]
     if differing:
         raise UserError(f"--resume: {out} holds a run with other settings ({'; '.join(differing)}); use the same or --overwrite")
+    existing.chosen = wanted.chosen
     return existing
 
 

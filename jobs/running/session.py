@@ -70,6 +70,10 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
             left_behind.append(home)
             session.callback(shutil.rmtree, home, ignore_errors=True)
         else:
+            if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:  # which it read when it was imported
+                raise UserError(
+                    "this program imported Ray before, without a token for the job's own; call ray.init() to use yours"
+                )
             # A token of this session's own: no other account may use it, and no file is left in the home.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             os.environ.setdefault("RAY_AUTH_MODE", "token")

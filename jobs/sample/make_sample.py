@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def render(ink: np.ndarray) -> bytes:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # knows --help alone
     images, labels = digits()
     for index in range(len(images) - HELD_OUT, len(images)):
         path = SAMPLE / "images" / str(labels[index]) / f"digit-{index:04d}.jpeg"

@@ -120,7 +120,7 @@ def test_a_finished_run_is_judged_again_by_what_is_asked_now(
     for asked, code, told in (
         ("97%", 0, ""),
         (f"99%-of {out}", 0, ""),
-        ("98.5%", 4, "error: top-1 is 97.00% (95% interval 95.11% to 98.17%), 1.5 percentage points below --min-top1 98.5%\n"),
+        ("98.5%", 4, "error: top-1 is 97.00% (95% interval 95.11% to 98.17%), 1.500 points below --min-top1 98.5%\n"),
     ):
         done = imagenet(ray_cluster, *again, "--min-top1", asked)
         assert (done.code, done.stderr) == (code, told)
