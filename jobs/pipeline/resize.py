@@ -1,4 +1,4 @@
-"""Antialiased resize of uint8 images: the two kernels of PyTorch that reproduce Pillow's filters within one level.
+"""Antialiased resize of uint8 images: the two kernels of PyTorch that reproduce Pillow's filters, bicubic within two levels.
 
 The kernels are called in PyTorch's library through its C interface (torch/csrc/stable/c/shim.h), which loads in a third of a
 second; `import torch` takes two, more than all else that a decode worker starts with. A kernel runs on the calling thread alone,

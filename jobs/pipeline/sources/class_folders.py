@@ -54,11 +54,9 @@ class ClassFolders:
         if self.use_labels and self.space.reading == "" and deeper:
             way = f"give the folder that it is in, or pass --labels {BY_FOLDER}:{self.level + 1} for the folders' names"
             raise UserError(f"{shown(self.folder)}: {deeper[0]} may have the labels, or the folders; {way}")
-        told = left_out.told()
         labels_from = self._told(readings, list(above)) if self.use_labels else ""
-        if self.limit is not None:
-            return Survey(min(count, self.limit), self.use_labels, labels_from, told)
-        return Survey(count, self.use_labels, labels_from, told, self.space.fewer(classes))
+        whole, images = self.limit is None, min(count, self.limit or count)
+        return Survey(images, self.use_labels, labels_from, left_out.told(), self.space.fewer(classes) if whole else None)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
