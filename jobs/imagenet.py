@@ -18,6 +18,7 @@ from jobs.running.arguments import (
     share_or_count,
     size,
 )
+from jobs.running.chip_checks import told
 from jobs.running.classification import Classification
 from jobs.running.command import TOO_MANY_ERRORS, JobFailed, run
 from jobs.running.output_lock import check_held
@@ -69,6 +70,8 @@ def report(job: Classification, phases: Phases) -> int:
     manifest.counted = [summary.images, summary.errors]
     manifest.end_attempt(out, "finished")
     print(summary_table(summary))
+    if checks := told(manifest.attempts):
+        say(checks)
     say(f"report: {below(out, 'report.html')}")
     return verdict(job.args, summary.images, summary.errors)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from jobs.pipeline.placement import Placement, place
 from jobs.storage.address import absolute, is_submitted
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, hub_token
+from vit_actor.geometry import IMAGES_PER_CHIP, geometry
 from vit_actor.opening import DeviceRequest, check_precision
 from vit_actor.simulated import SimulatedTiming
 
@@ -31,7 +32,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="on boards fast or accurate, on CPU auto or fp32 (default: %(default)s, the best that costs no accuracy)",
     )
-    add("--batch-size", type=positive, default=64, metavar="N", help="images per batch on CPU (a T3000 takes 8 per chip)")
+    add("--batch-size", type=positive, default=64, metavar="N", help="images per batch on CPU")
+    add("--images-per-chip", type=positive, metavar="N", help="images of a batch on each chip of a board, 1 to 16 (default: 8)")
     add("--simulate", default="", metavar="SPEC", help="timing of --device simulated, such as compute=10ms,upload=5ms")
     add("--address", help="Ray cluster, host:port (default: RAY_ADDRESS, else Ray on this machine)")
     add("--meshes", type=positive, metavar="N", help="use at most N meshes (default: all)")
@@ -51,6 +53,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if args.simulate and args.device != "simulated":
         parser.error(f"--simulate goes with --device simulated, not {args.device}")
     SimulatedTiming.from_spec(args.simulate)
+    if args.images_per_chip and args.device == "cpu":
+        parser.error("--images-per-chip goes with --device t3000 or simulated, not cpu")
     if args.device != "auto":
         check_precision(args.device, args.precision)  # before Ray, which takes seconds to start
     if any(str(value).startswith("hf://") for value in vars(args).values()):
@@ -86,7 +90,12 @@ def placement_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement
 def device_request(
     args: argparse.Namespace, checkpoint: Checkpoint, placement: Placement, held: tuple[int, ...] | None = None
 ) -> DeviceRequest:
-    """What an actor opens, from the arguments and where they were placed. held: as DeviceRequest has it."""
+    """What an actor opens, from the arguments and where they were placed. held: as DeviceRequest has it.
+
+    Raises UserError where the model does not lie on a chip with so many images.
+    """
+    if placement.device == "t3000":
+        geometry(checkpoint.config, args.images_per_chip or IMAGES_PER_CHIP)
     return DeviceRequest(
         device=placement.device,
         name=checkpoint.name,
@@ -94,6 +103,7 @@ def device_request(
         digest=checkpoint.digest,
         classes=checkpoint.config.num_labels,
         batch_size=args.batch_size,
+        images_per_chip=args.images_per_chip,
         threads=placement.threads,
         precision=args.precision,
         simulate=args.simulate,

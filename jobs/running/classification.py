@@ -13,6 +13,7 @@ from jobs.pipeline.schema import PREDICTIONS
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
 from jobs.running.apart import check_apart
 from jobs.running.arguments import model_directory
+from jobs.running.chip_checks import Attempts
 from jobs.running.damaged import discard
 from jobs.running.manifest import Manifest, claim, new_run_id, package_versions
 from jobs.running.output_lock import hold_output
@@ -55,7 +56,7 @@ class Classification:
         wanted = describe(args, args.device, checkpoint, found)
         manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
         if args.resume:
-            discard_and_tell(args.out)
+            discard_and_tell(args.out, manifest.attempts)
         return cls(args, checkpoint, source, found, manifest)
 
     def is_done(self) -> bool:
@@ -132,13 +133,15 @@ def preprocess_for(args: argparse.Namespace, checkpoint: Checkpoint) -> Preproce
     return replace(checkpoint.preprocess, upright=args.exif == "upright")
 
 
-def discard_and_tell(out: str) -> None:
+def discard_and_tell(out: str, attempts: Attempts) -> None:
     """Take out of the predictions what is to be classified again, and say so."""
-    again = discard(out)
+    again = discard(out, attempts)
     if again.damaged:
         more = f" and {len(again.damaged) - NAMED:,} more" if len(again.damaged) > NAMED else ""
         names = ", ".join(sorted(again.damaged)[:NAMED])
         say(f"{shown(out)}: damaged files, deleted so that their images are classified again: {names}{more}", sys.stderr)
+    if again.unchecked:
+        say(f"{shown(out)}: {again.unchecked:,} chunks that no check of their chips followed are classified again", sys.stderr)
     if again.unread:
         say(f"{shown(out)}: {again.unread:,} images that storage had failed to give are read again", sys.stderr)
 

@@ -1,0 +1,59 @@
+"""Check the chips of a mesh while it works: after a second, then after twice as long each time, at last every minute."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import ray
+
+from vit_actor.actor import DeviceThread
+from vit_actor.errors import DeviceError
+
+CHECK_SECONDS = 60.0
+"""Between two checks in the long run: one batch of a T3000 takes 6 ms, 0.01% of it, and a lost mesh costs a minute of work."""
+FIRST_SECONDS = 1.0
+"""From opening to the first one."""
+
+
+class MeshChecks:
+    """begun: how many checks have been begun since the mesh was opened; that of the opening itself is none of them."""
+
+    def __init__(self, device: DeviceThread, ledger: Any, mesh: str, passed: Callable[[], None]) -> None:
+        """passed: called after each check that all chips have passed."""
+        self._device, self._ledger, self._mesh, self._passed = device, ledger, mesh, passed
+        self._turn, self._ended = threading.Lock(), threading.Event()
+        self.begun = 0
+
+    def check(self) -> None:
+        """One check, told to the ledger when it has passed. Raises DeviceError."""
+        if not self._device.chips:
+            return
+        with self._turn:
+            self.begun += 1
+            self._device.check()
+            self._passed()
+            ray.get(self._ledger.passed.remote(self._mesh, self.begun))
+
+    def keep_on(self, seconds: float, lose: Callable[[DeviceError], NoReturn]) -> None:
+        """Check from a thread until `end`. lose: called when a check fails."""
+
+        def run() -> None:
+            wait = min(FIRST_SECONDS, seconds)
+            while not self._ended.wait(wait):
+                try:
+                    self.check()
+                except DeviceError as error:
+                    lose(error)
+                except ray.exceptions.RayError:  # the driver is gone
+                    return
+                wait = min(2 * wait, seconds)
+
+        if self._device.chips:
+            threading.Thread(target=run, name="checks", daemon=True).start()
+
+    def end(self) -> None:
+        """A last check, for what came after the latest one. Raises DeviceError."""
+        self._ended.set()
+        self.check()
