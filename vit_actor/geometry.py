@@ -23,7 +23,7 @@ class Geometry:
     """Sizes of the graph on one chip. A name ending in _t counts tiles of 32; the others count elements.
 
     Each image has a row of the core grid to itself, or shares it with one other, and its features lie along the columns. The
-    attention heads may need fewer columns than the features do: ViT-Base has 8 columns of 3 feature tiles, and 6 columns of 2 heads.
+    attention heads may need fewer columns than the features: ViT-Base has 8 columns of 3 feature tiles, and 6 of 2 heads.
 
     images: in a batch on one chip. rows: of cores in use. rows_t: of tokens on one core. columns: that share the features.
     attention_columns: that share the heads. patches: along one side of an image. tokens: class token and patches.
@@ -69,10 +69,8 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
     side, patch = config.image_size[0], config.patch_size[0]
     on_a_row = -(-images_per_chip // GRID)
     if not 1 <= images_per_chip <= 2 * GRID or images_per_chip % on_a_row:
-        raise UserError(
-            f"images per chip must be 1 to {GRID}, a row of cores each, or an even number up to {2 * GRID}, two on each "
-            f"row; got {images_per_chip}"
-        )
+        rows = f"1 to {GRID}, a row of cores each, or even up to {2 * GRID}, two on a row"
+        raise UserError(f"--images-per-chip {images_per_chip}: it must be {rows}")
     for what, (height, width) in (("images", config.image_size), ("patches", config.patch_size)):
         if height != width:
             raise UserError(f"model takes {what} of {height}x{width}; the t3000 device takes square ones only")

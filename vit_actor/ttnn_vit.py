@@ -188,6 +188,7 @@ def mlp(hidden: Tensor, layer: Layer[Tensor], plan: Plan) -> Tensor:
 
 def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> Tensor:
     """Normalise the class token alone and score it -> bfloat16 (images, 1, padded classes), row-major."""
+    on_a_row = size.images // size.rows
     hidden = ttnn.sharded_to_interleaved(hidden, ttnn.L1_MEMORY_CONFIG)
     token = ttnn.slice(hidden, [0, 0, 0], [size.images, 1, size.hidden])
     token = ttnn.layer_norm(
@@ -197,9 +198,7 @@ def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> 
         token,
         weights.classifier.weight,
         bias=weights.classifier.bias,
-        program_config=dense(
-            size, GRID, size.features_t, size.classes_t // GRID, EXACT_REGISTERS, rows_t=size.images // size.rows
-        ),
+        program_config=dense(size, GRID, size.features_t, size.classes_t // GRID, EXACT_REGISTERS, rows_t=on_a_row),
         compute_kernel_config=EXACT,
         memory_config=ttnn.L1_MEMORY_CONFIG,
         dtype=ttnn.bfloat16,
