@@ -59,7 +59,8 @@ class CpuVit:
             raise ValueError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}")
         self.batch_size = batch_size
         self.shape = checkpoint.preprocess.shape
-        self.chips, self.tolerance = (), 0.0
+        self.chips: tuple[str, ...] = ()  # the CPU is what chips are checked by
+        self.tolerance = 0.0
         self._checkpoint = checkpoint
         self._threads = threads
         self._held = held

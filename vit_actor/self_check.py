@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from vit_actor.errors import DeviceError
 class CheckFailed(DeviceError):
     """Chips answered the known batch wrongly. chips: their names."""
 
-    def __init__(self, told: str, chips: list[str]) -> None:
-        super().__init__(f"self-check failed: {told}")
-        self.chips = chips
+    def __init__(self, told: str, chips: Sequence[str] = ()) -> None:
+        super().__init__(told)
+        self.chips = list(chips)
 
 
 class SelfCheck:
@@ -33,8 +34,9 @@ class SelfCheck:
         self._reference = device.reference(on_a_chip)
         self._right: np.ndarray | None = None
 
-    def judge(self, scores: np.ndarray) -> None:
-        """Raise CheckFailed unless the scores float32 (batch size, classes) are right, naming chips that are wrong."""
+    def judge(self, scores: np.ndarray | None) -> None:
+        """Raise CheckFailed unless a batch's `scores` (BatchResult) are right, naming the chips that are wrong."""
+        assert scores is not None
         by_chip = scores.reshape(len(self._chips), *self._reference.shape)
         right = self._right
         if right is None:
@@ -48,7 +50,7 @@ class SelfCheck:
             wrong |= dict.fromkeys(agreeing, right)
             told.append(f"{', '.join(agreeing)}: scores are {far}")
         if wrong:
-            raise CheckFailed("; ".join(told), list(wrong))
+            raise CheckFailed(f"self-check failed: {'; '.join(told)}", list(wrong))
         self._right = right.copy()
 
 

@@ -49,7 +49,7 @@ class FaultyChips:
         self.results: list[BatchResult] = []
 
         class Noted(T3000Vit):
-            def _finish(device, flight: Any) -> BatchResult:  # noqa: N805
+            def _finish(device, flight: Any) -> BatchResult:
                 self.results.append(super()._finish(flight))
                 return self.results[-1]
 
