@@ -1,4 +1,4 @@
-"""A chip that answers wrongly: none of its answers stays, whoever has to give them again, and a run without another mesh says so."""
+"""A chip that answers wrongly: none of its answers stays, another mesh gives them again, and a run without one says so."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ class FaultyChips:
             else:
                 yield part
 
-        places = [_place(tensor) for tensor in tensors(self.device._forward._forward.keywords["weights"])]
+        forward: Any = self.device._forward
+        places = [_place(tensor) for tensor in tensors(forward._forward.keywords["weights"])]
         return [(place.memory, place.address) for place in places]
 
     @contextmanager
@@ -164,7 +165,7 @@ def swapped(dice: random.Random) -> Change:
 
 
 def campaign(directory: Path, faults: int, clean: int, seed: int) -> dict[str, int]:
-    """How many faults of each kind changed scores by more than rounding; all of them were found, and none where there was none."""
+    """How many faults of each kind changed scores by more than rounding; all those were found, and none without a fault."""
     chips, dice = FaultyChips(directory), random.Random(seed)
     told: dict[str, int] = {}
     sound = {number: chips.scores(number) for number in range(4)}
