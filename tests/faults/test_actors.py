@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,7 +37,8 @@ def test_a_device_that_stops_answering_is_given_up_after_the_limit_and_its_board
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
     # The one mesh answers 18 batches, checks among them, and hangs; so would its successors, were 18 left for one.
-    done = run(meshes, data, tmp_path, "compute=200ms,hang_after=18", "--meshes=1", "--device-limit=2")
+    meshes = replace(meshes, environment={**meshes.environment, "LOUDBOX_CHECK_SECONDS": "1"})
+    done = run(meshes, data, tmp_path, "compute=150ms,hang_after=18", "--meshes=1", "--device-limit=2")
 
     assert done.code == 0, done.output
     assert answers(tmp_path) == undisturbed

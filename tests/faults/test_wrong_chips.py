@@ -54,7 +54,7 @@ def test_a_run_without_another_mesh_ends_in_one_line_and_leaves_no_wrong_row(
 def test_what_was_committed_before_a_check_is_kept_by_a_resume_and_what_none_followed_is_done_again(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, moment: str
 ) -> None:
-    deadly = {**meshes.environment, "KILLED_AT": moment, "KILLED_AFTER": "12"}
+    deadly = {**meshes.environment, "KILLED_AT": moment, "KILLED_AFTER": "12", "LOUDBOX_CHECK_SECONDS": "1"}
     line = ("compute=400ms,wrong_chip=3,wrong_after=9", "--meshes=1")
     died = Job.start(replace(meshes, environment=deadly), data, tmp_path, *line, module="tests.faults.killed_at_commit").end()
     assert died.code < 0, died.output
