@@ -113,7 +113,8 @@ class Classifier:
                 ray.get(self._ledger.did_not_open.remote(self._mesh, str(error)))
                 raise
             opened_at = time.time()
-            ray.get(self._ledger.arrive.remote(self._mesh, ray.get_runtime_context().get_node_id(), opened_at))
+            checked_at = opened_at if self._device.chips else None
+            ray.get(self._ledger.arrive.remote(self._mesh, ray.get_runtime_context().get_node_id(), checked_at))
             self._identity |= {
                 "description": self._device.description,
                 "batch_size": self._device.batch_size,
@@ -179,7 +180,7 @@ class Classifier:
             "read_host": chunk.host,
             "read_cpu_seconds": chunk.cpu_seconds,
             "clock": clock,
-            "checks": begun if self._device.chips else None,
+            "checks": begun,
         }
         footer["shared_batches"] = {part.number: [part.first, part.images] for part in parts if len(part.classes) < part.images}
         try:

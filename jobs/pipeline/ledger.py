@@ -135,9 +135,10 @@ class Ledger(Unchecked):
         """Opening the device raised an error."""
         self.note("device", mesh, why)
 
-    def arrive(self, mesh: str, node: str, opened_at: float = 0.0) -> None:
-        """An actor has opened its device, on the node with this Ray id, at that Unix time."""
-        self.opened(mesh, opened_at)
+    def arrive(self, mesh: str, node: str, checked_at: float | None = None) -> None:
+        """An actor has opened its device, on the node with this Ray id, and checked its chips, if it has some, at that Unix time."""
+        if checked_at is not None:
+            self.opened(mesh, checked_at)
         self._arrived.add(mesh)
         self._opening.discard(mesh)
         self._opened_at = self._opened_at or time.time()
@@ -272,7 +273,7 @@ class Ledger(Unchecked):
         """These images [start, end) of a chunk are about to be alone on a device; None: all of them were classified."""
         self._chunks[chunk].trying = piece
 
-    def done(self, chunk: str, mesh: str, begun: int = 0) -> None:
+    def done(self, chunk: str, mesh: str, begun: int | None) -> None:
         """A chunk is committed; as `answered` has it."""
         self.answered(chunk, mesh, begun)
         tried = self._chunks.pop(chunk, _Attempts())

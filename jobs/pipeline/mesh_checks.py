@@ -18,17 +18,17 @@ FIRST_SECONDS = 10.0
 
 
 class MeshChecks:
-    """begun: how many checks have been begun since the mesh was opened; that of the opening itself is none of them."""
+    """begun: how many checks have been begun since the mesh was opened, without that of its opening; None of one without chips."""
 
     def __init__(self, device: DeviceThread, ledger: Any, mesh: str, passed: Callable[[], None]) -> None:
         """passed: called after each check that all chips have passed."""
         self._device, self._ledger, self._mesh, self._passed = device, ledger, mesh, passed
         self._turn, self._ended = threading.Lock(), threading.Event()
-        self.begun = 0
+        self.begun = 0 if device.chips else None
 
     def check(self) -> None:
         """One check, told to the ledger when it has passed. Raises DeviceError."""
-        if not self._device.chips:
+        if self.begun is None:
             return
         with self._turn:
             self.begun += 1
@@ -50,7 +50,7 @@ class MeshChecks:
                     return
                 wait = min(2 * wait, seconds)
 
-        if self._device.chips:
+        if self.begun is not None:
             threading.Thread(target=run, name="checks", daemon=True).start()
 
     def end(self) -> None:

@@ -25,10 +25,11 @@ class Unchecked:
         self._life[mesh] = {"mesh": mesh, "opened_at": opened_at, "checks": 1, "passed": 0, "failed": []}
         self._lives.append(self._life[mesh])
 
-    def answered(self, chunk: str, mesh: str, begun: int) -> None:
-        """A chunk is committed. begun: checks that had been begun, since the mesh was opened, when its answers were there."""
+    def answered(self, chunk: str, mesh: str, begun: int | None) -> None:
+        """A chunk is committed. begun: checks that had been begun, since the mesh was opened, when its answers were there; None of
+        a mesh without chips."""
         self._doubtful.discard(chunk)
-        if mesh in self._life and begun >= self._life[mesh]["passed"]:
+        if begun is not None and mesh in self._life and begun >= self._life[mesh]["passed"]:
             self._unchecked.setdefault(mesh, {})[chunk] = begun
 
     def passed(self, mesh: str, number: int) -> None:

@@ -43,7 +43,7 @@ def test_a_run_without_another_mesh_ends_in_one_line_and_leaves_no_wrong_row(
     assert done.code == 1, done.output
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "self-check failed: board 1 chip 3: 40 of 40 scores differ, by up to" in line
-    assert "; no other mesh is left; what is committed stays: add --resume" in line
+    assert ("; no other mesh is left; what is committed stays: add --resume" in line) == bool(after)
 
     resumed = run(meshes, data, tmp_path, "compute=1ms", "--resume")
     assert resumed.code == 0, resumed.output

@@ -141,7 +141,7 @@ def test_a_mesh_that_fails_its_checks_stays_out_and_a_run_without_another_ends()
     assert ledger.waits("a/0-3")
     ledger.opening("b/0-3")
     for _ in range(2):
-        ledger.arrive("b/0-3", "node")
+        ledger.arrive("b/0-3", "node", 1.0)
         ledger.failed("b/0-3", ["board 0 chip 1"], "it is wrong too")
     assert ledger.none_left() == "a/0-3: it is wrong; b/0-3: it is wrong too; no other mesh is left"
     assert [life["checks"] for life in ledger.account()["checks"]] == [1, 1, 2, 2]
