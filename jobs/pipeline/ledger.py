@@ -136,7 +136,7 @@ class Ledger(Unchecked):
         self.note("device", mesh, why)
 
     def arrive(self, mesh: str, node: str, checked_at: float | None = None) -> None:
-        """An actor has opened its device, on the node with this Ray id, and checked its chips, if it has some, at that Unix time."""
+        """An actor has opened its device, on the node with this Ray id, and checked its chips, if any, at that Unix time."""
         if checked_at is not None:
             self.opened(mesh, checked_at)
         self._arrived.add(mesh)

@@ -18,7 +18,7 @@ FIRST_SECONDS = 10.0
 
 
 class MeshChecks:
-    """begun: how many checks have been begun since the mesh was opened, without that of its opening; None of one without chips."""
+    """begun: how many checks have been begun since the opening, which is not counted; None of a device without chips."""
 
     def __init__(self, device: DeviceThread, ledger: Any, mesh: str, passed: Callable[[], None]) -> None:
         """passed: called after each check that all chips have passed."""

@@ -26,8 +26,7 @@ class Unchecked:
         self._lives.append(self._life[mesh])
 
     def answered(self, chunk: str, mesh: str, begun: int | None) -> None:
-        """A chunk is committed. begun: checks that had been begun, since the mesh was opened, when its answers were there; None of
-        a mesh without chips."""
+        """A chunk is committed, with answers that were there when so many checks had been begun (MeshChecks.begun)."""
         self._doubtful.discard(chunk)
         if begun is not None and mesh in self._life and begun >= self._life[mesh]["passed"]:
             self._unchecked.setdefault(mesh, {})[chunk] = begun
