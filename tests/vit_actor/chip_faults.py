@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class FaultyChips:
             if self.change:
                 chip, change, at, after = self.change
                 if self.written % self.writes == at and self.written >= after * self.writes:
-                    values = [values[each % len(values)].clone() for each in range(CHIPS)]
+                    values = [values[each % len(values)].clone(memory_format=torch.contiguous_format) for each in range(CHIPS)]
                     change(values[chip])
             self.written += 1
             write(place, values)
@@ -114,11 +114,10 @@ class FaultyChips:
 
     @contextmanager
     def flipped(self, chip: int, dice: random.Random) -> Iterator[None]:
-        from tests.mock_t3000.golden import Place, _map, _place, _places
+        from tests.mock_t3000.golden import _place
 
         forward: Any = self.device._forward
-        weights: list[Place] = _places(_map(_place, astuple(forward._forward.keywords["weights"], tuple_factory=list)))
-        place = dice.choice(weights)
+        place = _place(dice.choice(list(tensors(forward._forward.keywords["weights"]))))
         key = place.memory, place.address
         sound = self.goldens._device[key]
         bits = sound[0].clone().contiguous().view(torch.int32).flatten()
@@ -127,6 +126,15 @@ class FaultyChips:
         self.goldens._device[key] = [broken if each == chip else sound[0] for each in range(CHIPS)]
         yield
         self.goldens._device[key] = sound
+
+
+def tensors(weights: Any) -> Iterator[Any]:
+    """Those within dataclasses and tuples."""
+    if not (isinstance(weights, tuple) or is_dataclass(weights)):
+        yield weights
+        return
+    for part in weights if isinstance(weights, tuple) else vars(weights).values():
+        yield from tensors(part)
 
 
 def campaign(directory: Path, faults: int, clean: int, seed: int) -> Counter[str]:
