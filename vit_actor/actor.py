@@ -64,10 +64,6 @@ _Batch = list[tuple[_Call, int]]
 """Whose images a batch holds, in its order, and how many of each."""
 
 
-_Ready = Future[tuple[str, int, tuple[str, ...], float, dict[str, float]]]
-"""What is known of a device once it is ready: description, batch_size, chips, what compile returned, start."""
-
-
 class DeviceThread:
     """Opens a device on a thread of its own and serves `classify` calls from any number of threads.
 
@@ -95,10 +91,16 @@ class DeviceThread:
         self._joined: np.ndarray | None = None
         self._asking = threading.Lock()
         self.busy_seconds = 0.0
-        ready: _Ready = Future()
+        ready: Future[tuple[Device, float]] = Future()
         self._thread = threading.Thread(target=self._drive, args=(open_device, ready), name="device", daemon=True)
         self._thread.start()
-        self.description, self.batch_size, self.chips, self.compile_seconds, self.start = ready.result()
+        device, self.compile_seconds = ready.result()
+        self.description, self.batch_size, self.chips, self.start = (
+            device.description,
+            device.batch_size,
+            device.chips,
+            device.start,
+        )
 
     @property
     def waiting(self) -> int:
@@ -140,12 +142,11 @@ class DeviceThread:
         self._calls.put(None)
         self._thread.join(self._limit)
 
-    def _drive(self, open_device: Callable[[], Device], ready: _Ready) -> None:
+    def _drive(self, open_device: Callable[[], Device], ready: Future[tuple[Device, float]]) -> None:
         device: Device | None = None
         try:
             device = open_device()
-            seconds = self._compile(device)
-            ready.set_result((device.description, device.batch_size, device.chips, seconds, device.start))
+            ready.set_result((device, self._compile(device)))
             number = 0
             for result in device.classify(self._batches(device.batch_size)):
                 self._progress_at = time.monotonic()

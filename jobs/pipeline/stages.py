@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,8 +28,8 @@ LISTINGS = 16
 
 LAST_CHECK_SECONDS = 20.0
 """What the meshes may take to be released and checked after the last chunk; a lost one never is."""
-MOST_PASSES = 3
-"""Passes in a row that leave no fewer doubtful chunks than one before, until the run fails."""
+MOST_PASSES = 10
+"""Over chunks that no passed check followed, until the run fails."""
 
 SETTINGS = {
     "enable_progress_bars": False,
@@ -59,8 +58,7 @@ def committed(plan: Plan) -> Iterator[dict[str, Any]]:
     Chunks that no passed check of their mesh followed are taken back at the end, and classified in another pass.
     Raises DeviceError where no mesh is left for it, or passes do not end.
     """
-    fewest, passes = math.inf, 0
-    while True:
+    for _ in range(MOST_PASSES):
         yield from classified(decoded(plan), plan)
         doubtful = _doubtful(plan)
         plan.predictions.discard(doubtful)
@@ -68,12 +66,9 @@ def committed(plan: Plan) -> Iterator[dict[str, Any]]:
             return
         if why := ray.get(plan.ledger.none_left.remote()):
             raise DeviceError(why)
-        passes = passes + 1 if len(doubtful) >= fewest else 0
-        if passes == MOST_PASSES:
-            raise DeviceError(f"{len(doubtful)} chunks were classified again and again, and no passed check followed")
-        fewest = min(fewest, len(doubtful))
         ray.get(plan.ledger.again.remote())
         plan = replace(plan, resume=True)
+    raise DeviceError(f"{len(doubtful)} chunks were classified again and again, and no passed check followed")
 
 
 def _doubtful(plan: Plan) -> list[str]:
