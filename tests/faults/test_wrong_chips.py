@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
+from jobs.running.chip_checks import checked
 from tests.conftest import RayCluster
-from tests.faults.running import Answers, Job, answers, committed, run
+from tests.faults.running import Answers, Job, answers, committed, footers_in, prediction_files, run
 
 ELEVEN = "board 5 chip 11"
 """Of the second mesh, boards 4 to 7."""
 
 
-def checks(out: Path) -> list[dict[str, Any]]:
-    return [life for attempt in json.loads((out / "manifest.json").read_text())["attempts"] for life in attempt["checks"]]
+def attempts(out: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((out / "manifest.json").read_text())["attempts"]
+    return found
 
 
 @pytest.mark.parametrize("after", [3, pytest.param(0, marks=pytest.mark.slow)])
@@ -27,7 +29,7 @@ def test_the_chunks_of_a_mesh_with_a_wrong_chip_are_done_by_the_other(
     done = run(meshes, data, tmp_path, f"compute=150ms,wrong_chip=11,wrong_after={after}", "--meshes=2")
     assert done.code == 0, done.output
     assert answers(tmp_path) == undisturbed
-    failed = [life for life in checks(tmp_path) if life["failed"]]
+    failed = [life for life in attempts(tmp_path)[0]["checks"] if life["failed"]]
     assert [life["failed"] for life in failed] == [[ELEVEN]] * len(failed)
     assert failed
     assert all(life["mesh"].endswith("/4-7") for life in failed)
@@ -58,10 +60,11 @@ def test_what_was_committed_before_a_check_is_kept_by_a_resume_and_what_none_fol
     line = ("compute=400ms,wrong_chip=3,wrong_after=9", "--meshes=1")
     died = Job.start(replace(meshes, environment=deadly), data, tmp_path, *line, module="tests.faults.killed_at_commit").end()
     assert died.code < 0, died.output
-    before = committed(tmp_path)
+    before, is_checked = committed(tmp_path), checked(attempts(tmp_path))
+    sound = {footer["chunk"] for file in prediction_files(tmp_path) for footer in footers_in(file) if is_checked(footer)}
+    assert len(sound) < len(before)
     resumed = run(meshes, data, tmp_path, "compute=1ms", "--resume")
     assert resumed.code == 0, resumed.output
     assert "chunks that no check of their chips followed are classified again" in resumed.stderr
     assert answers(tmp_path) == undisturbed
-    kept = {name for name in before if committed(tmp_path)[name] == before[name]}
-    assert 0 < len(kept) < len(before)
+    assert {name for name in before if committed(tmp_path)[name] == before[name]} == sound
