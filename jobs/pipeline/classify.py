@@ -83,8 +83,8 @@ class Classifier:
         tell_ledger(ledger)
         self._host = socket.gethostname()
         self._check_seconds = check_seconds
-        self._actor = ray.get_runtime_context().get_actor_id()
-        self._mesh = mesh_name(self._host, ray.get(ledger.place.remote(self._host, self._actor)))
+        actor = ray.get_runtime_context().get_actor_id()
+        self._mesh = mesh_name(self._host, ray.get(ledger.place.remote(self._host, actor)))
         self._log = EventLog(run_id=identity["run_id"], mesh=self._mesh)
         self._identity = {**identity, "mesh": self._mesh}
         self._clock = _clock()
@@ -123,7 +123,7 @@ class Classifier:
                 "opened_at": opened_at,
             }
             self._metrics = MeshMetrics(self._device, run_id=self._identity["run_id"], mesh=self._mesh)
-            self._checks = MeshChecks(self._device, self._ledger, self._mesh, self._metrics.checked)
+            self._checks = MeshChecks(self._device, self._ledger, self._mesh)
             self._checks.keep_on(self._check_seconds, self._lose)
             again = ray.get_runtime_context().was_current_actor_reconstructed
             self._log.info("mesh opened", restart=again, description=self._device.description)
@@ -143,7 +143,7 @@ class Classifier:
                     self._checks.end()
                 except DeviceError as error:
                     tell_loss(self._ledger, self._mesh, self._log, error)
-                ray.get(self._ledger.released.remote(self._mesh, self._actor), timeout=RELEASE_SECONDS)
+                ray.get(self._ledger.released.remote(self._mesh), timeout=RELEASE_SECONDS)
             self._device.close()
             self._log.info("mesh closed")
 

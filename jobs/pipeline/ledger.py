@@ -118,11 +118,10 @@ class Ledger(Unchecked):
         self._arrived: set[str] = set()
 
     def place(self, host: str, actor: str) -> int:
-        """The number of an actor among those without boards on its host. It keeps its own until it is released."""
+        """The number of an actor among those without boards that were on its host; one that is started again keeps its own."""
         actors = self._places.setdefault(host, [])
         if actor not in actors:
-            free = actors.index("") if "" in actors else len(actors)
-            actors[free : free + 1] = [actor]
+            actors.append(actor)
         return self._index + self._of * actors.index(actor)
 
     def opening(self, mesh: str) -> None:
@@ -150,13 +149,11 @@ class Ledger(Unchecked):
             self.note("restart", mesh, "the actor on this mesh was replaced")
         self._heard[mesh] = time.time()
 
-    def released(self, mesh: str, actor: str) -> None:
+    def released(self, mesh: str) -> None:
         """Ray Data has ended an actor without need, which it does when no chunk waits for one."""
         self._released = True
         self._meshes[mesh] = 0
         self._life.pop(mesh, None)
-        for actors in self._places.values():
-            actors[:] = ["" if each == actor else each for each in actors]
 
     def has_released(self) -> bool:
         """Whether another actor would open a mesh for nothing."""

@@ -20,9 +20,8 @@ FIRST_SECONDS = 10.0
 class MeshChecks:
     """begun: how many checks have been begun since the opening, which is not counted; None of a device without chips."""
 
-    def __init__(self, device: DeviceThread, ledger: Any, mesh: str, passed: Callable[[], None]) -> None:
-        """passed: called after each check that all chips have passed."""
-        self._device, self._ledger, self._mesh, self._passed = device, ledger, mesh, passed
+    def __init__(self, device: DeviceThread, ledger: Any, mesh: str) -> None:
+        self._device, self._ledger, self._mesh = device, ledger, mesh
         self._turn, self._ended = threading.Lock(), threading.Event()
         self.begun = 0 if device.chips else None
 
@@ -33,7 +32,6 @@ class MeshChecks:
         with self._turn:
             self.begun += 1
             self._device.check()
-            self._passed()
             ray.get(self._ledger.passed.remote(self._mesh, self.begun))
 
     def keep_on(self, seconds: float, lose: Callable[[DeviceError], NoReturn]) -> None:

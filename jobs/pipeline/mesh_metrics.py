@@ -1,4 +1,4 @@
-"""What a mesh does while it runs, at Ray's Prometheus endpoint: images, errors, batches, queue, busy share, checks."""
+"""What a mesh does while it runs, at Ray's Prometheus endpoint: images, errors, batch seconds, queue depth, busy share."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class MeshMetrics:
         self._batch_seconds = Histogram("loudbox_batch_seconds", "Seconds a batch kept its device", BATCH_SECONDS, keys)
         self._queue = Gauge("loudbox_queue_batches", "Batches that wait for the device", keys)
         self._busy = Gauge("loudbox_device_busy_share", f"Share of the last {SAMPLE_SECONDS:g} s the device was busy", keys)
-        self._checks = Counter("loudbox_checks", "Checks that all chips of the mesh have passed", keys)
-        for metric in (self._images, self._errors, self._batch_seconds, self._queue, self._busy, self._checks):
+        for metric in (self._images, self._errors, self._batch_seconds, self._queue, self._busy):
             metric.set_default_tags(tags)
         self._device = device
         threading.Thread(target=self._sample, name="metrics", daemon=True).start()
@@ -47,10 +46,6 @@ class MeshMetrics:
             self._errors.inc(errors)
         for seconds in batch_seconds:
             self._batch_seconds.observe(seconds)
-
-    def checked(self) -> None:
-        """All chips have passed a check."""
-        self._checks.inc()
 
     def _sample(self) -> None:
         looked, counted = time.monotonic(), self._device.busy_seconds

@@ -107,7 +107,7 @@ def test_a_chunk_is_done_again_unless_a_check_that_was_begun_after_its_answers_h
                 ledger.failed(mesh, ["board 0 chip 1"], "it is wrong")
                 del begun[mesh]
             elif what == "leave":
-                ledger.released(mesh, "actor")
+                ledger.released(mesh)
                 del begun[mesh]
             elif what == "chunk":
                 ledger.done(chunk := f"{mesh} {dice.randrange(20)}", mesh, begun[mesh])
