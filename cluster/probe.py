@@ -10,7 +10,6 @@ import time
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 from pebble import ProcessExpired, ProcessPool
 from pyarrow import fs
 
@@ -22,10 +21,9 @@ from jobs.running.manifest import package_versions
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, write_atomically
-from vit_actor.checkpoint import load_checkpoint
-from vit_actor.device import NO_CLASS
-from vit_actor.errors import DeviceError, UserError
+from vit_actor.errors import UserError
 from vit_actor.opening import DeviceRequest
+from vit_actor.self_check import SelfCheck
 
 STAND_INS = ("TT_METAL_SIMULATOR", "TT_METAL_MOCK_CLUSTER_DESC_PATH")
 """What ttnn takes its simulator or its mock from."""
@@ -128,16 +126,18 @@ def read_first_image(data: str) -> Check:
 
 
 def open_mesh(request: DeviceRequest) -> str:
-    """Open the device, classify one grey batch, close it; what it took. Raises DeviceError or UserError."""
-    shape = load_checkpoint(str(request.path) if request.path.is_dir() else request.name).preprocess.shape
+    """Open the device, classify a batch whose answers are known, close it; what it took.
+
+    Raises DeviceError or UserError, CheckFailed where a chip answers wrongly.
+    """
     device = request()
     try:
         compile_seconds = device.compile()
-        images = np.full((device.batch_size, *shape), 127, np.uint8)
-        (result,) = device.classify([images])
-        if len(result.classes) != len(images) or NO_CLASS in result.classes:
-            raise DeviceError(f"{device.description}: the answer to a grey batch is not finite")
-        found = f"{device.description}: compiled in {compile_seconds:.1f} s, {len(images)} images in {result.seconds:.4f} s"
+        check = SelfCheck(device)
+        (result,) = device.classify([check.images])
+        check.judge(result.scores)
+        found = f"{device.description}: compiled in {compile_seconds:.1f} s, {len(check.images)} images in {result.seconds:.4f} s"
+        found += f", all {len(device.chips)} chips answer right"
         if built := device.start.get("kernels_built"):
             return f"{found}, {built:.0f} kernels built and cached"
         return found if built is None else f"{found}, every kernel was cached"

@@ -12,6 +12,7 @@ from jobs.pipeline.commit import committed_files, committed_rows
 from jobs.reporting.outcome import Result, gates, judged, read_summary
 from jobs.reporting.schema import Summary
 from jobs.running import command
+from jobs.running.chip_checks import told
 from jobs.running.classification import Inputs, claim_output, is_finished
 from jobs.running.clearing import may_delete
 from jobs.running.command import JobFailed
@@ -90,6 +91,8 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
             manifest.end_attempt(out, "incomplete")
             raise JobFailed(f"{found} of {manifest.images} images have a row in {out}; add --resume to go on")
     manifest.end_attempt(out, "finished")
+    if checks := told(manifest.attempts):
+        say(checks)
     return summary
 
 

@@ -22,6 +22,7 @@ from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, 
 from jobs.storage.address import absolute, is_submitted, is_uri, parent, place, shown
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, hub_token
 from vit_actor.errors import UserError
+from vit_actor.geometry import IMAGES_PER_CHIP, geometry
 from vit_actor.opening import DeviceRequest, check_precision
 from vit_actor.simulated import SimulatedTiming
 
@@ -80,7 +81,8 @@ class Settings:
         Literal["auto", "fp32", "fast", "accurate"],
         DEVICE("on boards fast or accurate, on CPU auto or fp32 (default: auto, the best that costs no accuracy)"),
     ] = "auto"
-    batch_size: Annotated[int, DEVICE("images per batch on CPU (default: 64; a T3000 takes 8 per chip)")] = 64
+    batch_size: Annotated[int, DEVICE("images per batch on CPU (default: 64)")] = 64
+    images_per_chip: Annotated[int | None, DEVICE("images of a batch on each chip of a board, 1 to 16 (default: 8)")] = None
     simulate: Annotated[str, DEVICE("timing of --device simulated, such as compute=10ms,upload=5ms", "SPEC")] = ""
     address: Annotated[str | None, CLUSTER("Ray cluster (default: RAY_ADDRESS, else on this machine)", "HOST:PORT")] = None
     meshes: Annotated[int | None, CLUSTER("use at most N meshes (default: all)")] = None
@@ -110,6 +112,8 @@ class Settings:
         if self.simulate and self.device != "simulated":
             raise UserError(f"--simulate goes with --device simulated, not {self.device}")
         SimulatedTiming.from_spec(self.simulate)
+        if self.images_per_chip and self.device == "cpu":
+            raise UserError("--images-per-chip goes with --device t3000 or simulated, not cpu")
         if self.device != "auto":
             check_precision(self.device, self.precision)
         if any(is_hub(str(value)) for value in vars(self).values()):
@@ -146,8 +150,14 @@ class Settings:
         return found
 
     def request(self, checkpoint: Checkpoint, found: Placement, **options: Any) -> DeviceRequest:
-        """What an actor opens. options: further fields of a DeviceRequest."""
-        common = {"batch_size": self.batch_size, "precision": self.precision, "simulate": self.simulate}
+        """What an actor opens. options: further fields of a DeviceRequest.
+
+        Raises UserError where the model does not lie on a chip with so many images.
+        """
+        if found.device == "t3000":
+            geometry(checkpoint.config, self.images_per_chip or IMAGES_PER_CHIP)
+        common = {"batch_size": self.batch_size, "images_per_chip": self.images_per_chip}
+        common |= {"precision": self.precision, "simulate": self.simulate}
         return DeviceRequest.of(checkpoint, found.device, threads=found.threads, **common, **options)
 
 

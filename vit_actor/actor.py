@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from vit_actor.device import BatchResult, Device
 from vit_actor.errors import DeviceError
+from vit_actor.self_check import SelfCheck
 
 LOOK_SECONDS = 0.05
 """Between two questions whether more images are coming, while a batch that is not full waits for them."""
@@ -33,7 +34,7 @@ class Part:
     """A call's own images of one batch: [first, last) of the batch's `images`, with their answers.
 
     number: the batch's, counted from 0 since the device was opened.
-    classes, probabilities, held: as in BatchResult, of these images. started_at, seconds: of the whole batch.
+    classes, probabilities, held: as in BatchResult, of these images; scores too, of a check. started_at, seconds: of the batch.
     """
 
     number: int
@@ -45,13 +46,15 @@ class Part:
     started_at: float
     seconds: float
     held: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
 
 @dataclass
 class _Call:
-    """Images, how many of them were given to the device, and their answers so far."""
+    """Images, how many of them were given to the device, and their answers so far. alone: they are a batch of their own."""
 
     images: np.ndarray
+    alone: bool = False
     taken: int = 0
     parts: list[Part] = field(default_factory=list)
     answer: Future[list[Part]] = field(default_factory=Future)
@@ -69,7 +72,7 @@ class DeviceThread:
     more_coming: whether another call will come. Asked on that thread while the device is idle and the images that are left fill
         no batch: they wait for that call, up to MOST_HELD_SECONDS.
     busy_seconds: how long its answers so far kept the device (the sum of BatchResult.seconds).
-    Raises whatever opening or compiling raised.
+    Raises whatever opening or compiling raised, CheckFailed where a chip's answers are wrong.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class DeviceThread:
         self._more_coming = more_coming
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._untaken: deque[_Call] = deque()
+        self._alone: deque[_Call] = deque()
+        self._check: SelfCheck | None = None
         self._in_flight: deque[_Batch] = deque()
         self._progress_at = time.monotonic()
         self._broken: BaseException | None = None
@@ -86,10 +91,16 @@ class DeviceThread:
         self._joined: np.ndarray | None = None
         self._asking = threading.Lock()
         self.busy_seconds = 0.0
-        ready: Future[tuple[str, int, float, dict[str, float]]] = Future()
+        ready: Future[tuple[Device, float]] = Future()
         self._thread = threading.Thread(target=self._drive, args=(open_device, ready), name="device", daemon=True)
         self._thread.start()
-        self.description, self.batch_size, self.compile_seconds, self.start = ready.result()
+        device, self.compile_seconds = ready.result()
+        self.description, self.batch_size, self.chips, self.start = (
+            device.description,
+            device.batch_size,
+            device.chips,
+            device.start,
+        )
 
     @property
     def waiting(self) -> int:
@@ -102,11 +113,20 @@ class DeviceThread:
         The images must stay unchanged until it returns. Raises DeviceError when the device failed or hangs; the
         device is then lost, and so is every later call.
         """
-        if not len(images):
-            return []
-        call = _Call(images)
+        return self._answered(_Call(images)) if len(images) else []
+
+    def check(self) -> None:
+        """Classify the known batch between the others. Of a device with chips only.
+
+        Raises CheckFailed where a chip's answers are wrong, and otherwise as `classify` does.
+        """
+        assert self._check
+        [part] = self._answered(_Call(self._check.images, alone=True))
+        self._check.judge(part.scores)
+
+    def _answered(self, call: _Call) -> list[Part]:
         with self._asking:
-            self._asked += len(images)
+            self._asked += len(call.images)
         self._calls.put(call)
         while True:
             try:
@@ -122,27 +142,41 @@ class DeviceThread:
         self._calls.put(None)
         self._thread.join(self._limit)
 
-    def _drive(self, open_device: Callable[[], Device], ready: Future[tuple[str, int, float, dict[str, float]]]) -> None:
+    def _drive(self, open_device: Callable[[], Device], ready: Future[tuple[Device, float]]) -> None:
         device: Device | None = None
         try:
             device = open_device()
-            seconds = device.compile()
-            ready.set_result((device.description, device.batch_size, seconds, device.start))
-            for number, result in enumerate(device.classify(self._batches(device.batch_size))):
+            ready.set_result((device, self._compile(device)))
+            number = 0
+            for result in device.classify(self._batches(device.batch_size)):
                 self._progress_at = time.monotonic()
                 self.busy_seconds += result.seconds
-                _answer(number, self._in_flight.popleft(), result)
+                batch = self._in_flight.popleft()
+                _answer(number, batch, result)
+                number += not batch[0][0].alone
         except BaseException as error:
             self._broken = error
             if not ready.done():
                 ready.set_exception(error)
-            lost = [*self._untaken, *(call for batch in self._in_flight for call, _ in batch)]
+            lost = [*self._alone, *self._untaken, *(call for batch in self._in_flight for call, _ in batch)]
             for call in lost:
                 if not call.answer.done():  # it may be in several batches
                     call.answer.set_exception(DeviceError(f"the device failed: {error}"))
         finally:
             if device is not None:
                 device.close()
+
+    def _compile(self, device: Device) -> float:
+        """Compile it and check its chips; the seconds that compiling took. The CPU computes the reference meanwhile."""
+        if not device.chips:
+            return device.compile()
+        with ThreadPoolExecutor(1) as cpu:
+            known = cpu.submit(SelfCheck, device)
+            seconds = device.compile()
+            self._check = known.result()
+        for result in device.classify([self._check.images]):
+            self._check.judge(result.scores)
+        return seconds
 
     def _batches(self, size: int) -> Iterator[np.ndarray | None]:
         """Full batches as long as there are images for them; what is left waits for more images if some are coming."""
@@ -151,12 +185,14 @@ class DeviceThread:
             wait = not (self._in_flight or self._untaken or closing)
             with suppress(queue.Empty):
                 while call := self._calls.get(block=wait):
-                    self._untaken.append(call)
+                    (self._alone if call.alone else self._untaken).append(call)
                     wait = False
                 closing = True
+            while self._alone:
+                yield self._take(size, self._alone)
             left = sum(len(call.images) - call.taken for call in self._untaken)
             if left >= size or (left and (closing or not self._holds())):
-                yield self._take(min(left, size))
+                yield self._take(min(left, size), self._untaken)
             elif self._in_flight:
                 yield None
             elif closing:
@@ -173,19 +209,19 @@ class DeviceThread:
             time.sleep(LOOK_SECONDS)
         return True
 
-    def _take(self, count: int) -> np.ndarray:
-        """The next `count` images, uint8 (count, height, width, 3); copied only where they are of several calls."""
+    def _take(self, count: int, calls: deque[_Call]) -> np.ndarray:
+        """The next `count` images of calls, uint8 (count, height, width, 3); copied only where they are of several calls."""
         if not self._in_flight:
             self._progress_at = time.monotonic()
         batch: _Batch = []
         pieces: list[np.ndarray] = []
         while missing := count - sum(map(len, pieces)):
-            call = self._untaken[0]
+            call = calls[0]
             pieces.append(call.images[call.taken : call.taken + missing])
             batch.append((call, len(pieces[-1])))
             call.taken += len(pieces[-1])
             if call.taken == len(call.images):
-                self._untaken.popleft()
+                calls.popleft()
         self._in_flight.append(batch)
         self._taken += count
         if len(pieces) == 1:
@@ -202,7 +238,8 @@ def _answer(number: int, batch: _Batch, result: BatchResult) -> None:
         mine = slice(first, first + count)
         held = None if result.held is None else result.held[mine]
         answers = result.classes[mine], result.probabilities[mine], result.started_at, result.seconds, held
-        call.parts.append(Part(number, first, first + count, images, *answers))
+        scores = result.scores if call.alone else None  # kept no longer than the batch
+        call.parts.append(Part(number, first, first + count, images, *answers, scores))
         if sum(len(part.classes) for part in call.parts) == len(call.images):
             call.answer.set_result(call.parts)
         first += count

@@ -58,6 +58,9 @@ class CpuVit:
         if batch_size < 1 or threads < 1:
             raise ValueError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}")
         self.batch_size = batch_size
+        self.shape = checkpoint.preprocess.shape
+        self.chips: tuple[str, ...] = ()  # the CPU is what chips are checked by
+        self.tolerance = 0.0
         self._checkpoint = checkpoint
         self._threads = threads
         self._held = held
@@ -101,6 +104,12 @@ class CpuVit:
         self.compile()
         return in_flight(batches, self._start, self._finish, most=IN_FLIGHT if self._core else 0, abandon=self._await_pieces)
 
+    def reference(self, images: np.ndarray) -> np.ndarray:
+        """As `Device.reference` says."""
+        from vit_actor.reference_vit import ReferenceVit  # torch and transformers, which OpenVINO does without
+
+        return ReferenceVit(self._checkpoint, self._threads)(images)
+
     def close(self) -> None:
         """Release the weights and refuse further work."""
         self._closed = True
@@ -123,14 +132,14 @@ class CpuVit:
         compiled = core.compile_model(graph, "CPU", settings)
         requests = [compiled.create_infer_request() for _ in range(REQUESTS_PER_STREAM * self._threads)]
         for request in requests:
-            request.start_async({0: np.zeros((1, *self._checkpoint.preprocess.shape), np.uint8)})
+            request.start_async({0: np.zeros((1, *self.shape), np.uint8)})
         for request in requests:
             request.wait()
         return requests
 
     def _start(self, images: np.ndarray) -> _Batch:
         self._check_open()
-        check_batch(images, self.batch_size, self._checkpoint.preprocess.shape)
+        check_batch(images, self.batch_size, self.shape)
         batch = _Batch(np.empty((len(images), self._checkpoint.config.num_labels), np.float32), missing=len(images))
         if self._reference:
             batch.logits[:] = self._reference(images)

@@ -23,6 +23,7 @@ class BatchResult:
     classes: int32 (n, k), best first, k = min(TOP_K, number of classes); NO_CLASS for an image whose logits are not all finite.
     probabilities: float32 (n, k), softmax over all classes, beside `classes`; 0 beside NO_CLASS.
     held: int32 (n,), the best of the classes that the data set holds (`best_of`); None where those are all, or not known.
+    scores: float32 (n, classes) before the softmax, of a device with chips.
     started_at: Unix time in seconds when the device took the batch.
     seconds: wall time this batch kept the device from the next: completion minus the later of
         its own start and the previous batch's completion. Summed over batches it is the device's
@@ -34,6 +35,7 @@ class BatchResult:
     started_at: float
     seconds: float
     held: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
 
 class Device(Protocol):
@@ -41,6 +43,15 @@ class Device(Protocol):
 
     batch_size: int
     """Images per full batch, over the whole mesh."""
+
+    shape: tuple[int, int, int]
+    """Of an image: height, width, 3."""
+
+    chips: tuple[str, ...]
+    """Names of the chips, in the order in which they share a batch evenly; none where there is nothing to check (`SelfCheck`)."""
+
+    tolerance: float
+    """How far a sound chip's scores may be from `reference`, as `self_check.error` measures it."""
 
     start: dict[str, float]
     """What its start took so far. Seconds by phase, of those it has: import (of its library), open (the chips), weights,
@@ -52,6 +63,9 @@ class Device(Protocol):
 
     def compile(self) -> float:
         """Load weights, compile, capture the trace; seconds it took. Calling it again returns the same number."""
+
+    def reference(self, images: np.ndarray) -> np.ndarray:
+        """Scores float32 (n, classes) of images uint8 (n, height, width, 3), computed in float32 on the CPU; from any thread."""
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
         """Answer batches in order, keeping several in flight.

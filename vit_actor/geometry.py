@@ -11,6 +11,8 @@ from vit_actor.errors import UserError
 TILE = 32
 GRID = 8
 """Rows and columns of cores that every Wormhole board has free for compute, n150 and n300 alike."""
+IMAGES_PER_CHIP = GRID
+"""In a batch, unless told otherwise."""
 
 MOST_SCORE_TILES = 256
 """Tiles of attention scores that a core holds beside the rest, 1,088 bytes each. ViT-Base at 224 has 98, at 384 722."""
@@ -20,16 +22,18 @@ MOST_SCORE_TILES = 256
 class Geometry:
     """Sizes of the graph on one chip. A name ending in _t counts tiles of 32; the others count elements.
 
-    Each image has a row of the core grid to itself, and its features lie along the columns. The attention heads may need fewer
-    columns than the features do: ViT-Base has 8 columns of 3 feature tiles, and 6 columns of 2 heads.
+    Each image has a row of the core grid to itself, or shares it with one other, and its features lie along the columns. The
+    attention heads may need fewer columns than the features: ViT-Base has 8 columns of 3 feature tiles, and 6 of 2 heads.
 
-    images: in a batch on one chip, which is also the rows of cores in use. columns: that share the features.
+    images: in a batch on one chip. rows: of cores in use. rows_t: of tokens on one core. columns: that share the features.
     attention_columns: that share the heads. patches: along one side of an image. tokens: class token and patches.
     pixels: width of one flattened patch, padded so that it divides over the columns.
     features_t, score_rows_t: width of the features, and rows of attention scores, on one core. epsilon: LayerNorm's.
     """
 
     images: int
+    rows: int
+    rows_t: int
     columns: int
     attention_columns: int
     patch_size: int
@@ -53,7 +57,7 @@ class Geometry:
     @property
     def fused_attention(self) -> bool:
         """Whether attention is one op that never holds all scores, because a core's memory does not."""
-        return self.score_rows_t * self.tokens_t > MOST_SCORE_TILES
+        return self.images > self.rows or self.score_rows_t * self.tokens_t > MOST_SCORE_TILES
 
 
 def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
@@ -63,8 +67,10 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
     """
     heads, hidden, mlp = config.num_attention_heads, config.hidden_size, config.intermediate_size
     side, patch = config.image_size[0], config.patch_size[0]
-    if not 1 <= images_per_chip <= GRID:
-        raise UserError(f"images per chip must be 1 to {GRID}, one row of cores each; got {images_per_chip}")
+    on_a_row = -(-images_per_chip // GRID)
+    if not 1 <= images_per_chip <= 2 * GRID or images_per_chip % on_a_row:
+        rows = f"1 to {GRID}, a row of cores each, or even up to {2 * GRID}, two on a row"
+        raise UserError(f"--images-per-chip {images_per_chip}: it must be {rows}")
     for what, (height, width) in (("images", config.image_size), ("patches", config.patch_size)):
         if height != width:
             raise UserError(f"model takes {what} of {height}x{width}; the t3000 device takes square ones only")
@@ -84,6 +90,8 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
     pixels_t = -(-3 * patch**2 // (TILE * columns)) * columns
     return Geometry(
         images=images_per_chip,
+        rows=images_per_chip // on_a_row,
+        rows_t=on_a_row * tokens_t,
         columns=columns,
         attention_columns=attention_columns,
         patch_size=patch,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from vit_actor.device import Device
 from vit_actor.errors import DeviceError, UserError
+from vit_actor.geometry import IMAGES_PER_CHIP
 
 if TYPE_CHECKING:
     from vit_actor.checkpoint import Checkpoint
@@ -27,7 +28,8 @@ class DeviceRequest:
     """A device for a checkpoint; small and picklable, opened by calling it.
 
     name, path, digest, classes: of the checkpoint, as the driver saw it; path is tried first, then name.
-    batch_size: images per batch on CPU and simulation; a T3000 takes 8 per chip. threads: CPU threads to compute with.
+    batch_size: images per batch on CPU, and on simulation without images_per_chip. threads: CPU threads to compute with.
+    images_per_chip: of boards, and of the eight chips of a simulation; None for IMAGES_PER_CHIP.
     precision: auto and fp32 on CPU, auto, fast and accurate on boards (`check_precision`).
     simulate: the timing of a simulated device (SimulatedTiming.from_spec).
     held: the classes the data has, where these are not all (BatchResult.held).
@@ -40,6 +42,7 @@ class DeviceRequest:
     digest: str
     classes: int
     batch_size: int = 64
+    images_per_chip: int | None = None
     threads: int = 1
     precision: Literal["auto", "fp32", "fast", "accurate"] = "auto"
     simulate: str = ""
@@ -58,7 +61,8 @@ class DeviceRequest:
             from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
             timing = SimulatedTiming.from_spec(self.simulate)
-            return SimulatedVit(timing, classes=self.classes, batch_size=self.batch_size)
+            batch_size = 8 * self.images_per_chip if self.images_per_chip else self.batch_size
+            return SimulatedVit(timing, classes=self.classes, batch_size=batch_size)
         from vit_actor.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(str(self.path) if self.path.is_dir() else self.name)
@@ -68,7 +72,13 @@ class DeviceRequest:
             from vit_actor.t3000 import AUTO, T3000Vit
 
             fast_or_accurate = self.precision if self.precision in ("fast", "accurate") else AUTO
-            return T3000Vit(checkpoint, precision=fast_or_accurate, held=self.held, open_seconds=self.open_seconds)
+            return T3000Vit(
+                checkpoint,
+                precision=fast_or_accurate,
+                images_per_chip=self.images_per_chip or IMAGES_PER_CHIP,
+                held=self.held,
+                open_seconds=self.open_seconds,
+            )
         from vit_actor.cpu_vit import CpuVit
 
         fp32_or_auto: Literal["fp32", "auto"] = "fp32" if self.precision == "fp32" else "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -27,7 +28,7 @@ _COUNT = r"\d+", lambda text: int(text[0]), "a whole number"
 _FORMS: dict[str, tuple[str, Callable[[re.Match[str]], float], str]] = {
     **dict.fromkeys(("compute", "upload", "readback", "compile"), _DURATION),
     "jitter": _SHARE,
-    **dict.fromkeys(("seed", "fail_after", "hang_after"), _COUNT),
+    **dict.fromkeys(("seed", "fail_after", "hang_after", "wrong_chip", "wrong_after"), _COUNT),
 }
 """What a timing's parts look like as text, how each is read, and what to say of another form."""
 
@@ -43,6 +44,7 @@ class SimulatedTiming:
     compile: assumed, and short on purpose: nothing is compiled, and no figure is published.
     jitter: every time is drawn from time x [1 - jitter, 1 + jitter], uniform, from `seed`.
     fail_after, hang_after: batches answered before the device fails or stops answering; None for never.
+    wrong_chip: of the host, two a board, that answers the next class; None for none. wrong_after: batches before it does.
     """
 
     compute: float = 64 / T3000_IMAGES_PER_SECOND
@@ -53,6 +55,8 @@ class SimulatedTiming:
     seed: int = 0
     fail_after: int | None = None
     hang_after: int | None = None
+    wrong_chip: int | None = None
+    wrong_after: int = 0
 
     @classmethod
     def from_spec(cls, spec: str) -> SimulatedTiming:
@@ -98,13 +102,18 @@ class SimulatedVit:
         self._timing = timing or SimulatedTiming()
         self._classes = classes
         self.batch_size = batch_size
+        self.shape, self.tolerance = (32, 32, 3), 0.0
+        boards = [board for board in os.environ.get("TT_VISIBLE_DEVICES", "0,1,2,3").split(",") if board]
+        names = tuple(f"board {board} chip {2 * int(board) + i}" for board in boards for i in (0, 1))
+        self.chips = names if batch_size % len(names) == 0 else names[:1]
+        self._wrong = [name.endswith(f" chip {self._timing.wrong_chip}") for name in self.chips]
         self._random = np.random.default_rng(self._timing.seed)
         self._clock_offset = time.time() - time.monotonic()
         self._compile_seconds: float | None = None
         self.start: dict[str, float] = {}
         self._closed = threading.Event()
         self._uploaded = self._computed = self._read = 0.0  # when each engine is next free, on the monotonic clock
-        self._answered = 0
+        self._submitted = self._answered = 0
 
     @property
     def description(self) -> str:
@@ -129,6 +138,10 @@ class SimulatedVit:
         self.compile()
         return in_flight(batches, self._submit, self._complete)
 
+    def reference(self, images: np.ndarray) -> np.ndarray:
+        """What it answers, five classes in place of scores, float32 (n, 5)."""
+        return self._answers(images)[0].astype(np.float32)
+
     def close(self) -> None:
         """Refuse further work; also ends a simulated hang."""
         self._closed.set()
@@ -145,15 +158,25 @@ class SimulatedVit:
         self._computed = max(self._uploaded, self._computed) + compute
         self._read = max(self._computed, self._read) + readback
 
-        k = min(TOP_K, self._classes)
-        first = expected_class(images, self._classes)
+        classes, probabilities = self._answers(images)
+        if any(self._wrong) and self._submitted >= self._timing.wrong_after:
+            wrong = np.repeat(self._wrong, self.batch_size // len(self.chips))[: len(images)]
+            classes[wrong] = (classes[wrong] + 1) % self._classes
+        self._submitted += 1
         result = BatchResult(
-            classes=(first[:, None] + np.arange(k, dtype=np.int32)) % self._classes,
-            probabilities=np.tile(0.5 ** np.arange(1, k + 1, dtype=np.float32), (len(images), 1)),
+            classes=classes,
+            probabilities=probabilities,
+            scores=classes.astype(np.float32),
             started_at=float(started + self._clock_offset),
             seconds=float(self._read - max(started, previous)),
         )
         return self._read, result
+
+    def _answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Classes and probabilities, as in BatchResult."""
+        k = min(TOP_K, self._classes)
+        classes = (expected_class(images, self._classes)[:, None] + np.arange(k, dtype=np.int32)) % self._classes
+        return classes, np.tile(0.5 ** np.arange(1, k + 1, dtype=np.float32), (len(images), 1))
 
     def _complete(self, flight: tuple[float, BatchResult]) -> BatchResult:
         finish, result = flight

@@ -16,7 +16,8 @@ import numpy as np
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import NOT_UP, DeviceError
-from vit_actor.geometry import geometry
+from vit_actor.geometry import IMAGES_PER_CHIP, geometry
+from vit_actor.kept_reference import cache_directory, kept_reference
 from vit_actor.watchdog import killed_after
 from vit_actor.weights import arrange, steep
 
@@ -39,6 +40,8 @@ TTNN = "0.81"
 AUTO: Precision = "accurate"
 """What `--precision auto` is on boards; vit_actor/README.md says why."""
 MATHS: dict[Precision, str] = {"fast": "LoFi", "accurate": "HiFi2"}
+TOLERANCE: dict[Precision, float] = {"fast": 0.3, "accurate": 0.2}
+"""`Device.tolerance`. What was seen of sound kernels and of the kit is below half of it."""
 TRACE_REGION = 32 << 20
 """Bytes of each chip's DRAM for the trace. The public demo gets by with 1.7 MB; a chip has 12 GB."""
 L1_SMALL = 32 << 10
@@ -82,20 +85,21 @@ class T3000Vit:
         checkpoint: Checkpoint,
         *,
         precision: Precision = AUTO,
-        images_per_chip: int = 8,
+        images_per_chip: int = IMAGES_PER_CHIP,
         held: tuple[int, ...] | None = None,
         open_seconds: float = 120.0,
     ) -> None:
         """Lay the model out, then open the mesh.
 
-        precision: of the encoder's linear layers. images_per_chip: 1 to 8; fewer lower the latency and the throughput.
+        precision: of the encoder's linear layers. images_per_chip: see `geometry`; fewer lower the latency and the throughput.
         held: the classes the data has, where these are not all; see BatchResult.held. open_seconds: see open_mesh.
         Raises UserError when the model does not fit the chips' grid; DeviceError when the chips are absent, held by another
         process, or do not come up.
         """
         self._size = geometry(checkpoint.config, images_per_chip)
         self._weights = arrange(checkpoint.tensors(), checkpoint.config, checkpoint.preprocess, self._size)
-        self._shape = checkpoint.preprocess.shape
+        self.shape, self.tolerance = checkpoint.preprocess.shape, TOLERANCE[precision]
+        self.reference = partial(kept_reference, checkpoint)
         self._precision = precision
         self._held = held
         self._compile_seconds: float | None = None
@@ -107,9 +111,9 @@ class T3000Vit:
         self._kernels = cached_kernels()
         with _timed(self.start, "open"):
             self._mesh: ttnn.MeshDevice | None = open_mesh(open_seconds)
-        chips = self._mesh.get_num_devices()
-        self.batch_size = chips * images_per_chip
-        self.description = _describe(chips, precision)
+        self.chips = chip_names(self._mesh)
+        self.batch_size = len(self.chips) * images_per_chip
+        self.description = _describe(len(self.chips), precision)
 
     def compile(self) -> float:
         """Copy the weights, compile every program, capture the trace; seconds. Later calls return the same number."""
@@ -156,7 +160,7 @@ class T3000Vit:
     def _start(self, images: np.ndarray) -> _Flight:
         self._opened()
         assert self._forward
-        check_batch(images, self.batch_size, self._shape)
+        check_batch(images, self.batch_size, self.shape)
         started_at, started = time.time(), time.monotonic()
         staging = self._staging[self._batches % len(self._staging)]
         self._batches += 1
@@ -175,7 +179,8 @@ class T3000Vit:
         self._completed = time.monotonic()
         logits = ttnn.to_torch(rows, mesh_composer=ttnn.ConcatMeshToTensor(self._opened(), dim=0))
         answers = logits[: flight.images, 0, : self._size.classes].float().numpy()
-        return BatchResult(*top_k(answers), flight.started_at, self._completed - began, best_of(answers, self._held))
+        held = best_of(answers, self._held)
+        return BatchResult(*top_k(answers), flight.started_at, self._completed - began, held, answers)
 
 
 def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:
@@ -205,11 +210,16 @@ def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:
         )
 
 
+def chip_names(mesh: ttnn.MeshDevice) -> tuple[str, ...]:
+    """In the order in which they share a batch: ttnn's number for the chip, and the board it is on."""
+    boards, chips = _visible_boards(), mesh.get_device_ids()
+    on = [ttnn.GetPCIeDeviceID(chip) for chip in chips]
+    return tuple(f"board {boards[i] if i < len(boards) else i} chip {chip}" for chip, i in zip(chips, on, strict=True))
+
+
 def cached_kernels() -> int:
     """How many kernels ttnn has compiled on this host and keeps for the next start."""
-    # As ttnn chooses it: TT_METAL_CACHE, or the user's cache directory.
-    root = Path(os.environ.get("TT_METAL_CACHE") or Path.home() / ".cache")
-    return sum(1 for _ in root.glob("tt-metal-cache*/kernels/*/*"))
+    return sum(1 for _ in cache_directory().glob("tt-metal-cache*/kernels/*/*"))
 
 
 def firmware_versions(sysfs: Path = Path("/sys/class/tenstorrent")) -> dict[str, str]:

@@ -188,6 +188,7 @@ def mlp(hidden: Tensor, layer: Layer[Tensor], plan: Plan) -> Tensor:
 
 def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> Tensor:
     """Normalise the class token alone and score it -> bfloat16 (images, 1, padded classes), row-major."""
+    on_a_row = size.images // size.rows
     hidden = ttnn.sharded_to_interleaved(hidden, ttnn.L1_MEMORY_CONFIG)
     token = ttnn.slice(hidden, [0, 0, 0], [size.images, 1, size.hidden])
     token = ttnn.layer_norm(
@@ -197,7 +198,7 @@ def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> 
         token,
         weights.classifier.weight,
         bias=weights.classifier.bias,
-        program_config=dense(size, GRID, size.features_t, size.classes_t // GRID, EXACT_REGISTERS, rows_t=1),
+        program_config=dense(size, GRID, size.features_t, size.classes_t // GRID, EXACT_REGISTERS, rows_t=on_a_row),
         compute_kernel_config=EXACT,
         memory_config=ttnn.L1_MEMORY_CONFIG,
         dtype=ttnn.bfloat16,
@@ -229,9 +230,9 @@ def layer_norm(hidden: Tensor, part: Norm[Tensor], size: Geometry) -> Tensor:
         bias=part.bias,
         epsilon=size.epsilon,
         program_config=ttnn.LayerNormShardedMultiCoreProgramConfig(
-            compute_with_storage_grid_size=(size.columns, size.images),
+            compute_with_storage_grid_size=(size.columns, size.rows),
             subblock_w=widest(size.features_t),
-            block_h=size.tokens_t,
+            block_h=size.rows_t,
             block_w=size.features_t,
             inplace=False,
         ),
@@ -274,11 +275,11 @@ def dense(
     share_t: tiles of the input that one core holds, all multiplied at once. rows_t: tiles of tokens, all without it.
     """
     return ttnn.MatmulMultiCoreReuseMultiCastProgramConfig(
-        compute_with_storage_grid_size=(columns, size.images),
+        compute_with_storage_grid_size=(columns, size.rows),
         in0_block_w=1 if size.fused_attention and rows_t is None else share_t,  # long sequences: memory goes before speed
         out_subblock_h=1,
         out_subblock_w=widest(outputs_t, registers),
-        per_core_M=rows_t or size.tokens_t,
+        per_core_M=rows_t or size.rows_t,
         per_core_N=outputs_t,
         transpose_mcast=False,
         fused_activation=activation,
@@ -289,7 +290,7 @@ def sharded(size: Geometry, width: int, columns: int | None = None) -> Any:
     """Memory for (images, padded tokens, width): an image on each row of cores, its width along `columns` (the features')."""
     return ttnn.create_sharded_memory_config(
         (size.images, size.padded_tokens, width),
-        core_grid=ttnn.CoreGrid(y=size.images, x=columns or size.columns),
+        core_grid=ttnn.CoreGrid(y=size.rows, x=columns or size.columns),
         strategy=ttnn.ShardStrategy.BLOCK,
         orientation=ttnn.ShardOrientation.ROW_MAJOR,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +24,14 @@ from jobs.pipeline.commit import Predictions
 from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.ledger import Quarantine, tell_ledger
+from jobs.pipeline.mesh_checks import CHECK_SECONDS, MeshChecks
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.storage.failure import patiently
 from vit_actor.actor import DeviceThread, Part
 from vit_actor.device import NO_CLASS, Device
 from vit_actor.errors import DeviceError, UserError
+from vit_actor.self_check import CheckFailed
 
 NO_ANSWER = "the model's answer is not a finite number"
 NO_ANSWER_TO_ANY = f"{NO_ANSWER}, nor is any in its batch: suspect the device, or a model that overflows at its precision"
@@ -39,6 +41,11 @@ CLOCK_SECONDS = 1.0
 
 RELEASE_SECONDS = 5.0
 """Limit for telling the ledger that an actor ends."""
+
+HOLD_SECONDS = 60.0
+"""A mesh that stays out keeps a chunk so long, lest it be given one after the other."""
+
+_LOSING = threading.Lock()
 
 
 class Classifier:
@@ -53,6 +60,7 @@ class Classifier:
     ledger: handle of the run's ledger actor.
     limit_seconds: after which a silent device is taken to hang.
     calls: how many calls run at once.
+    check_seconds: between two checks of the mesh's chips, in the long run.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class Classifier:
         ledger: Any,
         limit_seconds: float,
         calls: int,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
         # The device's thread must not wait 5 ms, half a batch, whenever another thread has the interpreter.
         sys.setswitchinterval(0.5e-3)
@@ -73,15 +82,20 @@ class Classifier:
         self._ledger = ledger
         tell_ledger(ledger)
         self._host = socket.gethostname()
+        self._check_seconds = check_seconds
         actor = ray.get_runtime_context().get_actor_id()
         self._mesh = mesh_name(self._host, ray.get(ledger.place.remote(self._host, actor)))
         self._log = EventLog(run_id=identity["run_id"], mesh=self._mesh)
         self._identity = {**identity, "mesh": self._mesh}
         self._clock = _clock()
         self._opening = threading.Lock()
-        self._losing = threading.Lock()
-        # An actor that waited for boards gets those that the run has just released: it is not to open them.
-        if not ray.get(ledger.has_released.remote()):
+        self._lose = partial(lose, ledger, self._mesh, self._log)
+        self._out: str | None = ray.get(ledger.out.remote(self._mesh))
+        while ray.get(ledger.waits.remote(self._mesh)):
+            self._end_if_none_is_left()
+            time.sleep(1)
+        # At the end of a run Ray may start an actor on boards that another has just released: no chunk is left for it.
+        if not self._out and not ray.get(ledger.has_released.remote()):
             self._open()
 
     def _open(self) -> None:
@@ -92,22 +106,28 @@ class Classifier:
             ray.get(self._ledger.opening.remote(self._mesh))
             try:
                 self._device = patiently(self._start_device, "the checkpoint", "read")
+            except CheckFailed as error:
+                self._lose(error)
             except Exception as error:
                 self._log.warning("mesh did not open", error=str(error))
                 ray.get(self._ledger.did_not_open.remote(self._mesh, str(error)))
                 raise
-            ray.get(self._ledger.arrive.remote(self._mesh, ray.get_runtime_context().get_node_id()))
+            opened_at = time.time()
+            checked_at = opened_at if self._device.chips else None
+            ray.get(self._ledger.arrive.remote(self._mesh, ray.get_runtime_context().get_node_id(), checked_at))
             self._identity |= {
                 "description": self._device.description,
                 "batch_size": self._device.batch_size,
                 "compile_seconds": self._device.compile_seconds,
                 "start": self._device.start,
-                "opened_at": time.time(),
+                "opened_at": opened_at,
             }
             self._metrics = MeshMetrics(self._device, run_id=self._identity["run_id"], mesh=self._mesh)
+            self._checks = MeshChecks(self._device, self._ledger, self._mesh)
+            self._checks.keep_on(self._check_seconds, self._lose)
             again = ray.get_runtime_context().was_current_actor_reconstructed
             self._log.info("mesh opened", restart=again, description=self._device.description)
-            leave_when_drained(self._calls.alone, self._log)
+            leave_when_drained(partial(_leaving, self._calls, self._checks, self._lose), self._log)
 
     def _start_device(self) -> DeviceThread:
         try:
@@ -119,7 +139,11 @@ class Classifier:
         """Release the boards when the run has no more chunks: Ray Data then releases this object, before the actor exits."""
         if hasattr(self, "_metrics"):  # else it never opened
             with suppress(RayError):  # the driver may be gone
-                ray.get(self._ledger.released.remote(), timeout=RELEASE_SECONDS)
+                try:
+                    self._checks.end()
+                except DeviceError as error:
+                    tell_loss(self._ledger, self._mesh, self._log, error)
+                ray.get(self._ledger.released.remote(self._mesh), timeout=RELEASE_SECONDS)
             self._device.close()
             self._log.info("mesh closed")
 
@@ -128,28 +152,25 @@ class Classifier:
 
         When the run is draining, chunks that are not on the device yet are left alone: decoded ones may be minutes of work.
         """
+        if self._out:
+            return self._hand_back(table["chunk"][0].as_py())
         self._open()
         chunk = with_pixels(Chunk.from_table(table))
         with self._calls.arriving():  # first, so that the chunk is always counted: as coming by the ledger, or as arriving here
             quarantine = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
         began = self._clock + time.monotonic()
         if quarantine == "stop":
-            return pa.table({"chunk": [chunk.name], "images": [0], "errors": [0]})
+            return committed_row(chunk.name)
         try:
             if quarantine is None:
                 with self._calls.shared():
-                    parts = self._device.classify(chunk.pixels)
+                    parts, begun = self._device.classify(chunk.pixels), self._checks.begun
             else:
                 self._log.warning("chunk tried in pieces", chunk=chunk.name, pieces=quarantine.pieces)
                 with self._calls.alone():
-                    chunk, parts = self._classify_in_quarantine(chunk, quarantine)
+                    (chunk, parts), begun = self._classify_in_quarantine(chunk, quarantine), self._checks.begun
         except DeviceError as error:
-            self._losing.acquire()  # never released: one call tells of the loss, the others end with the process
-            self._log.warning("device lost", chunk=chunk.name, error=str(error))
-            # Only a fresh process gets a lost device back; Ray starts one and gives it this chunk again.
-            with suppress(RayError):  # the driver may be gone
-                ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
-            os._exit(1)
+            self._lose(error)
         clock = _clock()
         parts = [steady(part, began, self._clock, clock) for part in parts]
         rows = prediction_rows(chunk, parts, host=self._host, mesh=self._mesh, run_id=self._identity["run_id"])
@@ -159,6 +180,7 @@ class Classifier:
             "read_host": chunk.host,
             "read_cpu_seconds": chunk.cpu_seconds,
             "clock": clock,
+            "checks": begun,
         }
         footer["shared_batches"] = {part.number: [part.first, part.images] for part in parts if len(part.classes) < part.images}
         try:
@@ -166,10 +188,24 @@ class Classifier:
         except UserError as error:
             self._log.warning("chunk not committed", chunk=chunk.name, error=str(error))
             raise
-        self._ledger.done.remote(chunk.name)
+        self._ledger.done.remote(chunk.name, self._mesh, begun)
         failed = rows.num_rows - rows["error"].null_count
         self._metrics.committed(rows.num_rows, failed, [part.seconds for part in parts if part.first == 0])
-        return pa.table({"chunk": [chunk.name], "images": [rows.num_rows], "errors": [failed]})
+        return committed_row(chunk.name, rows.num_rows, failed)
+
+    def _hand_back(self, chunk: str) -> pa.Table:
+        """Leave a chunk to other meshes: this one stays out."""
+        ray.get(self._ledger.hand_back.remote(chunk))
+        until = time.monotonic() + HOLD_SECONDS
+        while time.monotonic() < until and ray.get(self._ledger.more_is_coming.remote()):
+            self._end_if_none_is_left()
+            time.sleep(1)
+        self._end_if_none_is_left()
+        return committed_row(chunk)
+
+    def _end_if_none_is_left(self) -> None:
+        if why := ray.get(self._ledger.none_left.remote()):
+            raise DeviceError(why)
 
     def _classify_in_quarantine(self, chunk: Chunk, quarantine: Quarantine) -> tuple[Chunk, list[Part]]:
         """Piece by piece, each announced first, so that the ledger knows which one an actor died of."""
@@ -179,6 +215,38 @@ class Classifier:
             parts += self._device.classify(chunk.pixels[start:end])
         ray.get(self._ledger.trying.remote(chunk.name, None))
         return chunk.without(quarantine.given_up, "the device fails on this image"), parts
+
+
+def committed_row(chunk: str, images: int = 0, errors: int = 0) -> pa.Table:
+    """What the stages yield of a chunk; of no images where it was not classified."""
+    return pa.table({"chunk": [chunk], "images": [images], "errors": [errors]})
+
+
+def tell_loss(ledger: Any, mesh: str, log: EventLog, error: DeviceError) -> None:
+    """Write down that a device is lost; raises RayError where the driver is gone."""
+    log.warning("device lost", error=str(error))
+    if isinstance(error, CheckFailed):
+        ray.get(ledger.failed.remote(mesh, error.chips, str(error)))
+    ray.get(ledger.note.remote("device", mesh, str(error)))
+
+
+def lose(ledger: Any, mesh: str, log: EventLog, error: DeviceError) -> NoReturn:
+    """End this process, since only a fresh one gets a lost device back: Ray starts one and gives it the same chunks again."""
+    _LOSING.acquire()  # never released: one thread tells of the loss, the others end with the process
+    with suppress(RayError):  # the driver may be gone
+        tell_loss(ledger, mesh, log, error)
+    os._exit(1)
+
+
+@contextmanager
+def _leaving(calls: _Calls, checks: MeshChecks, lose: Callable[[DeviceError], NoReturn]) -> Iterator[None]:
+    """The end of a mesh whose host is drained: no chunk is on it, and those that were are checked."""
+    with calls.alone():
+        try:
+            checks.end()
+        except DeviceError as error:
+            lose(error)
+        yield
 
 
 def _clock() -> float:

@@ -23,7 +23,7 @@ from pyarrow import fs
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.storage.address import shown
 from jobs.storage.failure import Damaged, decoding, patiently
-from jobs.storage.files import SteadyFile, named, open_storage, parquet_files, read_twice, write_table
+from jobs.storage.files import SteadyFile, delete, named, open_storage, parquet_files, read_twice, write_table
 from vit_actor.errors import UserError
 
 FOOTER = b"loudbox-vit"
@@ -68,6 +68,12 @@ class Predictions:
         filesystem, _ = self._storage
         schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: json.dumps(footer, sort_keys=True).encode()})
         write_table(filesystem, self._path(chunk), rows.cast(schema))
+
+    def discard(self, chunks: Sequence[str]) -> None:
+        """Take back chunks that have files of their own, where they are there. Raises StorageError."""
+        filesystem, _ = self._storage
+        with ThreadPoolExecutor(READERS) as deleters:
+            list(deleters.map(partial(delete, filesystem), map(self._path, chunks)))
 
     def _path(self, chunk: str) -> str:
         return f"{self._storage[1]}/{chunk}.parquet"

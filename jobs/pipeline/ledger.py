@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
+from jobs.pipeline.unchecked import Unchecked
 from jobs.storage.failure import tell_waits
 
 QUARANTINE_AFTER = 2
@@ -83,11 +84,12 @@ def tell_ledger(ledger: Any) -> None:
     tell_waits(lambda what, seconds: ledger.storage_waits.remote(who, what, seconds))
 
 
-class Ledger:
+class Ledger(Unchecked):
     """The actor's body; see `open_ledger`."""
 
     def __init__(self, index: int = 0, of: int = 1) -> None:
         """index: of the stream it is for, among so many."""
+        super().__init__()
         self._places: dict[str, list[str]] = {}
         self._index, self._of = index, of
         self._chunks: dict[str, _Attempts] = {}
@@ -112,6 +114,8 @@ class Ledger:
         self._waits_told = 0.0
         self._draining = False
         self._released = False
+        self._passes, self._actors = 0, 1
+        self._arrived: set[str] = set()
 
     def place(self, host: str, actor: str) -> int:
         """The number of an actor among those without boards that were on its host; one that is started again keeps its own."""
@@ -128,11 +132,13 @@ class Ledger:
 
     def did_not_open(self, mesh: str, why: str) -> None:
         """Opening the device raised an error."""
-        self._opening.discard(mesh)
         self.note("device", mesh, why)
 
-    def arrive(self, mesh: str, node: str) -> None:
-        """An actor has opened its device, on the node with this Ray id."""
+    def arrive(self, mesh: str, node: str, checked_at: float | None = None) -> None:
+        """An actor has opened its device, on the node with this Ray id, and checked its chips, if any, at that Unix time."""
+        if checked_at is not None:
+            self.opened(mesh, checked_at)
+        self._arrived.add(mesh)
         self._opening.discard(mesh)
         self._opened_at = self._opened_at or time.time()
         self._nodes[node] = mesh.rpartition("/")[0]
@@ -143,17 +149,32 @@ class Ledger:
             self.note("restart", mesh, "the actor on this mesh was replaced")
         self._heard[mesh] = time.time()
 
-    def released(self) -> None:
+    def released(self, mesh: str) -> None:
         """Ray Data has ended an actor without need, which it does when no chunk waits for one."""
         self._released = True
+        self._meshes[mesh] = 0
+        self._life.pop(mesh, None)
 
     def has_released(self) -> bool:
         """Whether another actor would open a mesh for nothing."""
         return self._released
 
-    def listing(self, parts: int) -> None:
-        """The data set's shards are about to be handed out in so many parts."""
-        self._parts = parts
+    def waits(self, mesh: str) -> bool:
+        """Whether the actor on a mesh that stays out has no chunk yet, and is to take none while others work."""
+        return bool(self.out(mesh)) and mesh not in self._arrived and not self._released
+
+    def none_left(self) -> str | None:
+        """Why every mesh stays out; None where one does not."""
+        out = {mesh: why for mesh in self._failures if (why := self.out(mesh))}
+        if len(out) < self._actors or (self._life.keys() | self._opening) - out.keys():
+            return None
+        return f"{'; '.join(f'{mesh}: {why}' for mesh, why in out.items())}; no other mesh is left"
+
+    def listing(self, parts: int, actors: int = 1) -> None:
+        """The data set's shards are about to be handed out in so many parts, to meshes of so many actors; perhaps once more."""
+        self._passes += 1
+        self._parts, self._actors, self._released = parts, actors, False
+        self._listed, self._shards_read, self._arrived = {}, 0, set()
 
     def listed(self, part: int, shards: int) -> None:
         """This part has been handed out: so many shards of it are to be read."""
@@ -216,13 +237,16 @@ class Ledger:
         self._cache_room = -1
 
     def passed_over(self, images: int) -> None:
-        """A shard has been read whose images an earlier attempt committed, so many of them."""
-        self._committed_before += images
+        """A shard has been read whose images were committed before, so many of them."""
+        if self._passes == 1:
+            self._committed_before += images
 
     def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Quarantine | Literal["stop"] | None:
         """A chunk of so many decoded images is about to go to a device; None for the ordinary way, "stop" when draining."""
         self._decoded.discard(chunk)
         if self._draining:
+            if chunk in self._chunks:  # it may be committed, by a process that could not say so
+                self._doubtful.add(chunk)
             return "stop"
         self._heard[mesh] = time.time()
         tried = self._chunks.setdefault(chunk, _Attempts())
@@ -246,17 +270,28 @@ class Ledger:
         """These images [start, end) of a chunk are about to be alone on a device; None: all of them were classified."""
         self._chunks[chunk].trying = piece
 
-    def done(self, chunk: str) -> None:
-        """A chunk is committed."""
+    def done(self, chunk: str, mesh: str, begun: int | None) -> None:
+        """A chunk is committed; as `answered` has it."""
+        self.answered(chunk, mesh, begun)
         tried = self._chunks.pop(chunk, _Attempts())
         if tried.given_up:
             self._counts["given_up"] += len(tried.given_up)
             self.note("image", chunk, f"{len(tried.given_up)} images that take the device down were given up")
 
+    def hand_back(self, chunk: str) -> None:
+        self._decoded.discard(chunk)
+        super().hand_back(chunk)
+
+    def again(self) -> None:
+        """The doubtful chunks are about to be handed out once more."""
+        self._counts["retries"] += len(self._doubtful)
+        self.note("retry", "run", f"{len(self._doubtful)} chunks that no passed check followed are classified again")
+
     def note(self, kind: str, where: str, what: str) -> None:
         """Remember an event; the first 1,000 are kept, all restarts and retries are counted."""
         if kind == "device":
             self._heard[where] = time.time()
+            self._opening.discard(where)
         if len(self._events) < 1000:
             self._events.append({"at": time.time(), "kind": kind, "where": where, "what": what})
 
@@ -288,6 +323,7 @@ class Ledger:
             "images_read": sum(self._images.values()),
             "meshes": sorted(self._meshes),
             "down_seconds": dict(self._down),
+            "checks": self._lives,
         }
         tried |= {"opened_at": self._opened_at, "not_open": sorted(self._opening)}
         return {**self._counts, "lost_hosts": lost, **tried, "events": self._events}

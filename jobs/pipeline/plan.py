@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ import ray
 
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.commit import Predictions, chunks_in_parts
+from jobs.pipeline.mesh_checks import CHECK_SECONDS
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source
 from vit_actor.device import Device
@@ -24,7 +26,7 @@ class Plan:
     shards: list[bytes], as `surveyed` packed them, in the object store. share: see `unpacked`; (0, 1) is all of them.
     out: where predictions go. resume: whether chunks that are committed there are left out.
     ledger: handle of the actor that keeps this plan's account. wait: called before anything is handed out.
-    open_device, identity, limit_seconds: see Classifier.
+    open_device, identity, limit_seconds, check_seconds: see Classifier.
     """
 
     source: Source
@@ -40,6 +42,7 @@ class Plan:
     cache: Cache | None = None
     share: tuple[int, int] = (0, 1)
     wait: Callable[[], None] | None = None
+    check_seconds: float = field(default_factory=lambda: float(os.environ.get("LOUDBOX_CHECK_SECONDS") or CHECK_SECONDS))
 
     @cached_property
     def predictions(self) -> Predictions:

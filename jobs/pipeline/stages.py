@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,7 @@ from jobs.pipeline.list import list_shards
 from jobs.pipeline.placement import BOARDS, Placement
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.read import read_chunks
+from vit_actor.errors import DeviceError
 
 WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 """A function is given whole blocks as they lie in the object store."""
@@ -22,6 +25,11 @@ LISTERS = TaskPoolStrategy(2)
 """On a resume, handing out shards waits for storage, not for compute: no CPU of its own, and two tasks at once keep up."""
 LISTINGS = 16
 """Tasks that hand out shards, at most; LISTERS run at once."""
+
+LAST_CHECK_SECONDS = 20.0
+"""What the meshes may take to be released and checked after the last chunk; a lost one never is."""
+MOST_PASSES = 10
+"""Over chunks that no passed check followed, until the run fails."""
 
 SETTINGS = {
     "enable_progress_bars": False,
@@ -45,15 +53,38 @@ POOL_SETTINGS = {
 
 
 def committed(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Run the stages: yields chunk, images and errors, by name, of each chunk as it is committed."""
-    return classified(decoded(plan), plan)
+    """Run the stages: yields chunk, images and errors, by name, of each chunk as it is committed.
+
+    Chunks that no passed check of their mesh followed are taken back at the end, and classified in another pass.
+    Raises DeviceError where no mesh is left for it, or passes do not end.
+    """
+    for _ in range(MOST_PASSES):
+        yield from classified(decoded(plan), plan)
+        doubtful = _doubtful(plan)
+        plan.predictions.discard(doubtful)
+        if not doubtful or ray.get(plan.ledger.is_draining.remote()):
+            return
+        if why := ray.get(plan.ledger.none_left.remote()):
+            raise DeviceError(why)
+        ray.get(plan.ledger.again.remote())
+        plan = replace(plan, resume=True)
+    raise DeviceError(f"{len(doubtful)} chunks were classified again and again, and no passed check followed")
+
+
+def _doubtful(plan: Plan) -> list[str]:
+    """The chunks to be classified again, once every mesh has been released and checked."""
+    limit = time.monotonic() + LAST_CHECK_SECONDS
+    while (chunks := ray.get(plan.ledger.doubtful.remote(time.monotonic() > limit))) is None:
+        time.sleep(0.05)
+    found: list[str] = chunks
+    return found
 
 
 def decoded(plan: Plan) -> Dataset:
     """Every image of the plan's share as rows of decoded chunks; on resume only chunks that are not committed."""
     configure(plan.placement)
     shards = ray.get(plan.shards)
-    plan.ledger.listing.remote(len(shards))
+    plan.ledger.listing.remote(len(shards), plan.placement.actors)
     rows = [{"number": number, "shards": together} for number, together in enumerate(shards)]
     common = {"predictions": plan.predictions, "ledger": plan.ledger, "resume": plan.resume}
     lists = partial(list_shards, **common, share=plan.share, wait=plan.wait)
@@ -70,6 +101,7 @@ def on_meshes(chunks: Dataset, plan: Plan) -> Dataset:
         Classifier,
         fn_constructor_args=(
             plan.open_device, plan.predictions, plan.identity, plan.ledger, plan.limit_seconds, placement.calls,
+            plan.check_seconds,
         ),
         **WHOLE,
         compute=ActorPoolStrategy(

@@ -8,6 +8,7 @@ from functools import partial
 
 from jobs.pipeline.commit import committed_files
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
+from jobs.running.chip_checks import Attempts
 from jobs.running.clearing import check_output
 from jobs.running.damaged import discard
 from jobs.running.manifest import Manifest, claim
@@ -78,7 +79,7 @@ def claim_output(settings: ImagenetSettings, inputs: Inputs) -> Manifest:
     wanted = inputs.describe(settings, settings.device)
     manifest = claim(settings.out, wanted, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:
-        discard_and_tell(settings.out)
+        discard_and_tell(settings.out, manifest.attempts)
     return manifest
 
 
@@ -108,13 +109,15 @@ def _surveyed(source: Source, data: str) -> Survey:
         return patiently(survey, data, "list")
 
 
-def discard_and_tell(out: str) -> None:
+def discard_and_tell(out: str, attempts: Attempts) -> None:
     """Take out of the predictions what is to be classified again, and say so."""
-    again = discard(out)
+    again = discard(out, attempts)
     if again.damaged:
         more = f" and {len(again.damaged) - NAMED:,} more" if len(again.damaged) > NAMED else ""
         names = ", ".join(sorted(again.damaged)[:NAMED])
         say(f"{shown(out)}: damaged files, deleted so that their images are classified again: {names}{more}", sys.stderr)
+    if again.unchecked:
+        say(f"{shown(out)}: {again.unchecked:,} chunks that no check of their chips followed are classified again", sys.stderr)
     if again.unread:
         say(f"{shown(out)}: {again.unread:,} images that storage had failed to give are read again", sys.stderr)
 

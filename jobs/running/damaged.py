@@ -1,10 +1,13 @@
-"""What a run that goes on classifies again: chunks whose file cannot be read, or with images that storage failed to give."""
+"""What a run that goes on classifies again: chunks that are damaged, lack a check after them, or lack images that storage failed
+to give."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer
+from jobs.running.chip_checks import Attempts, checked
 from jobs.running.clearing import READERS, is_written_by_a_run
 from jobs.storage.failure import Damaged, decoding, is_by_storage, patiently
 from jobs.storage.files import delete, named, open_storage, read_twice, read_whole, write_table
@@ -22,14 +26,16 @@ MOST_FILES = 20_000
 
 @dataclass
 class Discarded:
-    """damaged: names of files that could not be read, deleted. unread: images that storage had failed to give."""
+    """damaged: names of files that could not be read, deleted. unread: images that storage had failed to give.
+    unchecked: chunks that no passed check followed."""
 
     damaged: list[str] = field(default_factory=list)
     unread: int = 0
+    unchecked: int = 0
 
 
-def discard(out: str) -> Discarded:
-    """Take out of a run's predictions what it is to classify again, unless there are more than MOST_FILES.
+def discard(out: str, attempts: Attempts) -> Discarded:
+    """Take out of a run's predictions what it is to classify again; where they are more than MOST_FILES, only after a crash.
 
     A damaged file that no run can have written stays; counting names it.
     """
@@ -38,22 +44,24 @@ def discard(out: str) -> Discarded:
     entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
     files = [entry for entry in entries if entry.type == FileType.File and entry.extension == "parquet"]
     again = Discarded()
-    if len(files) > MOST_FILES:
+    if len(files) > MOST_FILES and attempts[-1]["state"] not in ("running", "failed"):
         return again
+    is_checked = checked(attempts)
     with ThreadPoolExecutor(READERS) as readers:
-        for file, unread in zip(files, readers.map(partial(_unread, filesystem), files), strict=True):
+        for file, unread in zip(files, readers.map(partial(_unread, filesystem, is_checked), files), strict=True):
             if unread is None:
                 if is_written_by_a_run(filesystem, file):
                     delete(filesystem, file.path)
                     again.damaged.append(file.base_name)
             elif unread:
                 again.unread += sum(unread.values())
+                again.unchecked += list(unread.values()).count(0)
                 _without(filesystem, file, unread.keys())
     return again
 
 
-def _unread(filesystem: FileSystem, file: FileInfo) -> dict[str, int] | None:
-    """Of each chunk of a file, images that storage failed to give; None where the file is damaged."""
+def _unread(filesystem: FileSystem, is_checked: Callable[[dict[str, Any]], bool], file: FileInfo) -> dict[str, int] | None:
+    """The chunks of a file to be classified again, and of each the images that storage failed to give; None of a damaged file."""
 
     def read() -> dict[str, int] | None:
         data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
@@ -68,7 +76,8 @@ def _unread(filesystem: FileSystem, file: FileInfo) -> dict[str, int] | None:
             errors = parquet.read(["error"])["error"]
             for footer in footers:
                 of_chunk = pc.drop_null(errors.slice(row, footer["rows"])).to_pylist()
-                if count := sum(map(is_by_storage, of_chunk)):
+                count = sum(map(is_by_storage, of_chunk))
+                if count or not is_checked(footer):
                     found[footer["chunk"]] = count
                 row += footer["rows"]
             return found

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cluster.checks import Check, Host, check_cluster, check_host, clock
@@ -20,8 +19,7 @@ from cluster.probe import limits, open_mesh, read_host, try_mesh
 from tests.cluster.fake_host import FakeHost, install_tt_smi, put
 from tests.commands import ROOT
 from vit_actor.checkpoint import load_checkpoint
-from vit_actor.device import Device, top_k
-from vit_actor.errors import DeviceError
+from vit_actor.device import Device
 from vit_actor.opening import DeviceRequest
 from vit_actor.simulated import SimulatedVit
 
@@ -292,13 +290,12 @@ def test_opening_a_mesh_answers_one_batch_and_tells_how_many_kernels_were_built(
 
     monkeypatch.setattr(SimulatedVit, "compile", compile_and_tell)
     said = open_mesh(replace(request_, device="simulated", batch_size=8))
-    assert re.fullmatch(rf"simulated T3000: .*: compiled in 0\.2 s, 8 images in 0\.\d{{4}} s{told}", said)
+    assert re.fullmatch(rf"simulated T3000: .*: compiled in 0\.2 s, 8 images in 0\.\d{{4}} s, all 8 chips .*{told}", said)
 
 
-def test_a_mesh_that_answers_no_numbers_is_a_fault(request_: DeviceRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vit_actor.cpu_vit.top_k", lambda logits: top_k(np.full_like(logits, np.nan)))
-    with pytest.raises(DeviceError, match="the answer to a grey batch is not finite"):
-        open_mesh(replace(request_, device="cpu"))
+def test_a_mesh_with_a_chip_that_answers_wrongly_is_a_fault(request_: DeviceRequest) -> None:
+    check = try_mesh(replace(request_, device="simulated", simulate="wrong_chip=2"), 60)
+    assert (check.status, check.found) == ("fail", "self-check failed: board 1 chip 2: 40 of 40 scores differ, by up to 9")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +338,7 @@ def test_a_mesh_that_cannot_be_opened_is_one_failed_line(request_: DeviceRequest
 def test_a_mesh_that_opens_is_told_with_the_time_that_it_took(request_: DeviceRequest) -> None:
     check = try_mesh(replace(request_, device="simulated"), 60)
     assert check.status == "pass"
-    assert re.search(r": compiled in 0\.1 s, 64 images in 0\.\d{4} s, \d+ s in all$", check.found)
+    assert re.search(r": compiled in 0\.1 s, 64 images in 0\.\d{4} s, all 8 chips answer right, \d+ s in all$", check.found)
 
 
 @pytest.mark.slow

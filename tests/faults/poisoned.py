@@ -32,7 +32,8 @@ class DeadlyDevice:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self.batch_size = device.batch_size
+        self.batch_size, self.shape = device.batch_size, device.shape
+        self.chips, self.tolerance, self.reference = device.chips, device.tolerance, device.reference
         self.start = device.start
         self.description = device.description
 

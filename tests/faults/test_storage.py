@@ -92,7 +92,6 @@ def test_a_full_disk_ends_the_job_in_one_line_and_room_on_it_lets_a_resume_compl
         resumed = run(meshes, data, disk, "compute=1ms", "--resume")
         assert resumed.code == 0, resumed.output
         assert answers(disk) == undisturbed
-        assert {name: committed(disk)[name] for name in before} == before
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:

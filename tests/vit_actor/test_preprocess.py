@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from jobs.pipeline.decode import decode
+from tests.photographs import encoded, photograph
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
@@ -85,6 +87,24 @@ def test_resize_crop_scale_and_shift_give_the_processors_pixel_values(config: di
 
     assert pixels.shape == preprocess.shape == expected.shape
     np.testing.assert_allclose(pixels * np.array(preprocess.scale) + preprocess.shift, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (640, 428), (224, 224), (300, 250)], ids=str)
+def test_timms_bicubic_resize_and_crop_of_nine_tenths_are_what_pillow_makes(size: tuple[int, int]) -> None:
+    image = photograph(0).resize(size)
+    shorter, longer = sorted(size)
+    long = int(248 * longer / shorter)  # 248 is 224 / 0.9
+    width, height = (long, 248) if size[0] >= size[1] else (248, long)
+    left, top = (width - 224) // 2, (height - 224) // 2
+    expected = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 224, top + 224))
+
+    config = {"size": {"shortest_edge": 248}, "resample": 3, "do_center_crop": True, "crop_size": 224}
+    preprocess = Preprocess.from_config(config)
+    pixels = np.empty(preprocess.shape, np.uint8)
+    decode(encoded(image, "PNG"), preprocess, pixels)
+    difference = np.abs(pixels.astype(int) - np.asarray(expected))
+    assert difference.max() <= 1
+    assert (difference == 0).mean() > 0.99
 
 
 def test_do_convert_rgb_asks_for_a_white_background() -> None:

@@ -172,7 +172,8 @@ def test_its_description_starts_with_simulated_and_states_the_times() -> None:
 
 def test_a_spec_sets_every_field() -> None:
     spec = "compute=10ms, upload=5ms,readback=500us,compile=1.5s,jitter=0.1,seed=7,fail_after=100,hang_after=0"
-    assert SimulatedTiming.from_spec(spec) == SimulatedTiming(0.010, 0.005, 0.0005, 1.5, 0.1, 7, 100, 0)
+    expected = SimulatedTiming(0.010, 0.005, 0.0005, 1.5, 0.1, 7, 100, 0, wrong_chip=3, wrong_after=20)
+    assert SimulatedTiming.from_spec(f"{spec},wrong_chip=3,wrong_after=20") == expected
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,15 @@ def test_a_sequence_whose_scores_do_not_fit_a_core_is_attended_in_one_op(
     assert centred_pcc(logits, expected) > 0.998
 
 
+@pytest.mark.parametrize("images_per_chip", [1, 5, 10, 16])
+def test_any_number_of_images_on_a_chip_answers_alike(
+    random_vit: Build, images_per_chip: int, mesh: Any, one_thread: None
+) -> None:
+    model, images = random_vit(num_hidden_layers=1, **SAMPLE), random_images(images_per_chip, 64)
+    logits, _ = mock_logits(model, images, mesh, rounding=False, images_per_chip=images_per_chip)
+    torch.testing.assert_close(logits, reference_logits(model, images, plain_preprocess(64)), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     "sizes",
     [{"image_size": 448}, {"image_size": 384, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}],

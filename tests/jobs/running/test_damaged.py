@@ -33,7 +33,7 @@ def test_what_cannot_be_read_is_deleted_and_nothing_else(tmp_path: Path, name: s
     write_file(tmp_path, name, rows, metadata())
     spoilt = tmp_path / "predictions" / name
     spoilt.write_bytes(harm(spoilt.read_bytes()))
-    assert discard(str(tmp_path)).damaged == [name]
+    assert discard(str(tmp_path), []).damaged == [name]
     assert [file.name for file in (tmp_path / "predictions").iterdir()] == [SOUND]
 
 
@@ -42,9 +42,9 @@ def test_what_no_run_wrote_stays(tmp_path: Path) -> None:
     folder = tmp_path / "predictions"
     (folder / "notes.parquet").write_bytes(b"PAR1 of my own")
     pq.write_table(pa.table({"x": [1]}), folder / "mine.parquet")
-    assert discard(str(tmp_path)).damaged == []
+    assert discard(str(tmp_path), []).damaged == []
     assert len(list(folder.iterdir())) == 3
 
 
 def test_an_output_without_predictions_has_no_damaged_ones(tmp_path: Path) -> None:
-    assert discard(str(tmp_path)).damaged == []
+    assert discard(str(tmp_path), []).damaged == []

@@ -1,5 +1,6 @@
 """Bounded retries: whichever images kill their device, they and only they are given up."""
 
+import random
 import time
 from dataclasses import dataclass
 
@@ -88,6 +89,62 @@ def test_a_host_whose_node_is_gone_is_a_lost_host_even_where_another_of_its_name
     for mesh, node in (("a/0-3", "first"), ("b/0-3", "second"), ("a/0-3", "third")):
         ledger.arrive(mesh, node)
     assert ledger.account(alive={"second", "third"})["lost_hosts"] == ["a"]
+
+
+def test_a_chunk_is_done_again_unless_a_check_that_was_begun_after_its_answers_has_passed() -> None:
+    for seed in range(100):
+        dice, ledger = random.Random(seed), Ledger()
+        begun: dict[str, int] = {}
+        answered: dict[str, list[str]] = {}
+        every, right = set[str](), set[str]()
+        for step in range(100):
+            mesh = dice.choice(("a/0-3", "b/0-3"))
+            what = dice.choice(("open", "chunk", "chunk", "chunk", "pass", "pass with a chunk meanwhile", "fail", "leave"))
+            if what == "open" or mesh not in begun:
+                ledger.arrive(mesh, "node", float(step))
+                begun[mesh], answered[mesh] = 0, []
+            elif what == "fail":
+                ledger.failed(mesh, ["board 0 chip 1"], "it is wrong")
+                del begun[mesh]
+            elif what == "leave":
+                ledger.released(mesh)
+                del begun[mesh]
+            elif what == "chunk":
+                ledger.done(chunk := f"{mesh} {dice.randrange(20)}", mesh, begun[mesh])
+                every.add(chunk)
+                right.discard(chunk)
+                answered[mesh].append(chunk)
+            else:
+                begun[mesh] += 1
+                right |= set(answered[mesh])
+                answered[mesh] = []
+                if what == "pass with a chunk meanwhile":
+                    ledger.done(chunk := f"{mesh} {dice.randrange(20)}", mesh, begun[mesh])
+                    every.add(chunk)
+                    right.discard(chunk)
+                    answered[mesh].append(chunk)
+                ledger.passed(mesh, begun[mesh])
+        assert ledger.doubtful(last=True) == sorted(every - right), seed
+        lives = ledger.account()["checks"]
+        assert all(life["checks"] == 1 + life["passed"] + bool(life["failed"]) for life in lives)
+
+
+def test_a_mesh_that_fails_its_checks_stays_out_and_a_run_without_another_ends() -> None:
+    ledger = Ledger()
+    ledger.listing(1, 2)
+    for failures in (1, 2):
+        ledger.opening("a/0-3")
+        ledger.failed("a/0-3", ["board 0 chip 1"], "it is wrong")
+        ledger.note("device", "a/0-3", "it is wrong")
+        assert (ledger.out("a/0-3") is None) == (failures < 2)
+        assert ledger.none_left() is None
+    assert ledger.waits("a/0-3")
+    ledger.opening("b/0-3")
+    for _ in range(2):
+        ledger.arrive("b/0-3", "node", 1.0)
+        ledger.failed("b/0-3", ["board 0 chip 1"], "it is wrong too")
+    assert ledger.none_left() == "a/0-3: it is wrong; b/0-3: it is wrong too; no other mesh is left"
+    assert [life["checks"] for life in ledger.account()["checks"]] == [1, 1, 2, 2]
 
 
 def test_once_it_drains_neither_reading_nor_a_device_is_given_another_chunk() -> None:

@@ -1,0 +1,36 @@
+"""What a run's attempts say of the checks of its chips (`Ledger.account`, in the manifest)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+Attempts = list[dict[str, Any]]
+
+
+def checked(attempts: Attempts) -> Callable[[dict[str, Any]], bool]:
+    """Whether a chunk, by its footer, was answered before a check that all chips of its mesh have passed.
+
+    It also counts as checked where its device has no chips, or an earlier version wrote it.
+    """
+    passed = {(life["mesh"], life["opened_at"]): life["passed"] for life in _lives(attempts)}
+
+    def is_checked(footer: dict[str, Any]) -> bool:
+        begun = footer.get("checks")
+        return begun is None or passed.get((footer["mesh"], footer["opened_at"]), 0) > begun
+
+    return is_checked
+
+
+def told(attempts: Attempts) -> str | None:
+    """A line for the terminal; None where no chip was checked."""
+    if not (checks := sum(life["checks"] for life in _lives(attempts))):
+        return None
+    failed = Counter(f"{life['mesh']} {chip}" for life in _lives(attempts) for chip in life["failed"])
+    failures = ", ".join(f"{chip} ({count} failed)" for chip, count in sorted(failed.items()))
+    return f"checks of all chips: {checks:,}; {failures or 'none failed'}"
+
+
+def _lives(attempts: Attempts) -> list[dict[str, Any]]:
+    return [life for attempt in attempts for life in attempt.get("checks", [])]

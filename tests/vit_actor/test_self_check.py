@@ -1,0 +1,110 @@
+"""Every chip proves itself: what is wrong with one is found at the next check and named, and nothing else is."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.vit_actor.chip_faults import campaign
+from vit_actor.actor import DeviceThread
+from vit_actor.device import BatchResult
+from vit_actor.self_check import CheckFailed, SelfCheck
+from vit_actor.simulated import SimulatedTiming, SimulatedVit
+
+QUICK = "compute=1us,upload=0us,readback=0us,compile=0s"
+
+
+def check_of(batch_size: int = 64) -> tuple[SelfCheck, np.ndarray]:
+    """A simulated T3000's check, and right scores float32 (chips, images, classes)."""
+    device = SimulatedVit(SimulatedTiming.from_spec(QUICK), batch_size=batch_size)
+    check = SelfCheck(device)
+    return check, device.reference(check.images).reshape(len(device.chips), -1, 5)
+
+
+def judged(check: SelfCheck, scores: np.ndarray) -> str:
+    with pytest.raises(CheckFailed) as failed:
+        check.judge(scores.reshape(-1, scores.shape[-1]))
+    return str(failed.value)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at first", "later"])
+def test_what_differs_is_told_by_board_and_chip(first: bool) -> None:
+    check, scores = check_of()
+    if not first:
+        check.judge(scores.reshape(-1, 5))
+    scores[5, 3, 2] += 0.5
+    scores[6, 0] = np.nan
+    told = judged(check, scores)
+    assert told == (
+        "self-check failed: board 2 chip 5: 1 of 40 scores differ, by up to 0.5; "
+        "board 3 chip 6: 5 of 40 scores differ, by up to nan"
+    )
+
+
+def test_chips_that_all_answer_wrongly_alike_are_told_by_the_cpus_answers_and_later_by_their_own() -> None:
+    check, scores = check_of()
+    assert "chip 0, board 0 chip 1," in (told := judged(check, scores[:, ::-1]))
+    assert told.endswith("of their spread away from the CPU's, 0 allowed")
+    check.judge(scores.reshape(-1, 5))
+    assert judged(check, scores + 1e-3).count("40 of 40 scores differ") == 8
+
+
+def test_of_two_chips_that_disagree_the_one_nearer_to_the_cpu_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TT_VISIBLE_DEVICES", "3")
+    check, scores = check_of(16)
+    scores[0, 0] += 1
+    assert judged(check, scores).startswith("self-check failed: board 3 chip 6: 5 of 40 scores differ")
+
+
+class Faulty(SimulatedVit):
+    """Changes what it answers for one chip, from a batch on."""
+
+    def __init__(self, kind: str, chip: int, after: int, dice: random.Random) -> None:
+        super().__init__(SimulatedTiming.from_spec(QUICK))
+        self._kind, self._rows, self._after, self._dice = kind, slice(8 * chip, 8 * chip + 8), after, dice
+
+    def _submit(self, images: np.ndarray) -> tuple[float, BatchResult]:
+        finish, result = super()._submit(images)
+        if self._submitted <= self._after or self._kind == "none":
+            return finish, result
+        assert result.scores is not None
+        scores, image = result.scores.copy(), self._rows.start + self._dice.randrange(7)
+        match self._kind:
+            case "flipped":
+                scores[self._rows].view(np.uint32)[self._dice.randrange(8)] ^= np.uint32(1 << self._dice.randrange(32))
+            case "scaled":
+                scores[image] *= np.float32(1.01)
+            case "swapped":
+                scores[[image, image + 1]] = scores[[image + 1, image]]
+        return finish, replace(result, scores=scores)
+
+
+@pytest.mark.parametrize(("faults", "clean"), [(30, 100), pytest.param(1_000, 10_000, marks=pytest.mark.slow)])
+def test_every_random_fault_of_a_simulated_chip_is_found_at_the_next_check_and_no_other(faults: int, clean: int) -> None:
+    dice = random.Random(0)
+    for number in range(faults):
+        kind, chip, after = ("flipped", "scaled", "swapped")[number % 3], dice.randrange(8), dice.randrange(1, 4)
+        thread = DeviceThread(partial(Faulty, kind, chip, after, dice))
+        thread.classify(np.zeros((64 * (after - 1), 32, 32, 3), np.uint8))  # the check at its opening was its first batch
+        with pytest.raises(CheckFailed) as failed:
+            thread.check()
+        assert [name.rpartition(" ")[2] for name in failed.value.chips] == [str(chip)], (number, kind)
+        thread.close()
+    thread = DeviceThread(lambda: Faulty("none", 0, 0, dice))
+    for _ in range(clean):
+        thread.check()
+    thread.close()
+
+
+@pytest.mark.parametrize(("faults", "clean"), [(24, 20), pytest.param(1_000, 10_000, marks=pytest.mark.slow)])
+def test_every_random_fault_of_a_mock_chip_that_changes_scores_is_found_at_the_next_check(
+    environ: pytest.MonkeyPatch, one_thread: None, tmp_path: Path, faults: int, clean: int
+) -> None:
+    environ.setenv("TT_METAL_CACHE", str(tmp_path))
+    told = campaign(tmp_path / "model", faults, clean, seed=0)
+    assert set(told) == {"flipped", "scaled", "scaled late", "swapped"}

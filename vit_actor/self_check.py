@@ -1,0 +1,73 @@
+"""A known batch that shows whether every chip still computes what it should: all chips get the same images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from vit_actor.device import Device
+from vit_actor.errors import DeviceError
+
+
+class CheckFailed(DeviceError):
+    """Chips answered the known batch wrongly. chips: their names."""
+
+    def __init__(self, told: str, chips: Sequence[str] = ()) -> None:
+        super().__init__(told)
+        self.chips = list(chips)
+
+
+class SelfCheck:
+    """What a device with chips has to answer to `images`, uint8 (batch size, height, width, 3).
+
+    Right is what most chips answer at first, if it agrees with the CPU. From then on it is the same to the bit, of every chip.
+    Images are compared with those at their own place on another chip.
+    """
+
+    def __init__(self, device: Device) -> None:
+        """Computes the reference on the CPU, which takes seconds for a large model."""
+        on_a_chip = known_images(device.batch_size // len(device.chips), device.shape)
+        self.images = np.concatenate([on_a_chip] * len(device.chips))
+        self._chips, self._tolerance = device.chips, device.tolerance
+        self._reference = device.reference(on_a_chip)
+        self._right: np.ndarray | None = None
+
+    def judge(self, scores: np.ndarray | None) -> None:
+        """Raise CheckFailed unless a batch's `scores` (BatchResult) are right, naming the chips that are wrong."""
+        assert scores is not None
+        by_chip = scores.reshape(len(self._chips), *self._reference.shape)
+        right = self._right
+        if right is None:
+            votes = Counter(answer.tobytes() for answer in by_chip)
+            right = max(by_chip, key=lambda answer: (votes[answer.tobytes()], -error(answer, self._reference)))
+        wrong = {name: answer for name, answer in zip(self._chips, by_chip, strict=True) if answer.tobytes() != right.tobytes()}
+        told = [f"{name}: {difference(answer, right)}" for name, answer in wrong.items()]
+        if self._right is None and not error(right, self._reference) <= self._tolerance:
+            far = f"{error(right, self._reference):.3g} of their spread away from the CPU's, {self._tolerance:g} allowed"
+            agreeing = [name for name in self._chips if name not in wrong]
+            wrong |= dict.fromkeys(agreeing, right)
+            told.append(f"{', '.join(agreeing)}: scores are {far}")
+        if wrong:
+            raise CheckFailed(f"self-check failed: {'; '.join(told)}", list(wrong))
+        self._right = right.copy()
+
+
+def known_images(count: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (count, *shape), always the same: 16 patches of colour and noise, so that each image has other answers."""
+    random, (height, width, channels) = np.random.default_rng(0), shape
+    coarse = random.integers(0, 256, (count, 4, 4, channels))
+    patches = coarse.repeat(-(-height // 4), axis=1).repeat(-(-width // 4), axis=2)[:, :height, :width]
+    return np.clip(patches + random.integers(-40, 41, patches.shape), 0, 255).astype(np.uint8)
+
+
+def error(scores: np.ndarray, reference: np.ndarray) -> float:
+    """How far scores (n, classes) are from the reference: of the worst image, rms over classes, relative to their spread."""
+    spread = reference.std(axis=1) + np.finfo(np.float32).tiny
+    return float((np.sqrt(np.square(scores - reference).mean(axis=1)) / spread).max())
+
+
+def difference(scores: np.ndarray, right: np.ndarray) -> str:
+    """How many scores differ, and by how much at most."""
+    return f"{np.count_nonzero(scores != right):,} of {right.size:,} scores differ, by up to {np.abs(scores - right).max():.3g}"
