@@ -86,9 +86,12 @@ TABLES = {
     ),
     "confusion": (
         CONFUSION,
-        f"""SELECT label, named(label) AS label_name, prediction, named(prediction) AS prediction_name, images AS count,
-          example.image_id AS example, 1 - example.doubt / {CERTAIN} AS example_probability
-        FROM answers WHERE label IS NOT NULL AND prediction IS NOT NULL ORDER BY images DESC, label, prediction""",
+        f"""SELECT label, named(label) AS label_name, prediction, named(prediction) AS predicted_name, images AS count,
+          example.image_id AS example, example.confidence / {CERTAIN} AS example_probability
+        FROM answers LEFT JOIN (
+          SELECT label, prediction, min(kept) AS example FROM examples WHERE label <> prediction GROUP BY ALL
+        ) USING (label, prediction)
+        WHERE label IS NOT NULL AND prediction IS NOT NULL ORDER BY images DESC, label, prediction""",
     ),
     "corruptions": (
         CORRUPTIONS,
@@ -183,13 +186,31 @@ FROM device, active, times, compiled
 """
 """The parts of the summary that are counted."""
 
+PICTURES = f"""
+SELECT why, image_id, chunk, row, label, prediction, named(label), named(prediction), confidence / {CERTAIN}
+FROM (
+  SELECT CASE WHEN label <> prediction THEN 'mistake' ELSE 'sample' END AS why, label, prediction, unnest(kept) FROM examples
+  UNION ALL BY NAME SELECT 'doubt' AS why, 0 AS turn, unnest(kept) FROM doubtful
+)
+ORDER BY why, CASE why WHEN 'doubt' THEN confidence ELSE turn END, image_id
+"""
 
-class Example(NamedTuple):
-    """Where an image is: the `row`-th of `chunk`."""
 
+class Picture(NamedTuple):
+    """An image to look at: the `row`-th of `chunk`, with its answer and what that is held against.
+
+    why: `mistake` for a wrong answer, `doubt` for one that was among the least sure, `sample` for any other.
+    """
+
+    why: str
     image_id: str
     chunk: str
     row: int
+    label: int | None
+    prediction: int
+    label_name: str | None
+    predicted_name: str
+    probability: float
 
 
 class Reports:
@@ -198,7 +219,7 @@ class Reports:
     def __init__(self, counts: Counts, manifest: Manifest | None) -> None:
         import duckdb  # here, because no mistake need wait for it
 
-        self._counts, self._manifest = counts, manifest
+        self._counts, self.manifest = counts, manifest
         self._database = duckdb.connect()
         for name, table in counts.items():
             self._database.register(name, table)
@@ -227,7 +248,7 @@ class Reports:
         """The run's one row."""
         counted, times = self._one(TOTALS), self._one(TIMES)
         held, held_correct, real_correct = (counted.pop(name) for name in ("held", "held_correct", "real_correct"))
-        manifest, attempts = self._manifest, self._attempts
+        manifest, attempts = self.manifest, self._attempts
         devices, batch_sizes = facts(self._counts, "device"), facts(self._counts, "batch size")
         query = "SELECT DISTINCT host FROM clocks WHERE high - low > 1e9 ORDER BY host"
         clocks = [host for (host,) in self._database.sql(query).fetchall()]
@@ -274,11 +295,13 @@ class Reports:
         """The summary as the table it is written as."""
         return self._database.sql("SELECT unnest($1)", params=[asdict(summary)]).to_arrow_table().cast(schema_of(Summary))
 
-    def examples(self, most: int) -> list[Example]:
-        """Of the most confused pairs, the image of each whose wrong answer was the surest."""
-        query = "SELECT example.image_id, example.chunk, example.row FROM answers WHERE example IS NOT NULL"
-        rows = self._database.execute(f"{query} ORDER BY images DESC, label, prediction LIMIT {most}").fetchall()
-        return [Example(*row) for row in rows]
+    def pictures(self) -> list[Picture]:
+        """Mistakes of each pair, the surest first; the least sure answers, the least sure first; samples of each class."""
+        return [Picture(*row) for row in self._database.sql(PICTURES).fetchall()]
+
+    def unread(self) -> list[dict[str, str]]:
+        """The first images without an answer: `image_id` and `error`."""
+        return [row["kept"] for row in self._database.sql("FROM unread ORDER BY kept").to_arrow_table().to_pylist()]
 
     def _one(self, query: str) -> dict[str, Any]:
         return self._database.sql(query).to_arrow_table().to_pylist()[0]
@@ -308,7 +331,7 @@ class Reports:
     @property
     def _attempts(self) -> list[dict[str, Any]]:
         """What the manifest tells of them."""
-        return self._manifest.attempts if self._manifest else []
+        return self.manifest.attempts if self.manifest else []
 
     @property
     def _killed(self) -> list[dict[str, Any]]:
@@ -330,7 +353,7 @@ class Reports:
         for row in sorted(self._counts["facts"].to_pylist(), key=lambda row: (row["name"], row["value"] or "")):
             if row["kind"] == "version":
                 seen[row["name"]].append(row["value"])
-        return {**(self._manifest.versions if self._manifest else {}), **{name: ", ".join(all) for name, all in seen.items()}}
+        return {**(self.manifest.versions if self.manifest else {}), **{name: ", ".join(all) for name, all in seen.items()}}
 
     def _faults(self) -> pa.Table:
         rows = []

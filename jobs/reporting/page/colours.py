@@ -27,13 +27,9 @@ COLOURS = {
     "alarm": ("#b3141c", "#b3141d"),
     "alarm-ink": ("#fffffe", "#ffffff"),
 }
-"""Name -> (light, dark). The light ones are all different: drawings are made in them, and they are how a drawing's are known."""
+"""Name -> (light, dark)."""
 
 SERIES = ("accent", "warm", "green", "purple", "gold", "cyan", "red", "slate")
-
-
-def light(name: str) -> str:
-    return COLOURS[name][0]
 
 
 def variables() -> str:
