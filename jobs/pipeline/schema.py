@@ -46,7 +46,7 @@ ANSWERS = pa.schema([field for field in PREDICTIONS if field.name not in NAMES])
 
 
 def named_rows(rows: pa.Table, class_names: pa.Array) -> pa.Table:
-    """The rows in the schema PREDICTIONS: names added where they are missing, and nulls for what an earlier version did not write.
+    """The rows in the schema PREDICTIONS: with names where they lack, and nulls for what an earlier version did not write.
 
     class_names: the checkpoint's, by class. A class beyond them has no name.
     """

@@ -30,14 +30,14 @@ def summary_table(summary: Summary) -> str:
         lines.append(("corrupted", f"{summary.corrupted_top1:.2%}  mean over corruptions (corruptions.parquet)"))
     if summary.inference_ms is not None:
         batch = f"a batch of {summary.batch_size}" if summary.batch_size else "a full batch"
-        spread = f"p50 {summary.inference_p50_ms:,.2f}, p99 {summary.inference_p99_ms:,.2f}; {counted(summary.full_batches, 'full batch')}"
-        lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread})"))
+        spread = f"p50 {summary.inference_p50_ms:,.2f}, p99 {summary.inference_p99_ms:,.2f}"
+        batches = counted(summary.full_batches, "full batch")
+        lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread}; {batches})"))
     if summary.clocks_set:
         lines.append(("clock", f"was set during the run on {', '.join(summary.clocks_set[:5])}: no FPS of the whole system"))
     if summary.system_fps is not None:
-        lines.append(
-            ("FPS", f"{summary.system_fps:,.1f} the whole system, first batch to last in {duration(summary.active_seconds)}")
-        )
+        active = duration(summary.active_seconds)
+        lines.append(("FPS", f"{summary.system_fps:,.1f} the whole system, first batch to last in {active}"))
         alone = f"{summary.device_fps:,.1f} one device alone, of {summary.meshes} ({summary.device_busy:.0%} busy)"
         lines.append(("", alone if summary.meshes > 1 else f"{summary.device_busy:.0%} of that time the device was busy"))
     if summary.compile_seconds is not None:

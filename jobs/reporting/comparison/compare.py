@@ -164,13 +164,11 @@ def _page(c: Comparison, a: Run, b: Run, tables: dict[str, pa.Table], rows: dict
     classes = tables["flips_per_class"].to_pylist()
     changed = [row for row in classes if row["lost"] or row["gained"] or row["still_wrong"]]
     changed.sort(key=lambda row: (-row["lost"] - row["gained"] - row["still_wrong"], row["class"]))
-    facts = ((name, run, getattr(c, f"devices_{name}")) for name, run in (("a", a), ("b", b)))
+    runs = ("A", a, c.devices_a), ("B", b, c.devices_b)
     return render(
         "comparison.html",
         title=c.verdict[0].upper() + c.verdict[1:],
-        facts=[
-            (n.upper(), f"{shown(run.out)}, run {run.summary.run_id}, on {'; '.join(devices[:8])}") for n, run, devices in facts
-        ],
+        facts=[(n, f"{shown(run.out)}, run {run.summary.run_id}, on {'; '.join(devices[:8])}") for n, run, devices in runs],
         c=c,
         t={**rows, "flips_per_class": changed[:LISTED_CLASSES], "settings": tables["settings"].to_pylist()},
         classes=len(classes),

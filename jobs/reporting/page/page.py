@@ -140,7 +140,8 @@ def _confused(confusion: pa.Table) -> tuple[Rows, int, int]:
     """The pairs of label and wrong answer with most images; images of all such pairs, and how many pairs."""
     labels, predictions, counts = (confusion[name].to_pylist() for name in ("label", "prediction", "count"))
     wrong = [i for i, (label, prediction) in enumerate(zip(labels, predictions, strict=True)) if label != prediction]
-    return confusion.take(pa.array(wrong[:LISTED], pa.int64())).to_pylist(), sum(counts[i] for i in wrong), len(wrong)
+    rows = [confusion.slice(i, 1).to_pylist()[0] for i in wrong[:LISTED]]
+    return rows, sum(counts[i] for i in wrong), len(wrong)
 
 
 def _pictures(wanted: Wanted, jpegs: Mapping[str, bytes]) -> dict[str, Any]:
