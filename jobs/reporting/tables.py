@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from jobs.reporting.columns import schema_of
-from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, facts
+from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, EXAMPLES, PICTURED, WINDOWS, Counts, facts
 from jobs.reporting.label_check import doubt
 from jobs.reporting.schema import (
     BATCH_TIMES,
@@ -32,6 +32,11 @@ from jobs.reporting.schema import (
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.storage.address import shown
+
+MOST_PAIRS, OF_A_PAIR = 15, 4
+"""Pairs of label and wrong answer that are shown, those with most images; pictures of each."""
+MOST_SAMPLED = 50
+"""Classes with pictures, those predicted most."""
 
 TOLD = ("restarts", "retries", "images_again", "given_up", "cached")
 """What the manifest counts of each attempt, under the summary's names."""
@@ -187,22 +192,35 @@ FROM device, active, times, compiled
 """The parts of the summary that are counted."""
 
 PICTURES = f"""
-SELECT why, image_id, chunk, row, label, prediction, named(label), named(prediction), confidence / {CERTAIN}
+WITH kept AS (SELECT label, prediction, unnest(kept) FROM examples),
+  wrong AS (SELECT * FROM kept WHERE label <> prediction ORDER BY turn, image_id),
+  pairs AS (
+    SELECT label, prediction FROM answers WHERE label <> prediction ORDER BY images DESC, label, prediction LIMIT {MOST_PAIRS}
+  ), classes AS (
+    SELECT prediction FROM answers WHERE prediction IS NOT NULL GROUP BY prediction ORDER BY total(images) DESC, prediction
+    LIMIT {MOST_SAMPLED}
+  )
+SELECT place, image_id, chunk, row, label, prediction, named(label), named(prediction), confidence / {CERTAIN}
 FROM (
-  SELECT CASE WHEN label <> prediction THEN 'mistake' ELSE 'sample' END AS why, label, prediction, unnest(kept) FROM examples
-  UNION ALL BY NAME SELECT 'doubt' AS why, 0 AS turn, unnest(kept) FROM doubtful
+  FROM (SELECT 'mistakes' AS place, * FROM wrong LIMIT {PICTURED})
+  UNION ALL BY NAME SELECT 'doubt' AS place, 0 AS turn, unnest(kept) FROM doubtful
+  UNION ALL BY NAME SELECT 'pair' AS place, * FROM wrong SEMI JOIN pairs USING (label, prediction)
+    QUALIFY row_number() OVER (PARTITION BY label, prediction ORDER BY turn, image_id) <= {OF_A_PAIR}
+  UNION ALL BY NAME SELECT 'class' AS place, * FROM kept SEMI JOIN classes USING (prediction)
+    WHERE label IS NOT DISTINCT FROM prediction OR label IS NULL
+    QUALIFY row_number() OVER (PARTITION BY prediction ORDER BY turn, image_id) <= {EXAMPLES}
 )
-ORDER BY why, CASE why WHEN 'doubt' THEN confidence ELSE turn END, image_id
+ORDER BY place, CASE place WHEN 'doubt' THEN confidence ELSE turn END, image_id
 """
 
 
 class Picture(NamedTuple):
     """An image to look at: the `row`-th of `chunk`, with its answer and what that is held against.
 
-    why: `mistake` for a wrong answer, `doubt` for one that was among the least sure, `sample` for any other.
+    place: where it is shown: among all `mistakes`, as a `doubt`, with its `pair` of label and prediction, with its `class`.
     """
 
-    why: str
+    place: str
     image_id: str
     chunk: str
     row: int
@@ -296,7 +314,7 @@ class Reports:
         return self._database.sql("SELECT unnest($1)", params=[asdict(summary)]).to_arrow_table().cast(schema_of(Summary))
 
     def pictures(self) -> list[Picture]:
-        """Mistakes of each pair, the surest first; the least sure answers, the least sure first; samples of each class."""
+        """The surest mistakes, of all and of the most confused pairs; the least sure answers; samples of classes; by place."""
         return [Picture(*row) for row in self._database.sql(PICTURES).fetchall()]
 
     def unread(self) -> list[dict[str, str]]:

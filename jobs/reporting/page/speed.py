@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jobs.reporting.page.colours import SERIES
 from jobs.reporting.page.plots import Axis, Drawing, Rows, column
 from jobs.reporting.schema import Summary
 from jobs.reporting.words import counted, duration, rate, shortened, time_unit
 
-DRAWN_MESHES = len(SERIES)
-"""More meshes than this are drawn as a heat map."""
 NAMED_MESHES = 64
 FEWEST_WINDOWS, FEWEST_BATCHES = 3, 10
 """Fewer are not worth a drawing."""
@@ -75,10 +72,8 @@ def throughput(table: Rows, faults: Rows) -> dict[str, Any]:
     x = Axis(0, end.max(), f"{name} of activity" + (", dashed: resumed (the pause is left out)" if activity.resumes else ""))
     drawings = [_system(x, begin, end, fps)]
     timeless = _mark(drawings[0], faults, activity, unit)
-    if len(meshes) > DRAWN_MESHES:
+    if len(meshes) > 1:
         drawings.append(_heat_map(x, meshes, mesh, begin, end, fps))
-    elif len(meshes) > 1:
-        drawings.append(_devices(x, meshes, mesh, begin, end, fps))
     for drawing in drawings:
         for resume in activity.resumes:
             drawing.line("quiet", [resume / unit] * 2, [drawing.y.low, drawing.y.high], "dash")
@@ -97,16 +92,6 @@ def _system(x: Axis, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> Dra
     drawing = Drawing(x, y, f"Throughput over time, {rate(up.max())} images/s at most")
     drawing.line("accent", across, up, "area")
     drawing.line("accent", across, up)
-    return drawing
-
-
-def _devices(x: Axis, meshes: list[str], mesh: np.ndarray, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> Drawing:
-    y = Axis(0, fps.max() * 1.08, "images/s, each device", rate)
-    drawing = Drawing(x, y, f"Throughput of {len(meshes)} devices over time")
-    for each, colour in zip(meshes, SERIES, strict=False):
-        of = mesh == each
-        drawing.line(colour, *_steps(begin[of], end[of], fps[of]), kind="line" if SERIES.index(colour) % 2 == 0 else "dash")
-        drawing.legend.append(("▬", colour, shortened(each, 30)))
     return drawing
 
 
@@ -153,7 +138,7 @@ def _heat_map(x: Axis, meshes: list[str], mesh: np.ndarray, begin: np.ndarray, e
     Image.fromarray(pixels).save(picture, "PNG")
     names = tuple(shortened(each, 24) for each in meshes[::-1]) if len(meshes) <= NAMED_MESHES else ()
     label = f"{len(meshes):,} devices, by name from above; the most opaque has {rate(fps.max())} images/s"
-    drawing = Drawing(x, Axis(-0.5, len(meshes) - 0.5, label, lambda _: "", names=names), label, min(14 * len(meshes), 900))
+    drawing = Drawing(x, Axis(-0.5, len(meshes) - 0.5, label, lambda _: "", names=names), label, min(24 + 14 * len(meshes), 900))
     drawing.image = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
     return drawing
 
