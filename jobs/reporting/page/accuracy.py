@@ -69,13 +69,13 @@ def calibration(summary: Summary, bins: Rows) -> dict[str, Any]:
     edges = np.append(column(bins, "confidence_from"), bins[-1]["confidence_to"])
     reliability = Drawing(x, Axis(0, 1, "accuracy, with 95% intervals", PERCENT),
                           f"Accuracy by confidence; expected calibration error {summary.ece:.4f}")  # fmt: skip
-    reliability.bars("accent", edges, [each["accuracy"] or 0 for each in bins])
+    reliability.bars("accent", edges[:-1], edges[1:], [each["accuracy"] or 0 for each in bins])
     reliability.line("warm", [0, 1], [0, 1], "dash")
     sure = column(seen, "mean_confidence")
     reliability.whiskers(sure, column(seen, "accuracy_low"), column(seen, "accuracy_high"))
     reliability.line("ink", sure, column(seen, "accuracy"), "dots")
     counts = Drawing(x, Axis(0, max(each["images"] for each in seen), "images", rate), "Images by confidence")
-    counts.bars("accent", edges, column(bins, "images"))
+    counts.bars("accent", edges[:-1], edges[1:], column(bins, "images"))
     return {
         "drawings": [reliability, counts],
         "images": images,

@@ -110,12 +110,10 @@ def _confused(confusion: pa.Table) -> dict[str, Any]:
     return {"images": sum(counts[i] for i in wrong), "pairs": len(wrong), "rows": rows}
 
 
-def _pictures(
-    pictures: Iterable[Picture], jpegs: Mapping[str, bytes]
-) -> dict[str | tuple[int | None, ...], list[dict[str, Any]]]:
-    """Those that could be read, as long as there is room, by place; in a pair by (label, prediction), in a class by (prediction,)."""
+def _pictures(pictures: Iterable[Picture], jpegs: Mapping[str, bytes]) -> dict[Any, list[dict[str, Any]]]:
+    """Those that could be read, as long as there is room, by place: a pair's is (label, prediction), a class's (prediction,)."""
     room = MOST_PICTURE_BYTES
-    found: defaultdict[str | tuple[int | None, ...], list[dict[str, Any]]] = defaultdict(list)
+    found: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
     for each in sorted(pictures, key=lambda picture: PLACES.index(picture.place)):
         jpeg = base64.b64encode(jpegs.get(each.image_id, b"")).decode()
         if jpeg and room >= len(jpeg):

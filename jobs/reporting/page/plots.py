@@ -74,11 +74,10 @@ class Drawing:
         path = "".join(f"M{point}h0" for point in points) if kind == "dots" else "M" + "L".join(points)
         self.shapes.append((kind, colour, path))
 
-    def bars(self, colour: str, edges: Any, heights: Any) -> None:
-        """Bars from zero, between edges."""
-        left, right, top = self.x.at(edges[:-1]), self.x.at(edges[1:]), SIZE - self.y.at(heights)
-        bars = zip(left, right, top, strict=True)
-        path = "".join(f"M{a:.1f} {SIZE}V{t:.1f}H{b:.1f}V{SIZE}z" for a, b, t in bars if t < SIZE)
+    def bars(self, colour: str, left: Any, right: Any, heights: Any) -> None:
+        """Bars from zero, each from left to right."""
+        bars = zip(self.x.at(left), self.x.at(right), SIZE - self.y.at(heights), strict=True)
+        path = "".join(f"M{a:.1f} {SIZE}V{top:.1f}H{b:.1f}V{SIZE}z" for a, b, top in bars if top < SIZE)
         self.shapes.append(("area bars", colour, path))
 
     def whiskers(self, x: Any, low: Any, high: Any) -> None:

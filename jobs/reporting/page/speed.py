@@ -85,13 +85,12 @@ def throughput(table: Rows, faults: Rows) -> dict[str, Any]:
 
 def _system(x: Axis, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> Drawing:
     starts, window = np.unique(begin, return_inverse=True)
-    ends = np.zeros(len(starts))
+    ends, total = np.zeros(len(starts)), np.bincount(window, fps)
     ends[window] = end
-    across, up = _steps(starts, ends, np.bincount(window, fps))
-    y = Axis(0, up.max() * 1.08, "images/s, system", rate)
-    drawing = Drawing(x, y, f"Throughput over time, {rate(up.max())} images/s at most")
-    drawing.line("accent", across, up, "area")
-    drawing.line("accent", across, up)
+    most = rate(total.max())
+    y = Axis(0, total.max() * 1.08, "images/s, system", rate)
+    drawing = Drawing(x, y, f"Throughput over time, {most} images/s at most")
+    drawing.bars("accent", starts, ends, total)
     return drawing
 
 
@@ -110,19 +109,6 @@ def _mark(drawing: Drawing, faults: Rows, activity: Activity, unit: float) -> in
     drawing.legend += [(*MARKS[kind], f"{kind}: {kinds[kind]:,}") for kind in MARKS if kinds[kind]]
     drawing.description += f"; {counted(len(faults), 'fault')}, {kinds.total():,} of them marked" if faults else ""
     return len(faults) - kinds.total()
-
-
-def _steps(begin: np.ndarray, end: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A step line through windows in order, at zero where there is none."""
-    order = np.argsort(begin)
-    begin, end, value = begin[order], end[order], value[order]
-    zero = np.zeros(len(value))
-    x = np.stack([begin, begin, end, end], axis=1).ravel()
-    y = np.stack([zero, value, value, zero], axis=1).ravel()
-    inner = np.flatnonzero(np.isclose(begin[1:], end[:-1]))  # no drop to zero where one window follows another
-    keep = np.ones(len(x), dtype=bool)
-    keep[4 * inner + 3] = keep[4 * inner + 4] = False
-    return x[keep], y[keep]
 
 
 def _heat_map(x: Axis, meshes: list[str], mesh: np.ndarray, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> Drawing:
@@ -156,7 +142,7 @@ def batch_times(summary: Summary, times: Rows) -> Drawing | None:
     x = Axis(edges[0], edges[-1], "milliseconds a full batch kept its device", "{:,.6g}".format, log=bool(high[-1] > 5 * low[0]))
     y = Axis(0, batches.max(), "batches", rate)
     drawing = Drawing(x, y, f"Histogram of batch times; p50 {p50:,.2f} ms, p99 {p99:,.2f} ms")
-    drawing.bars("accent", edges, batches)
+    drawing.bars("accent", edges[:-1], edges[1:], batches)
     for name, value in (("p50", p50), ("p99", p99)):
         drawing.line("warm", [value] * 2, [0, batches.max()], "dash")
         drawing.mark(value, batches.max(), name, "warm", "")

@@ -37,7 +37,7 @@ def thumbnails(manifest: Manifest | None, data: str | None, pictures: Iterable[P
 
     data: where the images are (default: what the manifest says).
     """
-    wanted: defaultdict[str, dict[int, str]] = defaultdict(dict)
+    wanted: dict[str, dict[int, str]] = defaultdict(dict)
     for picture in pictures:
         shard, _, k = picture.chunk.rpartition(".")
         if k.isdigit():

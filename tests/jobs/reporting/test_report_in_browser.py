@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from axe_selenium_python import Axe
+from axe_selenium_python import Axe  # type: ignore[import-untyped]
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
