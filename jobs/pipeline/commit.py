@@ -74,14 +74,21 @@ class Predictions:
 
     @cached_property
     def _class_names(self) -> pa.Array:
-        """The checkpoint's, from the run's manifest; none where there is no manifest."""
+        """The checkpoint's, from the run's manifest; none where there is no manifest. Raises UserError for a damaged one."""
         address = below(self.out, "manifest.json")
         filesystem, path = open_storage(address)
+
+        def read() -> pa.Array:
+            data = patiently(partial(read_whole, filesystem, path), address, "read")
+            with decoding():
+                return pa.array(json.loads(data.to_pybytes())["class_names"], pa.string())
+
         try:
-            manifest = json.loads(patiently(partial(read_whole, filesystem, path), address, "read").to_pybytes())
+            return read_twice(address, read)
         except Gone:
-            manifest = {"class_names": []}
-        return pa.array(manifest["class_names"], pa.string())
+            return pa.array([], pa.string())
+        except Damaged:
+            raise UserError(f"{shown(address)}: damaged; pass --overwrite to start again") from None
 
     def _path(self, chunk: str) -> str:
         return f"{self._storage[1]}/{chunk}.parquet"

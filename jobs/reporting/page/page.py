@@ -55,8 +55,7 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
     """
     rows = {name: table.to_pylist() for name, table in tables.items() if name not in ("confusion", "summary")}
     pictures = reports.pictures()
-    kinds = {next((kind for kind in SIMULATIONS if device.startswith(kind)), None) for device in summary.devices}
-    chosen, attempts = _chosen(reports.manifest), reports.manifest.attempts if reports.manifest else []
+    chosen = getattr(reports.manifest, "chosen", {})
     most = chosen.get("max_errors")
     started = min((row["window_start"] for row in rows["throughput"]), default=None)
     times = f"{summary.run_id}, {started.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if started else summary.run_id
@@ -64,16 +63,16 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
         "confused": _confused(tables["confusion"]),
         "pictures": _pictures(pictures, thumbnails(reports.manifest, data, pictures)),
         "title": chosen.get("title") or _title(summary),
-        "facts": [
-            ("Data", summary.data),
-            ("Labels", summary.labels_from),
-            ("Model", summary.model),
-            ("Device", "; ".join(summary.devices[:8])),
-            ("Command", attempts[-1].get("command") if attempts else None),
-            ("Run", times),
-        ],
+        "facts": run_facts(
+            reports.manifest,
+            data=summary.data,
+            labels=summary.labels_from,
+            model=summary.model,
+            device="; ".join(summary.devices[:8]),
+            run=times,
+        ),
         "allowed": int(most * summary.images) if isinstance(most, float) else most,
-        "simulations": [text for kind, text in SIMULATIONS.items() if kind in kinds],
+        "simulations": simulations(summary.devices),
         "many_classes": len(rows["per_class"]) > FEW_CLASSES,
         "classes": classes(summary, rows["per_class"], tables["confusion"]),
         "calibration": calibration(summary, rows["calibration"]),
@@ -81,7 +80,7 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
         "batch_times": batch_times(summary, rows["batch_times"]),
         "devices": time_spent(rows["meshes"], LISTED),
         "unread": reports.unread(),
-        "configuration": _configuration(summary),
+        "configuration": configuration(summary.model_digest, json.loads(summary.config), json.loads(summary.versions)),
         "t": rows,
     }
 
@@ -91,9 +90,17 @@ def page(summary: Summary, drawn: dict[str, Any]) -> str:
     return render("report.html", s=summary, phases=PHASES, listed=LISTED, **drawn)
 
 
-def _chosen(manifest: Manifest | None) -> dict[str, Any]:
-    """What the user chose, as far as the manifest tells."""
-    return getattr(manifest, "chosen", {})
+def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str, str | None]]:
+    """What was run, by name, with the command typed where the manifest has it."""
+    attempts = manifest.attempts if manifest else []
+    named = {name.capitalize(): fact for name, fact in facts.items()}
+    return list((named | {"Command": attempts[-1].get("command") if attempts else None}).items())
+
+
+def simulations(devices: list[str]) -> list[tuple[str, str]]:
+    """What is to be said of devices that were no hardware."""
+    kinds = {next((kind for kind in SIMULATIONS if device.startswith(kind)), None) for device in devices}
+    return [text for kind, text in SIMULATIONS.items() if kind in kinds]
 
 
 def _title(summary: Summary) -> str:
@@ -130,13 +137,13 @@ SHOWN_ABOVE = {"data", "labels", "model_digest"}
 """Settings that the page says elsewhere."""
 
 
-def _configuration(summary: Summary) -> list[tuple[str, str]]:
+def configuration(digest: str | None, settings: dict[str, Any], versions: dict[str, str]) -> list[tuple[str, str]]:
     """What was set, and versions."""
-    facts = [("checkpoint's digest (SHA-256)", summary.model_digest)]
-    for name, value in json.loads(summary.config).items():
+    facts = [("checkpoint's digest (SHA-256)", digest)]
+    for name, value in settings.items():
         if name not in SHOWN_ABOVE and value is not None:
             if isinstance(value, dict):
                 value = ", ".join(f"{part.replace('_', ' ')} {some}" for part, some in value.items() if some not in (None, False))
             facts.append((name.replace("_", " "), str(value)))
-    facts += [(f"{name} version", version) for name, version in json.loads(summary.versions).items()]
+    facts += [(f"{name} version", version) for name, version in versions.items()]
     return [(name, value) for name, value in facts if value]

@@ -133,19 +133,23 @@ def batch_times(summary: Summary, times: Rows) -> Drawing | None:
     """A histogram; None for too few batches."""
     if summary.full_batches < FEWEST_BATCHES:
         return None
-    low, high = column(times, "from_ms"), column(times, "to_ms")
-    bucket = high[0] / low[0]
-    ratio = bucket ** max(1, int(np.ceil(np.log(high[-1] / low[0]) / np.log(bucket) / MOST_BARS)))
-    edges = low[0] * ratio ** np.arange(2 + int(np.log(high[-1] / low[0]) / np.log(ratio)))
-    batches, _ = np.histogram(np.sqrt(low * high), bins=edges, weights=column(times, "batches"))
-    p50, p99 = summary.inference_p50_ms or 0, summary.inference_p99_ms or 0
-    x = Axis(edges[0], edges[-1], "milliseconds a full batch kept its device", "{:,.6g}".format, log=bool(high[-1] > 5 * low[0]))
-    y = Axis(0, batches.max(), "batches", rate)
+    low, high, batches = (column(times, name) for name in ("from_ms", "to_ms", "batches"))
+    return histogram(np.sqrt(low * high), batches, high[0] / low[0], summary.inference_p50_ms or 0, summary.inference_p99_ms or 0)
+
+
+def histogram(times: np.ndarray, batches: np.ndarray, least: float, p50: float, p99: float) -> Drawing:
+    """How many batches took so many milliseconds, in at most MOST_BARS bars whose ends have at least the ratio `least`."""
+    low, high = times.min() / least**0.5, times.max() * least**0.5
+    ratio = least ** max(1, int(np.ceil(np.log(high / low) / np.log(least) / MOST_BARS)))
+    edges = low * ratio ** np.arange(2 + int(np.log(high / low) / np.log(ratio)))
+    counts, _ = np.histogram(times, bins=edges, weights=batches)
+    x = Axis(edges[0], edges[-1], "milliseconds a full batch kept its device", "{:,.6g}".format, log=bool(high > 5 * low))
+    y = Axis(0, counts.max() * 1.12, "batches", rate)
     drawing = Drawing(x, y, f"Histogram of batch times; p50 {p50:,.2f} ms, p99 {p99:,.2f} ms")
-    drawing.bars("accent", edges[:-1], edges[1:], batches)
+    drawing.bars("accent", edges[:-1], edges[1:], counts)
     for name, value in (("p50", p50), ("p99", p99)):
-        drawing.line("warm", [value] * 2, [0, batches.max()], "dash")
-        drawing.mark(value, batches.max(), name, "warm", "")
+        drawing.line("warm", [value] * 2, [0, counts.max() * 1.05], "dash")
+        drawing.mark(value, y.high, name, "warm", "")
     return drawing
 
 

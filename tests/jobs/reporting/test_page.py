@@ -20,11 +20,13 @@ from PIL import Image
 from jobs.pipeline.sources import open_source
 from jobs.report import read_run
 from jobs.reporting.comparison.compare import compare
+from jobs.reporting.page.measured import SCALING, SYNTHETIC, scaling_page, synthetic_page
 from jobs.reporting.page.page import draw
 from jobs.reporting.page.page import page as write_page
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import Reports
 from jobs.reporting.write import count_run, write_reports
+from jobs.running.manifest import Manifest
 from tests.jobs.prediction_files import START, metadata, row, write_file, write_manifest
 from tests.jobs.reporting.conftest import a_run, drawings, page, read, ticks
 
@@ -245,6 +247,27 @@ def test_without_labels_the_page_counts_classes_and_shows_each(tmp_path: Path) -
     assert "accuracy" not in html.partition("<h2>Predicted classes</h2>")[0].partition("</style>")[2].lower()
 
 
+def measured_pages(meshes: int) -> list[str]:
+    """Of jobs.synthetic and jobs.scaling, on so many meshes."""
+    nothing = dict.fromkeys((name for _, name, _ in (*SYNTHETIC, *SCALING)), 1.0)
+    row = nothing | {"description": "simulated T3000", "batch_size": 64, "too_short": "1 s, below 60 s", "bound": "device"}
+    manifest = Manifest("run-1", "scaling", "random images", "vit", "ab", [], None, {"seed": 0}, {})
+    sizes = [row | {"scaling": kind, "meshes": n, "images": n} for kind in ("weak", "strong") for n in range(1, meshes + 1)]
+    names = [*(f"host/{n}" for n in range(meshes)), "system"]
+    rows = [row | {"mesh": name, "images": 640} for name in names]
+    return [synthetic_page(manifest, rows, np.full(20, 0.5)), scaling_page(manifest, sizes, "bound with 2 meshes: device", "")]
+
+
+def test_jobs_that_measure_have_a_page_with_what_says_something(tmp_path: Path) -> None:
+    synthetic, scaling = measured_pages(2)
+    assert "<b>SIMULATED</b>" in synthetic
+    assert "<b>Too short to quote</b> — 1 s, below 60 s." in synthetic
+    assert (len(drawings(synthetic)), len(drawings(scaling))) == (1, 2)
+    assert "Bound with 2 meshes: device." in scaling
+    synthetic, scaling = measured_pages(1)
+    assert (synthetic.count("host/0"), ">system<" in synthetic, len(drawings(scaling))) == (1, False, 0)
+
+
 class Structure(HTMLParser):
     """What a screen reader goes by: faults against it."""
 
@@ -284,6 +307,6 @@ def test_a_screen_reader_finds_its_way(tmp_path: Path, steady: tuple[Path, Summa
         write_reports(str(tmp_path / out))
     compare(read_run(str(steady[0])), read_run(str(tmp_path / "many")), str(tmp_path))
     pages = [page(out) for out in (steady[0], tmp_path / "many", tmp_path / "plain")]
-    for html in [*pages, (tmp_path / "comparison.html").read_text()]:
+    for html in [*pages, (tmp_path / "comparison.html").read_text(), *measured_pages(2), *measured_pages(1)]:
         assert Structure(html).faults == []
     assert len(Structure("<table><tr><th>a</th></tr></table><h3>b</h3><img>").faults) == 4
