@@ -79,7 +79,7 @@ def test_every_class_is_in_a_table_to_sort_and_search(tmp_path: Path) -> None:
     a_run(tmp_path, classes=300, meshes=1, files=20)
     write_manifest(tmp_path, class_names=[f"kind {i}" for i in range(300)])
     write_reports(str(tmp_path))
-    (table,) = re.findall(r'<table class="sortable">.*?</table>', page(tmp_path), re.DOTALL)
+    table, *_ = re.findall(r'<table class="sortable">.*?</table>', page(tmp_path), re.DOTALL)
     rows = [[(cell.text or "").strip() for cell in found] for found in ElementTree.fromstring(table).iterfind("tbody/tr")]
     expected = {r["class"]: r for r in read(tmp_path, "per_class") if r["images"]}
     assert {int(found[0]) for found in rows} == set(expected)
@@ -114,13 +114,6 @@ def test_text_and_drawings_stand_out_in_both_schemes(steady: tuple[Path, Summary
         assert contrast(colours["ink"], f"#{bytes((one + other) // 2 for one, other in half).hex()}") >= 4.5
         for drawn in ("accent", "warm", "green", "purple", "gold", "cyan", "red", "slate", "axis"):
             assert contrast(colours[drawn], colours["card"]) >= 3, drawn
-
-
-def test_drawings_take_their_colours_from_the_page(steady: tuple[Path, Summary]) -> None:
-    html = page(steady[0])
-    used = set(re.findall(r"var\(--([\w-]+)[,)]", html))
-    assert {"accent", "warm", "ink"} <= used <= set(re.findall(r"--([\w-]+):", html))
-    assert not re.findall(r'style="[^"]*#[0-9a-f]{3}', html)
 
 
 def test_less_than_an_image_a_second_is_a_fraction_and_no_prefix(tmp_path: Path) -> None:
