@@ -26,7 +26,7 @@ from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.ledger import Quarantine, tell_ledger
 from jobs.pipeline.mesh_checks import CHECK_SECONDS, MeshChecks
 from jobs.pipeline.mesh_metrics import MeshMetrics
-from jobs.pipeline.schema import PREDICTIONS
+from jobs.pipeline.schema import ANSWERS
 from jobs.storage.failure import patiently
 from vit_actor.actor import DeviceThread, Part
 from vit_actor.device import NO_CLASS, Device
@@ -341,7 +341,7 @@ def mesh_name(host: str, number: int) -> str:
 
 
 def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, run_id: str) -> pa.Table:
-    """One row an image of the chunk (schema PREDICTIONS), in its order; images that have an error get no prediction."""
+    """One row an image of the chunk (schema ANSWERS), in its order; images that have an error get no prediction."""
     n = len(chunk.image_ids)
     sizes = [len(part.classes) for part in parts]
     classes = np.concatenate([part.classes for part in parts]) if parts else np.empty((0, 1), np.int32)
@@ -377,7 +377,7 @@ def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, ru
             per_batch([part.seconds for part in parts], pa.float64()),
             pa.array([run_id] * n, pa.string()),
         ],
-        schema=PREDICTIONS,
+        schema=ANSWERS,
     )
 
 

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from jobs.pipeline.schema import PREDICTIONS
-from jobs.storage.address import shown
-from jobs.storage.failure import Damaged, decoding, patiently
-from jobs.storage.files import SteadyFile, delete, named, open_storage, parquet_files, read_twice, write_table
+from jobs.pipeline.schema import PREDICTIONS, named_rows
+from jobs.storage.address import below, shown
+from jobs.storage.failure import Damaged, Gone, decoding, patiently
+from jobs.storage.files import SteadyFile, delete, named, open_storage, parquet_files, read_twice, read_whole, write_table
 from vit_actor.errors import UserError
 
 FOOTER = b"loudbox-vit"
@@ -64,10 +64,31 @@ class Predictions:
         return patiently(partial(filesystem.get_file_info, self._path(chunk)), self.out, "look at").type == fs.FileType.File
 
     def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
-        """Write a chunk's rows (schema PREDICTIONS); visible only when whole. Raises StorageError."""
-        filesystem, _ = self._storage
-        schema = PREDICTIONS.with_metadata({**PREDICTIONS.metadata, FOOTER: json.dumps(footer, sort_keys=True).encode()})
-        write_table(filesystem, self._path(chunk), rows.cast(schema))
+        """Write a chunk's rows (schema ANSWERS) with the names of their classes; visible only when whole. Raises StorageError."""
+        self.write(self._path(chunk), [rows], json.dumps(footer, sort_keys=True).encode())
+
+    def write(self, path: str, rows: Sequence[pa.Table], footer: bytes) -> None:
+        """Write rows of this or an earlier version one after the other as a file of this one."""
+        whole = pa.concat_tables([named_rows(each, self._class_names) for each in rows]).unify_dictionaries()
+        write_table(self._storage[0], path, whole.replace_schema_metadata({**PREDICTIONS.metadata, FOOTER: footer}))
+
+    @cached_property
+    def _class_names(self) -> pa.Array:
+        """The checkpoint's, from the run's manifest; none where there is no manifest. Raises UserError for a damaged one."""
+        address = below(self.out, "manifest.json")
+        filesystem, path = open_storage(address)
+
+        def read() -> pa.Array:
+            data = patiently(partial(read_whole, filesystem, path), address, "read")
+            with decoding():
+                return pa.array(json.loads(data.to_pybytes())["class_names"], pa.string())
+
+        try:
+            return read_twice(address, read)
+        except Gone:
+            return pa.array([], pa.string())
+        except Damaged:
+            raise UserError(f"{shown(address)}: damaged; pass --overwrite to start again") from None
 
     def discard(self, chunks: Sequence[str]) -> None:
         """Take back chunks that have files of their own, where they are there. Raises StorageError."""

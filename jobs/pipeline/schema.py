@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+NAME = pa.dictionary(pa.int32(), pa.string())
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
@@ -13,7 +16,9 @@ PREDICTIONS = pa.schema(
     [
         _field("image_id", pa.string(), "unique in the data set: path below its root, shard#row, or shard/member"),
         _field("label", pa.int32(), "true class in the checkpoint's order; null where the data has none", nullable=True),
+        _field("label_name", NAME, "its name in the checkpoint; null where it has none", nullable=True),
         _field("prediction", pa.int32(), "top-1 class; null where the image could not be read", nullable=True),
+        _field("predicted_name", NAME, "its name in the checkpoint; null where it has none", nullable=True),
         _field("top5", pa.list_(pa.int32()), "best classes, best first; null on error", nullable=True),
         _field("top5_probability", pa.list_(pa.float32()), "softmax probabilities beside top5; null on error", nullable=True),
         _field(
@@ -31,5 +36,27 @@ PREDICTIONS = pa.schema(
         _field("batch_seconds", pa.float64(), "seconds that batch kept the device; null on error", nullable=True),
         _field("run_id", pa.string(), "the run that wrote the row"),
     ],
-    metadata={"schema": "loudbox-vit/predictions/2"},
+    metadata={"schema": "loudbox-vit/predictions/3"},
 )
+
+NAMES = {"label_name": "label", "predicted_name": "prediction"}
+"""Columns of names -> the columns of their classes."""
+ANSWERS = pa.schema([field for field in PREDICTIONS if field.name not in NAMES])
+"""The rows as a device's answers make them, without names."""
+
+
+def named_rows(rows: pa.Table, class_names: pa.Array) -> pa.Table:
+    """The rows in the schema PREDICTIONS: with names where they lack, and nulls for what an earlier version did not write.
+
+    class_names: the checkpoint's, by class. A class beyond them has no name.
+    """
+
+    columns = dict(zip(rows.column_names, rows.columns, strict=True))
+    for name, of in NAMES.items():
+        if name not in columns:
+            number = columns[of].combine_chunks()
+            known = pc.if_else(pc.less(number, len(class_names)), number, None)
+            columns[name] = class_names.take(known).dictionary_encode()
+    if "held_prediction" not in columns:
+        columns["held_prediction"] = pa.nulls(len(rows), pa.int32())
+    return pa.Table.from_arrays([columns[name] for name in PREDICTIONS.names], schema=PREDICTIONS)

@@ -49,6 +49,13 @@ REASON_LENGTHS = (160, 80, 40, 20, 10, 5, 0)
 """Lengths that error messages are cut to until there are few enough distinct ones."""
 MAX_REASONS = 500
 
+EXAMPLES = 6
+"""Images that are remembered of each label and prediction."""
+PICTURED = 24
+"""Least sure answers that are remembered."""
+MOST_UNREAD = 50
+"""Images without an answer that are remembered."""
+
 
 @dataclass(frozen=True)
 class FileMetadata:
@@ -91,13 +98,13 @@ FROM (SELECT unnest($footers::VARCHAR[]) AS footer, generate_subscripts($footers
 
 NUMBERED = f"""
 CREATE OR REPLACE TEMP VIEW numbered AS
-SELECT *, CASE WHEN label IS NOT NULL AND prediction IS NOT NULL THEN
+SELECT *, CASE WHEN prediction IS NOT NULL THEN
   round_even(greatest(least(CASE WHEN isnan(sure) THEN 0 ELSE sure END, 1), 0) * {CERTAIN}, 0)::BIGINT END AS confidence
 FROM (SELECT *, coalesce(top5_probability[1], 0)::DOUBLE AS sure FROM rows)
 POSITIONAL JOIN (SELECT rank, chunk, unnest(range(rows)) AS row FROM (FROM chunks ORDER BY rank))
 """
-"""The prediction rows, each with its chunk's rank and name, its row there, and, where it is labelled and classified, its
-confidence in multiples of 1 / CERTAIN."""
+"""The prediction rows, each with its chunk's rank and name, its row there, and, where it is classified, its confidence in
+multiples of 1 / CERTAIN."""
 
 BATCHES = """
 CREATE OR REPLACE TEMP TABLE batches AS
@@ -122,23 +129,41 @@ FROM shared
 """What each chunk has of each batch, and when and how long that kept the device, in nanoseconds; `full_time` of full batches."""
 
 PARTS = {
-    # By label and prediction; null where there is none. example: where the image is whose wrong answer was the surest.
+    # By label and prediction; null where there is none.
     "answers": (
-        f"""SELECT label, prediction, 1 AS images, list_contains(top5, label)::BIGINT AS top5,
+        """SELECT label, prediction, 1 AS images, list_contains(top5, label)::BIGINT AS top5,
           (held_prediction IS NOT NULL)::BIGINT AS held, (held_prediction = label)::BIGINT AS held_correct,
-          (len(right_classes) > 0)::BIGINT AS real_images, list_contains(right_classes, prediction)::BIGINT AS real_correct,
-          CASE WHEN label <> prediction
-            THEN {{doubt: {CERTAIN} - confidence, image_id: image_id, chunk: chunk, row: row}} END AS example
+          (len(right_classes) > 0)::BIGINT AS real_images, list_contains(right_classes, prediction)::BIGINT AS real_correct
         FROM numbered LEFT JOIN real ON number = real_number(image_id)""",
         """label, prediction, total(images) AS images, total(top5) AS top5, total(held) AS held,
-          total(held_correct) AS held_correct, total(real_images) AS real_images, total(real_correct) AS real_correct,
-          min(example) AS example""",
+          total(held_correct) AS held_correct, total(real_images) AS real_images, total(real_correct) AS real_correct""",
+    ),
+    # Images to look at, and where they are: of each label and prediction, the wrong answers that were the surest, else any.
+    "examples": (
+        f"""SELECT label, prediction, {{turn: CASE WHEN label <> prediction THEN {CERTAIN} - confidence
+            ELSE (hash(image_id) >> 8)::BIGINT END,
+          confidence: confidence, image_id: image_id, chunk: chunk, row: row}} AS kept
+        FROM numbered WHERE prediction IS NOT NULL""",
+        f"label, prediction, min(kept, {EXAMPLES}) AS kept",
+    ),
+    # The answers that were the least sure.
+    "doubtful": (
+        """SELECT {confidence: confidence, image_id: image_id, chunk: chunk, row: row, label: label, prediction: prediction}
+          AS kept
+        FROM numbered WHERE prediction IS NOT NULL""",
+        f"min(kept, {PICTURED}) AS kept",
+    ),
+    # Images without an answer, by name.
+    "unread": (
+        f"""SELECT {{image_id: image_id, error: left(coalesce(nullif(error, ''), 'no prediction'), {REASON_LENGTHS[0]})}} AS kept
+        FROM numbered WHERE prediction IS NULL""",
+        f"min(kept, {MOST_UNREAD}) AS kept",
     ),
     # By bin, the labelled images that were classified: (0, 1/15], (1/15, 2/15], ...
     "confidence": (
         f"""SELECT greatest((confidence * {CALIBRATION_BINS} - 1) // {CERTAIN}, 0) AS bin, 1 AS images, confidence,
           (label = prediction)::BIGINT AS correct
-        FROM numbered WHERE confidence IS NOT NULL""",
+        FROM numbered WHERE label IS NOT NULL AND confidence IS NOT NULL""",
         "bin, total(images) AS images, total(correct) AS correct, total(confidence) AS confidence",
     ),
     # Labelled images of ImageNet-C.
@@ -212,7 +237,7 @@ PARTS = {
 }
 """Name of a table -> SQL of a row for each thing counted, and of the columns that sum such rows up, or sums of them.
 
-Columns that do not aggregate are the keys."""
+Columns that do not aggregate are the keys. Of a list in `kept`, each item becomes a row."""
 
 SHORTENED = {
     "reasons": (
@@ -294,7 +319,10 @@ class Counting:
         return counts
 
     def _summed(self, name: str, rows: str) -> pa.Table:
-        summed = self._database.sql(f"SELECT {PARTS[name][1]} FROM ({rows}) GROUP BY ALL").to_arrow_table()
+        query = f"SELECT {PARTS[name][1]} FROM ({rows}) GROUP BY ALL"
+        if " AS kept" in PARTS[name][1]:
+            query = f"SELECT * REPLACE (unnest(kept) AS kept) FROM ({query})"
+        summed = self._database.sql(query).to_arrow_table()
         if name not in SHORTENED or (len(summed) <= SHORTENED[name][0] and len(set(summed["length"].to_pylist())) < 2):
             return summed
         self._database.register("summed", summed)

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
-from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer, read_footers
+from jobs.pipeline.commit import PART, Predictions, footers_of, part_footer, read_footers
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, FileMetadata, damaged, facts
 from jobs.reporting.imagenet_sets import Real
 from jobs.storage.address import shown
 from jobs.storage.failure import Damaged, decoding, patiently
-from jobs.storage.files import delete, named, open_storage, parquet_files, read_twice, read_whole, write_table
+from jobs.storage.files import delete, named, open_storage, parquet_files, read_twice, read_whole
 from vit_actor.errors import UserError
 
 READERS = 8
@@ -130,12 +130,10 @@ def count_files(task: Task, counting: Counting) -> Counts:
             counts += [damaged(file) for file in files if isinstance(file, str)]
             kept += [file for file in files if isinstance(file, _File) and task.part]
     merged = counting.merge(*counts)
-    of_this_version = all(file.table.column_names == PREDICTIONS.names for file in kept)
-    if task.part and of_this_version and not facts(merged, DAMAGED) and facts(merged, "run") == [task.run_id]:
-        schema = PREDICTIONS.with_metadata(
-            {**PREDICTIONS.metadata, FOOTER: part_footer([f for file in kept for f in file.footers])}
-        )
-        write_table(filesystem, task.part, pa.concat_tables([file.table for file in kept]).cast(schema))
+    known = all(set(file.table.column_names) <= set(PREDICTIONS.names) for file in kept)  # not of a later version
+    if task.part and known and not facts(merged, DAMAGED) and facts(merged, "run") == [task.run_id]:
+        footer = part_footer([each for file in kept for each in file.footers])
+        Predictions(task.out).write(task.part, [file.table for file in kept], footer)
         _delete(filesystem, task.files)
     return merged
 

@@ -161,7 +161,7 @@ CONFUSION = described(
         "label": (pa.int32(), "true class"),
         "label_name": (pa.string(), "its name"),
         "prediction": (pa.int32(), "best class; equal to label on the diagonal, which is included"),
-        "prediction_name": (pa.string(), "its name"),
+        "predicted_name": (pa.string(), "its name"),
         "count": (pa.int64(), "classified images with that label and prediction; most first, pairs without any left out"),
         "example": (pa.string(), "of those, the image_id of the one whose answer was the surest; null on the diagonal"),
         "example_probability": (pa.float64(), "the probability of that answer"),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from jobs.reporting.columns import schema_of
-from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, WINDOWS, Counts, facts
+from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, EXAMPLES, PICTURED, WINDOWS, Counts, facts
 from jobs.reporting.label_check import doubt
 from jobs.reporting.schema import (
     BATCH_TIMES,
@@ -32,6 +32,11 @@ from jobs.reporting.schema import (
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.storage.address import shown
+
+MOST_PAIRS, OF_A_PAIR = 15, 4
+"""Pairs of label and wrong answer that are shown, those with most images; pictures of each."""
+MOST_SAMPLED = 50
+"""Classes with pictures, those predicted most."""
 
 TOLD = ("restarts", "retries", "images_again", "given_up", "cached")
 """What the manifest counts of each attempt, under the summary's names."""
@@ -86,9 +91,12 @@ TABLES = {
     ),
     "confusion": (
         CONFUSION,
-        f"""SELECT label, named(label) AS label_name, prediction, named(prediction) AS prediction_name, images AS count,
-          example.image_id AS example, 1 - example.doubt / {CERTAIN} AS example_probability
-        FROM answers WHERE label IS NOT NULL AND prediction IS NOT NULL ORDER BY images DESC, label, prediction""",
+        f"""SELECT label, named(label) AS label_name, prediction, named(prediction) AS predicted_name, images AS count,
+          example.image_id AS example, example.confidence / {CERTAIN} AS example_probability
+        FROM answers LEFT JOIN (
+          SELECT label, prediction, min(kept) AS example FROM examples WHERE label <> prediction GROUP BY ALL
+        ) USING (label, prediction)
+        WHERE label IS NOT NULL AND prediction IS NOT NULL ORDER BY images DESC, label, prediction""",
     ),
     "corruptions": (
         CORRUPTIONS,
@@ -183,13 +191,44 @@ FROM device, active, times, compiled
 """
 """The parts of the summary that are counted."""
 
+PICTURES = f"""
+WITH kept AS (SELECT label, prediction, unnest(kept) FROM examples),
+  wrong AS (SELECT * FROM kept WHERE label <> prediction ORDER BY turn, image_id),
+  pairs AS (
+    SELECT label, prediction FROM answers WHERE label <> prediction ORDER BY images DESC, label, prediction LIMIT {MOST_PAIRS}
+  ), classes AS (
+    SELECT prediction FROM answers WHERE prediction IS NOT NULL GROUP BY prediction ORDER BY total(images) DESC, prediction
+    LIMIT {MOST_SAMPLED}
+  )
+SELECT place, image_id, chunk, row, label, prediction, named(label), named(prediction), confidence / {CERTAIN}
+FROM (
+  FROM (SELECT 'mistakes' AS place, * FROM wrong LIMIT {PICTURED})
+  UNION ALL BY NAME SELECT 'doubt' AS place, 0 AS turn, unnest(kept) FROM doubtful
+  UNION ALL BY NAME SELECT 'pair' AS place, * FROM wrong SEMI JOIN pairs USING (label, prediction)
+    QUALIFY row_number() OVER (PARTITION BY label, prediction ORDER BY turn, image_id) <= {OF_A_PAIR}
+  UNION ALL BY NAME SELECT 'class' AS place, * FROM kept SEMI JOIN classes USING (prediction)
+    WHERE label IS NOT DISTINCT FROM prediction OR label IS NULL
+    QUALIFY row_number() OVER (PARTITION BY prediction ORDER BY turn, image_id) <= {EXAMPLES}
+)
+ORDER BY place, CASE place WHEN 'doubt' THEN confidence ELSE turn END, image_id
+"""
 
-class Example(NamedTuple):
-    """Where an image is: the `row`-th of `chunk`."""
 
+class Picture(NamedTuple):
+    """An image to look at: the `row`-th of `chunk`, with its answer and what that is held against.
+
+    place: where it is shown: among all `mistakes`, as a `doubt`, with its `pair` of label and prediction, with its `class`.
+    """
+
+    place: str
     image_id: str
     chunk: str
     row: int
+    label: int | None
+    prediction: int
+    label_name: str | None
+    predicted_name: str
+    probability: float
 
 
 class Reports:
@@ -198,7 +237,7 @@ class Reports:
     def __init__(self, counts: Counts, manifest: Manifest | None) -> None:
         import duckdb  # here, because no mistake need wait for it
 
-        self._counts, self._manifest = counts, manifest
+        self._counts, self.manifest = counts, manifest
         self._database = duckdb.connect()
         for name, table in counts.items():
             self._database.register(name, table)
@@ -227,7 +266,7 @@ class Reports:
         """The run's one row."""
         counted, times = self._one(TOTALS), self._one(TIMES)
         held, held_correct, real_correct = (counted.pop(name) for name in ("held", "held_correct", "real_correct"))
-        manifest, attempts = self._manifest, self._attempts
+        manifest, attempts = self.manifest, self._attempts
         devices, batch_sizes = facts(self._counts, "device"), facts(self._counts, "batch size")
         query = "SELECT DISTINCT host FROM clocks WHERE high - low > 1e9 ORDER BY host"
         clocks = [host for (host,) in self._database.sql(query).fetchall()]
@@ -274,11 +313,13 @@ class Reports:
         """The summary as the table it is written as."""
         return self._database.sql("SELECT unnest($1)", params=[asdict(summary)]).to_arrow_table().cast(schema_of(Summary))
 
-    def examples(self, most: int) -> list[Example]:
-        """Of the most confused pairs, the image of each whose wrong answer was the surest."""
-        query = "SELECT example.image_id, example.chunk, example.row FROM answers WHERE example IS NOT NULL"
-        rows = self._database.execute(f"{query} ORDER BY images DESC, label, prediction LIMIT {most}").fetchall()
-        return [Example(*row) for row in rows]
+    def pictures(self) -> list[Picture]:
+        """The surest mistakes, of all and of the most confused pairs; the least sure answers; samples of classes; by place."""
+        return [Picture(*row) for row in self._database.sql(PICTURES).fetchall()]
+
+    def unread(self) -> list[dict[str, str]]:
+        """The first images without an answer: `image_id` and `error`."""
+        return [row["kept"] for row in self._database.sql("FROM unread ORDER BY kept").to_arrow_table().to_pylist()]
 
     def _one(self, query: str) -> dict[str, Any]:
         return self._database.sql(query).to_arrow_table().to_pylist()[0]
@@ -308,7 +349,7 @@ class Reports:
     @property
     def _attempts(self) -> list[dict[str, Any]]:
         """What the manifest tells of them."""
-        return self._manifest.attempts if self._manifest else []
+        return self.manifest.attempts if self.manifest else []
 
     @property
     def _killed(self) -> list[dict[str, Any]]:
@@ -330,7 +371,7 @@ class Reports:
         for row in sorted(self._counts["facts"].to_pylist(), key=lambda row: (row["name"], row["value"] or "")):
             if row["kind"] == "version":
                 seen[row["name"]].append(row["value"])
-        return {**(self._manifest.versions if self._manifest else {}), **{name: ", ".join(all) for name, all in seen.items()}}
+        return {**(self.manifest.versions if self.manifest else {}), **{name: ", ".join(all) for name, all in seen.items()}}
 
     def _faults(self) -> pa.Table:
         rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.reporting.schema import Summary
+from jobs.reporting.words import counted, duration
 from jobs.running.phases import PHASES
 from jobs.running.terminal import one_line
 
@@ -29,19 +30,18 @@ def summary_table(summary: Summary) -> str:
         lines.append(("corrupted", f"{summary.corrupted_top1:.2%}  mean over corruptions (corruptions.parquet)"))
     if summary.inference_ms is not None:
         batch = f"a batch of {summary.batch_size}" if summary.batch_size else "a full batch"
-        spread = (
-            f"p50 {summary.inference_p50_ms:,.2f}, p99 {summary.inference_p99_ms:,.2f}; {summary.full_batches:,} full batches"
-        )
-        lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread})"))
+        spread = f"p50 {summary.inference_p50_ms:,.2f}, p99 {summary.inference_p99_ms:,.2f}"
+        batches = counted(summary.full_batches, "full batch")
+        lines.append(("inference", f"{summary.inference_ms:,.2f} ms {batch} ({spread}; {batches})"))
     if summary.clocks_set:
         lines.append(("clock", f"was set during the run on {', '.join(summary.clocks_set[:5])}: no FPS of the whole system"))
     if summary.system_fps is not None:
-        lines.append(
-            ("FPS", f"{summary.system_fps:,.1f} the whole system, first batch to last in {summary.active_seconds:,.1f} s")
-        )
-        lines.append(("", f"{summary.device_fps:,.1f} one device alone, of {summary.meshes} ({summary.device_busy:.0%} busy)"))
+        active = duration(summary.active_seconds)
+        lines.append(("FPS", f"{summary.system_fps:,.1f} the whole system, first batch to last in {active}"))
+        alone = f"{summary.device_fps:,.1f} one device alone, of {summary.meshes} ({summary.device_busy:.0%} busy)"
+        lines.append(("", alone if summary.meshes > 1 else f"{summary.device_busy:.0%} of that time the device was busy"))
     if summary.compile_seconds is not None:
-        built = f" ({summary.kernels_built:,} kernels built: a cold start)" if summary.kernels_built else ""
+        built = f" ({counted(summary.kernels_built, 'kernel')} built: a cold start)" if summary.kernels_built else ""
         lines.append(("compile", f"{summary.compile_seconds:,.2f} s{built}"))
     if summary.job_seconds is not None:
         parts = ", ".join(f"{phase} {summary.phase_seconds(phase):,.1f}" for phase in PHASES)
@@ -52,7 +52,7 @@ def summary_table(summary: Summary) -> str:
         lines.append(("cache", f"{summary.cached:,} of {summary.images:,} images were read from it, not decoded"))
     if faults := summary.faults:
         lines.append(("faults", faults))
-    others = f" (and {len(summary.devices) - 1} other kinds)" if len(summary.devices) > 1 else ""
+    others = f" (and {counted(len(summary.devices) - 1, 'other kind')})" if len(summary.devices) > 1 else ""
     lines += [("device", device + others) for device in summary.devices[:1]]
     return "\n".join(one_line(f"{name:<11}{text}") for name, text in lines)
 

@@ -17,9 +17,6 @@ from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, write_atomically, write_table
 from vit_actor.errors import UserError
 
-PICTURED = 12
-"""Most confused pairs with a picture."""
-
 
 def write_reports(
     out: str,
@@ -47,11 +44,9 @@ def write_reports(
         raise UserError(
             f"{shown(out)}: none of its images is one of ReaL's; they must be named ILSVRC2012_val_<number>, in folders or tars"
         )
-    from jobs.reporting.page.page import draw, page  # imports matplotlib, which a mistake need not wait for
-    from jobs.reporting.page.thumbnails import thumbnails
+    from jobs.reporting.page.page import draw, page  # imports what a mistake need not wait for
 
-    pictures = thumbnails(manifest, data, reports.examples(PICTURED))
-    drawn = draw(summary, tables, pictures)
+    drawn = draw(reports, summary, tables, data)
     if phases and manifest:
         phases.end("report")
         manifest.note(out, {"seconds": phases.seconds})

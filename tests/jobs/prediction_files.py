@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.pipeline.schema import PREDICTIONS
+from jobs.pipeline.schema import ANSWERS, PREDICTIONS, named_rows
 from jobs.reporting.counts import FileMetadata
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -109,7 +109,7 @@ def chunk(
     def constant(text: str) -> pa.Array:
         return pa.array([text] * images)
 
-    return pa.table(
+    rows = pa.table(
         {
             "image_id": pa.array([f"n{label[i]:08d}/{first_batch}-{i}.JPEG" for i in range(images)]),
             "label": pa.array(label, pa.int32()),
@@ -126,5 +126,6 @@ def chunk(
             "batch_seconds": pa.array(times[batch], mask=failed),
             "run_id": constant("run-1"),
         },
-        schema=PREDICTIONS,
+        schema=ANSWERS,
     )
+    return named_rows(rows, pa.array([f"class {i}" for i in range(classes)]))

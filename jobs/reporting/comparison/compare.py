@@ -25,6 +25,7 @@ from jobs.reporting.comparison.tables import (
 from jobs.reporting.page.markup import render
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import NAMED
+from jobs.reporting.words import counted
 from jobs.running.manifest import Manifest
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
@@ -45,7 +46,11 @@ LONG_TABLES = {
           error_a, prediction_b, named(prediction_b) AS name_b, probability_b, error_b, kind
         FROM pairs WHERE flipped ORDER BY row_a""",
     ),
-    "only_in_one": (ONLY_IN_ONE, "SELECT image_id, run, label, prediction FROM only_in_one ORDER BY run, row"),
+    "only_in_one": (
+        ONLY_IN_ONE,
+        """SELECT image_id, run, label, named(label) AS label_name, prediction, named(prediction) AS predicted_name
+        FROM only_in_one ORDER BY run, row""",
+    ),
 }
 
 PER_CLASS = f"""
@@ -159,14 +164,11 @@ def _page(c: Comparison, a: Run, b: Run, tables: dict[str, pa.Table], rows: dict
     classes = tables["flips_per_class"].to_pylist()
     changed = [row for row in classes if row["lost"] or row["gained"] or row["still_wrong"]]
     changed.sort(key=lambda row: (-row["lost"] - row["gained"] - row["still_wrong"], row["class"]))
-    facts = ((name, run, getattr(c, f"devices_{name}")) for name, run in (("a", a), ("b", b)))
+    runs = ("A", a, c.devices_a), ("B", b, c.devices_b)
     return render(
         "comparison.html",
-        title=f"{shown(b.out)} compared with {shown(a.out)}",
-        heading=c.verdict[0].upper() + c.verdict[1:],
-        facts=[
-            f"{n.upper()}: {shown(run.out)}, run {run.summary.run_id}, on {'; '.join(devices[:8])}" for n, run, devices in facts
-        ],
+        title=c.verdict[0].upper() + c.verdict[1:],
+        facts=[(n, f"{shown(run.out)}, run {run.summary.run_id}, on {'; '.join(devices[:8])}") for n, run, devices in runs],
         c=c,
         t={**rows, "flips_per_class": changed[:LISTED_CLASSES], "settings": tables["settings"].to_pylist()},
         classes=len(classes),
@@ -180,7 +182,7 @@ def comparison_table(c: Comparison) -> str:
     """The comparison for a terminal: a few aligned lines, the verdict last."""
     lines = [("answers", f"{c.agreement:.3%} agree; {c.flips:,} of {c.images:,} differ")]
     if c.top1_a is not None and c.top1_b is not None:
-        lines.append(("top-1", f"{c.top1_a:.3%} -> {c.top1_b:.3%} over {c.labelled:,} labelled images"))
+        lines.append(("top-1", f"{c.top1_a:.3%} -> {c.top1_b:.3%} over {counted(c.labelled, 'labelled image')}"))
         lines.append(
             ("flips", f"{c.lost:,} right to wrong, {c.gained:,} wrong to right, {c.still_wrong:,} wrong to another wrong")
         )
@@ -196,5 +198,5 @@ def comparison_table(c: Comparison) -> str:
         said = f"run {runs}: times say nothing about hardware, answers only where ttsim ran the kernels"
         lines.append(("simulated", said))
     if c.relabelled:
-        lines.append(("relabelled", f"{c.relabelled:,} images, left out of the accuracy"))
+        lines.append(("relabelled", f"{counted(c.relabelled, 'image')}, left out of the accuracy"))
     return "\n".join([*(f"{name:<12}{text}" for name, text in lines), c.verdict])

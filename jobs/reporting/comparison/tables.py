@@ -11,6 +11,7 @@ import pyarrow as pa
 from jobs.reporting.columns import described
 from jobs.reporting.comparison.pairs import GAINED, LOST, STILL_WRONG, UNLABELLED
 from jobs.reporting.schema import Summary
+from jobs.reporting.words import counted
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Comparison:
             low, high = points(self.difference_low), points(self.difference_high)
             told += f"; accuracy {points(self.difference)} points (95% {low} to {high}), McNemar p {p_text(self.p_value)}"
         if self.only_a or self.only_b:
-            told += f"; {self.only_a:,} images only in A, {self.only_b:,} only in B"
+            told += f"; {counted(self.only_a, 'image')} only in A, {self.only_b:,} only in B"
         return told
 
 
@@ -110,7 +111,9 @@ ONLY_IN_ONE = described(
         "image_id": (pa.string(), "the image"),
         "run": (pa.string(), "A or B: the run that has it"),
         "label": (pa.int32(), "its true class"),
+        "label_name": (pa.string(), "its name"),
         "prediction": (pa.int32(), "that run's answer; null on error"),
+        "predicted_name": (pa.string(), "its name"),
     }
 )
 

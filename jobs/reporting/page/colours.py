@@ -1,8 +1,6 @@
 """The page's colours, light and dark: every one a CSS variable, so that plots follow the reader's scheme and paper is light.
 
-Text has a contrast of 4.5 or more on what it stands on (WCAG 2.2, 1.4.3), what is drawn 3 or more (1.4.11). Series differ in
-lightness and dash as well as in hue, for those who cannot tell hues apart.
-"""
+Text has a contrast of 4.5 or more on what it stands on (WCAG 2.2, 1.4.3), what is drawn 3 or more (1.4.11)."""
 
 from __future__ import annotations
 
@@ -27,13 +25,7 @@ COLOURS = {
     "alarm": ("#b3141c", "#b3141d"),
     "alarm-ink": ("#fffffe", "#ffffff"),
 }
-"""Name -> (light, dark). The light ones are all different: drawings are made in them, and they are how a drawing's are known."""
-
-SERIES = ("accent", "warm", "green", "purple", "gold", "cyan", "red", "slate")
-
-
-def light(name: str) -> str:
-    return COLOURS[name][0]
+"""Name -> (light, dark)."""
 
 
 def variables() -> str:

@@ -1,4 +1,4 @@
-"""Pages from their templates, and how they write times. A template escapes all text, and a text is cut where it is very long."""
+"""Pages from their templates. A template escapes all text, and shortens what is long."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from jobs.reporting import words
 from jobs.reporting.page.colours import variables
 from jobs.running.clearing import GENERATOR
 
 HERE = Path(__file__).parent
-MOST_CHARACTERS = 2000
+MOST_CHARACTERS = 10_000
 
 
 def render(template: str, **context: Any) -> str:
@@ -32,9 +33,16 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=lambda value: value if isinstance(value, Markup) else clean(str(value), MOST_CHARACTERS),
+        finalize=lambda value: value if isinstance(value, Markup) else words.shortened(words.clean(str(value)), MOST_CHARACTERS),
     )
-    found.filters |= {"as": format, "duration": duration, "ms": milliseconds, "given": given}
+    found.filters |= {
+        "as": format,
+        "counted": words.counted,
+        "duration": words.duration,
+        "given": words.given,
+        "ms": words.milliseconds,
+        "short": words.shortened,
+    }
     script = (HERE / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     found.globals |= {
@@ -44,30 +52,3 @@ def environment() -> Environment:
         "policy": Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"),
     }
     return found
-
-
-def given(value: Any, form: str = "") -> str:
-    """The value as `format` writes it, or a dash for none."""
-    return "—" if value is None else format(value, form)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:,.1f} s"
-    return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
-def milliseconds(value: float) -> str:
-    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
-
-
-def time_unit(longest: float) -> tuple[float, str]:
-    """Seconds in the unit in which such a time is drawn, and its name."""
-    return (1, "seconds") if longest < 300 else (60, "minutes") if longest < 18000 else (3600, "hours")
-
-
-def clean(text: str, limit: int = 60) -> str:
-    """Text as XML can hold it, cut to `limit` characters."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"

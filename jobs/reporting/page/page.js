@@ -27,6 +27,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 
+  if (rows.length <= 15) continue; // all of them are seen
   const search = document.createElement("label");
   search.className = "search";
   const field = document.createElement("input");

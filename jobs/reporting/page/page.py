@@ -1,27 +1,34 @@
-"""The page of a run, from the report's tables: what to know first, then one section a question."""
+"""The page of a run, from the report's tables: what was run, how good it is, which classes and pictures, then its time."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.reporting.page.batch_times import batch_times
-from jobs.reporting.page.calibration import calibration
-from jobs.reporting.page.classes import classes
+from jobs.reporting.page.accuracy import calibration, classes
 from jobs.reporting.page.markup import render
-from jobs.reporting.page.plots import drawing
-from jobs.reporting.page.throughput import throughput
-from jobs.reporting.page.time_spent import time_spent
+from jobs.reporting.page.speed import batch_times, throughput, time_spent
+from jobs.reporting.page.thumbnails import thumbnails
 from jobs.reporting.schema import Summary
+from jobs.reporting.tables import MOST_PAIRS, Picture, Reports
+from jobs.reporting.words import short_name, shortened
+from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 
 LISTED = 15
-"""Rows of a short list: devices, pairs, errors, faults; the Parquet files have all."""
+"""Rows of a short list: devices, reasons, faults; the Parquet files have all."""
+MOST_PICTURE_BYTES = 2_500_000
+"""Of the page; pictures beyond are left out."""
+PLACES = ("mistakes", "doubt", "pair", "class")
+"""Who gets the room first."""
+FEW_CLASSES = 10
+"""Of so many classes top-5 says little."""
 
 THIS_HOSTS = "Times and throughput are this host's, and say nothing about a T3000."
 SIMULATIONS = {
@@ -41,54 +48,102 @@ SIMULATIONS = {
 """By how a device's description starts, the longest first: what of its run is real."""
 
 
-def draw(summary: Summary, tables: dict[str, pa.Table], thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
-    """What the page's template shows beside the summary; its plots take most of a report's time.
+def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: str | None) -> dict[str, Any]:
+    """What the page's template shows beside the summary, pictures among it.
 
-    thumbnails: JPEGs by image_id, of examples in the confusion table.
+    data: where the images are (default: what the manifest says).
     """
     rows = {name: table.to_pylist() for name, table in tables.items() if name not in ("confusion", "summary")}
-    with drawing():
-        drawn: dict[str, Any] = {
-            "throughput": throughput(rows["throughput"], rows["faults"]),
-            "devices": time_spent(rows["meshes"], LISTED),
-            "classes": classes(summary, rows["per_class"]),
-            "calibration": calibration(summary, rows["calibration"]),
-            "batch_times": batch_times(summary, rows["batch_times"]),
-        }
+    pictures = reports.pictures()
+    chosen = getattr(reports.manifest, "chosen", {})
+    most = chosen.get("max_errors")
     started = min((row["window_start"] for row in rows["throughput"]), default=None)
-    facts = [summary.job, f"run {summary.run_id}", started and f"{started.astimezone(UTC):%Y-%m-%d %H:%M} UTC"]
-    kinds = {next((kind for kind in SIMULATIONS if device.startswith(kind)), None) for device in summary.devices}
-    return drawn | {
-        "t": rows,
-        "facts": [" · ".join(fact for fact in [*facts, "; ".join(summary.devices[:8])] if fact)],
-        "simulations": [text for kind, text in SIMULATIONS.items() if kind in kinds],
+    times = f"{summary.run_id}, {started.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if started else summary.run_id
+    return {
         "confused": _confused(tables["confusion"]),
-        "thumbnails": {image: base64.b64encode(jpeg).decode() for image, jpeg in thumbnails.items()},
-        "configuration": _configuration(summary),
+        "pictures": _pictures(pictures, thumbnails(reports.manifest, data, pictures)),
+        "title": chosen.get("title") or _title(summary),
+        "facts": run_facts(
+            reports.manifest,
+            data=summary.data,
+            labels=summary.labels_from,
+            model=summary.model,
+            device="; ".join(summary.devices[:8]),
+            run=times,
+        ),
+        "allowed": int(most * summary.images) if isinstance(most, float) else most,
+        "simulations": simulations(summary.devices),
+        "many_classes": len(rows["per_class"]) > FEW_CLASSES,
+        "classes": classes(summary, rows["per_class"], tables["confusion"]),
+        "calibration": calibration(summary, rows["calibration"]),
+        "throughput": throughput(rows["throughput"], rows["faults"]),
+        "batch_times": batch_times(summary, rows["batch_times"]),
+        "devices": time_spent(rows["meshes"], LISTED),
+        "unread": reports.unread(),
+        "configuration": configuration(summary.model_digest, json.loads(summary.config), json.loads(summary.versions)),
+        "t": rows,
     }
 
 
 def page(summary: Summary, drawn: dict[str, Any]) -> str:
     """The page around what was drawn; equal arguments give an equal page. All text in it is escaped."""
-    title = f"{summary.model or 'Predictions'} on {summary.data or summary.run_id}"
-    return render("report.html", title=title, heading=title, s=summary, phases=PHASES, listed=LISTED, **drawn)
+    return render("report.html", s=summary, phases=PHASES, listed=LISTED, **drawn)
+
+
+def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str, str | None]]:
+    """What was run, by name, with the command typed where the manifest has it."""
+    attempts = manifest.attempts if manifest else []
+    named = {name.capitalize(): fact for name, fact in facts.items()}
+    return list((named | {"Command": attempts[-1].get("command") if attempts else None}).items())
+
+
+def simulations(devices: list[str]) -> list[tuple[str, str]]:
+    """What is to be said of devices that were no hardware."""
+    kinds = {next((kind for kind in SIMULATIONS if device.startswith(kind)), None) for device in devices}
+    return [text for kind, text in SIMULATIONS.items() if kind in kinds]
+
+
+def _title(summary: Summary) -> str:
+    if not summary.data or not summary.model:
+        return f"Predictions of run {summary.run_id}"
+    return f"{short_name(summary.data)} classified by {short_name(summary.model)}"
 
 
 def _confused(confusion: pa.Table) -> dict[str, Any]:
     """Images with a wrong answer, pairs of label and answer that they make, and those with most images."""
     labels, predictions, counts = (confusion[name].to_pylist() for name in ("label", "prediction", "count"))
     wrong = [i for i, (label, prediction) in enumerate(zip(labels, predictions, strict=True)) if label != prediction]
-    rows = [confusion.slice(i, 1).to_pylist()[0] for i in wrong[:LISTED]]
+    rows = [confusion.slice(i, 1).to_pylist()[0] for i in wrong[:MOST_PAIRS]]
     return {"images": sum(counts[i] for i in wrong), "pairs": len(wrong), "rows": rows}
 
 
-def _configuration(summary: Summary) -> list[tuple[str, str | None]]:
-    facts = [("data", summary.data), ("model", summary.model), ("model digest (SHA-256)", summary.model_digest)]
-    facts += (
-        [("labels", f"{summary.labelled:,} of {summary.images:,}, from {summary.labels_from}")] if summary.labels_from else []
-    )
-    facts += [("not classified", kind) for kind in summary.left_out_kinds]
-    facts += [("runs on", device) for device in summary.devices[:LISTED]]
-    for name, value in json.loads(summary.config).items():
-        facts.append((name, value if isinstance(value, str) or value is None else json.dumps(value)))
-    return facts + [(f"{name} version", version) for name, version in json.loads(summary.versions).items()]
+def _pictures(pictures: Iterable[Picture], jpegs: Mapping[str, bytes]) -> dict[Any, list[dict[str, Any]]]:
+    """Those that could be read, as long as there is room, by place: a pair's is (label, prediction), a class's (prediction,)."""
+    room = MOST_PICTURE_BYTES
+    found: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for each in sorted(pictures, key=lambda picture: PLACES.index(picture.place)):
+        jpeg = base64.b64encode(jpegs.get(each.image_id, b"")).decode()
+        if jpeg and room >= len(jpeg):
+            room -= len(jpeg)
+            taken = f", taken for {each.predicted_name}" if each.label not in (None, each.prediction) else ""
+            says = f"{each.label_name or each.predicted_name}{taken}: {each.image_id}, {each.probability:.1%} sure"
+            kinds = {"pair": (each.label, each.prediction), "class": (each.prediction,)}
+            shown = {**each._asdict(), "jpeg": f"data:image/jpeg;base64,{jpeg}", "says": shortened(says, 300)}
+            found[kinds.get(each.place, each.place)].append(shown)
+    return found
+
+
+SHOWN_ABOVE = {"data", "labels", "model_digest"}
+"""Settings that the page says elsewhere."""
+
+
+def configuration(digest: str | None, settings: dict[str, Any], versions: dict[str, str]) -> list[tuple[str, str]]:
+    """What was set, and versions."""
+    facts = [("checkpoint's digest (SHA-256)", digest)]
+    for name, value in settings.items():
+        if name not in SHOWN_ABOVE and value is not None:
+            if isinstance(value, dict):
+                value = ", ".join(f"{part.replace('_', ' ')} {some}" for part, some in value.items() if some not in (None, False))
+            facts.append((name.replace("_", " "), str(value)))
+    facts += [(f"{name} version", version) for name, version in versions.items()]
+    return [(name, value) for name, value in facts if value]

@@ -72,7 +72,7 @@ def test_every_kind_of_flip_is_counted_listed_and_told_by_class(tmp_path: Path) 
         (1, 0, 0, 0, 0, 1),
     ]
     assert [(r["image_id"], r["run"]) for r in read(tmp_path / "out", "only_in_one")] == [("h", "A"), ("i", "B")]
-    assert "1 images only in A, 1 only in B" in c.verdict
+    assert "1 image only in A, 1 only in B" in c.verdict
 
 
 def test_files_of_other_names_cuts_and_orders_give_the_same_counts(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_labels_of_one_run_serve_both_and_conflicting_ones_are_left_out_of_the_a
     b = a_run(tmp_path / "b", [("a", None, 1), ("b", 1, 1), ("c", 3, 2)], "run-2")
     c = compared(a, b, tmp_path / "out")
     assert (c.labelled, c.relabelled, c.correct_a, c.correct_b, c.lost) == (2, 1, 2, 1, 1)
-    assert "relabelled  1 images" in comparison_table(c)
+    assert "relabelled  1 image," in comparison_table(c)
 
 
 def test_what_differs_in_configuration_versions_and_devices_is_listed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.commit import Predictions, chunks_in_parts
+from jobs.pipeline.schema import ANSWERS, PREDICTIONS, named_rows
 from jobs.report import compare_runs
 from jobs.reporting import reduction
 from jobs.reporting.counts import Counting
@@ -18,7 +19,7 @@ from jobs.reporting.reduction import Task, count_files, list_predictions, reduce
 from jobs.reporting.write import write_reports
 from jobs.storage.files import open_storage
 from tests.conftest import RayCluster
-from tests.jobs.prediction_files import chunk, metadata, write_file, write_manifest
+from tests.jobs.prediction_files import chunk, metadata, row, table, write_file, write_manifest
 from tests.jobs.reporting.conftest import images, plain
 from vit_actor.errors import UserError
 
@@ -66,7 +67,7 @@ def test_rows_keep_their_order_and_a_reader_can_skip_them_by_statistics(run: Pat
     in_order = pa.concat_tables([pq.read_table(run / "predictions" / name) for name in names(run)])
     reduce_predictions(str(run), compact="run-1")
     file = pq.ParquetFile(run / "predictions" / "part-000000.parquet")
-    assert file.read().equals(in_order.replace_schema_metadata(file.schema_arrow.metadata))
+    assert file.read().to_pylist() == in_order.to_pylist()
     assert file.metadata.num_row_groups == -(-CHUNKS * IMAGES // 100)
     assert file.metadata.row_group(0).column(0).statistics.has_min_max
 
@@ -85,6 +86,34 @@ def test_a_compaction_that_was_cut_short_shows_every_row_once_and_is_ended_by_th
     write_reports(str(run), compact="run-1")
     assert tables(run) == before
     assert (names(run), ids(run)) == (["part-000000.parquet"], rows)
+
+
+def test_files_of_an_earlier_version_report_and_compare_as_ever_and_get_names_when_merged(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_reports(str(run))
+    old, rows = tmp_path / "old", pq.read_table(run / "predictions").to_pylist()
+    shutil.copytree(run, old)
+    for file in (old / "predictions").iterdir():
+        pq.write_table(pq.ParquetFile(file).read().drop_columns(["label_name", "predicted_name", "held_prediction"]), file)
+    write_reports(str(old))
+    assert tables(old) == tables(run)
+    compare_runs(str(run), str(old), str(tmp_path / "compared"))
+    assert "540 of 540 images agree" in capsys.readouterr().out
+    reduce_predictions(str(old), compact="run-1")
+    file = pq.ParquetFile(old / "predictions" / "part-000000.parquet")
+    assert file.schema_arrow.equals(PREDICTIONS)
+    assert file.read().to_pylist() == rows
+    names = [file.metadata.row_group(0).column(place) for place in (2, 4)]
+    assert all("RLE_DICTIONARY" in column.encodings for column in names)
+
+
+def test_a_class_has_the_name_that_its_checkpoint_gives_it_and_none_beyond() -> None:
+    rows = table([row(0, 1), row(2, 9), row(None, None)]).select(ANSWERS.names)
+    got = named_rows(rows, pa.array(["crane", "crane", "fox"])).to_pydict()
+    assert got["label_name"] == ["crane", "fox", None]
+    assert got["predicted_name"] == ["crane", None, None]
+    assert set(named_rows(rows, pa.array([], pa.string()))["label_name"].to_pylist()) == {None}
 
 
 def test_chunks_that_come_later_are_put_into_a_file_of_their_own(run: Path) -> None:

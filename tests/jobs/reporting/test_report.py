@@ -217,7 +217,7 @@ def test_a_run_of_nothing_but_errors_still_reports(tmp_path: Path) -> None:
     summary = write_reports(str(tmp_path))
     assert (summary.errors, summary.top1, summary.system_fps, summary.inference_ms) == (2, 0.0, None, None)
     assert "2 with an error" in summary_table(summary)
-    assert "No image reached a device" in page(tmp_path)
+    assert "2 images could not be classified" in page(tmp_path)
 
 
 def test_a_small_report_starts_without_pandas_and_without_ray(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_the_terminal_table_is_short_and_aligned(tmp_path: Path) -> None:
         "top-5      76.19%  (95% interval 54.91% to 89.37%)",
         "inference  250.00 ms a batch of 4 (p50 248.90, p99 248.90; 5 full batches)",
         "FPS        8.9 the whole system, first batch to last in 2.2 s",
-        "           16.0 one device alone, of 1 (56% busy)",
+        "           56% of that time the device was busy",
         "compile    1.50 s",
         "device     cpu, float32",
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_selenium_python import Axe  # type: ignore[import-untyped]
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -74,7 +75,7 @@ def table_of_classes(browser: webdriver.Chrome) -> list[list[str]]:
 
 
 def test_it_opens_without_a_complaint_and_asks_for_nothing(browser: webdriver.Chrome) -> None:
-    assert browser.execute_script("return document.querySelectorAll('svg.plot').length") == 5
+    assert browser.execute_script("return document.querySelectorAll('.plot').length") == 6
     assert [entry["message"] for entry in browser.get_log("browser")] == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [each["params"] for each in events if each["method"] == "Network.requestWillBeSent"]
@@ -89,6 +90,17 @@ def test_it_is_light_or_dark_as_the_reader_likes_and_never_wider_than_the_window
     assert np.median(light) > 230
     assert np.median(dark) < 50
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_axe_finds_nothing_that_shuts_anybody_out(browser: webdriver.Chrome, width: int, scheme: str) -> None:
+    screenshot(browser, width, scheme)
+    axe = Axe(browser)
+    axe.inject()
+    found = axe.run()
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+    assert len(found["passes"]) > 20
 
 
 def test_classes_are_found_and_sorted(browser: webdriver.Chrome) -> None:
