@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import shlex
 import sys
 import time
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code: the job's own; 143 if it was stopped, 1 if it ended without a code, 2 if it could not be submitted."""
     parser = argparse.ArgumentParser(prog="python -m cluster.submit", description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    default = os.environ.get("RAY_API_SERVER_ADDRESS", DASHBOARD)
+    default = os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD
     add(
         "--address",
         default=default,
@@ -72,6 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("module", help="what to run, such as jobs.imagenet")
     add("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parse_args(arguments)
+    if not re.fullmatch(r"\w+(\.\w+)+", args.module):
+        parser.error(f"{args.module}: no module of this project, such as jobs.imagenet")
+    if not args.address.startswith(("http://", "https://")):
+        parser.error(f"--address {shown(args.address)}: give the job server's URL, such as {DASHBOARD}")
     for word in args.arguments:
         if credentials_in(word) or without_secrets(word) != word:
             raise UserError(

@@ -40,12 +40,13 @@ def classify_what_is_left(job: Classification, phases: Phases) -> int | None:
     args = job.args
     ledger = open_ledger(args.out)  # before any wait for resources, which another job on this output may hold
     placement = placement_for(args, job.checkpoint)
-    job.begin_attempt(placement.device)
     count = min(args.streams or enough_shares(placement), placement.actors)
     ledgers = [ledger, *more_ledgers(count - 1)]
+    shards, cache = ray.put(job.survey.shards), _open_cache(job, ledgers)
+    job.begin_attempt(placement.device)  # from here on, what fails is an attempt that failed
     plan = Plan(
         source=job.source,
-        shards=ray.put(job.survey.shards),
+        shards=shards,
         preprocess=preprocess_for(args, job.checkpoint),
         open_device=device_request(args, job.checkpoint, placement, held=job.survey.held),
         placement=placement,
@@ -54,10 +55,8 @@ def classify_what_is_left(job: Classification, phases: Phases) -> int | None:
         identity=job.manifest.identity,
         limit_seconds=args.device_limit,
         resume=args.resume,
-        cache=_open_cache(job, ledgers),
+        cache=cache,
     )
-    chunks = committed(plan) if count == 1 else committed_together(shares(plan, ledgers))
-    phases.end("start")
 
     def note_troubles() -> dict[str, Any]:
         """The ledgers' account, also written down when it has changed: a driver that is killed leaves what it had counted."""
@@ -83,6 +82,8 @@ def classify_what_is_left(job: Classification, phases: Phases) -> int | None:
             watch_ray(lambda what: _ray_is_gone(what, end)),
             Progress(job.survey.images, note_troubles) as progress,
         ):
+            chunks = committed(plan) if count == 1 else committed_together(shares(plan, ledgers))
+            phases.end("start")
             for chunk in chunks:
                 progress.add(chunk)
     except Exception as error:
@@ -109,8 +110,8 @@ def classify_what_is_left(job: Classification, phases: Phases) -> int | None:
 
 
 def _ray_is_gone(what: str, end: Callable[[str], None]) -> None:
-    end("failed")
     print(f"error: Ray's {what} on this machine or its head has ended; {GOES_ON}", file=sys.stderr, flush=True)
+    end("failed")
 
 
 def _open_cache(job: Classification, ledgers: list[Any]) -> Cache | None:
