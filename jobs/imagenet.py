@@ -23,6 +23,7 @@ from jobs.running.command import TOO_MANY_ERRORS, JobFailed, run
 from jobs.running.output_lock import check_held
 from jobs.running.permissions import may_delete
 from jobs.running.phases import Phases
+from jobs.running.progress import telling
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
 from jobs.storage.address import below, shown
@@ -32,7 +33,8 @@ from vit_actor.errors import UserError
 def main(arguments: list[str] | None = None) -> int:
     phases = Phases()
     args = parse(arguments)
-    job = Classification.open(args)  # what can be told without Ray is told before it starts, which takes seconds
+    with telling("looking through the data, the model and the output"):
+        job = Classification.open(args)  # what can be told without Ray is told before it starts, which takes seconds
     if job.is_done():
         return verdict(args, *job.manifest.counted or counted(args.out))
     with ray_session(args.address, needed=("ray.data", "pandas")):

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from jobs.pipeline.placement import Placement, place
-from jobs.storage.address import absolute, is_submitted
+from jobs.storage.address import absolute, is_submitted, path_of
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, hub_token
 from vit_actor.opening import DeviceRequest, check_precision
 from vit_actor.simulated import SimulatedTiming
@@ -57,6 +57,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         hub_token()
     if is_submitted() and "://" not in args.out and not os.path.isabs(os.path.expanduser(args.out)):
         parser.error(f"--out {args.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI")
+    if args.model.startswith("file:"):
+        args.model = path_of(args.model)
     for name in ("out", "data", "model", "cache"):
         path = getattr(args, name, None)
         if path and (name != "model" or model_directory(args)):  # else a hub's id

@@ -25,6 +25,7 @@ from jobs.running.lifeline import watch_ray
 from jobs.running.phases import Phases
 from jobs.running.progress import Progress
 from jobs.running.stopping import draining
+from jobs.storage.files import open_storage
 from vit_actor.errors import UserError, ended_while_opening
 
 LULL_SECONDS = 0.1
@@ -119,6 +120,7 @@ def _open_cache(job: Classification, ledgers: list[Any]) -> Cache | None:
     where, limit, checkpoint = job.args.cache, job.args.cache_limit, job.checkpoint
     if where is None:
         return None
+    open_storage(where)  # a mistake in it is told now
     room = limit - stored_bytes(where) if limit else math.inf
     for ledger in ledgers:
         ledger.cache_room.remote(room / len(ledgers))

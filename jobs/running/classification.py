@@ -54,7 +54,9 @@ class Classification:
         check_output(args.out)
         wanted = describe(args, args.device, checkpoint, found)
         manifest = claim(args.out, wanted, resume=args.resume, overwrite=args.overwrite)
-        if args.resume:
+        if args.resume and not manifest.attempts:
+            say(f"--resume: no run in {shown(args.out)} yet; this begins one", sys.stderr)
+        elif args.resume:
             discard_and_tell(args.out)
         return cls(args, checkpoint, source, found, manifest)
 

@@ -44,9 +44,7 @@ def _watch(looks: dict[str, tuple[str, int]], ended: threading.Event, lost: Call
             try:
                 socket.create_connection(address, ANSWER_SECONDS).close()
                 failures[name] = 0
-            except (
-                OSError
-            ) as error:  # a closed port of this host is enough: its core may end the driver in two seconds
+            except OSError as error:  # a closed port of this host is enough: its core may end the driver in two seconds
                 gone = name == SCHEDULER and isinstance(error, ConnectionRefusedError)
                 failures[name] += FAILURES[name] if gone else 1
             if failures[name] >= FAILURES[name] and not ended.is_set():

@@ -40,6 +40,20 @@ def memory_bytes(root: Path = Path("/")) -> int:
     return min([int(total[1]) * 1024 if total else 0, *limits])
 
 
+def memory_used(root: Path = Path("/")) -> float:
+    """The share of it that is in use, as Ray counts: without the page cache that can be given back."""
+    total, free = (
+        re.search(rf"^Mem{name}:\s+(\d+)", _text(root / "proc/meminfo"), re.MULTILINE) for name in ("Total", "Available")
+    )
+    shares = [1 - int(free[1]) / int(total[1])] if total and free else []
+    files = ("memory.max", "memory.limit_in_bytes"), ("memory.current", "memory.usage_in_bytes"), ("memory.stat", "memory.stat")
+    for limit, used, stat in zip(*(_limits(root, "memory", *names) for names in files), strict=False):
+        cache = re.search(r"^inactive_file (\d+)", stat, re.MULTILINE)
+        if limit.isdigit():
+            shares.append((int(used) - int(cache[1] if cache else 0)) / int(limit))
+    return max(shares, default=0.0)
+
+
 def shm_bytes(root: Path = Path("/")) -> int:
     """The size of /dev/shm, where Ray's object store lies."""
     return shutil.disk_usage(root / "dev/shm").total if (root / "dev/shm").is_dir() else 0
@@ -82,7 +96,7 @@ def too_little(root: Path = Path("/")) -> list[str]:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), 1).close()
     except OSError as error:
-        told.append(f"127.0.0.1 cannot be reached ({error.strerror}); `ip link set lo up`, `ip address add 127.0.0.1/8 dev lo`")
+        told.append(f"127.0.0.1 cannot be reached ({error}); `ip link set lo up`, `ip address add 127.0.0.1/8 dev lo`")
     return told
 
 

@@ -124,7 +124,7 @@ def _home() -> Path:
 
 
 def _why_not_joined(error: Exception) -> str:
-    if isinstance(error, ConnectionError) and "Unauthenticated" not in str(error.__cause__):
+    if isinstance(error, ConnectionError) and "AuthToken" not in str(error.__cause__):
         return f"no Ray cluster answers there ({(str(error).splitlines() or ['no reason given'])[0]}); start one, or leave it out"
     if os.environ.get("RAY_AUTH_MODE") != "token":
         return "the cluster wants a token; set RAY_AUTH_MODE=token, and copy the head's ~/.ray/auth_token"
