@@ -50,9 +50,9 @@ def run(main: Callable[[], int]) -> None:
             sys.stderr.write(_traceback(error))
         told = str(error) if isinstance(error, JobFailed) else _of_the_machine(error)
         if not told:  # unforeseen: one line for the user, the traceback in a file
-            blamed = ray_settings() if _by_ray(error) else []
-            fault = "; ".join(blamed or ["this is a fault of the program"])
-            told = f"{type(error).__name__}: {error}; {fault}: {_kept(error)}"
+            perhaps = ray_settings() if _by_ray(error) else []
+            fault = perhaps[0] if perhaps else f"this is a fault of the program: {_kept(error)}"
+            told = f"{type(error).__name__}: {error}; {fault}"
         say("; ".join([f"error: {told}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second

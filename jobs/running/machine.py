@@ -42,10 +42,8 @@ def memory_bytes(root: Path = Path("/")) -> int:
 
 def memory_used(root: Path = Path("/")) -> float:
     """The share of it that is in use, as Ray counts: without the page cache that can be given back."""
-    total, free = (
-        re.search(rf"^Mem{name}:\s+(\d+)", _text(root / "proc/meminfo"), re.MULTILINE) for name in ("Total", "Available")
-    )
-    shares = [1 - int(free[1]) / int(total[1])] if total and free else []
+    sizes = dict(re.findall(r"(Mem\w+):\s+(\d+)", _text(root / "proc/meminfo")))
+    shares = [1 - int(sizes["MemAvailable"]) / int(sizes["MemTotal"])] if "MemAvailable" in sizes else []
     files = ("memory.max", "memory.limit_in_bytes"), ("memory.current", "memory.usage_in_bytes"), ("memory.stat", "memory.stat")
     for limit, used, stat in zip(*(_limits(root, "memory", *names) for names in files), strict=False):
         cache = re.search(r"^inactive_file (\d+)", stat, re.MULTILINE)
@@ -96,7 +94,8 @@ def too_little(root: Path = Path("/")) -> list[str]:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), 1).close()
     except OSError as error:
-        told.append(f"127.0.0.1 cannot be reached ({error}); `ip link set lo up`, `ip address add 127.0.0.1/8 dev lo`")
+        why = os.strerror(error.errno) if error.errno else error
+        told.append(f"127.0.0.1 cannot be reached ({why}); `ip link set lo up`, `ip address add 127.0.0.1/8 dev lo`")
     return told
 
 

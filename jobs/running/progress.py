@@ -20,6 +20,9 @@ from jobs.running.terminal import one_line, say
 RECENT = 30.0
 """Seconds that the present rate, and with it the time left, is taken over."""
 
+THRESHOLD = "RAY_memory_usage_threshold"
+"""Ray's setting: the share of the memory in use above which it ends tasks."""
+
 EVERY = {"terminal": 1.0, "log": 10.0}
 """Seconds between lines."""
 
@@ -87,7 +90,7 @@ class Progress:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._live = sys.stderr.isatty()
-        self._most_memory = float(os.environ.get("RAY_memory_usage_threshold", "0.95"))  # Ray's own name and default
+        self._most_memory = float(os.environ.get(THRESHOLD, "0.95"))
         shape = "{percentage:3.0f}% {bar:20} {desc}" if total is not None else "{desc}"
         self._bar = tqdm(total=total, bar_format=shape, dynamic_ncols=True, leave=False, disable=not self._live)
         self._thread = threading.Thread(target=self._show, daemon=True)

@@ -31,6 +31,12 @@ def test_what_pyarrow_does_not_know_opens_through_fsspec() -> None:
     assert filesystem.open_input_file(f"{path}/b/c.bin").read() == b"content"
 
 
+def test_a_web_server_that_does_not_answer_is_not_one_without_the_file() -> None:
+    filesystem, path = open_storage("http://127.0.0.1:1/x")
+    with pytest.raises(ConnectionError):
+        filesystem.get_file_info(path)
+
+
 def test_a_store_that_does_not_answer_is_one_line() -> None:
     uri = "gs://anonymous@bucket/x?scheme=http&endpoint_override=127.0.0.1:1&retry_limit_seconds=1"
     filesystem, path = open_storage(uri)
