@@ -53,7 +53,7 @@ def _region(bucket: str) -> str:
     from pyarrow.fs import resolve_s3_region
 
     try:
-        region: str = ask(partial(resolve_s3_region, bucket), REQUEST_SECONDS)
+        region: str = ask(partial(resolve_s3_region, bucket), CONNECT_SECONDS)
     except TimeoutError:
         raise OSError(
             errno.ETIMEDOUT, "AWS does not say in which region the bucket is; add ?region=, or check the network"
@@ -110,13 +110,15 @@ def what_it_says(address: str) -> str:
 
     Raises UserError where there are no credentials.
     """
-    found = object_store(address)
-    if not found or not found[1]:
-        return ""
-    from obstore import get_range
-
     try:
+        found = object_store(address)
+        if not found or not found[1]:
+            return ""
+        from obstore import get_range
+
         get_range(*found, start=0, length=1)
+    except UserError:
+        raise
     except Exception as error:  # it says no more than what went wrong already
         return redacted(in_words(str(error))) if _SAID.search(str(error)) else ""
     return ""
