@@ -60,7 +60,9 @@ def run(main: Callable[[], int]) -> None:
 
 
 _SET = sorted(
-    name for name in os.environ if re.match("RAY_(?!ADDRESS|AUTH|JOB|USAGE|grpc_client_keep|DATA_(MIN_GAP|AUTOSCALING))", name)
+    name
+    for name in os.environ
+    if re.match("RAY_(?!ADDRESS|AUTH|CLIENT_MODE|JOB|USAGE|grpc_client_keep|DATA_(MIN_GAP|AUTOSCALING))", name)
 )
 """Settings of Ray that the environment had before Ray, and what a command sets."""
 

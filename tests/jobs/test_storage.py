@@ -8,7 +8,7 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 
 from jobs.storage.address import below, shown
-from jobs.storage.failure import storage_errors
+from jobs.storage.failure import Failing, storage_errors
 from jobs.storage.files import open_storage, write_atomically
 from vit_actor.errors import UserError
 
@@ -33,7 +33,7 @@ def test_what_pyarrow_does_not_know_opens_through_fsspec() -> None:
 
 def test_a_web_server_that_does_not_answer_is_not_one_without_the_file() -> None:
     filesystem, path = open_storage("http://127.0.0.1:1/x")
-    with pytest.raises(ConnectionError):
+    with pytest.raises(Failing, match="Connect call failed"), storage_errors(path):
         filesystem.get_file_info(path)
 
 
@@ -96,7 +96,7 @@ def test_a_uri_that_cannot_open_is_one_line_naming_it(uri: str, says: str) -> No
     ("error", "says"),
     [
         (FileNotFoundError(2, "No such file"), "no such file or directory"),
-        (PermissionError(13, "Permission denied"), "Permission denied; permission denied"),
+        (PermissionError(13, "Permission denied"), "Permission denied; check who may access it"),
         (FileExistsError(17, "File exists"), "in the way"),
         (ImportError("install adlfs"), "no driver for it is installed (install adlfs)"),
         (OSError("When reading: timeout\nand a long trace"), "storage failed (When reading: timeout)"),
