@@ -59,11 +59,8 @@ def run(main: Callable[[], int]) -> None:
     sys.exit(code)
 
 
-_SET = sorted(
-    name
-    for name in os.environ
-    if re.match("RAY_(?!ADDRESS|AUTH|CLIENT_MODE|JOB|USAGE|grpc_client_keep|DATA_(MIN_GAP|AUTOSCALING))", name)
-)
+_OURS = "RAY_(ADDRESS|AUTH|CLIENT_MODE|JOB|USAGE|grpc_client_keep|DATA_MIN_GAP|DATA_AUTOSCALING)"
+_SET = sorted(name for name in os.environ if name.startswith("RAY_") and not re.match(_OURS, name))
 """Settings of Ray that the environment had before Ray, and what a command sets."""
 
 
