@@ -12,12 +12,11 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import shlex
 import sys
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -34,6 +33,7 @@ from jobs.running.command import STOPPED, JobFailed, Parser, run
 from jobs.running.stopping import left_behind, say_when_stopped
 from jobs.running.terminal import one_line, say
 from jobs.storage.address import redacted, shown
+from jobs.storage.asking import ask
 from jobs.storage.known_secrets import credentials_in, without_secrets
 from vit_actor.errors import UserError
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code: the job's own; 143 if it was stopped, 1 if it ended without a code, 2 if it could not be submitted."""
     parser = Parser("cluster.submit", __doc__, "[options] module [its arguments]")
     add = parser.add_argument
-    default = os.environ.get("RAY_API_SERVER_ADDRESS", DASHBOARD)
+    default = os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD
     add(
         "--address",
         default=default,
@@ -72,6 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("module", help="what to run, such as jobs.imagenet")
     add("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parsed(arguments)
+    if not re.fullmatch(r"\w+(\.\w+)+", args.module):
+        raise UserError(f"{args.module}: no module of this project, such as jobs.imagenet")
+    if not args.address.startswith(("http://", "https://")):
+        raise UserError(f"--address {shown(args.address)}: give the job server's URL, such as {DASHBOARD}")
     for word in args.arguments:
         if credentials_in(word) or without_secrets(word) != word:
             raise UserError(
@@ -221,20 +225,6 @@ class Log:
             self._heard = time.monotonic()
             print(redacted(text[max(0, self._printed - at) :]), end="", flush=True)
             self._printed = max(self._printed, at + len(text))
-
-
-def ask[R](question: Callable[[], R], seconds: float) -> R:
-    """The answer; raises TimeoutError where none comes: the client itself waits for ever."""
-    answer: Future[R] = Future()
-
-    def wait() -> None:
-        try:
-            answer.set_result(question())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    Thread(target=wait, daemon=True).start()
-    return answer.result(seconds)
 
 
 def _line(error: Exception) -> str:

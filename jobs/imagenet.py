@@ -19,6 +19,7 @@ from jobs.running.command import JobFailed
 from jobs.running.manifest import Manifest
 from jobs.running.output_lock import check_held, release_output
 from jobs.running.phases import Phases, process_began
+from jobs.running.progress import telling
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
 from jobs.settings import ImagenetSettings, taking
@@ -56,8 +57,9 @@ def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> R
     """A run from its settings to its verdict. signals: whether they end it (see classify_what_is_left)."""
     # What can be told without Ray is told before it starts, which takes seconds.
     least = gates(settings.min_top1, settings.min_top5)
-    inputs = Inputs.open(settings)
-    manifest = claim_output(settings, inputs)
+    with telling("looking through the data, the model and the output"):
+        inputs = Inputs.open(settings)
+        manifest = claim_output(settings, inputs)
     if is_finished(manifest, settings.out):
         summary = read_summary(settings.out)
     else:

@@ -110,7 +110,8 @@ def place(
         if device == "simulated" and batch_seconds is not None:
             placement = replace(placement, chunk_seconds=CHUNK_IMAGES / 64 * batch_seconds)
     if meshes is not None and meshes > placement.actors:
-        raise UserError(f"--meshes {meshes}: the cluster has room for {placement.actors} ({_need(placement)} each)")
+        each = f"{_need(placement)} each" if placement.boards else f"one a host, without boards; it takes {_need(placement)}"
+        raise UserError(f"--meshes {meshes}: the cluster has room for {placement.actors} ({each})")
     if meshes is not None:
         placement = replace(placement, actors=meshes, grows=False)
     _wait_until_free(placement, wait_seconds)

@@ -28,6 +28,7 @@ from jobs.running.phases import Phases
 from jobs.running.progress import Progress
 from jobs.running.stopping import Draining, draining
 from jobs.settings import ImagenetSettings
+from jobs.storage.files import open_storage
 from vit_actor.errors import UserError, ended_while_opening
 
 LULL_SECONDS = 0.1
@@ -46,12 +47,13 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
         placement = settings.place(inputs.checkpoint)
         described = inputs.describe(settings, placement.device)  # once more, now that the device is known
         manifest = claim(settings.out, described, resume=settings.resume, overwrite=settings.overwrite)
-        manifest.begin_attempt(settings.out, overwrite=settings.overwrite)
         count = min(settings.streams or enough_shares(placement), placement.actors)
         ledgers += more_ledgers(count - 1)
+        shards, cache = ray.put(inputs.survey.shards), _open_cache(settings, inputs, ledgers)
+        manifest.begin_attempt(settings.out, overwrite=settings.overwrite)  # from here on, what fails is an attempt that failed
         plan = Plan(
             source=inputs.source,
-            shards=ray.put(inputs.survey.shards),
+            shards=shards,
             preprocess=inputs.preprocess,
             open_device=settings.request(
                 inputs.checkpoint, placement, held=inputs.survey.held, open_seconds=settings.device_limit
@@ -62,7 +64,7 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
             identity=manifest.identity,
             limit_seconds=settings.device_limit,
             resume=settings.resume,
-            cache=_open_cache(settings, inputs, ledgers),
+            cache=cache,
         )
         chunks = committed(plan) if count == 1 else committed_together(shares(plan, ledgers))
         phases.end("start")
@@ -132,8 +134,8 @@ class Attempt:
 
     def ray_is_gone(self, what: str) -> None:
         """The last words before this process ends."""
-        self.end("failed")
         print(f"error: Ray's {what} on this machine or its head has ended; {GOES_ON}", file=sys.stderr, flush=True)
+        self.end("failed")
 
     def cause(self, error: Exception, account: dict[str, Any]) -> str:
         """Why it failed, in one line."""
@@ -150,6 +152,7 @@ def _open_cache(settings: ImagenetSettings, inputs: Inputs, ledgers: list[Any]) 
     """The cache of decoded images that was asked for, its room shared out among the ledgers."""
     if settings.cache is None:
         return None
+    open_storage(settings.cache)  # a mistake in it is told now
     room = settings.cache_limit - stored_bytes(settings.cache) if settings.cache_limit else math.inf
     for ledger in ledgers:
         ledger.cache_room.remote(room / len(ledgers))

@@ -78,7 +78,9 @@ def claim_output(settings: ImagenetSettings, inputs: Inputs) -> Manifest:
     check_output(settings.out)
     wanted = inputs.describe(settings, settings.device)
     manifest = claim(settings.out, wanted, resume=settings.resume, overwrite=settings.overwrite)
-    if settings.resume:
+    if settings.resume and not manifest.attempts:
+        say(f"--resume: no run in {shown(settings.out)} yet; this begins one", sys.stderr)
+    elif settings.resume:
         discard_and_tell(settings.out, manifest.attempts)
     return manifest
 

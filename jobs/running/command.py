@@ -146,11 +146,27 @@ def run(main: Callable[[], int]) -> None:
             sys.stderr.write(_traceback(error))
         told = str(error) if isinstance(error, JobFailed) else _of_the_machine(error)
         if not told:  # unforeseen: one line for the user, the traceback in a file
-            told = f"{type(error).__name__}: {error}; this is a fault of the program: {_kept(error)}"
+            perhaps = ray_settings() if _by_ray(error) else []
+            fault = perhaps[0] if perhaps else f"this is a fault of the program: {_kept(error)}"
+            told = f"{type(error).__name__}: {error}; {fault}"
         say("; ".join([f"error: {told}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
     sys.exit(code)
+
+
+_OURS = "RAY_(ADDRESS|AUTH|CLIENT_MODE|JOB|USAGE|grpc_client_keep|DATA_MIN_GAP|DATA_AUTOSCALING)"
+_SET = sorted(name for name in os.environ if name.startswith("RAY_") and not re.match(_OURS, name))
+"""Settings of Ray that the environment had before Ray, and what a command sets."""
+
+
+def ray_settings() -> list[str]:
+    """What to say of them where Ray fails, which does not check all it is given."""
+    return [f"perhaps for what the environment says in {', '.join(_SET)}; unset what is not needed"] if _SET else []
+
+
+def _by_ray(error: Exception) -> bool:
+    return any(f"{os.sep}ray{os.sep}" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _of_the_machine(error: Exception) -> str | None:

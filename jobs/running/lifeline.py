@@ -1,4 +1,4 @@
-"""Notice that Ray itself has died: its core then ends the driver's process within a minute, and says nothing."""
+"""Notice that Ray itself has died: its core then ends the driver's process within seconds, and says nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import ray
 
 from jobs.running.stopping import FAILED, end_at_once
 
-LOOK_SECONDS = 2.0
-FAILURES = {"scheduler (raylet)": 3, "control service (GCS)": 8}
+LOOK_SECONDS = 0.5
+ANSWER_SECONDS = 2.0
+SCHEDULER = "scheduler (raylet)"
+FAILURES = {SCHEDULER: 12, "control service (GCS)": 32}
 """Looks in a row at which one does not answer. A head may be behind a network that fails for some seconds."""
 
 
@@ -40,9 +42,10 @@ def _watch(looks: dict[str, tuple[str, int]], ended: threading.Event, lost: Call
     while not ended.wait(LOOK_SECONDS):
         for name, address in looks.items():
             try:
-                socket.create_connection(address, LOOK_SECONDS).close()
+                socket.create_connection(address, ANSWER_SECONDS).close()
                 failures[name] = 0
-            except OSError:
-                failures[name] += 1
-            if failures[name] == FAILURES[name] and not ended.is_set():
+            except OSError as error:  # a closed port of this host is enough: its core may end the driver in two seconds
+                gone = name == SCHEDULER and isinstance(error, ConnectionRefusedError)
+                failures[name] += FAILURES[name] if gone else 1
+            if failures[name] >= FAILURES[name] and not ended.is_set():
                 end_at_once(None, FAILED, last=partial(lost, name))

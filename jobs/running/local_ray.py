@@ -87,6 +87,8 @@ def local_ray(home: Path) -> Iterator[Callable[[], str | None]]:
         yield lambda: told.readline().strip() or None
     finally:
         keeper.stdin.close()
+        if keeper.poll() is not None:  # killed: its work is left
+            end_session(keeper.pid, home)
 
 
 def keep(home: Path, command: list[str]) -> None:
@@ -102,30 +104,30 @@ def keep(home: Path, command: list[str]) -> None:
         with suppress(BrokenPipeError):
             print(address[1].replace("127.0.0.1", LOOPBACK) if starting.returncode == 0 and address else "", flush=True)
     sys.stdin.read()
-    end_session()
-    shutil.rmtree(home, ignore_errors=True)
+    end_session(os.getpid(), home)
 
 
-def end_session() -> None:
-    """End all that Ray started, workers first by themselves: the job has left Ray, which has told them to."""
+def end_session(keeper: int, home: Path) -> None:
+    """End all that Ray started, workers first by themselves: the job has left Ray, which has told them to. Delete their files."""
     limit = time.monotonic() + GRACE_SECONDS
-    while any(pid == group for pid, group in session_processes()) and time.monotonic() < limit:
+    while any(pid == group for pid, group in session_processes(keeper)) and time.monotonic() < limit:
         time.sleep(0.02)
     limit = time.monotonic() + KILL_SECONDS
-    while (processes := session_processes()) and time.monotonic() < limit:
+    while (processes := session_processes(keeper)) and time.monotonic() < limit:
         for pid, _ in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
+    shutil.rmtree(home, ignore_errors=True)
 
 
-def session_processes() -> list[tuple[int, int]]:
-    """Process and group ids of the others in this session. Ray's workers lead groups of their own, its servers do not."""
+def session_processes(keeper: int) -> list[tuple[int, int]]:
+    """Process and group ids of the others in its session. Ray's workers lead groups of their own, its servers do not."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             state, _, group, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(session) == os.getsid(0) and state not in "ZX" and int(entry.name) != os.getpid():
+            if int(session) == keeper != int(entry.name) and state not in "ZX":
                 found.append((int(entry.name), int(group)))
     return found
 

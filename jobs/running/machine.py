@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -18,8 +19,8 @@ THREADS_NEEDED, THREADS_PER_CPU = 300, 100
 """Of Ray's servers and a driver, and of the workers of a core."""
 ADDRESSES_NEEDED = 64 * GIB
 """Ray maps its object store and its threads' stacks into every process."""
-ROOM_NEEDED = 256 * 2**20
-"""Bytes for Ray's logs and sockets."""
+ROOM_NEEDED, INODES_NEEDED = 256 * 2**20, 500
+"""Bytes and files for Ray's logs and sockets."""
 LEAST_STORE = 80 * 2**20
 """Ray takes no less."""
 PLACES = ("/tmp", "/var/tmp", "/dev/shm")
@@ -37,6 +38,18 @@ def memory_bytes(root: Path = Path("/")) -> int:
     total = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
     limits = [int(text) for text in _limits(root, "memory", "memory.max", "memory.limit_in_bytes") if text.isdigit()]
     return min([int(total[1]) * 1024 if total else 0, *limits])
+
+
+def memory_used(root: Path = Path("/")) -> float:
+    """The share of it that is in use, as Ray counts: without the page cache that can be given back."""
+    sizes = dict(re.findall(r"(Mem\w+):\s+(\d+)", _text(root / "proc/meminfo")))
+    shares = [1 - int(sizes["MemAvailable"]) / int(sizes["MemTotal"])] if "MemAvailable" in sizes else []
+    files = ("memory.max", "memory.limit_in_bytes"), ("memory.current", "memory.usage_in_bytes"), ("memory.stat", "memory.stat")
+    for limit, used, stat in zip(*(_limits(root, "memory", *names) for names in files), strict=False):
+        cache = re.search(r"^inactive_file (\d+)", stat, re.MULTILINE)
+        if limit.isdigit():
+            shares.append((int(used) - int(cache[1] if cache else 0)) / int(limit))
+    return max(shares, default=0.0)
 
 
 def shm_bytes(root: Path = Path("/")) -> int:
@@ -61,20 +74,28 @@ def raise_limits() -> None:
 def too_little(root: Path = Path("/")) -> list[str]:
     """What Ray could not run with, each in a line with the fix."""
     told = []
-    files, addresses, threads = (
+    files, addresses, size, threads = (
         resource.getrlimit(kind)[1 if kind == resource.RLIMIT_NOFILE else 0]
-        for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_NPROC)
+        for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
     )
     needed = THREADS_NEEDED + THREADS_PER_CPU * cpus(root)
     if 0 <= files < FILES_NEEDED:
         told.append(f"{files:,} open files are allowed, {FILES_NEEDED:,} are needed; raise `ulimit -n`")
     if 0 <= addresses < ADDRESSES_NEEDED:
         told.append(f"{addresses / GIB:.0f} GiB of addresses are allowed, {ADDRESSES_NEEDED // GIB} needed; unset `ulimit -v`")
+    if 0 <= size < object_store_bytes():
+        told.append(f"files of {size // 2**20:,} MiB are allowed, {object_store_bytes() // 2**20:,} needed; unset `ulimit -f`")
     if os.geteuid() and 0 <= threads < needed:
         told.append(f"{threads:,} threads are allowed, {needed:,} are needed; raise `ulimit -u`")
     for text in _limits(root, "pids", "pids.max", "pids.max"):
         if text.isdigit() and int(text) < needed:
             told.append(f"the control group allows {text} threads, {needed:,} are needed; raise TasksMax, or the pod's limit")
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), 1).close()
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        told.append(f"127.0.0.1 cannot be reached ({why}); `ip link set lo up`, `ip address add 127.0.0.1/8 dev lo`")
     return told
 
 
@@ -87,13 +108,14 @@ def place_for_files() -> str:
                 told.append(f"{place} may not be written to" if os.path.isdir(place) else f"{place} is missing")
             elif (free := shutil.disk_usage(place).free) < ROOM_NEEDED:
                 told.append(f"{place} has {free // 2**20} MiB free")
-            elif os.statvfs(place).f_files and not os.statvfs(place).f_favail:
-                told.append(f"{place} has no inodes free")
+            elif os.statvfs(place).f_files and (left := os.statvfs(place).f_favail) < INODES_NEEDED:
+                told.append(f"{place} has {left} inodes free")
             else:
                 return place
         except OSError as error:
             told.append(f"{place}: {error.strerror}")
-    raise OSError(f"no directory for Ray's files, which need {ROOM_NEEDED // 2**20} MiB: {', '.join(told)}; make room in /tmp")
+    needed = f"{ROOM_NEEDED // 2**20} MiB and {INODES_NEEDED} inodes"
+    raise OSError(f"no directory for Ray's files, which need {needed}: {', '.join(told)}; make room in /tmp")
 
 
 def _cpu_limits(root: Path) -> list[tuple[str, str]]:

@@ -195,14 +195,16 @@ def check_free(out: str, *, overwrite: bool) -> None:
 def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:
     """The manifest to continue or begin with; changes nothing. Raises UserError when `out` holds another run.
 
+    resume: continue the run that is there, if there is one.
+
     A device that is not decided yet (AUTO) may become that of the run to continue.
     """
     if not resume:
         check_free(out, overwrite=overwrite)
         return wanted
     existing = load_manifest(out)
-    if existing is None:
-        raise UserError(f"--resume: no run in {out}; leave --resume out to start one")
+    if existing is None:  # the command ended before it began, as a scheduler's that always resumes
+        return claim(out, wanted, overwrite=False)
     differing = [
         TOLD.get(key) or f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
         for key in sorted(existing.settings.keys() | wanted.settings.keys())

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
+from jobs.running.machine import memory_used
 from jobs.running.terminal import one_line, say
 
 RECENT = 30.0
 """Seconds that the present rate, and with it the time left, is taken over."""
+
+THRESHOLD = "RAY_memory_usage_threshold"
+"""Ray's setting: the share of the memory in use above which it ends tasks."""
 
 EVERY = {"terminal": 1.0, "log": 10.0}
 """Seconds between lines."""
@@ -84,6 +90,7 @@ class Progress:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._live = sys.stderr.isatty()
+        self._most_memory = float(os.environ.get(THRESHOLD, "0.95"))
         shape = "{percentage:3.0f}% {bar:20} {desc}" if total is not None else "{desc}"
         self._bar = tqdm(total=total, bar_format=shape, dynamic_ncols=True, leave=False, disable=not self._live)
         self._thread = threading.Thread(target=self._show, daemon=True)
@@ -110,6 +117,8 @@ class Progress:
                 line = self._pace.line(time.monotonic())
             if self._opens:
                 line += f", no mesh is open yet after {_duration(time.monotonic() - self._began)}"
+            if (used := memory_used()) > self._most_memory:
+                line += f", the memory here is {used:.0%} full: Ray ends tasks above {self._most_memory:.0%}, to begin them again"
             if self._live:
                 self._bar.n = self._pace.done
                 self._bar.set_description_str(line)
@@ -125,6 +134,22 @@ class Progress:
         self._opens = account.get("opened_at", 0) is None
         with self._lock:
             self._pace.before = account.get("committed_before", self._pace.before)
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Say now and then that the block still runs, where it takes long."""
+    began, ended = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(EVERY["log"]):
+            say(f"{what}: no end yet after {_duration(time.monotonic() - began)}", sys.stderr)
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _duration(seconds: float) -> str:

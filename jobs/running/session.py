@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
-import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -20,15 +21,17 @@ from typing import TextIO
 
 from jobs.pipeline.ray_internals import without_helpers
 from jobs.running import machine
-from jobs.running.command import USER_ERROR, JobFailed
+from jobs.running.command import USER_ERROR, JobFailed, ray_settings
 from jobs.running.local_ray import LOG_NAME, local_ray
 from jobs.running.start import stream
-from jobs.running.stopping import FAILED, SIGNALS, end_at_once, left_behind
+from jobs.running.stopping import FAILED, SIGNALS, end_at_once
+from jobs.running.terminal import say
 from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
 CONNECT_SECONDS = 5.0
 INIT_SECONDS = 60.0
+TOLD_AFTER = 5.0
 HTTP_2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5), b"\4"
 """How a client of gRPC, which a head speaks, begins, and the kind of what a server answers."""
 
@@ -42,8 +45,8 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
 
     needed: modules that the block imports, which they are here, while Ray starts.
     What Ray says goes to a log, and so does what is printed to standard output meanwhile, since Ray prints there too. If the
-    block fails, the log stays, and a note of the exception says where. Where this process has initialised Ray already, the block
-    runs in that, which stays as it is.
+    block fails, a copy of it stays, and a note of the exception says where. Where this process has initialised Ray already, the
+    block runs in that, which stays as it is.
     Raises UserError when nothing answers at the address; a dead one would otherwise hold the driver for minutes.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
@@ -53,8 +56,10 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
     said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS")
     local = not address
+    said = "Ray on this machine" if local else said
     _pass_by_proxies(address)
     set_environment()
+    _check_settings()
     if local:
         machine.raise_limits()
         if told := machine.too_little():
@@ -62,14 +67,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
     if address and address != "auto":
         _check_reachable(address, said)
     with ExitStack() as session:
-        try:
-            home = Path(tempfile.mkdtemp(prefix="loudbox-", dir=machine.place_for_files()))  # whatever TMPDIR says: see local_ray
-        except OSError as error:
-            raise UserError(str(error)) from None
-        if not local:
-            left_behind.append(home)
-            session.callback(shutil.rmtree, home, ignore_errors=True)
-        else:
+        if local:
             if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:  # which it read when it was imported
                 raise UserError(
                     "this program imported Ray before, without a token for the job's own; call ray.init() to use yours"
@@ -77,32 +75,30 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
             # A token of this session's own: no other account may use it, and no file is left in the home.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             os.environ.setdefault("RAY_AUTH_MODE", "token")
+            home = _home()
             started = session.enter_context(local_ray(home))
-        log = session.enter_context((home / LOG_NAME).open("a", buffering=1))
-        session.enter_context(_kept_if_it_fails(Path(log.name)))
+            log = session.enter_context((home / LOG_NAME).open("a", buffering=1))
+        else:  # in memory: a driver that is killed leaves no file
+            log = session.enter_context(open(os.memfd_create(LOG_NAME), "a", buffering=1))
+        session.enter_context(_kept_if_it_fails(log))
         import ray  # after the variables above, which it reads, and after every mistake that can be told without it
 
         for name in needed:
             import_module(name)
         session.enter_context(_ray_writes_to(log))
-        if local:
-            address, said = started(), "Ray on this machine"
-            if not address:
-                raise JobFailed("Ray does not start on this machine")
         if local and "ray.data" in needed:
             session.enter_context(without_helpers())
         session.callback(ray.shutdown)
-        try:
-            with _signal_handlers_kept(), _limited(said, Path(log.name) if local else None):
+        with _signal_handlers_kept(), _limited(said, log if local else None):
+            address = started() if local else address
+            if not address:
+                raise JobFailed("; ".join(["Ray does not start on this machine", *ray_settings()]))
+            try:
                 ray.init(address=address, configure_logging=False, log_to_driver=False)
-        except ray.exceptions.AuthenticationError:
-            fix = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
-            raise UserError(f"{said}: the cluster refuses this token; {fix}") from None
-        except ConnectionError as error:
-            if local:
-                raise JobFailed(f"Ray does not start on this machine: {error}") from error
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{said}: no Ray cluster answers there ({reason}); start one, or leave it out") from None
+            except (ray.exceptions.AuthenticationError, ConnectionError) as error:
+                if local:
+                    raise JobFailed(f"Ray does not start on this machine: {error}") from error
+                raise UserError(f"{said}: {_why_not_joined(error)}") from None
         yield
 
 
@@ -140,8 +136,37 @@ def set_environment() -> None:
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
 
 
+def _check_settings() -> None:
+    """Raise UserError for a setting that Ray's core cannot read: it would end this process as it is loaded, without a word."""
+    names = [name for name, value in os.environ.items() if re.match("RAY_[a-z]", name) and not value.isdecimal()]
+
+    def ends(*kept: str) -> bool:
+        given = {name: value for name, value in os.environ.items() if name not in names or name in kept}
+        return subprocess.run([sys.executable, "-c", "import ray"], env=given, capture_output=True, check=False).returncode != 0
+
+    if names and ends(*names):
+        wrong = next(filter(ends, names), names[0])
+        raise UserError(f"{wrong}={os.environ[wrong]}: Ray cannot read this value; correct it, or unset {wrong}")
+
+
+def _home() -> Path:
+    """A new directory for Ray's files, whatever TMPDIR says: see local_ray."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="loudbox-", dir=machine.place_for_files()))
+    except OSError as error:
+        raise UserError(str(error)) from None
+
+
+def _why_not_joined(error: Exception) -> str:
+    if isinstance(error, ConnectionError) and "AuthToken" not in str(error.__cause__):
+        return f"no Ray cluster answers there ({(str(error).splitlines() or ['no reason given'])[0]}); start one, or leave it out"
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return "the cluster wants a token; set RAY_AUTH_MODE=token, and copy the head's ~/.ray/auth_token"
+    return "the cluster refuses this token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
+
+
 @contextmanager
-def _kept_if_it_fails(log: Path) -> Iterator[None]:
+def _kept_if_it_fails(log: TextIO) -> Iterator[None]:
     """Copy the log where the block fails, and note on the exception where to."""
     try:
         yield
@@ -153,10 +178,11 @@ def _kept_if_it_fails(log: Path) -> Iterator[None]:
         raise
 
 
-def _kept(log: Path) -> str:
+def _kept(log: TextIO) -> str:
     """Copy Ray's log, without secrets, to where it stays: the copy's path."""
+    lines = Path(f"/proc/self/fd/{log.fileno()}").read_text(errors="replace").splitlines(keepends=True)
     with tempfile.NamedTemporaryFile("w", prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
-        kept.write("".join(map(redacted, log.read_text(errors="replace").splitlines(keepends=True))))
+        kept.write("".join(map(redacted, lines)))
     return kept.name
 
 
@@ -203,7 +229,7 @@ def _pass_by_proxies(address: str | None) -> None:
 
 
 @contextmanager
-def _limited(said: str, log: Path | None) -> Iterator[None]:
+def _limited(said: str, log: TextIO | None) -> Iterator[None]:
     """End the process where the block takes INIT_SECONDS: Ray asks some servers that are not its own for ever.
 
     log: of Ray on this machine, which is kept; None for a cluster.
@@ -217,22 +243,25 @@ def _limited(said: str, log: Path | None) -> Iterator[None]:
             end_at_once(told, FAILED)
         end_at_once(f"{told}; see `ray status`, and give the head's host:6379", USER_ERROR)
 
-    timer = threading.Timer(INIT_SECONDS, end)
-    timer.daemon = True
-    timer.start()
+    waits = f"{said}: no answer yet; waiting {INIT_SECONDS:g} s at most"
+    timers = threading.Timer(INIT_SECONDS, end), threading.Timer(20 if log else TOLD_AFTER, say, [waits, sys.stderr])
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
     try:
         yield
     finally:
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
 
 
 def _check_reachable(address: str, said: str) -> None:
     scheme, _, rest = address.rpartition("://")
     host, _, port = rest.rpartition(":")
-    host = host.strip("[]")
-    if scheme or not host or not port.isdigit() or int(port) > 65535:
+    if scheme or not host or not port.isdigit() or int(port) > 65535 or (":" in host) is not rest.startswith("["):
         kinds = {"ray": ", not Ray Client's address", "http": ", not the dashboard's", "https": ", not the dashboard's"}
-        raise UserError(f"{said}: expected host:port of the head{kinds.get(scheme, '')}, such as {host or '10.0.0.1'}:6379")
+        raise UserError(f"{said}: expected host:port of the head{kinds.get(scheme, '')}, such as 10.0.0.1:6379 or [fd00::1]:6379")
+    host = host.strip("[]")
     try:
         with socket.create_connection((host, int(port)), CONNECT_SECONDS) as server:
             if "RAY_USE_TLS" not in os.environ:

@@ -23,6 +23,11 @@ def begin() -> None:
     """To be called before other threads and files are there; may start this process anew, see `use_utf8`."""
     use_utf8()
     open_streams()
+    try:
+        os.getcwd()
+    except OSError as error:
+        print(f"error: the working directory is gone ({error.strerror}); change to one that exists", file=sys.stderr)
+        sys.exit(2)
     words = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else [""]
     if words[0].startswith("jobs.") and "RAY_ADDRESS" not in os.environ and not any(word.startswith("--addr") for word in words):
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # of a session here; Ray reads it when it is imported, by some at once

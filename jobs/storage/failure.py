@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.storage.address import redacted, shown
-from jobs.storage.s3 import what_it_says
+from jobs.storage.s3 import in_words, what_it_says
 from vit_actor.errors import UserError
 
 RETRY_SECONDS = 60.0
@@ -123,6 +123,7 @@ _REFUSED_STATUS = {
     "401": _KEYS,
     "403": _FIXES["ACCESS_DENIED"],
     "405": _FIXES["METHOD_NOT_ALLOWED"],
+    "501": "the store cannot do this; where it names a checksum, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
 }
 _GRANTS = {
     "GetObject": "s3:GetObject",
@@ -146,7 +147,7 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     if code in _GONE:
         return Gone, _GONE[code]
     if code in _REFUSED:
-        return Refused, f"{text}; {_SPACE.get(code, 'permission denied; check who may access it')}"
+        return Refused, f"{text}; {_SPACE.get(code, 'check who may access it')}"
     if isinstance(error, FileNotFoundError):
         return Gone, _GONE[errno.ENOENT]
     if isinstance(error, PermissionError):
@@ -161,6 +162,8 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
         return Refused, f"{_FIXES['ACCESS_DENIED']} ({text})"
     if type(error).__name__ == "UnauthenticatedError":
         return NoCredentials, f"{_KEYS} ({text})"
+    if re.search("curlCode: 60|InvalidCertificate|CERTIFICATE_VERIFY_FAILED", str(error)):
+        return Refused, f"the store's certificate is not trusted; set SSL_CERT_FILE to the file of your CA ({text})"
     found = _CODE.search(str(error))
     code = says.partition(":")[0]
     name = code if code in _FIXES else (found and (found["aws"] or found["google"] or found["azure"])) or ""
@@ -179,7 +182,7 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
 
 def first_line(error: BaseException, address: str = "") -> str:
     """The first line of a library's error, safe to print; the error's type if it has no text."""
-    text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    text = in_words(str(error.strerror or error) if isinstance(error, OSError) else str(error))
     name = getattr(error, "filename", None)
     if isinstance(name, str) and name not in address and not name.endswith(".part"):
         text = f"{text}: {name}"
@@ -209,7 +212,10 @@ def storage_errors(address: str, operation: str = "") -> Iterator[None]:
 
             kind, reason = hub_explained(error, address)
         elif of_storage:
-            says = what_it_says(address) if re.search("AWS Error .*(GetObject|HeadObject)", str(error)) else ""
+            try:
+                says = what_it_says(address) if re.search("AWS Error .*(GetObject|HeadObject)", str(error)) else ""
+            except UserError as told:  # that there are no credentials
+                raise NoCredentials(str(told)) from None
             kind, reason = explained(error, says, address)
         else:
             raise

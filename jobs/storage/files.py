@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from jobs.storage.address import OBJECT_SCHEMES, Parts, is_uri, parts_of, path_of, shown
 from jobs.storage.failure import Damaged, Gone, Unaddressable, patiently, storage_errors
@@ -83,7 +83,23 @@ def _open_by_fsspec(address: str) -> tuple[FileSystem, str]:
         except ValueError:
             scheme = address.partition("://")[0]
             raise UserError(f"{shown(address)}: unknown scheme {scheme}://; use a local path, s3://, gs:// or fsspec's") from None
-        return PyFileSystem(FSSpecHandler(driver)), path.rstrip("/") or "/"
+        return PyFileSystem(_Handler(driver)), path.rstrip("/") or "/"
+
+
+class _Handler(FSSpecHandler):
+    """As pyarrow's, but a server that does not answer is none without the file: fsspec's client of HTTP says the same of both."""
+
+    def get_file_info(self, paths: list[str]) -> list[FileInfo]:
+        found = super().get_file_info(paths)
+        for info in found:
+            if info.type == FileType.NotFound:
+                try:
+                    self.fs.info(info.path)
+                except FileNotFoundError as error:
+                    cause = error.__cause__
+                    if isinstance(cause, OSError) or getattr(cause, "status", 404) not in (404, 410):
+                        raise cause or error from None
+        return found
 
 
 @lru_cache(maxsize=16)
@@ -241,12 +257,21 @@ def _write_local(path: str, data: tuple[bytes | memoryview | pa.Buffer, ...], du
             file.writelines(data)
             file.flush()
             if durable:
-                os.fsync(file.fileno())  # else a crash may leave the new name on an empty file
+                _flush(file.fileno())
         os.replace(partial_name, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(partial_name)
         raise
+
+
+def _flush(descriptor: int) -> None:
+    """Wait for the disk, else a crash may leave the new name on an empty file; some mounts cannot."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
 
 
 def _write_object(filesystem: FileSystem, path: str, data: tuple[bytes | memoryview | pa.Buffer, ...], _: bool) -> None:

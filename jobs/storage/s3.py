@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from pyarrow.fs import FileSystem
 
 from jobs.storage.address import Parts, parts_of, path_of, redacted, shown
+from jobs.storage.asking import ask
 from vit_actor.errors import UserError
 
 SCHEMES = ("s3", "s3a")
@@ -50,7 +52,12 @@ class Access:
 def _region(bucket: str) -> str:
     from pyarrow.fs import resolve_s3_region
 
-    region: str = resolve_s3_region(bucket)
+    try:
+        region: str = ask(partial(resolve_s3_region, bucket), CONNECT_SECONDS)
+    except TimeoutError:
+        raise OSError(
+            errno.ETIMEDOUT, "AWS does not say in which region the bucket is; add ?region=, or check the network"
+        ) from None
     return region
 
 
@@ -99,7 +106,10 @@ def object_store(address: str) -> tuple[Any, str] | None:
 
 
 def what_it_says(address: str) -> str:
-    """The store's own code and words about an object that cannot be read; pyarrow leaves them out. Empty where it has none."""
+    """The store's own code and words about an object that cannot be read; pyarrow leaves them out. Empty where it has none.
+
+    Raises UserError where there are no credentials.
+    """
     try:
         found = object_store(address)
         if not found or not found[1]:
@@ -107,7 +117,14 @@ def what_it_says(address: str) -> str:
         from obstore import get_range
 
         get_range(*found, start=0, length=1)
+    except UserError:
+        raise
     except Exception as error:  # it says no more than what went wrong already
-        said = _SAID.search(str(error))
-        return redacted(": ".join(part for part in said.groups() if part)) if said else ""
+        return redacted(in_words(str(error))) if _SAID.search(str(error)) else ""
     return ""
+
+
+def in_words(text: str) -> str:
+    """An answer of S3's in a text as `Code: Message`; any other text as it is."""
+    said = _SAID.search(text)
+    return ": ".join(part for part in said.groups() if part) if said else text

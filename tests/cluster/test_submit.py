@@ -170,6 +170,19 @@ def test_who_lacks_the_token_is_refused_in_one_line(server: JobServer, changed: 
     assert re.fullmatch(rf"error: --address .*{reason}; set RAY_AUTH_MODE=token .*\n", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["/etc/passwd"], "/etc/passwd: no module of this project, such as jobs.imagenet"),
+        (["--address", "127.0.0.1:8265", "jobs.imagenet"], "give the job server's URL, such as http://127.0.0.1:8265"),
+    ],
+)
+def test_what_is_no_module_and_no_url_is_refused(line: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(line)
+    assert told in capsys.readouterr().err
+
+
 def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
     done = run_module("cluster.submit", "--address", f"http://127.0.0.1:{free_port()}", "jobs.imagenet")
     assert done.code == 2

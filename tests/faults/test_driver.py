@@ -106,6 +106,16 @@ def test_a_second_job_on_a_running_output_is_refused_and_a_signal_ends_the_first
     assert summary(tmp_path)["attempts"] == 2
 
 
+def test_a_resume_begins_where_nothing_has_begun_and_says_so(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+) -> None:
+    (tmp_path / ".lock").touch()  # of a command that was stopped before it wrote a manifest
+    done = run(meshes, data, tmp_path, "compute=1ms", "--resume")
+    assert done.code == 0, done.output
+    assert f"--resume: no run in {tmp_path} yet; this begins one\n" in done.stderr
+    assert answers(tmp_path) == undisturbed
+
+
 @pytest.mark.slow
 def test_what_a_killed_driver_had_counted_is_in_the_report_of_the_resume(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
@@ -188,7 +198,7 @@ def test_a_ray_that_dies_under_the_job_is_told_in_a_line_and_what_is_committed_s
         int(entry.name)
         for entry in Path("/proc").glob("[0-9]*")
         if process.encode() in (entry / "cmdline").read_bytes().split(b"\0")[0]
-        and f"\nPPid:\t{job.process.pid}\n" in (entry / "status").read_text()
+        and f"\nPPid:\t{job.process.pid}\n" in Path(f"/proc/{os.getsid(int(entry.name))}/status").read_text()  # its keeper's
     ]
     os.kill(pid, signal.SIGKILL)
     died = job.end()

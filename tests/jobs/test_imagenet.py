@@ -186,7 +186,7 @@ def test_a_second_run_reads_decoded_images_from_the_cache_and_answers_the_same(r
         (["--data", "{sample}", "--device", "t3000"], "Tenstorrent boards"),
         (["--data", "{sample}", "--meshes", "9"], "room for"),
         (["--data", "{sample}", "--cpus-per-actor", "64"], "64"),
-        (["--data", "{sample}", "--resume"], "no run in"),
+        (["--data", "{sample}", "--cache", "abfs://c@a.dfs.core.windows.net/x?sas=1"], "not a valid URI"),
         (["--data", "{sample}", "--device", "cpu", "--simulate", "compute=1ms"], "--simulate goes with --device simulated"),
         (["--data", "{sample}", "--max-errors", "many"], "percentage"),
     ],

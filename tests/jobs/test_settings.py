@@ -26,6 +26,7 @@ def test_relative_paths_are_below_the_directory_the_command_runs_in(tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
     Path("model").mkdir()
+    assert parse(["--data", "/x", "--out", "/y", "--model", f"file://{tmp_path}/a%20b"]).model == f"{tmp_path}/a b"
     settings = parse(["--data", "images", "--out", "runs/1", "--model", "model"])
     assert (settings.data, settings.out, settings.model) == (f"{tmp_path}/images", f"{tmp_path}/runs/1", f"{tmp_path}/model")
     settings = parse(["--data", "~/images", "--out", "/runs/1"])

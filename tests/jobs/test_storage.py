@@ -8,7 +8,7 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 
 from jobs.storage.address import below, shown
-from jobs.storage.failure import storage_errors
+from jobs.storage.failure import Failing, storage_errors
 from jobs.storage.files import open_storage, write_atomically
 from vit_actor.errors import UserError
 
@@ -29,6 +29,12 @@ def test_what_pyarrow_does_not_know_opens_through_fsspec() -> None:
     filesystem, path = open_storage("memory://storage-test/a")
     write_atomically(filesystem, f"{path}/b/c.bin", b"content")
     assert filesystem.open_input_file(f"{path}/b/c.bin").read() == b"content"
+
+
+def test_a_web_server_that_does_not_answer_is_not_one_without_the_file() -> None:
+    filesystem, path = open_storage("http://127.0.0.1:1/x")
+    with pytest.raises(Failing, match="Connect call failed"), storage_errors(path):
+        filesystem.get_file_info(path)
 
 
 def test_a_store_that_does_not_answer_is_one_line() -> None:
@@ -90,7 +96,7 @@ def test_a_uri_that_cannot_open_is_one_line_naming_it(uri: str, says: str) -> No
     ("error", "says"),
     [
         (FileNotFoundError(2, "No such file"), "no such file or directory"),
-        (PermissionError(13, "Permission denied"), "Permission denied; permission denied"),
+        (PermissionError(13, "Permission denied"), "Permission denied; check who may access it"),
         (FileExistsError(17, "File exists"), "in the way"),
         (ImportError("install adlfs"), "no driver for it is installed (install adlfs)"),
         (OSError("When reading: timeout\nand a long trace"), "storage failed (When reading: timeout)"),

@@ -210,6 +210,7 @@ def test_patterns_name_several_shards(data_sets: dict[str, Path], pattern: str) 
         ("both", "holds both Parquet and images"),
         ("pictures/x-{0..3}.jpg", "patterns are for Parquet and tar"),
         ("tar/shard-{000..002}.tar", "shard-002.tar: no such file"),
+        ("tar/shard-{0..99999999}.tar", "more than 1,000,000 files"),
         ("tar/none-*.tar", "nothing here matches"),
         ("nowhere/none-*.tar", "no such file or directory"),
     ],

@@ -69,6 +69,7 @@ def test_the_least_of_the_machine_and_its_control_groups_counts(
         ("--nofile=256:256", "256 open files are allowed"),
         ("--as=8589934592", "8 GiB of addresses are allowed"),
         ("--nproc=150:150", "150 threads are allowed"),
+        ("--fsize=1048576", "files of 1 MiB are allowed"),
     ],
 )
 def test_a_limit_that_ray_could_not_run_with_is_told_before_anything_starts(limit: str, told: str) -> None:
@@ -83,7 +84,7 @@ def test_a_limit_that_ray_could_not_run_with_is_told_before_anything_starts(limi
     [
         (["-o size=1m none /tmp"], "/var/tmp"),
         (["-o ro none /tmp"], "/var/tmp"),
-        (["-o nr_inodes=1 none /tmp", "-o size=1m none /var/tmp"], "/dev/shm"),
+        (["-o nr_inodes=100 none /tmp", "-o size=1m none /var/tmp"], "/dev/shm"),
         ([f"-o {how} none {place}" for how, place in zip(("ro", "size=1m", "size=2m"), machine.PLACES, strict=True)], None),
     ],
 )
@@ -97,3 +98,24 @@ def test_rays_files_lie_where_there_is_room_for_them(mounts: list[str], found: s
         assert done.stdout.strip() == found
     else:
         assert "/tmp may not be written to, /var/tmp has 1 MiB free, /dev/shm has 2 MiB free; make room in /tmp" in done.stderr
+
+
+def test_a_machine_without_a_loopback_interface_is_told_before_anything_starts() -> None:
+    line = ["unshare", "-n", sys.executable, "-c", SESSION]
+    done = subprocess.run(line, cwd=ROOT, env={}, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "127.0.0.1 cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "used"),
+    [
+        ({}, 0.75),
+        ({"memory.max": "max", "memory.current": "9", "memory.stat": "inactive_file 1"}, 0.75),
+        ({"memory.max": "1000", "memory.current": "990", "memory.stat": "anon 900\ninactive_file 50\n"}, 0.94),
+    ],
+)
+def test_memory_in_use_is_counted_as_ray_does(tmp_path: Path, files: dict[str, str], used: float) -> None:
+    meminfo = {"proc/meminfo": "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 250 kB\n"}
+    root = host(tmp_path, "0::/a\n", meminfo | {f"sys/fs/cgroup/a/{name}": text for name, text in files.items()})
+    assert machine.memory_used(root) == pytest.approx(used)

@@ -63,6 +63,7 @@ def test_a_log_gets_plain_lines_while_a_chunk_is_waited_for_and_each_trouble_onc
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(progress.EVERY, "log", 0.02)
+    monkeypatch.setenv(progress.THRESHOLD, "0")
     events: list[dict[str, Any]] = []
     asked = threading.Semaphore(0)
 
@@ -85,6 +86,7 @@ def test_a_log_gets_plain_lines_while_a_chunk_is_waited_for_and_each_trouble_onc
     assert not CONTROL.search(told)
     lines = told.splitlines()
     assert lines[0].startswith("0 of 100 images, 0 errors") or lines[0].startswith("10 of 100 images, 0 errors")
+    assert "% full: Ray ends tasks above 0%" in lines[0]
     assert any(line.startswith("50 of 100 images") and ", 2 errors" in line for line in lines)
     assert lines.count("loudbox-1/0-3: the actor on this mesh was replaced") == 1
 

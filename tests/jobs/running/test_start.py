@@ -103,3 +103,10 @@ def test_names_are_the_same_bytes_to_python_and_arrow_under_any_locale(
     assert done.returncode == 2
     assert "café" in done.stderr.decode()
     assert os.listdir(os.fsencode(tmp_path)) == ["café".encode()]
+
+
+def test_a_working_directory_that_is_gone_is_told(tmp_path: Path) -> None:
+    gone = f"cd {tmp_path}; mkdir gone; cd gone; rmdir ../gone; exec {sys.executable} -m jobs.imagenet --data /x --out /y"
+    done = subprocess.run(["sh", "-c", gone], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the working directory is gone")
