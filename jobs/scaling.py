@@ -27,6 +27,7 @@ from jobs.running.arguments import (
     model_directory,
     placement_for,
     positive,
+    seconds,
 )
 from jobs.running.command import run
 from jobs.running.manifest import Manifest, check_free, new_run_id, package_versions
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 ITERATIONS = {"t3000": 2000}
 """Batches a mesh at the largest size: 12 s at the rate assumed for a T3000."""
 FEW_ITERATIONS = 100
+SIDE_BY_SIDE = 4
+"""Meshes on one host without boards: at most so many on its cores, so many simulated ones."""
 
 Measure = Callable[[int, int, int], "Round"]
 """Run one round: (meshes, work in all, number of the round) -> what was measured. The unit of work is the measure's own."""
@@ -56,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     images = images_to_share(args, checkpoint) if args.data else 0
     check_free(args.out, overwrite=args.overwrite)  # before Ray, which takes seconds to start
     with ray_session(args.address, needed=("ray.data",) if args.data else ()):
-        placement = placement_for(args, checkpoint)
+        placement = placement_of(args, checkpoint)
         sizes = mesh_counts(placement.actors)
         if args.data and images < sizes[-1]:
             raise UserError(f"--data {args.data}: {images} images for {sizes[-1]} meshes; give more images or fewer --meshes")
@@ -88,6 +91,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--warmup", type=positive, default=10, metavar="N", help="without: batches before the clock starts (default: 10)")
     add("--rounds", type=positive, default=3, metavar="N", help="times each size runs; medians count (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the random images (default: %(default)s)")
+    add(
+        "--device-limit",
+        type=seconds,
+        default=120,
+        metavar="S",
+        help="seconds a device may take to open, or to answer (default: 120)",
+    )
     args = parser.parse_args(arguments)
     if args.data and args.iterations:
         parser.error("--iterations is for random images; with --data the work is its images, or the first --limit of them")
@@ -97,6 +107,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--cache goes with --data")
     check_arguments(parser, args)
     return args
+
+
+def placement_of(args: argparse.Namespace, checkpoint: Checkpoint) -> Placement:
+    """Where the meshes run. On one host without boards they run side by side, each with its share of the cores."""
+    alone = placement_for(argparse.Namespace(**vars(args) | {"meshes": None}), checkpoint)
+    if alone.boards or alone.actors > 1:
+        return placement_for(args, checkpoint)
+    meshes = args.meshes or (min(alone.threads, SIDE_BY_SIDE) if alone.device == "cpu" else SIDE_BY_SIDE)
+    if alone.device == "cpu" and meshes > alone.threads:
+        raise UserError(f"--meshes {meshes}: the one host has {alone.threads} cores for meshes; give at most as many")
+    slower = alone.threads / (threads := max(1, alone.threads // meshes))
+    cpus = alone.cpus if args.cpus_per_actor else math.floor(alone.cpus / meshes * 1e4) / 1e4  # what Ray can count
+    return replace(alone, actors=meshes, cpus=cpus, threads=threads, chunk_seconds=slower * alone.chunk_seconds)
 
 
 def mesh_counts(largest: int) -> list[int]:
@@ -187,7 +210,9 @@ def _pipeline(args: argparse.Namespace, checkpoint: Checkpoint, placement: Place
         mine = replace(placement, actors=n, grows=False)
         out = below(args.out, f"runs/{name}")
         request = device_request(args, checkpoint, placement)
-        return through_pipeline(source, shards, checkpoint, request, images=images, placement=mine, out=out, cache=cache)
+        return through_pipeline(
+            source, shards, checkpoint, request, images=images, placement=mine, out=out, cache=cache, limit=args.device_limit
+        )
 
     run_as("warm-up", placement.actors, total)
     return lambda n, images, number: run_as(f"{n}-meshes-{images}-images-{number + 1}", n, images)

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
 
+from jobs.imagenet import parse as imagenet_arguments
+from jobs.measuring.loadgen import LIBRARY, Run, faults
 from jobs.measuring.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
+from jobs.measuring.sweep import SWEEP, plot, sized, sweep_lines, sweep_row
 from jobs.pipeline.placement import Placement
+from jobs.running.arguments import device_request
 from jobs.running.command import run
 from jobs.running.manifest import load_manifest
 from jobs.running.session import ray_session
+from jobs.scaling import parse as scaling_arguments
 from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, main, mesh_table, shortcomings
+from jobs.synthetic import parse as synthetic_arguments
 from tests.commands import Finished, run_module
 from tests.conftest import RayCluster
 from tests.jobs.conftest import MODEL, mistake
+from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError
-from vit_actor.simulated import SimulatedTiming, SimulatedVit
+from vit_actor.opening import DeviceRequest
+from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
 
 
 def synthetic(cluster: RayCluster, out: Path, *arguments: str) -> Finished:
@@ -79,6 +90,98 @@ def test_its_files_describe_themselves_and_say_simulated_and_too_short(two_meshe
     assert "warning: too short to quote (40 iterations, below 100; " in done.stdout
     reasons = pq.read_table(out / "report" / "synthetic.parquet")["too_short"].to_pylist()
     assert all(reason.startswith("40 iterations, below 100; ") for reason in reasons)
+
+
+def test_loadgen_drives_every_mesh_and_its_verdict_and_logs_are_kept(mesh_cluster: RayCluster, tmp_path: Path) -> None:
+    timing = ["--device=simulated", "--simulate=compute=20ms", "--meshes=2", "--iterations=40", "--loadgen"]
+    done = synthetic(mesh_cluster, tmp_path, *timing, "--seconds=2", "--images=100", "--seed=7")
+
+    assert done.code == 0, done.output
+    assert "unofficial, since ViT is no model of MLPerf" in done.stdout
+    quick = r"images/s, .*% of the own loop's; VALID for a quick look only \(2 s, below 600 s; 100 images, below 24,576\)"
+    assert len(re.findall(quick, done.stdout)) == 2
+    logs = tmp_path / "report" / "loadgen"
+    summaries = [(logs / mode / "mlperf_log_summary.txt").read_text() for mode in ("accuracy", "performance", "TEST01")]
+    assert all("Scenario : Offline" in text for text in summaries)
+    assert all("Result is : VALID" in text and "min_duration (ms): 2000" in text for text in summaries[1:])
+    library = np.random.default_rng(7).integers(0, 256, (LIBRARY, 64, 64, 3), dtype=np.uint8)
+    right = expected_class(library, 10).astype("<i4")
+    for mode, least in (("accuracy", LIBRARY), ("TEST01", 100)):
+        logged = json.loads((logs / mode / "mlperf_log_accuracy.json").read_text())
+        assert len(logged) >= least
+        assert {each["qsl_idx"]: each["data"] for each in logged}.items() <= dict(
+            enumerate(answer.tobytes().hex().upper() for answer in right)
+        ).items()
+    again = synthetic(mesh_cluster, tmp_path, *timing, "--seconds=1", "--overwrite")
+    assert again.code == 0, again.output
+
+
+def test_a_device_that_fails_while_loadgen_measures_ends_the_job(mesh_cluster: RayCluster, tmp_path: Path) -> None:
+    timing = ["--device=simulated", "--simulate", "compute=1ms,fail_after=150", "--meshes=1", "--loadgen", "--seconds=2"]
+    done = synthetic(mesh_cluster, tmp_path, *timing)
+    assert done.code == 1
+    assert "error: the simulated device failed after 150 batches" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "audit", "verdict", "wrong"),
+    [
+        ([(0, "01"), (1, "02")], [(1, "02")], "VALID", []),
+        ([(0, "01"), (1, "02")], [(1, "03"), (1, "03")], "VALID", ["TEST01: other answers than in accuracy mode for 1 images"]),
+        ([(0, "01")], [(1, "02")], "VALID", ["TEST01: other answers than in accuracy mode for 1 images"]),
+        ([(0, "01")], [(0, "01")], "INVALID", ["performance is INVALID", "TEST01 is INVALID"]),
+    ],
+)
+def test_a_verdict_of_loadgens_and_an_answer_that_changes_are_faults(
+    accuracy: list[tuple[int, str]], audit: list[tuple[int, str]], verdict: str, wrong: list[str]
+) -> None:
+    timed = f"Samples per second: 10.5\nResult is : {verdict}\n"
+    assert faults([Run("accuracy", "", accuracy), Run("performance", timed, []), Run("TEST01", timed, audit)]) == wrong
+
+
+def test_without_loadgen_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.measuring.loadgen.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="uv pip install mlcommons-loadgen"):
+        main(["--out", "/nowhere", "--model", str(MODEL), "--loadgen"])
+
+
+def test_a_sweep_shows_the_rate_over_the_latency(mesh_cluster: RayCluster, tmp_path: Path) -> None:
+    timing = ["--device=simulated", "--simulate=compute=20ms,upload=1ms,readback=1ms", "--meshes=2", "--iterations=20", "--sweep"]
+    done = synthetic(mesh_cluster, tmp_path, *timing)
+
+    assert done.code == 0, done.output
+    table = pq.read_table(tmp_path / "report" / "sweep.parquet")
+    assert table.schema.equals(SWEEP)
+    rows = table.to_pylist()
+    assert [(row["images_per_chip"], row["batch_size"]) for row in rows] == [(n, 8 * n) for n in (1, 2, 4, 8, 16)]
+    for row in rows:
+        # Two batches wait on the device while one is computed.
+        assert 20 < row["inference_ms"] < row["latency_p50_ms"] < row["latency_p99_ms"] + 1e-9
+        assert row["latency_p50_ms"] > 40
+        assert f"{row['fps']:,.1f}" in done.stdout
+    drawn = (tmp_path / "report" / "sweep.svg").read_text()
+    assert "SIMULATED" in drawn
+    assert "too short to quote: 20 iterations, below 100" in drawn
+
+
+def test_a_size_that_a_device_refuses_is_a_row_with_the_reason_and_all_of_them_are_a_mistake() -> None:
+    request = DeviceRequest("t3000", "m", Path(), "d", 10)
+    with pytest.raises(UserError, match="--device t3000 takes one number of images per chip"):
+        sized(request, 4)
+    refused = {"images_per_chip": 16, "refused": "does not fit"}
+    done = sweep_row(1, [measured("a", 0.0, [0.1] * 3)], "")
+    table = pa.Table.from_pylist([done, refused], schema=SWEEP)
+    assert [line.split()[-3:] for line in sweep_lines(table)[2:3]] == [["does", "not", "fit"]]
+    assert b"svg" in plot(table)
+
+
+def test_a_slow_start_of_a_device_may_be_waited_for() -> None:
+    model = load_checkpoint(str(MODEL))
+    placement = Placement("t3000", 1, 1.0, 4, 1.0)
+    for parse in (synthetic_arguments, scaling_arguments, imagenet_arguments):
+        data = ["--data", "d"] if parse is imagenet_arguments else []
+        args = parse(["--out", "o", "--device-limit", "900", *data])
+        assert device_request(args, model, placement).open_seconds == 900
 
 
 def test_a_second_run_into_the_same_output_is_refused(
