@@ -256,7 +256,7 @@ def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_
         (JobStatus.FAILED, None, 1, "job-1: failed: Job supervisor actor died\n"),
     ],
 )
-@pytest.mark.parametrize(("fails", "stream"), [(0, "its "), (3, "its "), (0, "its log\n"), (0, "")])
+@pytest.mark.parametrize(("fails", "stream"), [(0, "its "), (6, "its "), (0, "its log\n"), (0, "")])
 def test_it_ends_with_the_jobs_own_code_and_its_whole_log_whatever_becomes_of_the_stream(
     capsys: pytest.CaptureFixture[str], status: JobStatus, code: int | None, ends_with: int, told: str, fails: int, stream: str
 ) -> None:
