@@ -130,10 +130,11 @@ def run_to_its_end(client: JobSubmissionClient, args: argparse.Namespace, packag
                 log = Log(client, job)
             say_when_stopped(f"{job} goes on: {hints}")
             code = follow(log)
-            # Nothing to resume is such a mistake too: the job may have ended before it had begun its run.
-            if (code in FINAL and not (code == USER_ERROR and resume)) or retry >= args.retries:
+            # What once ran is no mistake: the cluster is not whole again yet, or the job had not begun its run.
+            again = code == USER_ERROR and retry > 0 and args.module == RESUMES
+            if (code in FINAL and not again) or retry >= args.retries:
                 return code
-            told, starts, resume = f"{job} ended with exit code {code}", starts + 1, code != USER_ERROR
+            told, starts, resume = f"{job} ended with exit code {code}", starts + 1, not (again and resume)
         except (JobFailed, UserError) as error:
             if retry >= args.retries or log is None:
                 raise

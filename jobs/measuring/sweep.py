@@ -93,7 +93,7 @@ def plot(table: pa.Table) -> bytes:
         axes = figure.subplots()
         median, last = ([row[f"latency_{name}_ms"] for row in rows] for name in ("p50", "p99"))
         fps = [row["fps"] for row in rows]
-        axes.errorbar(median, fps, xerr=[[0] * len(rows), np.subtract(last, median)], capsize=4, **KINDS["weak"])
+        axes.errorbar(median, fps, xerr=np.array([np.zeros(len(rows)), np.subtract(last, median)]), capsize=4, **KINDS["weak"])
         for row in rows:
             point = row["latency_p50_ms"], row["fps"]
             axes.annotate(f"{row['images_per_chip']}", point, xytext=(4, -14), textcoords="offset points")
