@@ -46,7 +46,7 @@ QUICK_SECONDS = 10.0
 
 MESHES = described(
     {
-        "mesh": (pa.string(), "one row a mesh, and 'system' for all together"),
+        "mesh": (pa.string(), "one row a mesh, and 'system' for all together; in a sweep the images per chip"),
         "images": (pa.int64(), "timed images, warm-up excluded"),
         "iterations": (pa.int64(), "timed iterations; one is one batch of one mesh"),
         "batch_size": (pa.int32(), "images an iteration"),
@@ -54,6 +54,11 @@ MESHES = described(
         "p50_ms": (pa.float64(), "median wall time of an iteration"),
         "p90_ms": (pa.float64(), "90th percentile"),
         "p99_ms": (pa.float64(), "99th percentile"),
+        "latency_p50_ms": (
+            pa.float64(),
+            "median time from when the device took a batch to its answer, others before it included",
+        ),
+        "latency_p99_ms": (pa.float64(), "99th percentile"),
         "fps": (pa.float64(), "images per second, warm-up's last answer to last answer; the device and its host loop only"),
         "compile_seconds": (pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
         "host_ms": (pa.float64(), "CPU time of the thread that drives the device, per iteration"),
@@ -135,27 +140,28 @@ def loadgen(args: argparse.Namespace, meshes: list[Any], measured: list[Measured
 
 def sweep(args: argparse.Namespace, work: Work, run_id: str, request: DeviceRequest, start: Start) -> str:
     """The same work at each number of images per chip: `<out>/report/sweep.parquet` and `sweep.svg`; lines for the terminal."""
-    from jobs.measuring.sweep import IMAGES_PER_CHIP, SWEEP, plot, sized, sweep_lines, sweep_row
+    from jobs.measuring.sweep import IMAGES_PER_CHIP, plot, sized
 
     rows: list[dict[str, Any]] = []
+    refused: dict[int, UserError] = {}
     for number in IMAGES_PER_CHIP:
         try:
             meshes = start(sized(request, number))
         except UserError as error:
-            refused = error
-            rows.append({"images_per_chip": number, "refused": str(error)})
+            refused[number] = error
             continue
         measured = drive_together(meshes, work)
-        rows.append(sweep_row(number, measured, "; ".join(shortcomings(measured))))
+        rows.append(_row(f"{number} images per chip", measured, system_fps(measured), None))
         del meshes  # their boards are the next size's
-    if all("refused" in row for row in rows):
-        raise refused
-    table = pa.Table.from_pylist(rows, schema=SWEEP)
+    if not rows:
+        raise next(iter(refused.values()))
+    table = pa.Table.from_pylist(rows, schema=MESHES)
     filesystem, path = open_storage(args.out)
     with storage_errors(args.out):
         write_table(filesystem, f"{path}/report/sweep.parquet", table.replace_schema_metadata({"run_id": run_id}))
         write_atomically(filesystem, f"{path}/report/sweep.svg", plot(table))
-    return "\n".join([*sweep_lines(table), f"report: {below(args.out, 'report/sweep.svg')}"])
+    lines = [terminal_table(table), *(f"{number} images per chip: {error}" for number, error in refused.items())]
+    return "\n".join([*lines, f"report: {below(args.out, 'report/sweep.svg')}"])
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -198,7 +204,7 @@ def mesh_table(measured: list[Measured], seed: int) -> pa.Table:
 
 
 def _row(name: str, measured: list[Measured], fps: float, seed: int | None) -> dict[str, Any]:
-    milliseconds = np.concatenate([m.seconds for m in measured]) * 1e3
+    milliseconds, latencies = (np.concatenate([getattr(m, name) for m in measured]) * 1e3 for name in ("seconds", "latencies"))
     host = sum(m.host_seconds for m in measured) * 1e3 / len(milliseconds)
     return {
         "mesh": name,
@@ -207,6 +213,7 @@ def _row(name: str, measured: list[Measured], fps: float, seed: int | None) -> d
         "batch_size": measured[0].batch_size,
         "inference_ms": milliseconds.mean(),
         **{f"p{percent}_ms": np.percentile(milliseconds, percent) for percent in (50, 90, 99)},
+        **{f"latency_p{percent}_ms": np.percentile(latencies, percent) for percent in (50, 99)},
         "fps": fps,
         "compile_seconds": max(m.compile_seconds for m in measured),
         "host_ms": host,
@@ -244,11 +251,11 @@ def write(out: str, run_id: str, table: pa.Table, measured: list[Measured]) -> N
 
 def terminal_table(table: pa.Table) -> str:
     """The rows of MESHES for a terminal, aligned, with a warning where they are not to be quoted."""
-    lines = [f"{'mesh':<24}{'FPS':>10}{'inference':>12}{'p50':>9}{'p90':>9}{'p99':>9}{'compile':>10}{'host':>9}"]
+    lines = [f"{'mesh':<24}{'FPS':>10}{'inference':>12}{'p50':>9}{'p90':>9}{'p99':>9}{'latency':>12}{'compile':>10}{'host':>9}"]
     for row in table.to_pylist():
         lines.append(
             f"{row['mesh']:<24}{row['fps']:>10,.1f}{row['inference_ms']:>9.2f} ms{row['p50_ms']:>9.2f}{row['p90_ms']:>9.2f}"
-            f"{row['p99_ms']:>9.2f}{row['compile_seconds']:>8.2f} s{row['host_share']:>8.1%}"
+            f"{row['p99_ms']:>9.2f}{row['latency_p50_ms']:>9.2f} ms{row['compile_seconds']:>8.2f} s{row['host_share']:>8.1%}"
         )
     told = "host: CPU time of the loop that drives it, as a share of the inference time"
     lines.append(f"device: {table['description'][0]}; {told}")

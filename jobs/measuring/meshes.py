@@ -68,6 +68,15 @@ class Measured:
         """Images per second of this mesh between its first timed and its last answer."""
         return self.images / (self.ended_at - self.began_at)
 
+    @property
+    def latencies(self) -> np.ndarray:
+        """Seconds from when the device took each batch to its answer, others before it included, float64 (iterations,)."""
+        answered, found = self.began_at, []
+        for started, seconds in zip(self.started_at, self.seconds, strict=True):
+            answered = max(started, answered) + seconds
+            found.append(answered - started)
+        return np.array(found)
+
 
 class Mesh:
     """The actor's body: a device, and one batch of random images made once."""

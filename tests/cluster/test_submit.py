@@ -385,8 +385,9 @@ def test_a_job_server_that_goes_away_and_returns_is_followed_again_and_starts_no
 ) -> None:
     for name, seconds in (("ANSWER_SECONDS", 1.0), ("LOST_SECONDS", 1.0), ("QUIET_SECONDS", 1.0)):
         monkeypatch.setattr(f"cluster.submit.{name}", seconds)
-    mark, out, err = f"mark-{secrets.token_hex(4)}", "", ""
-    running = retried("timeit", "-n1", "-r1", COUNTS % (8, f"open({str(tmp_path / mark)!r}, 'a').write('x') and 0"))
+    mark, out, err = tmp_path / "mark", "", ""
+    counts = f"import time; [(print(n, flush=True), time.sleep(1)) for n in range(8)]; open({str(mark)!r}, 'a').write('x')"
+    running = retried("timeit", "-n1", "-r1", counts)
     wait_until(lambda: processes(server, "timeit", "-n1"), 60)
     (dashboard,) = [each for each in processes(server) if "dashboard/dashboard.py" in " ".join(each.cmdline())]
     dashboard.suspend()
@@ -400,7 +401,7 @@ def test_a_job_server_that_goes_away_and_returns_is_followed_again_and_starts_no
     code = running.result(100)
     out += capsys.readouterr().out
     assert "no answer for" in err
-    assert (tmp_path / mark).read_text() == "x", (code, out, err)
+    assert (code, mark.read_text()) == (0, "x"), out + err
     assert re.findall(r"^\d+$", out, re.MULTILINE) == [str(n) for n in range(8)]
 
 
