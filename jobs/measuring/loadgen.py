@@ -57,9 +57,7 @@ class Run:
 def check_installed() -> None:
     """Raises UserError where LoadGen is not."""
     if find_spec("mlperf_loadgen") is None:
-        raise UserError(
-            "--loadgen: MLPerf's LoadGen is not installed here; install it with .venv/bin/uv pip install mlcommons-loadgen"
-        )
+        raise UserError("--loadgen: MLPerf's LoadGen is not installed; run .venv/bin/uv pip install mlcommons-loadgen")
 
 
 def referee(meshes: list[Any], measured: list[Measured], folder: Path, *, seconds: float, images: int, seed: int) -> list[Run]:
@@ -150,7 +148,8 @@ def faults(runs: list[Run]) -> list[str]:
     right = dict(accuracy.answers)
     differing = {image for image, answer in audit.answers if right.get(image) != answer}
     found = [f"{run.name} is INVALID" for run in runs[1:] if not run.valid]
-    return found + [f"TEST01: other answers than in accuracy mode for {len(differing)} images"] * bool(differing)
+    found += [f"TEST01: other answers than in accuracy mode for {len(differing)} images"] * bool(differing)
+    return found + ["TEST01: no answer was logged"] * (not audit.answers)
 
 
 def terminal_lines(runs: list[Run], own_fps: float, shortcoming: str) -> list[str]:
@@ -160,5 +159,5 @@ def terminal_lines(runs: list[Run], own_fps: float, shortcoming: str) -> list[st
     lines.append(f"  accuracy: {len(accuracy.answers):,} answers of {LIBRARY:,} images logged")
     for run in timed:
         verdict = f"VALID for a quick look only ({shortcoming})" if shortcoming else "VALID"
-        lines.append(f"  {run.name}: {run.fps:,.1f} images/s, {run.fps / own_fps - 1:+.1%} of the own loop's; {verdict}")
+        lines.append(f"  {run.name}: {run.fps:,.1f} images/s, {run.fps / own_fps - 1:+.1%} beside the job's own loop; {verdict}")
     return [*lines, f"  TEST01: {len(timed[-1].answers):,} answers logged while timed, each as in accuracy mode"]

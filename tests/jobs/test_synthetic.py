@@ -95,7 +95,7 @@ def test_loadgen_drives_every_mesh_and_its_verdict_and_logs_are_kept(mesh_cluste
 
     assert done.code == 0, done.output
     assert "unofficial, since ViT is no model of MLPerf" in done.stdout
-    quick = r"images/s, .*% of the own loop's; VALID for a quick look only \(2 s, below 600 s; 100 images, below 24,576\)"
+    quick = r"images/s, .*% beside the job's own loop; VALID for a quick look only \(2 s, below 600 s; 100 images, below 24,576\)"
     assert len(re.findall(quick, done.stdout)) == 2
     logs = tmp_path / "report" / "loadgen"
     summaries = [(logs / mode / "mlperf_log_summary.txt").read_text() for mode in ("accuracy", "performance", "TEST01")]
@@ -124,6 +124,7 @@ def test_a_device_that_fails_while_loadgen_measures_ends_the_job(mesh_cluster: R
         ([(0, "01"), (1, "02")], [(1, "02")], "VALID", []),
         ([(0, "01"), (1, "02")], [(1, "03"), (1, "03")], "VALID", ["TEST01: other answers than in accuracy mode for 1 images"]),
         ([(0, "01")], [(1, "02")], "VALID", ["TEST01: other answers than in accuracy mode for 1 images"]),
+        ([(0, "01")], [], "VALID", ["TEST01: no answer was logged"]),
         ([(0, "01")], [(0, "01")], "INVALID", ["performance is INVALID", "TEST01 is INVALID"]),
     ],
 )
