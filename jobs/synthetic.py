@@ -179,6 +179,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     only.add_argument("--loadgen", action="store_true", help="then let MLPerf's LoadGen drive the meshes: unofficial, 20 minutes")
     only.add_argument("--sweep", action="store_true", help="1, 2, 4, 8 and 16 images per chip instead: rate over latency")
     args = parser.parse_args(arguments)
+    if args.loadgen and args.seconds == 0:
+        parser.error("--loadgen needs --seconds above 0")
     check_arguments(parser, args)
     return args
 
