@@ -151,7 +151,7 @@ def sweep(args: argparse.Namespace, work: Work, run_id: str, request: DeviceRequ
             refused[number] = error
             continue
         measured = drive_together(meshes, work)
-        rows.append(_row(f"{number} images per chip", measured, system_fps(measured), None))
+        rows.append(_row(f"{number} per chip", measured, system_fps(measured), None))
         del meshes  # their boards are the next size's
     if not rows:
         raise next(iter(refused.values()))
@@ -160,7 +160,7 @@ def sweep(args: argparse.Namespace, work: Work, run_id: str, request: DeviceRequ
     with storage_errors(args.out):
         write_table(filesystem, f"{path}/report/sweep.parquet", table.replace_schema_metadata({"run_id": run_id}))
         write_atomically(filesystem, f"{path}/report/sweep.svg", plot(table))
-    lines = [terminal_table(table), *(f"{number} images per chip: {error}" for number, error in refused.items())]
+    lines = [terminal_table(table), *(f"{number} per chip: {error}" for number, error in refused.items())]
     return "\n".join([*lines, f"report: {below(args.out, 'report/sweep.svg')}"])
 
 

@@ -153,13 +153,13 @@ def test_a_sweep_shows_the_rate_over_the_latency(mesh_cluster: RayCluster, tmp_p
     table = pq.read_table(tmp_path / "report" / "sweep.parquet")
     assert table.schema.equals(MESHES)
     rows = table.to_pylist()
-    assert [(row["mesh"], row["batch_size"]) for row in rows] == [(f"{n} images per chip", 8 * n) for n in (1, 2, 4, 8, 16)]
+    assert [(row["mesh"], row["batch_size"]) for row in rows] == [(f"{n} per chip", 8 * n) for n in (1, 2, 4, 8, 16)]
     for row in rows:
         # Two batches wait on the device while one is computed.
         assert 2 * row["inference_ms"] < row["latency_p50_ms"] < row["latency_p99_ms"] + 1e-9
         assert f"{row['fps']:,.1f}" in done.stdout
     drawn = (tmp_path / "report" / "sweep.svg").read_text()
-    assert all(text in drawn for text in ("SIMULATED", "16 images per chip", "too short to quote: 20 iterations, below 100"))
+    assert all(text in drawn for text in ("SIMULATED", "16 per chip", "too short to quote: 20 iterations, below 100"))
 
 
 def test_a_device_that_takes_one_size_has_no_sweep(mesh_cluster: RayCluster, tmp_path: Path) -> None:
