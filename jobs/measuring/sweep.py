@@ -36,7 +36,8 @@ def plot(table: pa.Table) -> bytes:
         axes.errorbar(median, table["fps"].to_numpy(), xerr=[np.zeros(len(rows)), last - median], capsize=4, **KINDS["weak"])
         for row, x in zip(rows, median, strict=True):
             axes.annotate(row["mesh"], (x, row["fps"]), xytext=(4, -14), textcoords="offset points")
-        axes.set(xlabel="latency of a batch in ms: median, bar to p99; points: images per chip", ylabel="images per second, whole system")
+        axes.set_xlabel("latency of a batch in ms: median, bar to p99; points: images per chip")
+        axes.set_ylabel("images per second, whole system")
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         simulated = rows[0]["description"].startswith("simulated")
