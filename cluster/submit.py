@@ -127,6 +127,8 @@ def run_to_its_end(client: JobSubmissionClient, args: argparse.Namespace, packag
                 if args.detach:
                     say(hints, sys.stderr)
                     return 0
+                if log:
+                    log.ended = True
                 log = Log(client, job)
             say_when_stopped(f"{job} goes on: {hints}")
             code = follow(log)
@@ -248,7 +250,7 @@ def code_of(info: JobDetails, job: str) -> int:
 class Log:
     """A job's log on standard output, each character once, from wherever it comes. stopped: is set whenever its stream ends.
 
-    ended: its stream needs not be followed again, because the job has ended.
+    ended: nobody needs the rest of its stream.
     """
 
     def __init__(self, client: JobSubmissionClient, job: str) -> None:
