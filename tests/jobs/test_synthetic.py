@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,24 @@ from jobs.running.command import run
 from jobs.running.manifest import load_manifest
 from jobs.running.session import ray_session
 from jobs.scaling import parse as scaling_arguments
-from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, main, mesh_table, shortcomings
+from jobs.synthetic import (
+    ITERATIONS,
+    LEAST_IMAGES,
+    LEAST_ITERATIONS,
+    LEAST_SECONDS,
+    MESHES,
+    main,
+    mesh_table,
+    shortcomings,
+    sweep,
+)
 from jobs.synthetic import parse as synthetic_arguments
 from tests.commands import Finished, run_module
 from tests.conftest import RayCluster
 from tests.jobs.conftest import MODEL, mistake
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError
+from vit_actor.opening import DeviceRequest
 from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
 
 
@@ -141,6 +153,7 @@ def test_without_loadgen_one_line_says_how_to_install_it(monkeypatch: pytest.Mon
         main(["--out", "/nowhere", "--model", str(MODEL), "--loadgen"])
 
 
+@pytest.mark.slow
 def test_a_sweep_shows_the_rate_over_the_latency(mesh_cluster: RayCluster, tmp_path: Path) -> None:
     logs = tmp_path / "report" / "loadgen" / "TEST01" / "mlperf_log_detail.txt"
     logs.parent.mkdir(parents=True)
@@ -162,10 +175,22 @@ def test_a_sweep_shows_the_rate_over_the_latency(mesh_cluster: RayCluster, tmp_p
     assert all(text in drawn for text in ("SIMULATED", "16 per chip", "too short to quote: 20 iterations, below 100"))
 
 
-def test_a_device_that_takes_one_size_has_no_sweep(mesh_cluster: RayCluster, tmp_path: Path) -> None:
-    done = synthetic(mesh_cluster, tmp_path, "--device=t3000", "--sweep")
-    assert done.code == 2
-    assert "--device t3000 takes one number of images per chip" in done.stderr
+def test_a_size_that_a_device_refuses_is_told_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.synthetic.drive_together", lambda meshes, work: [measured("a", 0.0, [0.1] * 3)])
+
+    def start(request: DeviceRequest) -> list[object]:
+        if request.batch_size > 64:
+            raise UserError("it does not fit")
+        return []
+
+    request = DeviceRequest("simulated", "name", tmp_path, "digest", 10)
+    told = sweep(synthetic_arguments(["--out", str(tmp_path)]), Work(0, 0, 1, 1), "run", request, start)
+
+    rows = pq.read_table(tmp_path / "report" / "sweep.parquet").to_pylist()
+    assert [(row["mesh"], row["latency_p50_ms"]) for row in rows] == [(f"{n} per chip", pytest.approx(100)) for n in (1, 2, 4, 8)]
+    assert "16 per chip: it does not fit" in told
+    with pytest.raises(UserError, match="--device t3000 takes one number of images per chip"):
+        sweep(synthetic_arguments(["--out", str(tmp_path)]), Work(0, 0, 1, 1), "run", replace(request, device="t3000"), start)
 
 
 def test_a_slow_start_of_a_device_may_be_waited_for() -> None:
