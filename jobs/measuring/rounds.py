@@ -102,7 +102,7 @@ def through_pipeline(
         identity={"run_id": new_run_id(), "attempt": 1, "versions": package_versions()},
         limit_seconds=limit,
         cache=cache,
-        wait=partial(wait_for_meshes, ledger, placement.actors),  # so that they start together
+        wait=partial(wait_for_meshes, ledger, placement.actors, max(limit, OPEN_SECONDS)),  # so that they start together
     )
     chunks = committed(plan)
     try:
@@ -140,12 +140,12 @@ def _measured(
     return Round(classified, seconds, busy, summary.devices[0])
 
 
-def wait_for_meshes(ledger: Any, meshes: int) -> None:
-    """Return when so many are open; raises JobFailed after OPEN_SECONDS."""
-    limit = time.monotonic() + OPEN_SECONDS
+def wait_for_meshes(ledger: Any, meshes: int, seconds: float) -> None:
+    """Return when so many are open; raises JobFailed after so many seconds."""
+    limit = time.monotonic() + seconds
     while len(ray.get(ledger.account.remote())["meshes"]) < meshes:
         if time.monotonic() > limit:
-            raise JobFailed(f"{meshes} meshes did not open within {OPEN_SECONDS} s")
+            raise JobFailed(f"{meshes} meshes did not open within {seconds:g} s")
         time.sleep(0.1)
 
 
