@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from cluster.hardware import Hardware, Snapshot
+from cluster.hardware import Board, Hardware, Snapshot
 from jobs.pipeline.placement import DECODE_SECONDS
 from vit_actor.device_time import N300_CHIP_IMAGES_PER_SECOND
 
@@ -71,6 +71,12 @@ class Host:
     limits: tuple[str, ...] = ()
 
     @property
+    def boards(self) -> tuple[Board, ...]:
+        """Those that TT_VISIBLE_DEVICES names; without it all."""
+        named = set(filter(None, (self.visible or "").split(",")))
+        return tuple(board for board in self.hardware.boards if not named or str(board.index) in named)
+
+    @property
     def is_helper(self) -> bool:
         """Only decodes: there is no Tenstorrent device on its bus, driver or not."""
         return not self.hardware.on_pcie and not self.hardware.boards
@@ -118,6 +124,8 @@ def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
     of_any: dict[str, Callable[[Host], Verdict]] = {"memory": memory, "/dev/shm": shared_memory}
     if host.limits:
         of_any["limits"] = limits
+    if host.hardware.dead_locks:
+        of_any["locks"] = locks
     return [Check(name, *check(host)) for name, check in (of_any if host.is_helper else of_a_loudbox | of_any).items()]
 
 
@@ -132,18 +140,22 @@ def check_cluster(hosts: Sequence[Host], boards_per_mesh: int) -> list[Check]:
 
 
 def boards(host: Host, boards_per_mesh: int) -> Verdict:
-    hardware, closed = host.hardware, [board.index for board in host.hardware.boards if not board.accessible]
-    have = len(hardware.boards)
-    kinds = sorted({board.card or "unknown card" for board in hardware.boards})
+    hardware, closed = host.hardware, [board.index for board in host.boards if not board.accessible]
+    have = len(host.boards)
+    kinds = sorted({board.card or "unknown card" for board in host.boards})
     found = f"{have} {' and '.join(kinds)}" if have else "none with a driver"
-    if have < hardware.on_pcie:
+    if have < len(hardware.boards):
+        found += f" of {len(hardware.boards)}, by TT_VISIBLE_DEVICES={host.visible}"
+    if len(hardware.boards) < hardware.on_pcie:
         fix = "sudo modprobe tenstorrent; if boards still lack, sudo dmesg | grep tenstorrent says why, and a cold boot helps"
         return _fail(f"{found}, {hardware.on_pcie} on PCIe", fix)
     if closed:
         named = ", ".join(f"/dev/tenstorrent/{index}" for index in closed)
         return _fail(f"{found}; no access to {named}", "install the driver's udev rule, which gives mode 0666")
-    if boards_per_mesh and have % boards_per_mesh:
-        return _fail(f"{found}, {boards_per_mesh} wanted", "reseat the missing board, or pass --boards")
+    if boards_per_mesh and (have % boards_per_mesh or not have):
+        return _fail(
+            f"{found}, {boards_per_mesh} wanted", "reseat the missing board, or pass --boards; TT_VISIBLE_DEVICES hides some"
+        )
     if kinds != ["n300"]:
         return _warn(found, "a T3000 mesh is four n300 boards; others are untried")
     return _pass(found)
@@ -151,30 +163,38 @@ def boards(host: Host, boards_per_mesh: int) -> Verdict:
 
 def counted_by_ray(host: Host) -> Verdict:
     """Ray takes every name in /dev/tenstorrent for a board, and the driver's udev rule adds the directory by-id."""
-    have, counted = len(host.hardware.boards), host.ray_boards
+    have, counted = len(host.boards), host.ray_boards
     found = f"TTNPU: {counted}"
     if counted is None:
-        visible = [index for index in (host.visible or "").split(",") if index]
-        counted = host.hardware.entries if host.visible is None else min(host.hardware.entries, len(visible))
+        counted = host.hardware.entries if host.visible is None else have
         found = f"TTNPU: {counted}, once Ray runs"
     if counted == have:
         return _pass(found)
+    if counted < have:
+        return _warn(
+            f"{found}, but {have} boards", "right if TT_VISIBLE_DEVICES is to keep the others from Ray, else restart the node"
+        )
     fix = "start the node with cluster/start-node.sh, which names the boards in TT_VISIBLE_DEVICES"
     # Outside a cluster nothing is wrong yet, and start-node.sh will see to it.
     return (_warn if host.ray_boards is None else _fail)(f"{found}, but {have} boards", fix)
 
 
 def chips(host: Host) -> Verdict:
-    seen, wanted = host.snapshot, sum(CHIPS_PER_BOARD.get(board.card or "", 0) for board in host.hardware.boards)
+    seen, wanted = host.snapshot, sum(CHIPS_PER_BOARD.get(board.card or "", 0) for board in host.boards)
     if isinstance(seen, str):
         again = "end what else uses the boards (sudo lsof /dev/tenstorrent/*), then sudo tt-smi -r"
         fix = "install tt-smi to see chips behind Ethernet" if "not installed" in seen else again
         return _warn(f"not seen: {seen}", f"{fix}, or pass --open")
+    reset = "tt-smi -r resets the boards; on a T3000 then tt-topology -l mesh sets up its Ethernet links; then a cold boot"
     if seen.chips < wanted:
-        fix = "tt-smi -r resets the boards; on a T3000 then tt-topology -l mesh sets up its Ethernet links"
-        return _fail(f"{seen.chips} of {wanted}", fix)
+        behind = f": none behind board {' and '.join(seen.alone)}" if seen.alone else ""
+        return _fail(f"{seen.chips} of {wanted}{behind}", reset)
     if seen.untrained:
         return _fail(f"DRAM of {seen.untrained} did not come up", "tt-smi -r, then a cold boot")
+    if seen.unlinked:
+        return _fail(f"no Ethernet link is up on board {' and '.join(seen.unlinked)}", f"{reset}; look after its bridge")
+    if seen.uncharted:
+        return _fail(f"all {seen.chips} at coordinates (0, 0, 0, 0)", "tt-topology -l mesh, which tells the boards their places")
     if seen.hot:
         found = f"{len(seen.hot)} of {seen.chips} too hot ({seen.hot[0]})"
         return _warn(found, "they clock down: look after fans and airflow")
@@ -261,6 +281,15 @@ def limits(host: Host) -> Verdict:
     return _fail(found, fix)
 
 
+def locks(host: Host) -> Verdict:
+    """The driver library takes over the lock of a process that died, but not always one from another container."""
+    dead = host.hardware.dead_locks
+    more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
+    return _warn(
+        f"{dead[0]}, which is gone{more}", "where opening hangs: end what uses the boards, then sudo rm /dev/shm/TT_UMD_LOCK.*"
+    )
+
+
 def meshes(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:
     helpers, count = sum(host.is_helper for host in hosts), _meshes(hosts, boards_per_mesh)
     found = f"{count}; hosts: {len(hosts)}, {helpers} of them without boards"
@@ -328,7 +357,7 @@ def _some(names: list[str]) -> str:
 
 
 def _meshes(hosts: Sequence[Host], boards_per_mesh: int) -> int:
-    return sum(len(host.hardware.boards) // boards_per_mesh for host in hosts) if boards_per_mesh else 0
+    return sum(len(host.boards) // boards_per_mesh for host in hosts) if boards_per_mesh else 0
 
 
 def _object_store(host: Host) -> int:

@@ -6,7 +6,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,12 @@ from jobs.running.terminal import one_line
 
 VENDOR = "0x1e52"
 """Tenstorrent's PCI vendor id."""
+
+NOWHERE = "(0, 0, 0, 0)"
+"""What tt-smi writes for a chip of which the driver library has no coordinates (tt_smi/backend.py); one chip has these truly."""
+
+LINKS_TOLD = [19, 9]
+LOCK_FLAG = 0x5454554D444D5458.to_bytes(8, "little")
 
 SNAPSHOT_SECONDS = 15.0
 """Limit for tt-smi, which waits for boards that do not answer."""
@@ -46,6 +55,7 @@ class Hardware:
     huge_pages: pages of 1 GiB the kernel holds ready; huge_pages_mounted: they have a file system.
     iommu: every board's memory accesses are translated, so that it can use ordinary pages.
     memory_bytes, shm_bytes: RAM that may be used, and the size of /dev/shm, where Ray's object store lives.
+    dead_locks: the driver library's locks whose owner is gone.
     """
 
     boards: tuple[Board, ...]
@@ -57,17 +67,23 @@ class Hardware:
     iommu: bool
     memory_bytes: int
     shm_bytes: int
+    dead_locks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What tt-smi saw after enumerating over Ethernet. untrained: chips whose DRAM did not come up.
+    """What tt-smi saw after enumerating over Ethernet.
 
+    chips: how many. untrained: how many of them whose DRAM did not come up. alone: boards of two chips of which one was seen.
+    unlinked: chips that tell their links and have none that is up. uncharted: no chip has Ethernet coordinates.
     hot: how hot each chip is that has reached its own limit.
     """
 
     chips: int
-    untrained: int
+    untrained: int = 0
+    alone: tuple[str, ...] = ()
+    unlinked: tuple[str, ...] = ()
+    uncharted: bool = False
     hot: tuple[str, ...] = ()
 
 
@@ -86,6 +102,7 @@ def read_hardware(root: Path = Path("/")) -> Hardware:
         iommu=bool(boards) and all(_translated(root, board.index) for board in boards),
         memory_bytes=machine.memory_bytes(root),
         shm_bytes=machine.shm_bytes(root),
+        dead_locks=tuple(_dead_locks(root)),
     )
 
 
@@ -117,9 +134,41 @@ def parse_snapshot(text: str) -> Snapshot:
             chips = found.get("device_info") if chips is None else chips
     if chips is None:
         raise ValueError("no device_info")
-    states = [str(chip["board_info"].get("dram_status", "N/A")).lower() for chip in chips]
-    hot = (_heat(chip) for chip in chips)
-    return Snapshot(len(chips), sum(state == "false" for state in states), tuple(each for each in hot if each))
+    boards = [chip["board_info"] for chip in chips]
+    kinds = [str(board.get("board_type")) for board in boards]  # `n300 L`, the chip on PCIe, and `n300 R`, the one behind it
+    names = [f"{board.get('board_id')} ({kind})" for board, kind in zip(boards, kinds, strict=True)]
+    seen = Counter(board.get("board_id") for board in boards)
+    return Snapshot(
+        chips=len(chips),
+        untrained=sum(str(board.get("dram_status", "N/A")).lower() == "false" for board in boards),
+        alone=tuple(
+            f"{board['board_id']} ({board.get('bus_id')})"
+            for board, kind in zip(boards, kinds, strict=True)
+            if kind == "n300 L" and seen[board.get("board_id")] == 1
+        ),
+        unlinked=tuple(name for name, chip in zip(names, chips, strict=True) if _links(chip) == 0),
+        uncharted=len(chips) > 1 and all(board.get("coords") == NOWHERE for board in boards),
+        hot=tuple(filter(None, map(_heat, chips))),
+    )
+
+
+def _links(chip: dict[str, Any]) -> int | None:
+    """The Ethernet links that are up, a bit each: the upper half of ETH_LIVE_STATUS from firmware 19.9 on, before which it tells
+    something else (tt-umd, firmware_info_provider_implementation.cpp). None where it is not told."""
+    try:
+        bundle = [int(part) for part in chip["firmwares"]["fw_bundle_version"].split(".")[:2]]
+        return int(chip["smbus_telem"]["ETH_LIVE_STATUS"], 16) >> 16 if bundle >= LINKS_TOLD else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _dead_locks(root: Path) -> Iterator[str]:
+    """The driver library's locks (tt-umd, robust_mutex.hpp: a mutex of 40 bytes, a flag, the owner's thread and process)."""
+    for path in sorted((root / "dev/shm").glob("TT_UMD_LOCK.*")):
+        with suppress(OSError, struct.error):
+            flag, _, owner = struct.unpack("40x8sii", path.read_bytes())
+            if flag == LOCK_FLAG and owner and not (root / f"proc/{owner}").exists():
+                yield f"{path.name} of process {owner}"
 
 
 def _heat(chip: dict[str, Any]) -> str | None:

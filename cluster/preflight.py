@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None, root: Path = Path("/")) -> int:
     root: where this host's /dev, /sys and /proc are read.
     """
     args = parse(arguments)
-    request = DeviceRequest.of(load_checkpoint(args.model), "t3000") if args.open else None
+    request = DeviceRequest.of(load_checkpoint(args.model), "t3000", open_seconds=args.open_limit) if args.open else None
     if args.address:
         with ray_session(args.address):
             report = examine(ClusterHosts(), args, request)
@@ -73,7 +73,7 @@ def examine(hosts: Hosts, args: argparse.Namespace, request: DeviceRequest | Non
         meshes = [
             host.name
             for host in hosts.hosts
-            if min(len(host.hardware.boards), host.ray_boards if host.ray_boards is not None else args.boards) >= args.boards > 0
+            if min(len(host.boards), host.ray_boards if host.ray_boards is not None else args.boards) >= args.boards > 0
         ]
         given = dict.fromkeys(meshes, (request, args.open_limit))
         # A little longer than the limit inside, so that its own message arrives.

@@ -27,6 +27,8 @@ from vit_actor.self_check import SelfCheck
 
 STAND_INS = ("TT_METAL_SIMULATOR", "TT_METAL_MOCK_CLUSTER_DESC_PATH")
 """What ttnn takes its simulator or its mock from."""
+INSTALLATIONS = ("TT_METAL_HOME", "TT_METAL_RUNTIME_ROOT", "TT_METAL_KERNEL_PATH")
+"""What tt-metal takes its kernels and tables from, instead of from its own package."""
 COMPILER = "compiler/bin/riscv-tt-elf-g++"
 
 
@@ -53,8 +55,17 @@ def limits() -> list[str]:
         told = machine.too_little()
     except OSError as error:
         told = [str(error), *machine.too_little()]
-    stand_ins = [name for name in STAND_INS if os.environ.get(name)]
-    return told + [f"{name} makes a stand-in look like chips; unset it in the environment of Ray's nodes" for name in stand_ins]
+    installed, fix = next(iter(_ttnn()), None), "unset it in the environment of Ray's nodes"
+    told += [f"{name} makes a stand-in look like chips; {fix}" for name in STAND_INS if os.environ.get(name)]
+    places = {name: os.environ[name] for name in INSTALLATIONS if os.environ.get(name)} if installed else {}
+    others = {name: place for name, place in places.items() if installed and not Path(place).resolve().is_relative_to(installed)}
+    return told + [f"{name}={place} is another tt-metal than ttnn's in {installed}; {fix}" for name, place in others.items()]
+
+
+def _ttnn() -> list[Path]:
+    """Where ttnn is installed, without importing it."""
+    spec = importlib.util.find_spec("ttnn")
+    return [Path(place).resolve() for place in (spec.submodule_search_locations or [])] if spec else []
 
 
 def _kernel_cache(root: Path) -> tuple[str, str] | None:
@@ -164,9 +175,7 @@ def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
 
 def _find_compiler(root: Path) -> str | None:
     """Where ttnn looks for sfpi: below its own package, then the system's."""
-    spec = importlib.util.find_spec("ttnn")
-    places = [Path(place) / "runtime/sfpi" for place in (spec.submodule_search_locations or [])] if spec else []
-    for place in (*places, root / "opt/tenstorrent/sfpi"):
+    for place in (*(package / "runtime/sfpi" for package in _ttnn()), root / "opt/tenstorrent/sfpi"):
         if os.access(place / COMPILER, os.X_OK):
             return str(place / COMPILER)
     return None

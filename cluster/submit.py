@@ -1,6 +1,6 @@
 """Submit a job of this project to a Ray cluster, follow its log, and end with its own exit code.
 
-python -m cluster.submit [--address URL] [--detach] jobs.imagenet --data URI --out URI ...
+python -m cluster.submit [--address URL] [--detach | --retries N] jobs.imagenet --data URI --out URI ...
 
 `ray job submit` does the same but for some things: it ends with 1 for every failure, also where it loses the job's log while the
 job goes on; an address where nothing answers holds it for minutes; and it uploads all that lies in the directory.
@@ -29,7 +29,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cluster.package import pack
-from jobs.running.command import STOPPED, JobFailed, Parser, run
+from jobs.running.command import STOPPED, TOO_MANY_ERRORS, USER_ERROR, JobFailed, Parser, run
 from jobs.running.stopping import left_behind, say_when_stopped
 from jobs.running.terminal import one_line, say
 from jobs.storage.address import redacted, shown
@@ -40,6 +40,9 @@ from vit_actor.errors import UserError
 PROJECT = Path(__file__).resolve().parent.parent
 DASHBOARD = "http://127.0.0.1:8265"
 """Where `ray dashboard` and an SSH tunnel put the head's job server."""
+
+RESUMES = "jobs.imagenet"
+"""The job that goes on with what it has committed; another begins again."""
 
 CONNECT_SECONDS = 5.0
 START_SECONDS = 60.0
@@ -55,6 +58,10 @@ LOST_SECONDS = 120.0
 TOLD_AFTER = 5.0
 END_SECONDS = 5.0
 """Limit for the end of a job's log, once the job has ended."""
+RETRY_SECONDS, MOST_RETRY_SECONDS = 10.0, 600.0
+"""Before the first retry, and at most: each wait is twice the one before."""
+FINAL = (0, USER_ERROR, TOO_MANY_ERRORS, 4)
+"""Exit codes of a job that is done, and of one that would end so again."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,33 +76,80 @@ def main(arguments: list[str] | None = None) -> int:
         help="job server of the head (default: RAY_API_SERVER_ADDRESS, else %(default)s)",
     )
     add("--detach", action="store_true", help="return once the job is submitted, instead of following its log")
+    add(
+        "--retries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start the job again, jobs.imagenet with --resume, up to N times: after every end but exit codes 0, 2, 3 and 4, "
+        "and after a lost connection (default: %(default)s)",
+    )
     add("module", help="what to run, such as jobs.imagenet")
     add("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parsed(arguments)
+    check(args)
+    with TemporaryDirectory(prefix="loudbox-") as folder:
+        left_behind.append(Path(folder))
+        package = pack(PROJECT, args.module, args.arguments, Path(folder))
+        client = connect(args.address)
+        logging.disable(logging.WARNING)  # or Ray tells at length what it uploads
+        return run_to_its_end(client, args, package)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for arguments that contradict each other, and for credentials in a job's arguments."""
     if not re.fullmatch(r"\w+(\.\w+)+", args.module):
         raise UserError(f"{args.module}: no module of this project, such as jobs.imagenet")
     if not args.address.startswith(("http://", "https://")):
         raise UserError(f"--address {shown(args.address)}: give the job server's URL, such as {DASHBOARD}")
+    if args.detach and args.retries:
+        raise UserError("--retries needs to follow the job, so leave out --detach")
+    if args.retries and args.module == RESUMES and "--overwrite" in args.arguments:
+        raise UserError("--retries with --overwrite: a retry could resume the run that was to be replaced; give another --out")
     for word in args.arguments:
         if credentials_in(word) or without_secrets(word) != word:
             raise UserError(
                 f"{shown(word)}: the credentials in it would be kept in the cluster's list of jobs; "
                 "leave them out, and set them in the environment of the cluster's nodes"
             )
-    with TemporaryDirectory(prefix="loudbox-") as folder:
-        left_behind.append(Path(folder))
-        package = pack(PROJECT, args.module, args.arguments, Path(folder))
-        client = connect(args.address)
-        logging.disable(logging.WARNING)  # or Ray tells at length what it uploads
-        entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
-        job = submit(client, args.address, entrypoint, package)
-    hints = f"ray job logs --follow {job}   or   ray job stop {job}"
-    say(f"{job}: {entrypoint}", sys.stderr)
-    if args.detach:
-        say(hints, sys.stderr)
-        return 0
-    say_when_stopped(f"{job} goes on: {hints}")
-    return follow(client, job)
+
+
+def run_to_its_end(client: JobSubmissionClient, args: argparse.Namespace, package: Path) -> int:
+    """Submit the job and follow it, again as often as --retries allows; the exit code of the last time.
+
+    A job whose end is not known is submitted again under its own id, so that only a server that has lost it starts it anew.
+    """
+    name, starts, retry, resume = f"raysubmit_{uuid.uuid4().hex[:16]}", 1, 0, False
+    log: Log | None = None
+    while True:
+        job = name if starts == 1 else f"{name}-{starts}"
+        entrypoint = shlex.join(["python", "-m", args.module, *args.arguments, *["--resume"] * resume])
+        hints = f"ray job logs --follow {job}   or   ray job stop {job}"
+        try:
+            if submit(client, args.address, job, entrypoint, package) or log is None:
+                say(f"{job}: {entrypoint}", sys.stderr)
+                if args.detach:
+                    say(hints, sys.stderr)
+                    return 0
+                if log:
+                    log.ended = True
+                log = Log(client, job)
+            say_when_stopped(f"{job} goes on: {hints}")
+            code = follow(log)
+            # What once ran is no mistake: the cluster is not whole again yet, or the job had not begun its run.
+            again = code == USER_ERROR and retry > 0 and args.module == RESUMES
+            if (code in FINAL and not again) or retry >= args.retries:
+                return code
+            told, starts, resume = f"{job} ended with exit code {code}", starts + 1, not (again and resume)
+        except (JobFailed, UserError) as error:
+            if retry >= args.retries or log is None:
+                raise
+            told, resume = str(error), True
+        resume = resume and args.module == RESUMES and "--resume" not in args.arguments
+        seconds, retry = min(RETRY_SECONDS * 2**retry, MOST_RETRY_SECONDS), retry + 1
+        say_when_stopped(f"no retry of {job}; what it has committed stays")
+        say(f"{told}; retry {retry} of {args.retries} in {seconds:g} s, Ctrl-C ends this", sys.stderr)
+        time.sleep(seconds)
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -122,22 +176,22 @@ def connect(address: str) -> JobSubmissionClient:
         ) from None
 
 
-def submit(client: JobSubmissionClient, address: str, entrypoint: str, package: Path) -> str:
-    """The job's id. Asks again where the server does not answer or is not ready, under one id, so that one job starts.
+def submit(client: JobSubmissionClient, address: str, job: str, entrypoint: str, package: Path) -> bool:
+    """Start a job under an id that the server may know already: whether it did not. Asks again until the server is ready.
 
     Raises UserError where it does not take the job.
     """
-    job, began = f"raysubmit_{uuid.uuid4().hex[:16]}", time.monotonic()
     # The server's copy of the package is cached by its content: a second job uploads nothing.
     what = {"entrypoint": entrypoint, "submission_id": job, "runtime_env": {"working_dir": str(package)}}
-    told = False
+    began, told = time.monotonic(), False
     while True:
         try:
-            return ask(lambda: client.submit_job(**what), UPLOAD_SECONDS)
+            ask(lambda: client.submit_job(**what), UPLOAD_SECONDS)
+            return True
         except (RuntimeError, OSError, TimeoutError) as error:  # what it answers instead, or no answer
             reason, waited = _line(error), time.monotonic() - began
-            if told and "already exists" in str(error):
-                return job
+            if "already exists" in str(error):
+                return False
             later = "available agent" in str(error) or not isinstance(error, RuntimeError)
             if not later or waited > START_SECONDS:
                 raise UserError(f"--address {address}: the job server did not take the job: {reason}") from None
@@ -147,12 +201,12 @@ def submit(client: JobSubmissionClient, address: str, entrypoint: str, package: 
             time.sleep(1)
 
 
-def follow(client: JobSubmissionClient, job: str) -> int:
+def follow(log: Log) -> int:
     """Print the job's log until the server says that it has ended; its exit code.
 
     Raises JobFailed where the server does not know the job any more, or does not answer for LOST_SECONDS.
     """
-    log = Log(client, job)
+    client, job = log.client, log.job
     answered = begun = time.monotonic()
     told: set[str] = set()
     while True:
@@ -162,8 +216,10 @@ def follow(client: JobSubmissionClient, job: str) -> int:
             silent, unknown = time.monotonic() - answered, "does not exist" in str(error)
             if unknown or silent > LOST_SECONDS:
                 reason = "the server does not know it any more" if unknown else f"no answer for {silent:.0f} s, {_line(error)}"
+                lost = JobFailed(f"{job}: {reason}")
                 again = f"`ray job status {job}`, or --resume with its --out, once the cluster is back"
-                raise JobFailed(f"{job}: {reason}; it may go on or have ended: {again}") from None
+                lost.add_note(f"it may go on or have ended: {again}")
+                raise lost from None
             if silent > TOLD_AFTER and "silent" not in told:
                 told.add("silent")
                 say(f"the job server does not answer ({_line(error)}); asking for {LOST_SECONDS:g} s at most", sys.stderr)
@@ -171,6 +227,7 @@ def follow(client: JobSubmissionClient, job: str) -> int:
             answered = time.monotonic()
             told.discard("silent")
             if info.status.is_terminal():
+                log.ended = True
                 break
             if info.status == JobStatus.PENDING and answered - begun > TOLD_AFTER and "pending" not in told:
                 told.add("pending")
@@ -195,20 +252,23 @@ def code_of(info: JobDetails, job: str) -> int:
 
 
 class Log:
-    """A job's log on standard output, each character once, from wherever it comes. stopped: is set whenever its stream ends."""
+    """A job's log on standard output, each character once, from wherever it comes. stopped: is set whenever its stream ends.
+
+    ended: nobody needs the rest of its stream.
+    """
 
     def __init__(self, client: JobSubmissionClient, job: str) -> None:
-        self._client, self._job = client, job
+        self.client, self.job, self.ended = client, job, False
         self._printed, self._heard, self._lock = 0, time.monotonic(), Lock()
         self.stopped = Event()
         Thread(target=lambda: asyncio.run(self._stream()), daemon=True).start()
 
     async def _stream(self) -> None:
         """Follow it, from its beginning again whenever the connection ends."""
-        while True:
+        while not self.ended:
             at = 0
             with suppress(Exception):  # the job goes on without it
-                async for text in self._client.tail_job_logs(self._job):
+                async for text in self.client.tail_job_logs(self.job):
                     self._print(at, text)
                     at += len(text)
             self.stopped.set()
@@ -218,7 +278,7 @@ class Log:
         """Ask for the log where the stream has said nothing for so many seconds."""
         if time.monotonic() - self._heard >= quiet:
             with suppress(Exception):
-                self._print(0, ask(lambda: self._client.get_job_logs(self._job), ANSWER_SECONDS))
+                self._print(0, ask(lambda: self.client.get_job_logs(self.job), ANSWER_SECONDS))
 
     def _print(self, at: int, text: str) -> None:
         with self._lock:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 ITERATIONS = {"t3000": 2000}
 """Batches a mesh at the largest size: 12 s at the rate assumed for a T3000."""
 FEW_ITERATIONS = 100
+SIDE_BY_SIDE = 4
+"""Meshes on one host without boards: at most so many on its cores, so many simulated ones."""
 
 Measure = Callable[[int, int, int], "Round"]
 """Run one round: (meshes, work in all, number of the round) -> what was measured. The unit of work is the measure's own."""
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     images = images_to_share(settings, checkpoint) if settings.data else 0
     check_free(settings.out, overwrite=settings.overwrite)  # before Ray, which takes seconds to start
     with ray_session(settings.address, needed=("ray.data",) if settings.data else ()):
-        placement = settings.place(checkpoint)
+        placement = placement_of(settings, checkpoint)
         sizes = mesh_counts(placement.actors)
         if settings.data and images < sizes[-1]:
             raise UserError(f"--data {settings.data}: {images} images for {sizes[-1]} meshes; give more images or fewer --meshes")
@@ -68,6 +70,19 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> ScalingSettings:
     """Settings from a command's arguments."""
     return command.parse(ScalingSettings, arguments, "jobs.scaling", __doc__)
+
+
+def placement_of(settings: ScalingSettings, checkpoint: Checkpoint) -> Placement:
+    """Where the meshes run. On one host without boards they run side by side, each with its share of the cores."""
+    alone = replace(settings, meshes=None).place(checkpoint)
+    if alone.boards or alone.actors > 1:
+        return settings.place(checkpoint)
+    meshes = settings.meshes or (min(alone.threads, SIDE_BY_SIDE) if alone.device == "cpu" else SIDE_BY_SIDE)
+    if alone.device == "cpu" and meshes > alone.threads:
+        raise UserError(f"--meshes {meshes}: the one host has {alone.threads} cores for meshes; give at most as many")
+    slower = alone.threads / (threads := max(1, alone.threads // meshes))
+    cpus = alone.cpus if settings.cpus_per_actor else math.floor(alone.cpus / meshes * 1e4) / 1e4  # what Ray can count
+    return replace(alone, actors=meshes, cpus=cpus, threads=threads, chunk_seconds=slower * alone.chunk_seconds)
 
 
 def mesh_counts(largest: int) -> list[int]:
@@ -149,7 +164,10 @@ def _pipeline(settings: ScalingSettings, checkpoint: Checkpoint, placement: Plac
         mine = replace(placement, actors=n, grows=False)
         out = below(settings.out, f"runs/{name}")
         request = settings.request(checkpoint, placement)
-        return through_pipeline(source, shards, checkpoint, request, images=images, placement=mine, out=out, cache=cache)
+        return through_pipeline(
+            source, shards, checkpoint, request,
+            images=images, placement=mine, out=out, cache=cache, limit=settings.device_limit,
+        )  # fmt: skip
 
     run_as("warm-up", placement.actors, total)
     return lambda n, images, number: run_as(f"{n}-meshes-{images}-images-{number + 1}", n, images)

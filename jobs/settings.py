@@ -89,6 +89,7 @@ class Settings:
     boards_per_mesh: Annotated[int, CLUSTER("PCIe boards a mesh takes (default: 4, a T3000; 1 for an n300 alone)")] = 4
     cpus_per_actor: Annotated[float | None, CLUSTER("CPUs each actor reserves (default: from the model's size)")] = None
     wait: Annotated[float, CLUSTER("seconds to wait for busy resources (default: 60)", "S")] = 60.0
+    device_limit: Annotated[float, LIMITS("seconds a device may take to open, or to answer (default: 120)", "S")] = 120.0
 
     @classmethod
     @cache
@@ -159,7 +160,7 @@ class Settings:
         if found.device == "t3000":
             geometry(checkpoint.config, self.images_per_chip or IMAGES_PER_CHIP)
         common = {"batch_size": self.batch_size, "images_per_chip": self.images_per_chip}
-        common |= {"precision": self.precision, "simulate": self.simulate}
+        common |= {"precision": self.precision, "simulate": self.simulate, "open_seconds": self.device_limit}
         return DeviceRequest.of(checkpoint, found.device, threads=found.threads, **common, **options)
 
 
@@ -184,7 +185,6 @@ class ImagenetSettings(Settings):
         LIMITS("least top-1 accuracy: 80%, or 99%-of RUN, another run's --out; below it: exit code 4", "P RUN", ACCURACY),
     ] = None
     min_top5: Annotated[str | None, LIMITS("the same for top-5", "P RUN", ACCURACY)] = None
-    device_limit: Annotated[float, LIMITS("seconds without an answer until a device counts as hung (default: 120)", "S")] = 120.0
 
     def check(self) -> None:
         super().check()
@@ -213,6 +213,15 @@ class SyntheticSettings(RandomSettings):
     iterations: Annotated[int, WORK("at least N per mesh (default: 100)")] = 100
     images: Annotated[int | None, WORK("at least N per mesh (default on hardware: MLPerf's least, offline)")] = None
     seconds: Annotated[float | None, WORK("at least S seconds (default on hardware: as for --images)", "S")] = None
+    loadgen: Annotated[bool, WORK("then let MLPerf's LoadGen drive the meshes: unofficial, 20 minutes")] = False
+    sweep: Annotated[bool, WORK("1, 2, 4, 8 and 16 images per chip instead: rate over latency")] = False
+
+    def check(self) -> None:
+        super().check()
+        if self.loadgen and self.sweep:
+            raise UserError("--loadgen and --sweep exclude each other; give one of them")
+        if self.loadgen and self.seconds == 0:
+            raise UserError("--loadgen needs --seconds above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -69,6 +70,7 @@ class DeviceRequest:
         if checkpoint.digest != self.digest:
             raise DeviceError(f"checkpoint {self.name} differs between this host and the driver's; copy the same files to both")
         if self.device == "t3000":
+            own_kernel_cache()
             from vit_actor.t3000 import AUTO, T3000Vit
 
             fast_or_accurate = self.precision if self.precision in ("fast", "accurate") else AUTO
@@ -83,3 +85,14 @@ class DeviceRequest:
 
         fp32_or_auto: Literal["fp32", "auto"] = "fp32" if self.precision == "fp32" else "auto"
         return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=fp32_or_auto, held=self.held)
+
+
+def own_kernel_cache(devices: Path = Path("/dev/tenstorrent")) -> None:
+    """Name a directory of its boards' own in TT_METAL_CACHE, where this process has some of the host's boards and others may open
+    the rest: processes that compile into one directory at the same time break each other's kernels (tt-metal#31110)."""
+    mine = os.environ.get("TT_VISIBLE_DEVICES", "")
+    all_boards = sum(name.isdigit() for name in os.listdir(devices)) if devices.is_dir() else 0
+    if mine and len(mine.split(",")) < all_boards:
+        root, own = Path(os.environ.get("TT_METAL_CACHE") or Path.home() / ".cache"), f"boards-{mine.replace(',', '-')}"
+        if root.name != own:
+            os.environ["TT_METAL_CACHE"] = str(root / own)

@@ -25,6 +25,9 @@ PLACE_SECONDS = 60.0
 START_DELAY = 0.5
 """Seconds between the request and the start, long enough to reach every mesh, so that all start together."""
 
+ANSWERS = 16
+"""Batches whose answers travel together; a message costs a millisecond."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -64,6 +67,15 @@ class Measured:
     def fps(self) -> float:
         """Images per second of this mesh between its first timed and its last answer."""
         return self.images / (self.ended_at - self.began_at)
+
+    @property
+    def latencies(self) -> np.ndarray:
+        """Seconds from when the device took each batch to its answer, others before it included, float64 (iterations,)."""
+        answered, found = self.began_at, []
+        for started, seconds in zip(self.started_at, self.seconds, strict=True):
+            answered = max(started, answered) + seconds
+            found.append(answered - started)
+        return np.array(found)
 
 
 class Mesh:
@@ -114,6 +126,18 @@ class Mesh:
             ended_at=time.time(),
             host_seconds=time.thread_time() - cpu,
         )
+
+    def load(self, count: int, seed: int) -> None:
+        """Make a library of so many random images, the same on every mesh."""
+        shape = (count, *self._images.shape[1:])
+        self._library = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+    def answer(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Classify images of the library, int32 (n,): their classes, int32, in order and some batches at a time."""
+        size = self.batch_size
+        results = self._device.classify(self._library[indices[at : at + size]] for at in range(0, len(indices), size))
+        while some := [result.classes[:, 0] for result in itertools.islice(results, ANSWERS)]:
+            yield np.concatenate(some)
 
 
 def start_meshes(

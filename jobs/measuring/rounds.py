@@ -35,9 +35,6 @@ from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import Device
 from vit_actor.errors import UserError
 
-DEVICE_LIMIT = 120.0
-"""Seconds after which a silent device is taken to hang."""
-
 OPEN_SECONDS = 600
 """Limit for opening all meshes."""
 
@@ -82,10 +79,12 @@ def through_pipeline(
     images: int,
     placement: Placement,
     out: str,
-    cache: Cache | None = None,
+    cache: Cache | None,
+    limit: float,
 ) -> Round:
     """Classify a source of so many images on placement.actors meshes into `out`, with reports; measure what was busy.
 
+    limit: seconds after which a silent device is taken to hang.
     Driver, network and object store are measured from the first committed chunk on, when everything has started. Raises
     JobFailed when the run breaks, UserError when it classified nothing.
     """
@@ -101,9 +100,9 @@ def through_pipeline(
         out=out,
         ledger=ledger,
         identity={"run_id": new_run_id(), "attempt": 1, "versions": package_versions()},
-        limit_seconds=DEVICE_LIMIT,
+        limit_seconds=limit,
         cache=cache,
-        wait=partial(wait_for_meshes, ledger, placement.actors),  # so that they start together
+        wait=partial(wait_for_meshes, ledger, placement.actors, max(limit, OPEN_SECONDS)),  # so that they start together
     )
     chunks = committed(plan)
     try:
@@ -141,12 +140,12 @@ def _measured(
     return Round(classified, seconds, busy, summary.devices[0])
 
 
-def wait_for_meshes(ledger: Any, meshes: int) -> None:
-    """Return when so many are open; raises JobFailed after OPEN_SECONDS."""
-    limit = time.monotonic() + OPEN_SECONDS
+def wait_for_meshes(ledger: Any, meshes: int, seconds: float) -> None:
+    """Return when so many are open; raises JobFailed after so many seconds."""
+    limit = time.monotonic() + seconds
     while len(ray.get(ledger.account.remote())["meshes"]) < meshes:
         if time.monotonic() > limit:
-            raise JobFailed(f"{meshes} meshes did not open within {OPEN_SECONDS} s")
+            raise JobFailed(f"{meshes} meshes did not open within {seconds:g} s")
         time.sleep(0.1)
 
 

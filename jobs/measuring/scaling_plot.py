@@ -34,9 +34,13 @@ GREY = "#64748b"
 def plot(table: pa.Table, form: str = "svg") -> bytes:
     """A table of schema SCALING as an image; form: svg or png."""
     with rc_context(STYLE):
-        figure = _figure(table)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else None)
+        return drawn(_figure(table), form)
+
+
+def drawn(figure: Figure, form: str = "svg") -> bytes:
+    """A figure as an image, of equal bytes for equal figures."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else None)
     return buffer.getvalue()
 
 

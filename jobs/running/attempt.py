@@ -55,9 +55,7 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
             source=inputs.source,
             shards=shards,
             preprocess=inputs.preprocess,
-            open_device=settings.request(
-                inputs.checkpoint, placement, held=inputs.survey.held, open_seconds=settings.device_limit
-            ),
+            open_device=settings.request(inputs.checkpoint, placement, held=inputs.survey.held),
             placement=placement,
             out=settings.out,
             ledger=ledgers[0],

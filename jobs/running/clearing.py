@@ -31,6 +31,7 @@ EARLIER = b"default-src 'none'; style-src 'unsafe-inline'; img-src"
 """How one of an earlier version is: by the beginning of its content policy."""
 _CHUNK = re.compile(r".*-[0-9]{6}-[0-9a-f]{16}\.[0-9]{5}\.parquet")
 """A file of predictions, by its name alone: it may be damaged."""
+_LOADGEN = re.compile(r"mlperf_log_\w+\.(txt|json)")
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}\.part")
 
 
@@ -100,7 +101,7 @@ def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
 
 
 def _is_ours(filesystem: FileSystem, file: FileInfo) -> bool:
-    if _UNFINISHED.fullmatch(file.base_name) or _CHUNK.fullmatch(file.base_name):
+    if any(name.fullmatch(file.base_name) for name in (_UNFINISHED, _CHUNK, _LOADGEN)):
         return True
     data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
     if file.extension == "parquet":
@@ -113,7 +114,7 @@ def _is_ours(filesystem: FileSystem, file: FileInfo) -> bool:
         return described or FOOTER in (schema.metadata or {})
     head = data[:4096].to_pybytes()
     page = GENERATOR.encode() in head or EARLIER in head
-    return page or (file.base_name == "scaling.svg" and b"Matplotlib" in head)
+    return page or (file.base_name in ("scaling.svg", "sweep.svg") and b"Matplotlib" in head)
 
 
 def _files(filesystem: FileSystem, folder: str) -> Iterator[FileInfo]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import struct
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class FakeHost:
         mount = "hugetlbfs-1G /dev/hugepages-1G hugetlbfs rw,nosuid,nodev,relatime,mode=777,pagesize=1024M 0 0\n"
         put(root / "proc/mounts", f"proc /proc proc rw 0 0\n/dev/sda1 / {self.disk} rw 0 0\n" + (mount if self.mounted else ""))
         put(root / "proc/meminfo", f"MemTotal:       {self.memory_gib * 2**20} kB\nMemFree:        1024 kB\n")
-        (root / "dev/shm").mkdir(parents=True)
+        (root / "dev/shm").mkdir(parents=True, exist_ok=True)
         if self.sfpi:
             compiler = put(root / "opt/tenstorrent/sfpi/compiler/bin/riscv-tt-elf-g++")
             compiler.chmod(0o755)
@@ -74,19 +75,56 @@ def put(path: Path, text: str = "") -> Path:
 
 
 def install_tt_smi(
-    directory: Path, *, chips: int = 8, card: str = "n300", dram: str = "true", heat: str = "45.3", code: int = 0
+    directory: Path,
+    *,
+    chips: int = 8,
+    card: str = "n300",
+    dram: bool = True,
+    heat: str = "45.3",
+    code: int = 0,
+    coords: str | None = None,
+    links: dict[int, str] | None = None,
+    lost: tuple[int, ...] = (),
+    bundle: str = "19.9.0.0",
 ) -> Path:
-    """A tt-smi that prints a snapshot in the real one's layout (tt-smi's tt_smi/log.py), or fails; its directory, for PATH."""
-    board = {"bus_id": "N/A", "board_id": "0100014211703010", "coords": "(0, 0, 0, 0)", "dram_status": dram}
-    chip: dict[str, dict[str, object]] = {
-        "board_info": board | {"dram_speed": "12G", "pcie_speed": 4, "pcie_width": "16"},
-        "telemetry": {"voltage": "0.80", "current": " 21.0", "aiclk": " 500", "power": " 17.0", "asic_temperature": heat},
-        "limits": {"vdd_min": "0.80", "vdd_max": "0.95", "tdp_limit": "85", "asic_fmax": "1000", "thm_limit": "75"},
-    }
-    names = [f"{card} L", f"{card} R"] if card == "n300" else [card]  # the chip on PCIe, then the one behind it
-    info = [chip | {"board_info": chip["board_info"] | {"board_type": names[n % len(names)]}} for n in range(chips)]
-    snapshot = put(directory / "snapshot.json", json.dumps({"time": "", "host_info": {}, "device_info": info}))
+    """A tt-smi that prints a snapshot, or fails; its directory, for PATH.
+
+    Its layout is that of tt-smi 6.2.1 (tt_smi/log.py, tt_smi/backend.py, tests/test_snapshot.py), which has tt-umd's names.
+    coords: of every chip. links: ETH_LIVE_STATUS of some chips. lost: chips that were not enumerated.
+    """
+    info = []
+    for n in set(range(chips)) - set(lost):
+        local = card != "n300" or n % 2 == 0
+        board = {
+            "bus_id": f"0000:0{n // 2 + 1}:00.0" if local else "N/A",
+            "board_type": card + ("" if card != "n300" else " L" if local else " R"),
+            "board_id": f"010001421170301{n // 2 if card == 'n300' else n}",
+            "coords": coords or f"({n // 2}, {n % 2}, 0, 0)",
+            "dram_status": dram,
+            "dram_speed": "12G",
+            "pcie_speed": 4,
+            "pcie_width": 16,
+        }
+        telemetry = {"voltage": "0.80", "current": " 21.0", "power": " 17.0", "aiclk": " 500", "asic_temperature": heat}
+        info.append(
+            {
+                "smbus_telem": {"DDR_STATUS": "0x222222", "ETH_LIVE_STATUS": (links or {}).get(n, "0x1c01ffff")},
+                "board_info": board,
+                "telemetry": telemetry | {"board_power": "N/A", "fan_speed": "N/A", "heartbeat": "11"},
+                "firmwares": {"fw_bundle_version": bundle, "eth_fw": "7.2.0", "cm_fw": "2.34.0.0"},
+                "limits": {"vdd_min": "0.80", "vdd_max": "0.95", "tdp_limit": "85", "asic_fmax": "1000", "thm_limit": "75"},
+            }
+        )
+    told = {"time": "2026-08-14T17:10:06", "host_info": {}, "host_sw_vers": {"tt_smi": "6.2.1"}, "device_info": info}
+    snapshot = put(directory / "snapshot.json", json.dumps(told | {"processes": []}, indent=4))
     answer = f"cat '{snapshot}'" if not code else "echo 'no boards on PCIe answer' >&2"
     program = put(directory / "tt-smi", f"#!/bin/sh\necho 'Gathering Information'\n{answer}\nexit {code}\n")
     program.chmod(0o755)
     return directory
+
+
+def put_lock(root: Path, name: str, owner: int, flag: int = 0x5454554D444D5458) -> Path:
+    """A lock of tt-umd's (device/api/umd/device/utils/robust_mutex.hpp), held by a process."""
+    path = put(root / f"dev/shm/TT_UMD_LOCK.{name}")
+    path.write_bytes(struct.pack("40xQii", flag, owner, owner))
+    return path

@@ -64,10 +64,8 @@ def test_what_the_launcher_copies_is_there_and_enough_for_the_commands_it_runs()
     assert mounts["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_each_manifest_has_only_fields_that_kuberay_v1_knows(name: str) -> None:
-    kind = MANIFESTS[name]["kind"]
-    jsonschema.validate(MANIFESTS[name], KUBERAY | {"$ref": f"#/definitions/{kind}"})
+def test_the_cluster_has_only_fields_that_kuberay_v1_knows() -> None:
+    jsonschema.validate(MANIFESTS["raycluster"], KUBERAY | {"$ref": "#/definitions/RayCluster"})
 
 
 def test_the_schema_refuses_misspelt_missing_and_mistyped_fields() -> None:
@@ -114,12 +112,20 @@ def test_kubernetes_and_start_node_give_a_lost_host_up_equally_fast_and_run_the_
     assert MANIFESTS["raycluster"]["spec"]["rayVersion"] == pinned[1]
 
 
-def test_the_rayjob_runs_on_that_cluster_a_command_that_the_job_accepts() -> None:
-    spec = MANIFESTS["rayjob"]["spec"]
-    assert spec["clusterSelector"]["ray.io/cluster"] == MANIFESTS["raycluster"]["metadata"]["name"]
-    python, dash_m, module, *arguments = shlex.split(spec["entrypoint"])
-    assert (python, dash_m, module) == ("python", "-m", "jobs.imagenet")
-    args = parse(arguments)
+def test_the_jobs_pod_submits_to_that_cluster_what_the_job_accepts_and_starts_it_again() -> None:
+    job, cluster = MANIFESTS["job"], MANIFESTS["raycluster"]
+    assert (job["apiVersion"], job["kind"], job["spec"]["backoffLimit"]) == ("batch/v1", "Job", 0)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == next(pods())["containers"][0]["image"]
+    name = cluster["metadata"]["name"]
+    server, mode, token = container["env"]
+    assert server["value"] == f"http://{name}-head-svc:8265"  # as KubeRay names the head's service
+    assert mode["value"] == cluster["spec"]["authOptions"]["mode"]
+    assert token["valueFrom"]["secretKeyRef"] == {"name": name, "key": "auth_token"}
+    assert container["command"][:-1] == ["python", "-m", "cluster.submit", "--retries", "10"]
+    assert container["command"][-1] == "jobs.imagenet"
+    args = parse(container["args"])
     mounted = [mount["mountPath"] for mount in next(pods())["containers"][0]["volumeMounts"]]
     assert all(any(path.startswith(f"{mount}/") for mount in mounted) for path in (args.data, args.model, args.out))
 
@@ -135,19 +141,32 @@ def test_the_image_copies_what_there_is_and_has_the_programs_its_installer_calls
     assert f"FROM python:{version}-" in dockerfile
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_each_unit_starts_its_node_unprivileged_and_again_when_it_ends(unit: Path, tmp_path: Path) -> None:
+def service_of(unit: Path, tmp_path: Path) -> configparser.SectionProxy:
+    """The unit's section Service, once systemd has found nothing wrong with the unit."""
     parsed = configparser.ConfigParser(interpolation=None, strict=False)
     parsed.optionxform = str  # type: ignore[assignment,method-assign]
     parsed.read(unit)
     service = parsed["Service"]
-    script, role, *rest = service["ExecStart"].split()
-    assert (ROOT / script.removeprefix("/opt/loudbox-vit/")).is_file()
-    assert role == unit.stem.removeprefix("loudbox-")
-    assert rest[-1] == "--block"
-    assert (service["User"], service["Restart"], service["NoNewPrivileges"]) == ("loudbox", "always", "true")
+    assert (service["User"], service["NoNewPrivileges"]) == ("loudbox", "true")
+    assert (ROOT / service["ExecStart"].split()[0].removeprefix("/opt/loudbox-vit/")).is_file()
     if shutil.which("systemd-analyze"):
         copied = put(tmp_path / unit.name, unit.read_text().replace("/opt/loudbox-vit", str(ROOT)))
         command = ["systemd-analyze", "verify", "--man=no", str(copied)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, "")
+    return service
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.stem != "loudbox-job"], ids=lambda unit: unit.name)
+def test_each_unit_starts_its_node_unprivileged_and_again_when_it_ends(unit: Path, tmp_path: Path) -> None:
+    service = service_of(unit, tmp_path)
+    _, role, *rest = service["ExecStart"].split()
+    assert role == unit.stem.removeprefix("loudbox-")
+    assert rest[-1] == "--block"
+    assert service["Restart"] == "always"
+
+
+def test_the_jobs_unit_leaves_starting_it_again_to_submit(tmp_path: Path) -> None:
+    service = service_of(CLUSTER / "systemd" / "loudbox-job.service", tmp_path)
+    assert service["ExecStart"].split()[1:] == ["-m", "cluster.submit", "--retries", "10", "$JOB"]
+    assert service["Restart"] == "no"

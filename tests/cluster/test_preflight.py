@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytest
 from cluster.checks import Check, Host, check_cluster, check_host, clock
 from cluster.hardware import parse_snapshot, read_hardware
 from cluster.preflight import main
-from cluster.probe import limits, open_mesh, read_host, try_mesh
-from tests.cluster.fake_host import FakeHost, install_tt_smi, put
+from cluster.probe import INSTALLATIONS, limits, open_mesh, read_host, try_mesh
+from tests.cluster.fake_host import FakeHost, install_tt_smi, put, put_lock
 from tests.commands import ROOT
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import Device
@@ -30,15 +31,14 @@ Report = tuple[int, dict[str, dict[str, str]], dict[str, dict[str, str]]]
 def preflight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Report]:
     """Run it on a fake host; exit code, the host's checks by name, the cluster's checks by name."""
 
-    def run(
-        host: FakeHost, *arguments: str, chips: int | None = 8, dram: str = "true", heat: str = "45.3", smi_code: int = 0
-    ) -> Report:
+    for name in (*INSTALLATIONS, "TT_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(host: FakeHost, *arguments: str, chips: int | None = 8, **smi: Any) -> Report:
         path = "/usr/bin:/bin"
         if chips is not None:
-            told = install_tt_smi(tmp_path / "bin", chips=chips, card=host.card, dram=dram, heat=heat, code=smi_code)
-            path = f"{told}:{path}"
+            path = f"{install_tt_smi(tmp_path / 'bin', chips=chips, card=host.card, **smi)}:{path}"
         monkeypatch.setenv("PATH", path)
-        monkeypatch.delenv("TT_VISIBLE_DEVICES", raising=False)
         code = main(["--json", *arguments], root=host.write(tmp_path / "root"))
         report = json.loads(capsys.readouterr().out)
         whole = report["checks"].pop("cluster")
@@ -103,12 +103,16 @@ def test_each_fault_is_found_and_has_its_fix(
 @pytest.mark.parametrize(
     ("smi", "status", "found"),
     [
-        ({"chips": 4}, "fail", "4 of 8"),
-        ({"chips": 8, "dram": "false"}, "fail", "DRAM of 8 did not come up"),
+        ({"lost": (3,)}, "fail", "7 of 8: none behind board 0100014211703011 (0000:02:00.0)"),
+        ({"chips": 6}, "fail", "6 of 8"),
+        ({"links": {5: "0xffff"}}, "fail", "no Ethernet link is up on board 0100014211703012 (n300 R)"),
+        ({"links": {5: "0xffff"}, "bundle": "19.8.2.0"}, "pass", "8"),  # which tells something else there
+        ({"coords": "(0, 0, 0, 0)"}, "fail", "all 8 at coordinates (0, 0, 0, 0)"),
+        ({"chips": 8, "dram": False}, "fail", "DRAM of 8 did not come up"),
         ({"chips": None}, "warn", "not seen: tt-smi is not installed"),
         ({"chips": 8, "heat": " 81.5"}, "warn", "8 of 8 too hot (81.5 C of 75)"),
         ({"chips": 8, "heat": "N/A"}, "pass", "8"),
-        ({"chips": 8, "smi_code": 1}, "warn", "not seen: tt-smi failed: no boards on PCIe answer"),
+        ({"chips": 8, "code": 1}, "warn", "not seen: tt-smi failed: no boards on PCIe answer"),
     ],
 )
 def test_chips_behind_ethernet_are_seen_through_tt_smi_or_said_to_be_unseen(
@@ -122,7 +126,7 @@ def test_chips_behind_ethernet_are_seen_through_tt_smi_or_said_to_be_unseen(
     ("card", "boards", "chips", "status", "found"),
     [
         ("n300", 1, 2, "pass", "2"),
-        ("n300", 1, 1, "fail", "1 of 2"),
+        ("n300", 1, 1, "fail", "1 of 2: none behind board 0100014211703010 (0000:01:00.0)"),
         ("n150", 1, 1, "pass", "1"),
         ("n150", 4, 4, "pass", "4"),
         ("n150", 4, 3, "fail", "3 of 4"),
@@ -134,6 +138,69 @@ def test_each_kind_of_board_has_its_number_of_chips(
     _, checks, _ = preflight(FakeHost(boards=boards, card=card), "--boards", str(boards), chips=chips)
     assert (checks["chips"]["status"], checks["chips"]["found"]) == (status, found)
     assert checks["boards"]["found"].startswith(f"{boards} {card}")
+
+
+@pytest.mark.parametrize(
+    ("visible", "wanted", "chips", "check", "status", "found"),
+    [
+        ("2", "1", 2, "boards", "pass", "1 n300 of 4, by TT_VISIBLE_DEVICES=2"),
+        ("2", "1", 8, "boards for Ray", "pass", "TTNPU: 1, once Ray runs"),
+        ("2", "1", 2, "chips", "pass", "2"),
+        ("2", "1", 1, "chips", "fail", "1 of 2: none behind board 0100014211703010 (0000:01:00.0)"),
+        ("0,1,2,3", "4", 8, "boards", "pass", "4 n300"),
+        ("2", "4", 2, "boards", "fail", "1 n300 of 4, by TT_VISIBLE_DEVICES=2, 4 wanted"),
+        ("7", "1", 2, "boards", "fail", "none with a driver of 4, by TT_VISIBLE_DEVICES=7, 1 wanted"),
+    ],
+)
+def test_one_board_of_several_may_be_chosen(
+    preflight: Callable[..., Report],
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str,
+    wanted: str,
+    chips: int,
+    check: str,
+    status: str,
+    found: str,
+) -> None:
+    monkeypatch.setenv("TT_VISIBLE_DEVICES", visible)
+    _, checks, _ = preflight(FakeHost(), "--boards", wanted, chips=chips)
+    assert (checks[check]["status"], checks[check]["found"]) == (status, found)
+
+
+@pytest.mark.parametrize(("counted", "status"), [(5, "fail"), (4, "pass"), (1, "warn")])
+def test_boards_that_ray_was_not_given_may_be_somebody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: int, status: str
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    host = replace(read_host(FakeHost().write(tmp_path)), ray_boards=counted, visible="")
+    assert by_name(check_host(host, 4))["boards for Ray"].status == status
+
+
+def test_a_lock_of_a_process_that_is_gone_is_named_and_no_other(preflight: Callable[..., Report], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put(root / "proc/77/stat")
+    for name, owner in (("ARC_MSG", 0), ("CHIP_IN_USE_0_PCIe", 4242), ("CHIP_IN_USE_1_PCIe", 77), ("PCIE_DMA_1_PCIe", 4242)):
+        put_lock(root, name, owner)
+    put_lock(root, "NON_MMIO_0_PCIe", 4242, flag=0)
+    put(root / "dev/shm/TT_UMD_LOCK.SHORT", "x")
+    _, checks, _ = preflight(FakeHost())
+    assert (checks["locks"]["status"], checks["locks"]["found"]) == (
+        "warn",
+        "TT_UMD_LOCK.CHIP_IN_USE_0_PCIe of process 4242, which has ended and 1 more",
+    )
+    assert "rm /dev/shm/TT_UMD_LOCK.*" in checks["locks"]["fix"]
+
+
+def test_another_tt_metal_than_the_installed_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = find_spec("ttnn")
+    assert spec
+    assert spec.submodule_search_locations
+    for name, place in zip(INSTALLATIONS, ("/opt/tt-metal", spec.submodule_search_locations[0], ""), strict=True):
+        monkeypatch.setenv(name, place)
+    told = [line for line in limits() if "tt-metal" in line]
+    assert len(told) == 1
+    assert told[0].startswith("TT_METAL_HOME=/opt/tt-metal is another tt-metal than ttnn's in ")
+    assert told[0].endswith("; unset it in the environment of Ray's nodes")
 
 
 @pytest.mark.parametrize(("boards", "code", "status"), [("4", 1, "fail"), ("0", 0, "pass")])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,13 +20,16 @@ from pathlib import Path
 from threading import Event, Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
+from uuid import UUID
 from zipfile import ZipFile
 
+import psutil
+import pyarrow.parquet as pq
 import pytest
 from ray.job_submission import JobStatus
 
 from cluster.package import pack
-from cluster.submit import follow, main
+from cluster.submit import Log, follow, main
 from jobs.running.command import JobFailed
 from tests.commands import ROOT, Finished, run_module
 from tests.conftest import free_port
@@ -40,6 +44,8 @@ START_SECONDS = 90
 class JobServer:
     environment: dict[str, str]
     """Of a client: address, token and a home of its own."""
+    head: int
+    """Process id of `ray start`."""
 
     def submit(self, *arguments: str, **environment: str) -> Finished:
         return run_module("cluster.submit", *arguments, environment=self.environment | environment, timeout=100)
@@ -70,7 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
     try:
         address = f"http://127.0.0.1:{dashboard}"
         wait_until(lambda: answers(address), START_SECONDS)
-        yield JobServer(environment | {"RAY_API_SERVER_ADDRESS": address})
+        yield JobServer(environment | {"RAY_API_SERVER_ADDRESS": address}, head.pid)
     finally:
         os.killpg(head.pid, signal.SIGKILL)  # asked politely, it takes its time
         head.wait()
@@ -81,7 +87,7 @@ def answers(address: str) -> bool:
         urlopen(f"{address}/api/version", timeout=5)
     except HTTPError:  # alive, and asks for the token
         return True
-    except URLError:
+    except (URLError, TimeoutError):
         pass
     return False
 
@@ -190,6 +196,10 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+COUNTS = "import time; [(print(n, flush=True), time.sleep(1)) for n in range(%s)]; raise SystemExit(%s)"
+JOB = "raysubmit_0000000000000001"
+
+
 @dataclass
 class Ended:
     """Stands for a job server that took a job, which ended so."""
@@ -233,18 +243,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("option", "log", "told"),
-    [([], "its log\n", ""), (["--detach"], "", "ray job logs --follow job-1   or   ray job stop job-1\n")],
+    [([], "its log\n", ""), (["--detach"], "", f"ray job logs --follow {JOB}   or   ray job stop {JOB}\n")],
     ids=["followed", "detached"],
 )
 def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_detached(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], log: str, told: str
 ) -> None:
     server = Ended()
+    monkeypatch.setattr("cluster.submit.uuid.uuid4", lambda: UUID(int=1 << 64))
     monkeypatch.setattr("cluster.submit.connect", lambda address: server)
     monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)  # it is for the whole process
     assert main([*option, "jobs.imagenet", "--out", "/a b", "--detach"]) == 0
     assert server.submitted["entrypoint"] == "python -m jobs.imagenet --out '/a b' --detach"
-    assert capsys.readouterr() == (log, f"job-1: {server.submitted['entrypoint']}\n{told}")
+    assert capsys.readouterr() == (log, f"{JOB}: {server.submitted['entrypoint']}\n{told}")
 
 
 @pytest.mark.parametrize(
@@ -258,11 +269,11 @@ def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_
         (JobStatus.FAILED, None, 1, "job-1: failed: Job supervisor actor died\n"),
     ],
 )
-@pytest.mark.parametrize(("fails", "stream"), [(0, "its "), (3, "its "), (0, "its log\n"), (0, "")])
+@pytest.mark.parametrize(("fails", "stream"), [(0, "its "), (6, "its "), (0, "its log\n"), (0, "")])
 def test_it_ends_with_the_jobs_own_code_and_its_whole_log_whatever_becomes_of_the_stream(
     capsys: pytest.CaptureFixture[str], status: JobStatus, code: int | None, ends_with: int, told: str, fails: int, stream: str
 ) -> None:
-    assert follow(Ended(status, code, fails=fails, stream=stream), "job-1") == ends_with
+    assert follow(Log(Ended(status, code, fails=fails, stream=stream), "job-1")) == ends_with
     out, err = capsys.readouterr()
     assert out == "its log\n"
     assert err.endswith(told)
@@ -273,9 +284,138 @@ def test_a_server_that_stays_silent_is_told_and_then_given_up(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cluster.submit.LOST_SECONDS", 1.0)
-    with pytest.raises(JobFailed, match="job-1: no answer for 1 s, Connection refused; it may go on or have ended: `ray job"):
-        follow(Ended(fails=1000), "job-1")
+    with pytest.raises(JobFailed, match="job-1: no answer for 1 s, Connection refused"):
+        follow(Log(Ended(fails=1000), "job-1"))
     assert capsys.readouterr().err.count("does not answer") == 1
+
+
+@dataclass
+class Scripted(Ended):
+    """A job server whose jobs end one after the other as it is told: with an exit code, or unknown to it."""
+
+    ends: list[int | str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    known: set[object] = field(default_factory=set)
+
+    def submit_job(self, **what: object) -> str:
+        if what["submission_id"] in self.known:
+            raise RuntimeError("Job with submission_id ... already exists. Please use a different submission_id.")
+        self.known.add(what["submission_id"])
+        self.started.append(str(what["entrypoint"]).removeprefix("python -m jobs."))
+        return ""
+
+    def get_job_info(self, job: str) -> Ended:
+        end = self.ends.pop(0)
+        if end == "restarted":
+            self.known.clear()
+            raise RuntimeError(f"Job {job} does not exist")
+        if end == "away":
+            raise RuntimeError(f"the tunnel is closed, and what answers says that {job} does not exist")
+        assert isinstance(end, int)
+        return Ended(JobStatus.FAILED if end else JobStatus.SUCCEEDED, end)
+
+
+PLAIN, RESUMED = "imagenet --out /o", "imagenet --out /o --resume"
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "started"),
+    [
+        ([1, 130, 143, -9, 0], 0, [PLAIN, *[RESUMED] * 4]),
+        *(([1, final], final, [PLAIN, RESUMED]) for final in (0, 3, 4)),
+        *(([final], final, [PLAIN]) for final in (0, 2, 3, 4)),
+        ([1, 2, 0], 0, [PLAIN, RESUMED, PLAIN]),  # nothing was there to resume
+        ([1, 2, 2, 2, 0], 0, [PLAIN, *[RESUMED, PLAIN] * 2]),  # nor were there hosts yet
+        ([1] * 5, 1, [PLAIN, *[RESUMED] * 4]),
+        (["away", "away", 0], 0, [PLAIN]),
+        (["restarted", "away", 0], 0, [PLAIN, RESUMED]),
+    ],
+)
+def test_a_job_is_started_again_while_that_may_help_and_never_while_the_server_knows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends: list[int | str], code: int, started: list[str]
+) -> None:
+    server, count = Scripted(ends=ends.copy()), len(ends) - 1
+    slept: list[float] = []
+    monkeypatch.setattr("cluster.submit.connect", lambda address: server)
+    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)
+    monkeypatch.setattr("cluster.submit.time.sleep", slept.append)
+    assert main(["--retries", "4", "jobs.imagenet", "--out", "/o"]) == code
+    assert server.started == started
+    assert slept == [10 * 2**n for n in range(count)]
+    told = capsys.readouterr().err
+    assert [f"retry {n + 1} of 4 in {seconds:g} s" in told for n, seconds in enumerate(slept)] == [True] * count
+
+
+@pytest.mark.parametrize("arguments", [["--detach", "jobs.imagenet"], ["jobs.imagenet", "--overwrite"]])
+def test_retries_that_could_not_be_right_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--retries", "1", *arguments])
+    assert "--retries" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def retried(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Future[int]]]:
+    """Starts main with --retries on the real job server, in a thread."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)
+    monkeypatch.setattr("cluster.submit.RETRY_SECONDS", 0.5)
+    with ThreadPoolExecutor() as threads:
+        address = server.environment["RAY_API_SERVER_ADDRESS"]
+        yield lambda *arguments: threads.submit(main, ["--address", address, "--retries", "3", *arguments])
+
+
+def processes(server: JobServer, *words: str) -> list[psutil.Process]:
+    """Of this head, with all these words in their command line."""
+    found = psutil.Process(server.head).children(recursive=True)
+    return [each for each in found if set(words) <= set(each.cmdline())]
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_started_again_and_its_run_finishes(
+    server: JobServer, retried: Callable[..., Future[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    where = ("--data", "jobs/sample/images", "--model", "jobs/sample/model", "--out", str(out))
+    running = retried("jobs.imagenet", *where, "--device", "simulated", "--simulate", "compute=400ms")
+    wait_until(lambda: running.done() or list((out / "predictions").rglob("*.parquet")), 100)
+    for driver in processes(server, "jobs.imagenet", str(out)):
+        driver.kill()
+    assert running.result(100) == 0, capsys.readouterr()
+    told = capsys.readouterr().err
+    assert re.search(r"exit code 137; retry 1 of 3 in 0.5 s", told)
+    assert "--resume" in told
+    ids = pq.read_table(out / "predictions")["image_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == 500
+
+
+def test_a_job_server_that_goes_away_and_returns_is_followed_again_and_starts_nothing_twice(
+    server: JobServer,
+    retried: Callable[..., Future[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, seconds in (("ANSWER_SECONDS", 1.0), ("LOST_SECONDS", 1.0), ("QUIET_SECONDS", 1.0)):
+        monkeypatch.setattr(f"cluster.submit.{name}", seconds)
+    mark, out, err = tmp_path / "mark", "", ""
+    counts = f"import time; [(print(n, flush=True), time.sleep(1)) for n in range(8)]; open({str(mark)!r}, 'a').write('x')"
+    running = retried("timeit", "-n1", "-r1", counts)
+    wait_until(lambda: processes(server, "timeit", "-n1"), 60)
+    (dashboard,) = [each for each in processes(server) if "dashboard/dashboard.py" in " ".join(each.cmdline())]
+    dashboard.suspend()
+    try:
+        while "retry 1 of 3" not in err and not running.done():
+            time.sleep(0.1)
+            more = capsys.readouterr()
+            out, err = out + more.out, err + more.err
+    finally:
+        dashboard.resume()
+    code = running.result(100)
+    out += capsys.readouterr().out
+    assert "no answer for" in err
+    assert (code, mark.read_text()) == (0, "x"), out + err
+    assert re.findall(r"^\d+$", out, re.MULTILINE) == [str(n) for n in range(8)]
 
 
 class Between:
@@ -310,9 +450,6 @@ class Between:
                     break
             one.close()
             other.close()
-
-
-COUNTS = "import time; [(print(n, flush=True), time.sleep(1)) for n in range(%s)]; raise SystemExit(%s)"
 
 
 @pytest.mark.parametrize("how", [pytest.param("reset", marks=pytest.mark.slow), "swallow"])

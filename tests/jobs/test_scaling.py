@@ -108,6 +108,29 @@ def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
         assert pq.read_table(run / "report" / "summary.parquet")["images"].to_pylist() == [images]
 
 
+def test_on_one_host_without_boards_meshes_run_side_by_side(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    for device, sizes in (("simulated", [1, 2, 4]), ("cpu", [1, 2])):
+        out = tmp_path / device
+        done = scaling(ray_cluster, "--out", str(out), "--device", device, "--iterations=4", "--rounds=1")
+        assert done.code == 0, done.output
+        rows = pq.read_table(out / "report" / "scaling.parquet").to_pylist()
+        assert [row["meshes"] for row in rows if row["scaling"] == "weak"] == sizes
+
+
+def test_with_data_too_they_share_one_host(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    where = ["--out", str(tmp_path), "--device", "cpu", "--data", str(SAMPLE), "--limit=64"]
+    done = scaling(ray_cluster, *where, "--rounds=1", "--meshes=2")
+    assert done.code == 0, done.output
+    assert [len(list((tmp_path / "runs").glob(f"{size}-*"))) for size in (1, 2)] == [2, 1]
+
+
+def test_more_meshes_than_the_one_host_has_cores_are_refused(
+    ray_cluster: RayCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--device", "cpu", "--meshes", "3"]
+    assert "the one host has 2 cores for meshes" in mistake(main, ray_cluster, tmp_path / "out", arguments, capfd)
+
+
 def test_sizes_are_powers_of_two_and_the_largest() -> None:
     assert [mesh_counts(n) for n in (1, 2, 3, 4, 6)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [1, 2, 4, 6]]
 

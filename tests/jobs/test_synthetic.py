@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +12,30 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from jobs.measuring.loadgen import LIBRARY, Run, faults
 from jobs.measuring.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
 from jobs.pipeline.placement import Placement
 from jobs.running.command import run
 from jobs.running.manifest import load_manifest
 from jobs.running.session import ray_session
-from jobs.synthetic import ITERATIONS, LEAST_IMAGES, LEAST_ITERATIONS, LEAST_SECONDS, MESHES, main, mesh_table, shortcomings
+from jobs.settings import ImagenetSettings, ScalingSettings, SyntheticSettings
+from jobs.synthetic import (
+    ITERATIONS,
+    LEAST_IMAGES,
+    LEAST_ITERATIONS,
+    LEAST_SECONDS,
+    MESHES,
+    main,
+    mesh_table,
+    shortcomings,
+    sweep,
+)
 from tests.commands import Finished, run_module
 from tests.conftest import RayCluster
 from tests.jobs.conftest import MODEL, mistake
+from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError
-from vit_actor.simulated import SimulatedTiming, SimulatedVit
+from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
 
 
 def synthetic(cluster: RayCluster, out: Path, *arguments: str) -> Finished:
@@ -79,6 +95,103 @@ def test_its_files_describe_themselves_and_say_simulated_and_too_short(two_meshe
     assert "warning: too short to quote (40 iterations, below 100; " in done.stdout
     reasons = pq.read_table(out / "report" / "synthetic.parquet")["too_short"].to_pylist()
     assert all(reason.startswith("40 iterations, below 100; ") for reason in reasons)
+
+
+def test_loadgen_drives_every_mesh_and_its_verdict_and_logs_are_kept(mesh_cluster: RayCluster, tmp_path: Path) -> None:
+    timing = ["--device=simulated", "--simulate=compute=20ms", "--meshes=2", "--iterations=40", "--loadgen"]
+    done = synthetic(mesh_cluster, tmp_path, *timing, "--seconds=2", "--images=100", "--seed=7")
+
+    assert done.code == 0, done.output
+    assert "unofficial, since ViT is no model of MLPerf" in done.stdout
+    quick = r"images/s, .*% beside the job's own loop; VALID for a quick look only \(2 s, below 600 s; 100 images, below 24,576\)"
+    assert len(re.findall(quick, done.stdout)) == 2
+    logs = tmp_path / "report" / "loadgen"
+    summaries = [(logs / mode / "mlperf_log_summary.txt").read_text() for mode in ("accuracy", "performance", "TEST01")]
+    assert all("Scenario : Offline" in text for text in summaries[1:])
+    assert all("Result is : VALID" in text and "min_duration (ms): 2000" in text for text in summaries[1:])
+    library = np.random.default_rng(7).integers(0, 256, (LIBRARY, 64, 64, 3), dtype=np.uint8)
+    right = expected_class(library, 10).astype("<i4")
+    for mode, least in (("accuracy", LIBRARY), ("TEST01", 100)):
+        logged = json.loads((logs / mode / "mlperf_log_accuracy.json").read_text())
+        assert len(logged) >= least
+        assert {each["qsl_idx"]: each["data"] for each in logged}.items() <= dict(
+            enumerate(answer.tobytes().hex().upper() for answer in right)
+        ).items()
+
+
+def test_a_device_that_fails_while_loadgen_measures_ends_the_job(mesh_cluster: RayCluster, tmp_path: Path) -> None:
+    timing = ["--device=simulated", "--simulate", "compute=1ms,fail_after=150", "--meshes=1", "--loadgen", "--seconds=2"]
+    done = synthetic(mesh_cluster, tmp_path, *timing)
+    assert done.code == 1
+    assert "error: the simulated device failed after 150 batches" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "audit", "verdict", "wrong"),
+    [
+        ([(0, "01"), (1, "02")], [(1, "02")], "VALID", []),
+        ([(0, "01"), (1, "02")], [(1, "03"), (1, "03")], "VALID", ["TEST01: other answers than in accuracy mode for 1 images"]),
+        ([(0, "01")], [(1, "02")], "VALID", ["TEST01: other answers than in accuracy mode for 1 images"]),
+        ([(0, "01")], [], "VALID", ["TEST01: no answer was logged"]),
+        ([(0, "01")], [(0, "01")], "INVALID", ["performance is INVALID", "TEST01 is INVALID"]),
+    ],
+)
+def test_a_verdict_of_loadgens_and_an_answer_that_changes_are_faults(
+    accuracy: list[tuple[int, str]], audit: list[tuple[int, str]], verdict: str, wrong: list[str]
+) -> None:
+    timed = f"Samples per second: 10.5\nResult is : {verdict}\n"
+    assert faults([Run("accuracy", "", accuracy), Run("performance", timed, []), Run("TEST01", timed, audit)]) == wrong
+
+
+def test_without_loadgen_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.measuring.loadgen.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="uv pip install mlcommons-loadgen"):
+        main(["--out", "/nowhere", "--model", str(MODEL), "--loadgen"])
+
+
+@pytest.mark.slow
+def test_a_sweep_shows_the_rate_over_the_latency(mesh_cluster: RayCluster, tmp_path: Path) -> None:
+    logs = tmp_path / "report" / "loadgen" / "TEST01" / "mlperf_log_detail.txt"
+    logs.parent.mkdir(parents=True)
+    logs.touch()  # of the run that it replaces
+    timing = ["--device=simulated", "--simulate=compute=20ms,upload=1ms,readback=1ms", "--meshes=1", "--iterations=20"]
+    done = synthetic(mesh_cluster, tmp_path, *timing, "--sweep", "--overwrite")
+
+    assert done.code == 0, done.output
+    assert not logs.exists()
+    table = pq.read_table(tmp_path / "report" / "sweep.parquet")
+    assert table.schema.equals(MESHES)
+    rows = table.to_pylist()
+    assert [(row["mesh"], row["batch_size"]) for row in rows] == [(f"{n} per chip", 8 * n) for n in (1, 2, 4, 8, 16)]
+    for row in rows:
+        # Two batches wait on the device while one is computed.
+        assert 2 * row["inference_ms"] < row["latency_p50_ms"] < row["latency_p99_ms"] + 1e-9
+        assert f"{row['fps']:,.1f}" in done.stdout
+    drawn = (tmp_path / "report" / "sweep.svg").read_text()
+    assert all(text in drawn for text in ("SIMULATED", "16 per chip", "too short to quote: 20 iterations, below 100"))
+
+
+def test_a_size_that_a_device_refuses_is_told_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.synthetic.drive_together", lambda meshes, work: [measured("a", 0.0, [0.1] * 3)])
+
+    def start(settings: SyntheticSettings) -> list[object]:
+        if (settings.images_per_chip or 0) > 8:
+            raise UserError("it does not fit")
+        return []
+
+    settings = SyntheticSettings(out=str(tmp_path), device="simulated")
+    told = sweep(settings, "simulated", Work(0, 0, 1, 1), "run", start)
+
+    rows = pq.read_table(tmp_path / "report" / "sweep.parquet").to_pylist()
+    assert [row["mesh"] for row in rows] == [f"{n} per chip" for n in (1, 2, 4, 8)]
+    assert "16 per chip: it does not fit" in told
+
+
+def test_a_slow_start_of_a_device_may_be_waited_for() -> None:
+    model = load_checkpoint(str(MODEL))
+    placement = Placement("t3000", 1, 1.0, 4, 1.0)
+    for settings in (SyntheticSettings, ScalingSettings, partial(ImagenetSettings, data="d")):
+        assert settings(out="o", device_limit=900).request(model, placement).open_seconds == 900
 
 
 def test_a_second_run_into_the_same_output_is_refused(

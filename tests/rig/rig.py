@@ -141,6 +141,16 @@ class Rig:
         address = f"10.77.{self._addresses // 250}.{self._addresses % 250}"
         machine = self.hosts[name] = Machine(self._switch, name, address, shm_bytes=self._object_store + 64 * 2**20)
         self._switch.connect(machine)
+        return self._start_ray(name, boards, cpus)
+
+    def restart_head(self) -> None:
+        """Kill Ray on the head with the jobs that it runs, and start it again without a memory; other hosts must join anew."""
+        killed = "gcs_server|raylet|dashboard|default_worker|ray::|-m jobs[.]"
+        self.run(["bash", "-c", f"pkill -9 -f '{killed}'"], check=False)  # in the head's own PID namespace
+        _finish(self._start_ray(_HEAD, 0, 0), ["ray", "start"], START_SECONDS, check=True)
+
+    def _start_ray(self, name: str, boards: int, cpus: int) -> subprocess.Popen[str]:
+        address = self.hosts[name].address
         arguments = [f"--node-ip-address={address}", f"--num-cpus={cpus}", f"--object-store-memory={self._object_store}"]
         arguments += ["--num-gpus=0", "--disable-usage-stats", f"--resources={json.dumps({'TTNPU': boards} if boards else {})}"]
         head = ["--head", "--port=6379", "--dashboard-host=127.0.0.1", "--dashboard-port=8265"]

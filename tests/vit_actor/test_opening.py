@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import DeviceError, UserError
-from vit_actor.opening import DeviceRequest, check_precision
+from vit_actor.opening import DeviceRequest, check_precision, own_kernel_cache
 
 
 @pytest.fixture
@@ -62,3 +63,19 @@ def test_a_precision_that_the_device_does_not_have_is_refused(device: str, preci
     with pytest.raises(UserError, match=f"--precision {precision}: device {device} takes auto"):
         check_precision(device, precision)
     check_precision(device, "auto")
+
+
+@pytest.mark.parametrize(
+    ("visible", "set_to", "own"),
+    [("2", None, ".cache/boards-2"), ("0,1", "/k", "/k/boards-0-1"), ("0,1,2,3", "/k", "/k"), ("", None, None)],
+)
+def test_actors_that_share_a_host_have_a_kernel_cache_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, set_to: str | None, own: str | None
+) -> None:
+    for name in ("0", "1", "2", "3", "by-id"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("TT_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("TT_METAL_CACHE", set_to or "")
+    for _ in range(2):  # a device may be opened again
+        own_kernel_cache(tmp_path)
+    assert os.environ["TT_METAL_CACHE"] == (str(Path.home() / own) if own else "")
