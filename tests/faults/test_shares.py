@@ -17,6 +17,7 @@ from tests.faults.running import (
     Job,
     answers,
     committed,
+    footers,
     footers_in,
     kill_one,
     lose_chunks,
@@ -44,8 +45,7 @@ def test_two_streams_answer_as_one_does_on_both_meshes_and_one_that_has_finished
     done = run(meshes, data, tmp_path, "compute=500ms", "--streams=2", "--resume")
     assert done.code == 0, done.output
     assert answers(tmp_path) == undisturbed
-    footers = [footer for file in prediction_files(tmp_path) for footer in footers_in(file)]
-    assert len({footer["mesh"] for footer in footers if footer["chunk"] not in before}) == 2
+    assert len({footer["mesh"] for footer in footers(tmp_path) if footer["chunk"] not in before}) == 2
 
 
 def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(

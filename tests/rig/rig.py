@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import psutil
 
 from tests.commands import ROOT
 from tests.rig.machine import Machine, Switch
@@ -62,6 +64,17 @@ class Rig:
     def directory(self) -> Path:
         """The directory that all hosts share; it goes with the rig."""
         return self._switch.directory
+
+    @property
+    def home(self) -> str:
+        """HOME of everything on the rig."""
+        return str(self.directory / "home")
+
+    @staticmethod
+    def send(pid: int, number: signal.Signals) -> None:
+        """A signal for a command that `start` began: not for nsenter, which waits for it."""
+        for child in psutil.Process(pid).children():
+            child.send_signal(number)
 
     def __enter__(self) -> Self:
         missing = [tool for tool in ("ip", "unshare", "nsenter", "mount", "bash") if not shutil.which(tool)]
@@ -120,8 +133,14 @@ class Rig:
         Raises subprocess.TimeoutExpired after `timeout` seconds, when the command is killed, and with `check`
         CalledProcessError for an exit code but 0; both carry the output as a note.
         """
-        process = self.start(command, host=host, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        return _finish(process, command, timeout, check)
+        done = _finish(self.start(command, host=host, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE), timeout)
+        try:
+            if check:
+                done.check_returncode()
+        except subprocess.CalledProcessError as error:
+            error.add_note(f"{done.stdout}{done.stderr}"[-4000:])
+            raise
+        return done
 
     def _join(self, hosts: list[tuple[str, int, int]]) -> None:
         """Start hosts, given as (name, boards, cpus), all at once, and those that fail a second time one by one.
@@ -130,10 +149,9 @@ class Rig:
         together on overloaded cores exceed that.
         """
         started = [(host, self._begin(*host)) for host in hosts]
-        results = [(host, _finish(process, ["ray", "start"], START_SECONDS, check=False)) for host, process in started]
-        for host in [host for host, result in results if result.returncode]:
+        for host in [host for host, process in started if _finish(process, START_SECONDS).returncode]:
             self.kill_host(host[0])
-            _finish(self._begin(*host), ["ray", "start"], START_SECONDS, check=True)
+            _finish(self._begin(*host), START_SECONDS).check_returncode()
 
     def _begin(self, name: str, boards: int, cpus: int) -> subprocess.Popen[str]:
         """Create a machine and start Ray on it, without waiting."""
@@ -151,7 +169,7 @@ class Rig:
     def _environment(self) -> dict[str, str]:
         return {
             "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(self.directory / "home"),
+            "HOME": self.home,
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT),
             "RAY_ADDRESS": self.address,
@@ -172,28 +190,13 @@ class Rig:
             self.hosts = {}
 
 
-def _finish(
-    process: subprocess.Popen[str], command: Sequence[str], timeout: float, check: bool
-) -> subprocess.CompletedProcess[str]:
+def _finish(process: subprocess.Popen[str], timeout: float) -> subprocess.CompletedProcess[str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
         # Namespaces do not split process groups: this reaches the command, not nsenter alone.
         os.killpg(process.pid, signal.SIGKILL)
-        error.add_note("".join(text for text in _remaining(process) if text)[-4000:])
+        with suppress(subprocess.TimeoutExpired):  # something in another session still holds the pipe; it ends with the rig
+            error.add_note("".join(text for text in process.communicate(timeout=5) if text)[-4000:])
         raise
-    done = subprocess.CompletedProcess(list(command), process.returncode, out, err)
-    try:
-        if check:
-            done.check_returncode()
-    except subprocess.CalledProcessError as error:
-        error.add_note(f"{out or ''}{err or ''}"[-4000:])
-        raise
-    return done
-
-
-def _remaining(process: subprocess.Popen[str]) -> tuple[str, str]:
-    try:
-        return process.communicate(timeout=5)
-    except subprocess.TimeoutExpired:  # something in another session still holds the pipe; it ends with the rig
-        return "", ""
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -53,22 +53,15 @@ ARROW_LIST = "from pyarrow.fs import *; print(len(LocalFileSystem().get_file_inf
 ARROW_MOVE = "from pyarrow.fs import *; LocalFileSystem().move(sys.argv[1], sys.argv[1] + '2'); print('moved')"
 TABLE = [
     (Rule("OPEN", "*/file"), READ, "EIO"),
-    (Rule("OPEN", "*/data/*", error=116), READ, "ESTALE"),
     (Rule("CREATE", "*/file"), READ, "10000 {120}"),
     (Rule("CREATE", "*/file", error=30), "open(sys.argv[1], 'w')", "EROFS"),
     (Rule("READ", "*/file"), READ, "EIO"),
     (Rule("READ", "*/else"), READ, "10000 {120}"),
     (Rule("READ", "*/file", "ZEROS"), READ, "10000 {0}"),
-    (Rule("READ", "*/file", "CORRUPT"), READ, "10000 {120, 121}"),
-    (Rule("READ", "*/file", "END"), READ, "0 set()"),
     (Rule("READ", "*/file", "SHORT", times=1), READ_TWICE, "500 1000"),
     (Rule("READ", "*/file", skip=1), READ_TWICE, "EIO"),
-    (Rule("READ", "*/file", "END", skip=1), READ_TWICE, "1000 0"),
     (Rule("READ", "*/file", "END", every=2), READ_TWICE, "1000 0"),
-    (Rule("READ", "*/file", "DELAY", milliseconds=1), READ_TWICE, "1000 1000"),
-    (Rule("READ", "*/file", error=110), PREAD, "ETIMEDOUT"),
     (Rule("READ", "*/file", "ZEROS"), PREAD, "100 {0}"),
-    (Rule("READ", "*/file", "ZEROS"), READV, "18 {0}"),
     (Rule("READ", "*/file", "SHORT"), READV, "9 {120, 0}"),
     (Rule("MAP", "*/file", error=19), MAP, "ENODEV"),
     (Rule("MAP", "*/file", "ZEROS"), MAP, "{0}"),
@@ -81,7 +74,6 @@ TABLE = [
     (Rule("UNLINK", "*/data/file"), "os.chdir(os.path.dirname(sys.argv[1])); os.unlink('file')", "EIO"),
     (Rule("UNLINK", "*/file"), "import shutil; shutil.rmtree(os.path.dirname(sys.argv[1]))", "EIO"),
     (Rule("LOCK", "*/file", error=37), "import fcntl; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX)", "ENOLCK"),
-    (Rule("LOCK", "*/file", error=37), "import fcntl; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX)", "ENOLCK"),
     (Rule("STAT", "*/file"), "os.stat(sys.argv[1])", "EIO"),
     (
         Rule("STAT", "*/file", "SHORT"),
@@ -96,7 +88,6 @@ TABLE = [
     (Rule("READ", "*/file", "SHORT"), ARROW, "10000"),
     (Rule("MAP", "*/file", error=19), ARROW_MAP, "Memory mapping file failed: No such device"),
     (Rule("LIST", "*/data"), ARROW_LIST, "EIO"),
-    (Rule("ENTRY", "*/data"), ARROW_LIST, "EIO"),
     (Rule("RENAME", "*/file2"), ARROW_MOVE, "EIO"),
 ]
 
@@ -136,4 +127,3 @@ def test_rules_change_while_a_process_runs_and_count_over_all_processes(faults: 
     running = [start(faults, count, file) for _ in range(4)]
     fired = [int(each.communicate(timeout=60)[0]) for each in running]
     assert sum(fired) == faults.done()[0] == 50
-    assert faults.seen()[0] == 400
