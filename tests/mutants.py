@@ -56,7 +56,7 @@ def changes(node: ast.AST) -> Iterator[str]:
             yield str(not value)
         case ast.Constant(int() | float() as value):
             yield f"{value + 1}"
-        case ast.Call(function, [first, second, *rest], named):
+        case ast.Call(function, [first, second, *rest], named) if ast.unparse(function) not in ("min", "max"):
             yield ast.unparse(ast.Call(function, [second, first, *rest], named))
         case ast.Return(value) if value is not None and ast.unparse(value) != "None":
             yield "return None"

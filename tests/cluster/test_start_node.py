@@ -39,121 +39,86 @@ def host(tmp_path: Path) -> Path:
 
 
 def start(host: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [host / "project/cluster/start-node.sh", *arguments],
-        env={"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    own = {"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray"), **environment}
+    line = [host / "project/cluster/start-node.sh", *arguments]
+    return subprocess.run(line, env=own, capture_output=True, text=True, timeout=20, check=False)
 
 
 def test_a_head_keeps_its_dashboard_to_itself_asks_for_the_token_and_notices_losses_fast(host: Path) -> None:
-    words = start(host, "head", "--block").stdout.splitlines()
+    words = start(host, "head", "--block", "--dashboard-host=10.0.0.1").stdout.splitlines()
     assert words[0] == "start"
-    assert {"--head", "--port=6379", "--dashboard-host=127.0.0.1", "--block"} <= set(words)
+    assert {"--head", "--port=6379", "--block"} <= set(words)
     assert {"RAY_AUTH_MODE=token", "RAY_health_check_period_ms=1000", "RAY_health_check_failure_threshold=3"} <= set(words)
+    hosts = [word for word in words if word.startswith("--dashboard-host=")]
+    assert hosts == ["--dashboard-host=127.0.0.1", "--dashboard-host=10.0.0.1"], "an operator's option comes last and so wins"
+    assert {f"--num-cpus={machine.cpus()}", f"--object-store-memory={machine.object_store_bytes()}", "PYTHONUTF8=1"} <= set(words)
 
 
 def test_a_worker_joins_the_head_it_is_given_on_the_same_ports_as_every_node(host: Path) -> None:
     words = set(start(host, "worker", "10.0.0.1").stdout.splitlines())
-    assert {"--address=10.0.0.1:6379", "RAY_AUTH_MODE=token"} <= words
+    assert {"--address=10.0.0.1:6379", "RAY_AUTH_MODE=token", f"--temp-dir={host}/ray/ray"} <= words
     assert not any("health_check" in word for word in words)
     ports = {word for word in words if word.startswith("--") and "port=" in word}
     assert ports == {word for word in start(host, "head").stdout.splitlines() if word in ports}
     assert len(ports) == 8
+    assert (host / "ray").stat().st_mode & 0o777 == 0o700, "another account can enter"
 
 
-def test_the_object_store_fits_into_shared_memory_and_a_quarter_of_the_memory(host: Path) -> None:
-    words = start(host, "head").stdout.splitlines()
-    (size,) = (int(word.partition("=")[2]) for word in words if word.startswith("--object-store-memory="))
+def test_the_object_store_fits_into_shared_memory_and_a_quarter_of_the_memory() -> None:
     shm = os.statvfs("/dev/shm")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 75 * 2**20 < size <= min(shm.f_blocks * shm.f_frsize * 0.8, memory / 4 * 1.01, 32 * 2**30)
+    assert 75 * 2**20 < machine.object_store_bytes() <= min(shm.f_blocks * shm.f_frsize * 0.8, memory / 4 * 1.01, 32 * 2**30)
 
 
-def test_an_option_given_by_the_operator_comes_last_and_so_wins(host: Path) -> None:
-    words = start(host, "head", "--dashboard-host=10.0.0.1").stdout.splitlines()
-    hosts = [word for word in words if word.startswith("--dashboard-host=")]
-    assert hosts == ["--dashboard-host=127.0.0.1", "--dashboard-host=10.0.0.1"]
+def with_token(host: Path, text: str, mode: int) -> None:
+    put(host / "home/.ray/auth_token", text).chmod(mode)
 
 
-@pytest.mark.parametrize(
-    ("mode", "text", "reason"),
-    [(None, "", "no token in"), (0o600, "", "no token in"), (0o644, "secret", "others may read")],
-)
-def test_without_a_token_of_ones_own_nothing_starts(host: Path, mode: int | None, text: str, reason: str) -> None:
-    token = host / "home/.ray/auth_token"
-    token.unlink()
-    if mode is not None:
-        put(token, text).chmod(mode)
-    done = start(host, "head")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"start-node.sh: {reason}")
-
-
-def test_its_files_lie_where_no_other_account_can_enter(host: Path) -> None:
-    words = start(host, "worker", "10.0.0.1").stdout.splitlines()
-    assert f"--temp-dir={host}/ray/ray" in words
-    assert (host / "ray").stat().st_mode & 0o777 == 0o700
+def linked(host: Path) -> None:
+    (host / "elsewhere").mkdir(mode=0o700)
+    (host / "ray").symlink_to(host / "elsewhere")
 
 
 @pytest.mark.parametrize(
-    "harm", [lambda path: path.chmod(0o755), lambda path: (path.rename(f"{path}-2"), path.symlink_to(f"{path}-2"))]
+    ("harm", "arguments", "told"),
+    [
+        (lambda host: (host / "home/.ray/auth_token").unlink(), ["head"], "start-node.sh: no token in"),
+        (lambda host: with_token(host, "", 0o600), ["head"], "start-node.sh: no token in"),
+        (lambda host: with_token(host, "secret", 0o644), ["head"], "start-node.sh: others may read"),
+        (lambda host: (host / "ray").mkdir(mode=0o755), ["head"], "start-node.sh: others may write to {host}/ray; chmod 700 it"),
+        (linked, ["head"], "start-node.sh: others may write to {host}/ray; chmod 700 it"),
+        (lambda host: (host / "project/.venv/bin/ray").unlink(), ["head"], "start-node.sh: "),
+        (lambda host: None, [], "start-node.sh: usage:"),
+        (lambda host: None, ["helper"], "start-node.sh: usage:"),
+        (lambda host: None, ["worker"], "start-node.sh: usage:"),
+        (lambda host: None, ["worker", "--block"], "start-node.sh: usage:"),
+    ],
 )
-def test_a_directory_that_others_may_enter_or_that_leads_elsewhere_is_refused(host: Path, harm: Callable[[Path], object]) -> None:
-    (host / "ray").mkdir(mode=0o700)
-    harm(host / "ray")
-    done = start(host, "head")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"start-node.sh: others may write to {host}/ray; chmod 700 it")
-
-
-@pytest.mark.parametrize("arguments", [[], ["helper"], ["worker"], ["worker", "--block"]])
-def test_a_role_it_does_not_know_and_a_worker_without_a_head_get_the_usage(host: Path, arguments: list[str]) -> None:
+def test_what_cannot_be_started_safely_is_refused_in_a_line(
+    host: Path, harm: Callable[[Path], object], arguments: list[str], told: str
+) -> None:
+    harm(host)
     done = start(host, *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("start-node.sh: usage:")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(told.format(host=host))
+    assert "install.sh" in done.stderr or (host / "project/.venv/bin/ray").exists()
 
 
-@pytest.mark.parametrize("where", ["project", "ray"])
-def test_a_path_with_a_space_in_which_ray_starts_no_workers_is_refused(host: Path, where: str) -> None:
-    (host / "project").rename(host / "my project") if where == "project" else None
-    command, files = ("my project", "ray") if where == "project" else ("project", "my ray")
-    done = subprocess.run(
-        [host / command / "cluster/start-node.sh", "head"],
-        env={"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / files)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_path_with_a_space_in_which_ray_starts_no_workers_is_refused(host: Path) -> None:
+    assert start(host, "head", RAY_TMPDIR=str(host / "my ray")).stderr.startswith("start-node.sh: a space in")
+    (host / "project").rename(host / "my project")
+    done = subprocess.run([host / "my project/cluster/start-node.sh", "head"], env={"PATH": PATH, "HOME": str(host / "home")},
+                          capture_output=True, text=True, check=False)  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("start-node.sh: a space in")
 
 
-def test_its_cores_and_store_are_those_that_this_process_may_use(host: Path) -> None:
-    words = start(host, "head").stdout.splitlines()
-    assert {f"--num-cpus={machine.cpus()}", f"--object-store-memory={machine.object_store_bytes()}", "PYTHONUTF8=1"} <= set(words)
-
-
 def test_a_host_that_does_not_let_ray_run_says_why(host: Path) -> None:
-    done = subprocess.run(
-        ["prlimit", "--nofile=256:256", host / "project/cluster/start-node.sh", "head"],
-        env={"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = ["prlimit", "--nofile=256:256", str(host / "project/cluster/start-node.sh"), "head"]
+    environment = {"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray")}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("256 open files are allowed")
-
-
-def test_a_host_without_the_project_is_told_to_install_it(host: Path) -> None:
-    (host / "project/.venv/bin/ray").unlink()
-    done = start(host, "head")
-    assert done.returncode == 2
-    assert done.stderr.endswith("run cluster/install.sh\n")
 
 
 class Cluster:

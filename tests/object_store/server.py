@@ -305,13 +305,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = b""
+        parts = []
         while size := int(self.rfile.readline().partition(b";")[0], 16):
-            body += self.rfile.read(size)
+            parts.append(self.rfile.read(size))
             self.rfile.readline()
         while self.rfile.readline().strip():  # trailers
             pass
-        return body
+        return b"".join(parts)
 
     def _forward(self, body: bytes) -> Answer:
         path, _, query = self.path.partition("?")
