@@ -49,7 +49,7 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, moment: str, after: int
 ) -> None:
     deadly = replace(meshes, environment={**meshes.environment, "KILLED_AT": moment, "KILLED_AFTER": str(after)})
-    died = Job.start(deadly, data, tmp_path, "compute=100ms", module="tests.faults.killed_at_commit").end()
+    died = Job.start(deadly, data, tmp_path, "compute=100ms", module="tests.faults.poisoned").end()
     assert died.code == -signal.SIGKILL
     before = committed(tmp_path)
     assert after <= len(before) < 24
