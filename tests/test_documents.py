@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 import re
@@ -241,6 +242,20 @@ def test_the_arithmetic_of_larger_clusters_follows_from_the_codes_figures() -> N
         assert bound == ("device" if least == all_meshes else "driver")
         assert int(streams) == math.ceil(all_meshes / SHARE_IMAGES_PER_SECOND)
         assert float(number) == pytest.approx(1e9 / all_meshes / {"h": 3600, "min": 60}[unit], abs=0.05)
+
+
+def test_each_promise_has_a_test_that_is_run_by_default() -> None:
+    named = re.findall(r"^\| .+ \| `(\S+)::(\w+)` \|$", DOCUMENTS["tests/README.md"], re.MULTILINE)
+    assert len(named) > 40
+    for file, name in named:
+        tree = ast.parse((ROOT / "tests" / file).read_text())
+        found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+        assert len(found) == 1, f"{file}::{name}"
+        marks = [ast.unparse(mark) for mark in found[0].decorator_list]
+        marks += [ast.unparse(node) for node in tree.body if "pytestmark" in ast.unparse(node).partition("=")[0]]
+        assert not [mark for mark in marks if re.search(r"mark\.(slow|silicon)(?!\W*id=)", mark.partition("parametrize")[0])], (
+            name
+        )
 
 
 def test_the_ports_it_opens_are_those_that_nodes_are_given() -> None:

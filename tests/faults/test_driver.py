@@ -125,7 +125,6 @@ def test_what_a_killed_driver_had_counted_is_in_the_report_of_the_resume(
     assert (summary(tmp_path)["killed_attempts"], summary(tmp_path)["restarts"]) == (1, 1)
 
 
-@pytest.mark.slow
 def test_a_ledger_that_dies_is_told_in_a_line_and_what_is_committed_stays(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:

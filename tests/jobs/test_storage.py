@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 import tempfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.fs import LocalFileSystem
 
 from jobs.running.classification import check_no_partition
 from jobs.storage.address import below, parent, path_of, place, shown, without_query
@@ -109,6 +111,15 @@ def test_a_write_replaces_the_file_whole_or_not_at_all_and_leaves_nothing_beside
     with pytest.raises(TypeError):
         write_atomically(filesystem, f"{path}/file.bin", b"begun", "text, not bytes")  # type: ignore[arg-type]
     assert {file.name: file.read_bytes() for file in Path(path).iterdir()} == {"file.bin": b"second"}
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, real=real: (done.append(name), real(*args)))
+    write_atomically(LocalFileSystem(), str(tmp_path / "file"), b"x")
+    assert done == ["fsync", "replace"]
 
 
 @pytest.mark.parametrize(
