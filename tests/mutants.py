@@ -16,24 +16,27 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from tests.commands import ROOT
 
-RUNNING, PIPELINE, REPORTING = "tests/jobs/running", "tests/pipeline", "tests/jobs/reporting"
 COVERED = {
-    "jobs/pipeline/ledger.py": (f"{RUNNING}/test_ledger.py", f"{PIPELINE}/test_stages.py", "tests/faults/test_actors.py"),
-    "jobs/pipeline/commit.py": (f"{RUNNING}/test_commit.py", f"{REPORTING}/test_reduction.py", "tests/faults/test_driver.py"),
-    "jobs/pipeline/labels.py": (f"{PIPELINE}/test_labels.py", f"{PIPELINE}/test_labels_elsewhere.py"),
-    "jobs/pipeline/read.py": (f"{PIPELINE}/test_stages.py", f"{PIPELINE}/test_read.py", f"{PIPELINE}/test_cache.py"),
-    "jobs/pipeline/classify.py": (f"{PIPELINE}/test_stages.py", "tests/faults/test_actors.py"),
-    "jobs/pipeline/sources": tuple(f"{PIPELINE}/test_sources_{kind}.py" for kind in ("folders", "layouts", "parquet", "tar")),
-    "jobs/running/output_lock.py": (f"{RUNNING}/test_output_lock.py", "tests/object_store/test_s3.py"),
-    "jobs/running/arguments.py": (f"{RUNNING}/test_arguments.py", "tests/jobs/test_imagenet.py"),
-    "jobs/reporting/counts.py": (f"{REPORTING}/test_counts.py", f"{REPORTING}/test_reduction.py"),
-    "jobs/reporting/reduction.py": (f"{REPORTING}/test_reduction.py",),
+    "jobs/pipeline/ledger.py": ("tests/jobs/running/test_ledger.py",),
+    "jobs/pipeline/commit.py": ("tests/jobs/running/test_commit.py", "tests/jobs/reporting/test_reduction.py"),
+    "jobs/pipeline/labels.py": ("tests/pipeline/test_labels.py", "tests/pipeline/test_labels_elsewhere.py"),
+    "jobs/pipeline/read.py": ("tests/pipeline/test_read.py", "tests/pipeline/test_cache.py", "tests/pipeline/test_stages.py"),
+    "jobs/pipeline/classify.py": ("tests/pipeline/test_stages.py", "tests/faults/test_actors.py"),
+    "jobs/pipeline/sources/*.py": tuple(
+        f"tests/pipeline/test_sources_{kind}.py" for kind in ("folders", "layouts", "parquet", "tar")
+    ),
+    "jobs/running/output_lock.py": ("tests/jobs/running/test_output_lock.py", "tests/object_store/test_s3.py"),
+    "jobs/running/damaged.py": ("tests/jobs/running/test_damaged.py",),
+    "jobs/running/arguments.py": ("tests/jobs/running/test_arguments.py", "tests/jobs/test_imagenet.py"),
+    "jobs/reporting/counts.py": ("tests/jobs/reporting/test_counts.py", "tests/jobs/reporting/test_reduction.py"),
+    "jobs/reporting/reduction.py": ("tests/jobs/reporting/test_reduction.py",),
 }
-"""Module or folder -> the files of default tests that hold what it does, the quickest first."""
+"""Modules -> the files of default tests that hold what they do, the quickest first."""
 LIMIT = 240.0
 TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
@@ -42,7 +45,7 @@ TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 
 
 def changes(node: ast.AST) -> Iterator[str]:
-    """What to write in the place of a node, once for each kind of change that there is for it."""
+    """What to write in the place of a node, for each kind of change that there is for it."""
     match node:
         case ast.Compare(left, [operator, *operators], compared) if type(operator) in TURNED:
             yield ast.unparse(ast.Compare(left, [TURNED[type(operator)](), *operators], compared))
@@ -60,54 +63,36 @@ def changes(node: ast.AST) -> Iterator[str]:
             yield ast.unparse(ast.Call(function, [second, first, *rest], named))
         case ast.Return(value) if value is not None and ast.unparse(value) != "None":
             yield "return None"
-        case (
-            ast.AugAssign() | ast.Raise() | ast.Delete() | ast.Expr(ast.Call()) | ast.Assign([ast.Attribute() | ast.Subscript()])
-        ):
+        case ast.AugAssign() | ast.Raise() | ast.Expr(ast.Call()) | ast.Assign([ast.Attribute() | ast.Subscript()]):
             yield "pass"
 
 
 def mutants(path: Path) -> Iterator[tuple[str, str]]:
     """(the changed line as it was and is, the whole changed source) for each change that a file can have."""
-    source = path.read_text()
-    starts = [0]
-    for line in source.encode().splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
-    whole, tree = source.encode(), ast.parse(source)
-    kinds = [
-        each for node in ast.walk(tree) for each in (getattr(node, "annotation", None), getattr(node, "returns", None)) if each
-    ]
-    spared = {id(node) for kind in kinds for node in ast.walk(kind)}
+    source = path.read_bytes()
+    starts = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
+    tree = ast.parse(source)
+    kinds = [getattr(node, field, None) for node in ast.walk(tree) for field in ("annotation", "returns")]
+    spared = {id(each) for kind in kinds if kind for each in ast.walk(kind)}
     for node in ast.walk(tree):
         for text in changes(node) if id(node) not in spared else ():
             assert isinstance(node, ast.expr | ast.stmt)
-            assert node.end_lineno is not None
-            assert node.end_col_offset is not None
-            start, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
-            was = " ".join(whole[start:end].decode().split())
-            changed = (whole[:start] + text.encode() + whole[end:]).decode()
-            yield f"{path.name}:{node.lineno}: {was} -> {text}", changed
+            start = starts[node.lineno - 1] + node.col_offset
+            end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+            was = " ".join(source[start:end].decode().split())
+            yield f"{path.name}:{node.lineno}: {was} -> {text}", (source[:start] + text.encode() + source[end:]).decode()
 
 
 def noticed(tree: Path, files: tuple[str, ...]) -> bool:
     """Whether the default tests in these files fail, or do not end."""
-    line = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *(file for file in files if (tree / file).exists()),
-    ]
+    line = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     tests = subprocess.Popen(line, cwd=tree, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         return tests.wait(LIMIT) != 0
     except subprocess.TimeoutExpired:
         os.killpg(tests.pid, signal.SIGKILL)
-        tests.wait()
-        return True
+        return bool(tests.wait())
 
 
 def main() -> None:
@@ -115,24 +100,21 @@ def main() -> None:
     parser.add_argument("count", type=int, metavar="N", help="how many changes")
     parser.add_argument("seed", type=int, metavar="SEED", help="of the choice")
     parser.add_argument("module", nargs="?", default="", metavar="MODULE", help="only of modules with this in their path")
-    parser.add_argument("--quick", action="store_true", help="only the first file of tests of each module")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".venv", ".git", "out", "__pycache__", ".*_cache"))
         found = []
         for place, tests in COVERED.items():
-            files = sorted((tree / place).glob("*.py")) if (tree / place).is_dir() else [tree / place]
-            tests = tests[:1] if options.quick else tests
-            found += [(file, tests, *each) for file in files if options.module in str(file) for each in mutants(file)]
+            files = [file for file in sorted(tree.glob(place)) if options.module in str(file.relative_to(tree))]
+            found += [(file, tests, *each) for file in files for each in mutants(file)]
         chosen = random.Random(options.seed).sample(found, min(options.count, len(found)))
         killed = 0
         for file, tests, what, changed in chosen:
             whole = file.read_text()
             file.write_text(changed)
-            caught = noticed(tree, tests)
+            killed += (caught := noticed(tree, tests))
             file.write_text(whole)
-            killed += caught
             print(f"{'killed  ' if caught else 'SURVIVED'} {what}", flush=True)
     print(f"{killed} of {len(chosen)} killed")
 
