@@ -27,8 +27,7 @@ from moto.s3.models import s3_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import run_wsgi_app
 
-OPERATIONS = ("GET", "HEAD", "PUT", "DELETE", "LIST", "COPY", "UPLOAD", "PART", "COMPLETE", "ABORT", "DELETE_MANY", "BUCKET")
-"""UPLOAD, PART, COMPLETE and ABORT are of an upload in parts. BUCKET is what is asked of a bucket besides its listing."""
+OPERATIONS = ("GET", "HEAD", "PUT", "POST", "DELETE", "LIST", "COPY", "DELETE_MANY")
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,12 @@ class Request:
     @classmethod
     def of(cls, method: str, target: str, headers: Any, body: bytes) -> Request:
         parts = urlsplit(target)
-        query = parse_qs(parts.query, keep_blank_values=True)
         _, _, key = unquote(parts.path).lstrip("/").partition("/")
-        if key and ("uploadId" in query or "uploads" in query):
-            of_parts = {"POST": "UPLOAD" if "uploads" in query else "COMPLETE", "PUT": "PART", "DELETE": "ABORT"}
-            return cls(of_parts.get(method, method), (key,))
         if key:
             return cls("COPY" if "x-amz-copy-source" in headers else method, (key,))
-        if method == "POST" and "delete" in query:
+        if method == "POST":
             return cls("DELETE_MANY", tuple(re.findall(r"<Key>(.*?)</Key>", body.decode(), re.DOTALL)))
-        if method == "GET" and ("list-type" in query or not parts.query or "prefix" in query):
-            return cls("LIST", (query.get("prefix", [""])[0],))
-        return cls("BUCKET", ("",))
+        return cls("LIST" if method == "GET" else method, (parse_qs(parts.query).get("prefix", [""])[0],))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.commands import ROOT
 from tests.rig.machine import Machine, Switch
@@ -19,6 +18,7 @@ from tests.rig.machine import Machine, Switch
 ACCOUNT = "loudbox"
 PROJECT = f"/home/{ACCOUNT}/loudbox-vit"
 _UID = "1500"
+_CAPTURED: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 _TRACKED = "git -c safe.directory='*' ls-files -z"
 
 # $1: the host's own files; the rest: directories that its new /tmp and /root would hide, mounted back where they were.
@@ -102,7 +102,7 @@ class Rack:
         self._switch = Switch()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         for machine in self.hosts.values():
             machine.kill()
         self._switch.close()
@@ -132,8 +132,7 @@ class Rack:
 
     def copy_project(self, name: str, to: str) -> None:
         """Copy the project's tracked files into a directory of the account's."""
-        code, out = self.run(name, f"mkdir -p {to} && cd {ROOT} && {_TRACKED} | xargs -0 cp --parents -t {to}")
-        assert code == 0, out
+        self.check(name, f"mkdir -p {to} && cd {ROOT} && {_TRACKED} | xargs -0 cp --parents -t {to}")
 
     def boot(self, name: str) -> None:
         """Start systemd on a host; returns when it has started everything."""
@@ -155,12 +154,18 @@ class Rack:
 
     def run(self, name: str, command: str, timeout: float = 120.0) -> tuple[int, str]:
         """Run a shell command as the account; its exit code, and what it printed to either stream."""
-        process = self.start(name, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = self.start(name, command, **_CAPTURED)
         try:
             out, _ = process.communicate(timeout=timeout)
         finally:
             process.kill()
         return process.returncode, out
+
+    def check(self, name: str, command: str, timeout: float = 120.0) -> str:
+        """What it printed; fails where the exit code is not 0."""
+        code, out = self.run(name, command, timeout)
+        assert code == 0, out
+        return out
 
     def processes(self, name: str) -> list[str]:
         """The command lines of the account's processes on a host."""
@@ -168,8 +173,7 @@ class Rack:
 
     def as_root(self, name: str, script: str, *arguments: str) -> str:
         """Run a script as root; what it printed. Raises RuntimeError for an exit code but 0."""
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        process = self.hosts[name].start(["bash", "-c", script, "bash", *arguments], Path("/"), **pipes)
+        process = self.hosts[name].start(["bash", "-c", script, "bash", *arguments], Path("/"), **_CAPTURED)
         out, _ = process.communicate(timeout=60)
         if process.returncode:
             raise RuntimeError(f"{name}: {out}")

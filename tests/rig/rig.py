@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psutil
@@ -34,7 +33,7 @@ _FAST_HEALTH_CHECK = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
-_HEAD = "head"
+_HEAD, _ADDRESS = "head", "10.77.0.1:6379"
 
 
 class Rig:
@@ -54,11 +53,6 @@ class Rig:
         self._cpus = cpus
         self._object_store = object_store_mb * 2**20
         self._addresses = 0
-
-    @property
-    def address(self) -> str:
-        """Where the cluster is, for `ray.init(address=...)`: inside the rig RAY_ADDRESS says so already."""
-        return f"{self.hosts[_HEAD].address}:6379"
 
     @property
     def directory(self) -> Path:
@@ -95,13 +89,12 @@ class Rig:
             self._teardown = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._teardown.close()
 
     def add_host(self, name: str, *, boards: int = BOARDS, cpus: int | None = None) -> Machine:
         """Join one more host; returns when it has registered."""
-        if name in self.hosts:
-            raise ValueError(f"the rig has a host {name} already")
+        assert name not in self.hosts
         self._join([(name, boards, self._cpus if cpus is None else cpus)])
         return self.hosts[name]
 
@@ -120,20 +113,14 @@ class Rig:
         return self.hosts[host].start(command, ROOT, env=self._environment() | dict(env or {}), **options)
 
     def run(
-        self,
-        command: Sequence[str],
-        *,
-        host: str = _HEAD,
-        env: Mapping[str, str] | None = None,
-        timeout: float = 60.0,
-        check: bool = True,
+        self, command: Sequence[str], *, timeout: float = 60.0, check: bool = True, **where: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on a host to its end, with stdout and stderr captured.
+        """Run a command to its end, where `start` would, with stdout and stderr captured.
 
         Raises subprocess.TimeoutExpired after `timeout` seconds, when the command is killed, and with `check`
         CalledProcessError for an exit code but 0; both carry the output as a note.
         """
-        done = _finish(self.start(command, host=host, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE), timeout)
+        done = _finish(self.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **where), timeout)
         try:
             if check:
                 done.check_returncode()
@@ -162,7 +149,7 @@ class Rig:
         arguments = [f"--node-ip-address={address}", f"--num-cpus={cpus}", f"--object-store-memory={self._object_store}"]
         arguments += ["--num-gpus=0", "--disable-usage-stats", f"--resources={json.dumps({'TTNPU': boards} if boards else {})}"]
         head = ["--head", "--port=6379", "--dashboard-host=127.0.0.1", "--dashboard-port=8265"]
-        arguments += head if name == _HEAD else [f"--address={self.address}"]
+        arguments += head if name == _HEAD else [f"--address={_ADDRESS}"]
         env = _FAST_HEALTH_CHECK if name == _HEAD else {}
         return self.start(["ray", "start", *arguments], host=name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -172,7 +159,7 @@ class Rig:
             "HOME": self.home,
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT),
-            "RAY_ADDRESS": self.address,
+            "RAY_ADDRESS": _ADDRESS,
             "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265",
             "RAY_AUTH_MODE": "token",
             "RAY_TMPDIR": str(self.directory),
