@@ -77,19 +77,3 @@ def test_shares_are_disjoint_and_complete_and_as_large_as_each_other(tmp_path: P
     assert len(everything) == 44
     assert sorted(shard for share in found for shard in share) == sorted(everything)
     assert max(map(len, found)) - min(map(len, found)) <= 1
-
-
-@pytest.mark.slow
-def test_a_run_of_two_streams_is_stopped_and_goes_on_with_one(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    import signal
-
-    job = Job.start(meshes, data, tmp_path, "compute=300ms", "--streams=2")
-    job.wait_for_commits(4)
-    stopped = job.end(signal.SIGTERM)
-    assert stopped.code == 143, stopped.output
-    assert 4 <= len(committed(tmp_path)) < 24
-    done = run(meshes, data, tmp_path, "compute=1ms", "--resume")
-    assert done.code == 0, done.output
-    assert answers(tmp_path) == undisturbed

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from jobs.storage.failure import (
     storage_errors,
 )
 from jobs.storage.files import SteadyFile
-from tests.commands import ROOT
 
 ADDRESS = "s3://key:HUSH@bucket/data"
 AWS = "When reading information for key 'k' in bucket 'b': AWS Error {} during {} operation: no"
@@ -164,25 +161,3 @@ def test_rows_of_earlier_versions_say_that_storage_failed(error: str) -> None:
 )
 def test_rows_of_earlier_versions_say_that_the_data_is_at_fault(error: str) -> None:
     assert not is_by_storage(error)
-
-
-BROAD = {"Exception", "BaseException", "OSError", "IOError", "UserError", "StorageError", "Failing"}
-BROAD |= {"ArrowException", "ArrowInvalid"}
-READS = ("jobs/pipeline/sources/*.py", "jobs/pipeline/read.py", "jobs/pipeline/commit.py", "jobs/pipeline/list.py")
-READS += ("jobs/running/damaged.py",)
-
-
-def test_nobody_who_reads_data_catches_what_storage_raises_to_go_on() -> None:
-    """Only jobs.storage.failure decides. An except may name StorageErrors that it passes on as they are."""
-    found = []
-    files = [file for pattern in READS for file in sorted(ROOT.glob(pattern))]
-    for file in files:
-        tree = ast.parse(file.read_text())
-        keep = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_keep")
-        spared = {id(node) for function in keep for node in ast.walk(function)}  # a run goes on without its cache
-        for handler in (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and id(node) not in spared):
-            names = set(re.findall(r"\w+", ast.unparse(handler.type))) if handler.type else {"Exception"}
-            if names & BROAD and not isinstance(handler.body[-1], ast.Raise):
-                found.append(f"{file.relative_to(ROOT)}:{handler.lineno}: {sorted(names)}")
-    assert len(files) > 15
-    assert found == []

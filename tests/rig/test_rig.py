@@ -45,14 +45,6 @@ def test_every_host_has_an_address_a_name_its_declared_resources_and_its_own_pro
     assert f"--node-ip-address={rig.hosts['loudbox-1'].address}" not in seen
 
 
-def test_a_client_with_another_token_is_refused(rig: Rig) -> None:
-    other = {"RAY_AUTH_TOKEN": "0" * 64, "RAY_NUM_REDIS_GET_RETRIES": "2"}
-    refused = rig.run(["python", "-c", "import ray; ray.init(); print('let in')"], host="loudbox-1", env=other, check=False)
-    assert refused.returncode != 0
-    assert "let in" not in refused.stdout
-    assert "uthenticat" in refused.stderr
-
-
 def test_a_command_that_fails_or_lasts_too_long_raises_with_its_output(rig: Rig) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
         rig.run(["bash", "-c", "echo why; exit 3"])
@@ -70,7 +62,8 @@ def test_ending_the_rigs_own_process_while_a_host_starts_leaves_nothing(how: sig
 
     def directories() -> set[str]:
         """Of rigs on whose heads Ray starts."""
-        lines = [line for pid, line in processes("--node-ip-address").items() if command in psutil.Process(pid).parents()]
+        own = {child.pid for child in command.children(recursive=True)}
+        lines = [line for pid, line in processes("--node-ip-address").items() if pid in own]
         return set(re.findall(r"/tmp/rig-\w+", " ".join(lines)))
 
     wait_until(directories, every=0.05)

@@ -27,19 +27,16 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "data" / "file"
 
 
-def start(faults: LocalFaults, program: str, *arguments: object) -> subprocess.Popen[str]:
+def start(faults: LocalFaults, program: str, file: Path) -> subprocess.Popen[str]:
     """Python with a program of which an error's name is printed."""
     whole = f"import sys, os, errno\ntry:\n    {program}\nexcept OSError as e:\n    print(errno.errorcode.get(e.errno, e))"
-    environment = os.environ | faults.environment
-    return subprocess.Popen(
-        [sys.executable, "-c", whole, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    line, environment = [sys.executable, "-c", whole, str(file)], os.environ | faults.environment
+    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def told(faults: LocalFaults, program: str, *arguments: object) -> str:
+def told(faults: LocalFaults, program: str, file: Path) -> str:
     """What such a program prints, without the line's end."""
-    output, _ = start(faults, program, *arguments).communicate(timeout=60)
-    return output.strip()
+    return start(faults, program, file).communicate(timeout=60)[0].strip()
 
 
 READ = "data = open(sys.argv[1], 'rb', 0).read(); print(len(data), set(data))"
@@ -47,29 +44,22 @@ READ_TWICE = "file = os.open(sys.argv[1], 0); print(len(os.read(file, 1000)), le
 READV = "a = bytearray(9); b = bytearray(9); print(os.readv(os.open(sys.argv[1], 0), [a, b]), set(a + b))"
 MAP = "import mmap; print(set(mmap.mmap(os.open(sys.argv[1], 0), 0, prot=1)[:]))"
 WRITE = "file = os.open(sys.argv[1], os.O_RDWR); print(os.write(file, b'y' * 100)); os.fsync(file); os.fdatasync(file)"
-ARROW_MAP = "import pyarrow as pa; print(len(pa.memory_map(sys.argv[1]).read()))"
 ARROW_LIST = "from pyarrow.fs import *; print(len(LocalFileSystem().get_file_info(FileSelector(os.path.dirname(sys.argv[1])))))"
 TABLE = [
     (Rule("OPEN", "*/file", error=116), READ, "ESTALE"),
-    (Rule("CREATE", "*/file", error=30), "open(sys.argv[1], 'w')", "EROFS"),
     (Rule("READ", "*/file"), READ, "EIO"),
     (Rule("READ", "*/file", "ZEROS"), READ, "10000 {0}"),
     (Rule("READ", "*/file", "SHORT", times=1), READ_TWICE, "500 1000"),
-    (Rule("READ", "*/file", skip=1), READ_TWICE, "EIO"),
     (Rule("READ", "*/file", "END", every=2), READ_TWICE, "1000 0"),
     (Rule("READ", "*/file", "SHORT"), READV, "9 {120, 0}"),
     (Rule("MAP", "*/file", "ZEROS"), MAP, "{0}"),
     (Rule("WRITE", "*/file", error=28), WRITE, "ENOSPC"),
-    (Rule("WRITE", "*/file", "SHORT"), WRITE, "50"),
     (Rule("SYNC", "*/file", error=122), WRITE, "100\nEDQUOT"),
     (Rule("RENAME", "*/new", error=13), "os.replace(sys.argv[1], os.path.dirname(sys.argv[1]) + '/new')", "EACCES"),
     (Rule("UNLINK", "*/file"), "import shutil; shutil.rmtree(os.path.dirname(sys.argv[1]))", "EIO"),
     (Rule("LOCK", "*/file", error=37), "import fcntl; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX)", "ENOLCK"),
-    (Rule("STAT", "*/file"), "os.stat(sys.argv[1])", "EIO"),
     (Rule("LIST", "*/data"), "os.scandir(os.open(os.path.dirname(sys.argv[1]), 0))", "EIO"),
     (Rule("ENTRY", "*/data", skip=1), "os.listdir(os.path.dirname(sys.argv[1]))", "EIO"),
-    (Rule("MKDIR", "*/new", error=28), "os.mkdir(os.path.dirname(sys.argv[1]) + '/new')", "ENOSPC"),
-    (Rule("MAP", "*/file", error=19), ARROW_MAP, "Memory mapping file failed: No such device"),
     (Rule("LIST", "*/data"), ARROW_LIST, "EIO"),
 ]
 
