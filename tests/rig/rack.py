@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.commands import ROOT
-from tests.rig.machine import Machine, Switch
+from tests.rig.machine import BOARDS, Machine, Switch
 
 ACCOUNT = "loudbox"
 PROJECT = f"/home/{ACCOUNT}/loudbox-vit"
@@ -42,20 +42,6 @@ cp /mnt/etc/* /etc
 cp -a /mnt/home/. /home
 chown -R loudbox:loudbox /home/loudbox
 /usr/sbin/sshd -h /mnt/host_key -o UsePAM=no -o PasswordAuthentication=no -o PermitRootLogin=no -o PidFile=none
-"""
-
-# A LoudBox's /dev as the driver leaves it.
-BOARDS = """
-set -e
-mkdir -p "$1"
-mount -t tmpfs -o mode=755 tmpfs "$1"
-for name in null zero full random urandom tty; do touch "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
-for name in shm pts; do mkdir "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
-ln -s pts/ptmx "$1/ptmx"
-ln -s /proc/self/fd "$1/fd"
-mkdir -p "$1/tenstorrent/by-id"
-for n in 0 1 2 3; do touch "$1/tenstorrent/$n"; ln -s "../$n" "$1/tenstorrent/by-id/wormhole-$n"; done
-mount --rbind "$1" /dev
 """
 
 # $1: installed packages; $2: the project. What install.sh would find: these packages, and a ttnn without its compiler.
