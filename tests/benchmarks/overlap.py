@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _share(images: int, started: np.ndarray, seconds: np.ndarray) -> float:
 
 
 def main() -> None:
-    alternatives = {
+    alternatives: dict[str, Callable[[], float]] = {
         "one call a batch, waited for": call_per_batch,
         "this pipeline, chunks always ready": functools.partial(busy, pauses=False),
         "this pipeline, chunks in bursts": functools.partial(busy, pauses=True),

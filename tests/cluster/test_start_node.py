@@ -33,7 +33,7 @@ def host(tmp_path: Path) -> Path:
 
 def start(host: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     own = {"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray"), **environment}
-    line = [host / "project/cluster/start-node.sh", *arguments]
+    line = [str(host / "project/cluster/start-node.sh"), *arguments]
     return subprocess.run(line, env=own, capture_output=True, text=True, timeout=20, check=False)
 
 

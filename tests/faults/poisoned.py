@@ -59,7 +59,7 @@ class PoisonedRequest:
     request: DeviceRequest
 
     def __call__(self) -> Device:
-        return DeadlyDevice(self.request())  # type: ignore[return-value]
+        return DeadlyDevice(self.request())
 
 
 def poisoned(*arguments: Any, **named: Any) -> PoisonedRequest:

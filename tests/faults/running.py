@@ -164,7 +164,6 @@ def workers(home: str, title: str) -> list[int]:
 
 def kill_one(home: str, title: str) -> int:
     """SIGKILL the first such worker that appears; its process id."""
-    found: list[int] = []
-    waiting.wait_until(lambda: found.extend(workers(home, title)) or found, LIMIT, every=0.005)
-    os.kill(found[0], signal.SIGKILL)
-    return found[0]
+    first, *_ = waiting.wait_until(lambda: workers(home, title), LIMIT, every=0.005)
+    os.kill(first, signal.SIGKILL)
+    return first

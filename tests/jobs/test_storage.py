@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import string
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_a_write_replaces_the_file_whole_or_not_at_all_and_leaves_nothing_beside
     for data in (b"first, longer", b"second"):
         write_atomically(filesystem, f"{path}/file.bin", data)
     with pytest.raises(TypeError):
-        write_atomically(filesystem, f"{path}/file.bin", b"begun", "text, not bytes")  # type: ignore[arg-type]
+        write_atomically(filesystem, f"{path}/file.bin", b"begun", "text, not bytes")
     assert {file.name: file.read_bytes() for file in Path(path).iterdir()} == {"file.bin": b"second"}
 
 
@@ -117,7 +118,12 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
     done: list[str] = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *args, name=name, real=real: (done.append(name), real(*args)))
+
+        def recorded(*arguments: object, name: str = name, real: Callable[..., None] = real) -> None:
+            done.append(name)
+            real(*arguments)
+
+        monkeypatch.setattr(os, name, recorded)
     write_atomically(LocalFileSystem(), str(tmp_path / "file"), b"x")
     assert done == ["fsync", "replace"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pyarrow as pa
@@ -122,14 +122,12 @@ def test_a_lease_is_refused_while_it_is_renewed_and_taken_when_it_is_not(store: 
 
 
 def test_a_holder_that_finds_its_lease_taken_over_stops(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, int]] = []
-    ended = threading.Event()
+    ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
     monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(output_lock, "end_at_once", lambda *line_and_code: (told.append(line_and_code), ended.set()))
+    monkeypatch.setattr(output_lock, "end_at_once", lambda *line_and_code: ended.put(line_and_code))
     hold_output("s3://bucket/taken")
     store.put("taken/.lease", b"another host's")
-    assert ended.wait(30)
-    ((line, code),) = told
+    line, code = ended.get(timeout=30)
     assert code == 1
     assert line.startswith("error: --out s3://bucket/taken: another job is writing there now")
     assert store.client.get_object(Bucket="bucket", Key="taken/.lease")["Body"].read() == b"another host's"

@@ -66,8 +66,7 @@ def test_ending_the_rigs_own_process_while_a_host_starts_leaves_nothing(how: sig
         lines = [line for pid, line in processes("--node-ip-address").items() if pid in own]
         return set(re.findall(r"/tmp/rig-\w+", " ".join(lines)))
 
-    wait_until(directories, every=0.05)
-    (directory,) = directories()
+    (directory,) = wait_until(directories, every=0.05)
     command.send_signal(how)
     command.wait(60)
     wait_until(lambda: not processes(directory) and not Path(directory).exists())

@@ -49,6 +49,7 @@ def test_a_chunk_is_committed_once_it_is_written_and_its_file_says_what_it_is(tm
 
 
 def test_a_part_that_was_not_renamed_is_no_committed_chunk(tmp_path: Path) -> None:
+    assert (chunks_in_parts(str(tmp_path)), committed_rows(str(tmp_path)), committed_files(str(tmp_path))) == (set(), 0, [0, 0])
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / f".s.00000.parquet.{'0' * 32}.part").write_bytes(b"PAR1")
     assert not Predictions(str(tmp_path)).is_committed("s.00000")

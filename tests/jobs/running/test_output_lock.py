@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -55,16 +55,14 @@ def test_an_output_that_another_process_has_is_refused_until_that_is_killed(tmp_
 def test_a_holder_whose_lock_file_goes_or_is_another_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
-    told: list[tuple[str, int]] = []
-    ended = threading.Event()
+    ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
     monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.05)
-    monkeypatch.setattr(output_lock, "end_at_once", lambda *line_and_code: (told.append(line_and_code), ended.set()))
+    monkeypatch.setattr(output_lock, "end_at_once", lambda *line_and_code: ended.put(line_and_code))
     hold_output(str(tmp_path))
     (tmp_path / ".lock").unlink()
     if replaced:
         (tmp_path / ".lock").touch()
-    assert ended.wait(30)
-    ((line, code),) = told
+    line, code = ended.get(timeout=30)
     assert (code, line.startswith("error: "), "the lock file is gone or another one" in line) == (1, True, True)
     with pytest.raises(Taken):
         check_held(str(tmp_path))
