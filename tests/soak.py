@@ -1,8 +1,7 @@
 """`python -m tests.soak --minutes 30 --every 20`: runs on four simulated meshes under one random fault after another.
 
 Each fault is real: an actor or a decode worker killed, a LoudBox switched off and on again, the driver killed and resumed.
-Every run must end with each image's one right answer; a ledger of the faults and of memory is printed. Exit code 1 if
-anything was lost, doubled or wrong, or if memory grew. Takes root, for the rig's namespaces.
+Every run must end with each image's one right answer, and memory must not grow, or the exit code is 1. Takes root, for the rig.
 
 `python -m tests.soak --storage --minutes 30`: jobs on one host under random faults of storage instead; see
 tests/storage_faults/campaign.py.
@@ -11,9 +10,9 @@ tests/storage_faults/campaign.py.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -23,18 +22,19 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from pyarrow.fs import LocalFileSystem
+
 from tests.commands import Command
-from tests.faults.running import Answers, Job, answers, command, committed, workers, write_shards
+from tests.faults.campaign import Rows, Run, campaign, rows_in
+from tests.faults.running import Job, command, committed, workers, write_shards
 from tests.rig import Rig
-from tests.storage_faults.campaign import run_campaign
+from tests.storage_faults.campaign import storage_campaign
 
 SHARDS = 96
 TIMING = "compute=700ms"
 """A run of 96 chunks on four meshes takes at least 17 s: long enough to be hit, short enough for many of them."""
-FAULTS = ("actor", "decode", "host", "driver")
 HOSTS = 4
 PATIENCE = 5.0
 """Seconds to wait for a decode task to hit: one lasts milliseconds."""
@@ -44,160 +44,103 @@ GROWTH = 1.3
 """The most that the head's memory may be in the last quarter of the soak, relative to its second: at first it fills caches."""
 
 
-@dataclass
-class Ledger:
-    """What was done to the cluster, what came of it, and how much memory the head's processes held in between."""
-
-    faults: Counter[str] = field(default_factory=Counter)
-    runs: int = 0
-    images: int = 0
-    lost: int = 0
-    doubled: int = 0
-    wrong: int = 0
-    failed: int = 0
-    memory: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def memory_grew(self) -> bool:
-        _, second, _, last = quarters(self.memory)
-        return bool(second) and sum(last) / len(last) > GROWTH * sum(second) / len(second)
-
-
-def quarters(values: list[int]) -> list[list[int]]:
-    """Four parts of one length, without a rest of up to three values."""
-    length = len(values) // 4
-    return [values[start : start + length] for start in range(0, 4 * length, length or 1)] or [[]] * 4
-
-
 class Troublemaker(threading.Thread):
     """Does one random fault every so many seconds for so many minutes; drivers are killed through `job`."""
 
-    def __init__(self, rig: Rig, minutes: float, every: float, seed: int, ledger: Ledger) -> None:
+    def __init__(self, rig: Rig, minutes: float, every: float, seed: int) -> None:
         super().__init__(daemon=True)
-        self.rig, self.every, self.ledger = rig, every, ledger
-        self.random = random.Random(seed)
+        self.rig, self.every, self.random = rig, every, random.Random(seed)
         self.job: Job | None = None
         self.until = time.monotonic() + 60 * minutes
+        self.fired: Counter[str] = Counter()
+        self.memory: list[int] = []
 
     def run(self) -> None:
         while time.monotonic() < self.until:
             time.sleep(self.every * self.random.uniform(0.5, 1.5))
-            self.ledger.memory.append(head_memory(self.rig))
-            fault = self.random.choice(FAULTS)
-            done = self.do(fault)
-            self.ledger.faults[fault if done else f"{fault} (none there)"] += 1
-            print(f"{time.strftime('%H:%M:%S')} {fault:<7}{done or 'none there to kill'}", flush=True)
+            self.memory.append(head_memory(self.rig))
+            fault = self.random.choice((self.kill_worker, self.lose_host, self.kill_driver))
+            done = fault()
+            self.fired[fault.__name__] += bool(done)
+            print(f"{time.strftime('%H:%M:%S')} {fault.__name__}: {done or 'none there'}", flush=True)
 
-    def do(self, fault: str) -> str:
-        """What was hit; empty where there was nothing to hit."""
-        if fault == "host":
-            name = self.random.choice([f"loudbox-{n + 1}" for n in range(HOSTS)])
-            if name in self.rig.hosts:
-                self.rig.kill_host(name)
-            try:
-                self.rig.add_host(name)
-            except subprocess.SubprocessError:  # Ray's start has limits, which an overloaded machine exceeds
-                return f"{name} off, and not on again for now"
-            return f"{name} off and on again"
-        if fault == "driver":
-            job = self.job
-            if job is None or job.process.poll() is not None or not committed(job.out):
-                return ""
-            kill_driver(job)
-            return f"after {len(committed(job.out))} chunks"
-        title = {"actor": "Classifier", "decode": "read_chunks"}[fault]
-        limit = time.monotonic() + PATIENCE
+    def lose_host(self) -> str:
+        name = f"loudbox-{self.random.randint(1, HOSTS)}"
+        if name in self.rig.hosts:
+            self.rig.kill_host(name)
+        try:
+            self.rig.add_host(name)
+        except subprocess.SubprocessError:  # Ray's start has limits, which an overloaded machine exceeds
+            return f"{name} off, and not on again for now"
+        return f"{name} off and on again"
+
+    def kill_driver(self) -> str:
+        job = self.job
+        if job is None or job.process.poll() is not None or not committed(job.out):
+            return ""
+        self.rig.send(job.process.pid, signal.SIGKILL)
+        return f"after {len(committed(job.out))} chunks"
+
+    def kill_worker(self) -> str:
+        title, limit = self.random.choice(("Classifier", "read_chunks")), time.monotonic() + PATIENCE
         while time.monotonic() < limit:
-            found = workers(str(self.rig.directory / "home"), title)
-            for pid in self.random.sample(found, len(found)):
+            if found := workers(self.rig.home, title):
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                    return f"process {pid}"
+                    os.kill(self.random.choice(found), signal.SIGKILL)
+                    return title
             time.sleep(0.01)
         return ""
 
-
-def kill_driver(job: Job, how: signal.Signals = signal.SIGKILL) -> None:
-    """A signal for a command on the rig: not for nsenter, which waits for it."""
-    for child in Path(f"/proc/{job.process.pid}/task/{job.process.pid}/children").read_text().split():
-        with suppress(ProcessLookupError):
-            os.kill(int(child), how)
+    def memory_grew(self) -> bool:
+        """Whether the head held more in the last quarter than in the second."""
+        length = len(self.memory) // 4
+        second, last = self.memory[length : 2 * length], self.memory[3 * length : 4 * length]
+        return sum(last) > GROWTH * sum(second)
 
 
 def head_memory(rig: Rig) -> int:
-    """Resident bytes of what lives on the head from the first run to the last: Ray's own services, not drivers and workers."""
-    head, total = os.readlink(f"/proc/{rig.hosts['head'].pid}/ns/pid"), 0
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):
-            program = (process / "cmdline").read_bytes()
-            service = (
-                b"gcs_server" in program.split(b"\0")[0] or b"raylet" in program.split(b"\0")[0] or b"ray/dashboard" in program
-            )
-            if service and os.readlink(process / "ns" / "pid") == head:
-                total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    return total
+    """KiB of what lives on the head from the first run to the last: Ray's own services, not drivers and workers."""
+    lines = (line.split(maxsplit=1) for line in rig.run(["ps", "-eo", "rss=,args="]).stdout.splitlines())
+    return sum(int(size) for size, program in lines if re.match(r"\S*/(raylet|gcs_server) |.*ray/dashboard", program))
 
 
-def one_run(rig: Rig, trouble: Troublemaker, data: Path, out: Path) -> str:
-    """Start a run and resume it for as long as its driver is killed; what it said last if it failed, else nothing."""
-    resume: list[str] = []
+def one_run(rig: Rig, trouble: Troublemaker, data: Path, out: Path, expected: Rows) -> Run:
+    """Start a run and resume it for as long as its driver is killed."""
+    resume, attempts, run = list[str](), 0, Run("")
     while True:
         line = ["python", *command(data, out, TIMING, *resume)]
         driver = Command(lambda stdout, stderr, line=line: rig.start(line, stdout=stdout, stderr=stderr))  # type: ignore[misc]
-        trouble.job = Job(driver, out)
+        trouble.job, attempts = Job(driver, out), attempts + 1
         try:
             done = driver.end(max(0, trouble.until - time.monotonic()) + PEACE)
         except AssertionError as error:
             os.killpg(driver.pid, signal.SIGKILL)
-            return f"{PEACE:g} s after the last fault: {str(error)[-2000:]}"
-        trouble.job = None
-        if done.code == 0:
-            return ""
+            run.problems.append((f"no end {PEACE:g} s after the last fault", str(error)[-2000:]))
+            break
         if done.code not in (-signal.SIGKILL, 128 + signal.SIGKILL):
-            return done.output[-2000:]
+            run.problems += [(f"exit code {done.code}", done.output[-2000:])] if done.code else []
+            break
         resume = ["--resume"] if (out / "manifest.json").exists() else ["--overwrite"]
+    trouble.job, run.about = None, f"{attempts} attempts"
+    run.fired, trouble.fired = trouble.fired, Counter()
+    run.compare(rows_in(str(out), LocalFileSystem()), expected)
+    shutil.rmtree(out)
+    return run
 
 
-def compare(got: Answers, expected: Answers, ledger: Ledger) -> None:
-    ledger.images += len(got.rows)
-    ledger.lost += len(expected.rows.keys() - got.rows.keys())
-    ledger.wrong += sum(expected.rows.get(image) != row for image, row in got.rows.items())
-    ledger.wrong += got.top1 != expected.top1
-
-
-def soak(minutes: float, every: float, seed: int) -> Ledger:
-    """Runs for so many minutes, then the ledger."""
-    ledger = Ledger()
-    work = Path(tempfile.mkdtemp(prefix="soak-", dir="/tmp"))
-    try:
-        with Rig(loudboxes=HOSTS, cpus=1, object_store_mb=300) as rig:
-            data = write_shards(work / "data", SHARDS)
-            rig.run(["python", *command(data, work / "expected", "compute=1ms")], timeout=600)
-            expected = answers(work / "expected")
-            trouble = Troublemaker(rig, minutes, every, seed, ledger)
-            trouble.start()
-            while trouble.is_alive():
-                out = work / f"run-{ledger.runs}"
-                began = time.monotonic()
-                problem = one_run(rig, trouble, data, out)
-                ledger.runs += 1
-                ledger.seconds.append(time.monotonic() - began)
-                if problem:
-                    ledger.failed += 1
-                    print(f"run {ledger.runs} failed: {problem}", flush=True)
-                else:
-                    try:
-                        compare(answers(out), expected, ledger)
-                    except AssertionError as error:
-                        ledger.doubled += 1
-                        print(f"run {ledger.runs}: {error}", flush=True)
-                attempts = json.loads((out / "manifest.json").read_text())["attempts"]
-                took = f"{len(attempts)} attempts, {ledger.seconds[-1]:.0f} s"
-                print(f"{time.strftime('%H:%M:%S')} run {ledger.runs}: {took}", flush=True)
-                shutil.rmtree(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return ledger
+def soak(minutes: float, every: float, seed: int) -> bool:
+    """Whether every run was right and memory did not grow."""
+    with tempfile.TemporaryDirectory(prefix="soak-", dir="/tmp") as work, Rig(HOSTS, cpus=1, object_store_mb=300) as rig:
+        data, undisturbed = write_shards(Path(work, "data"), SHARDS), Path(work, "expected")
+        rig.run(["python", *command(data, undisturbed, "compute=1ms")], timeout=600)
+        expected = rows_in(str(undisturbed), LocalFileSystem())
+        trouble = Troublemaker(rig, minutes, every, seed)
+        trouble.start()
+        right = campaign(lambda number: one_run(rig, trouble, data, Path(work, f"run-{number}"), expected), minutes)
+    if trouble.memory:
+        first, most, last = (value // 1024 for value in (trouble.memory[0], max(trouble.memory), trouble.memory[-1]))
+        print(f"memory of the head, MiB: first {first}, most {most}, last {last} (simulated meshes on one machine)")
+    return right and not trouble.memory_grew()
 
 
 def main() -> int:
@@ -210,18 +153,8 @@ def main() -> int:
     parser.add_argument("--only", type=int, metavar="RUN", help="of storage: that run of the seed alone")
     options = parser.parse_args()
     if options.storage:
-        totals = run_campaign(options.seed, options.minutes, options.faults, options.only)
-        print(totals)
-        return int(bool(totals.bad))
-    ledger = soak(options.minutes, options.every, options.seed)
-    print(f"runs      {ledger.runs}, {ledger.failed} failed; {min(ledger.seconds):.0f} to {max(ledger.seconds):.0f} s each")
-    print(f"faults    {', '.join(f'{kind} {count}' for kind, count in sorted(ledger.faults.items())) or 'none'}")
-    print(f"images    {ledger.images:,}; lost {ledger.lost}, doubled runs {ledger.doubled}, wrong {ledger.wrong}")
-    memory = (
-        [round(each / 2**20) for each in (ledger.memory[0], max(ledger.memory), ledger.memory[-1])] if ledger.memory else [0] * 3
-    )
-    print(f"memory    head, MiB: first {memory[0]}, most {memory[1]}, last {memory[2]} (simulated meshes on one machine)")
-    return int(bool(ledger.lost or ledger.doubled or ledger.wrong or ledger.failed or ledger.memory_grew()))
+        return int(not storage_campaign(options.seed, options.minutes, options.faults, options.only))
+    return int(not soak(options.minutes, options.every, options.seed))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 
-def wait_until(true: Callable[[], object], limit: float = 240.0, every: float = 0.2) -> None:
-    """Ask until the answer is true; raises tenacity.RetryError when it is not within `limit` seconds."""
-    Retrying(retry=retry_if_result(lambda answer: not answer), stop=stop_after_delay(limit), wait=wait_fixed(every))(true)
+def wait_until[T](true: Callable[[], T], limit: float = 240.0, every: float = 0.2) -> T:
+    """Ask until the answer is true, and give it; raises tenacity.RetryError when it is not within `limit` seconds."""
+    retrying = Retrying(retry=retry_if_result(lambda answer: not answer), stop=stop_after_delay(limit), wait=wait_fixed(every))
+    return retrying(true)

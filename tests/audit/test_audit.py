@@ -25,11 +25,6 @@ def pins(file: str) -> list[tuple[Requirement, list[str]]]:
     return [(Requirement(entry[0].strip()), [part.strip() for part in entry[1:]]) for entry in entries]
 
 
-def known_bad() -> list[Requirement]:
-    lines = (Path(__file__).parent / "known_bad.txt").read_text().splitlines()
-    return [Requirement(line.split()[0]) for line in lines if not line.startswith("#")]
-
-
 def calls(source: str) -> set[str]:
     """Dotted names of everything a source calls, such as pickle.load, whatever names it imported them under."""
     tree = ast.parse(source)
@@ -69,24 +64,22 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     assert not differing
 
 
-@pytest.mark.parametrize("bad", known_bad(), ids=str)
-def test_no_pin_has_a_known_hole(bad: Requirement) -> None:
-    for file in FILES:
-        for requirement, _ in pins(file):
+def test_no_pin_has_a_known_hole() -> None:
+    lines = (Path(__file__).parent / "known_bad.txt").read_text().splitlines()
+    holes = [Requirement(line.split()[0]) for line in lines if not line.startswith("#")]
+    assert len(holes) > 5
+    pinned = [(file, requirement) for file in FILES for requirement, _ in pins(file)]
+    for bad in holes:
+        for file, requirement in pinned:
             if requirement.name.lower() == bad.name:
                 (specifier,) = requirement.specifier
                 assert not bad.specifier.contains(specifier.version, prereleases=True), f"{file}: {requirement}"
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_source_turns_data_into_code(path: Path) -> None:
-    source = path.read_text()
-    assert not calls(source) & FORBIDDEN_CALLS
-    assert not re.search(r"trust_remote_code\s*=|shell\s*=\s*True|allow_pickle\s*=\s*True", source)
-
-
-def test_the_check_itself_sees_through_other_names() -> None:
-    assert calls("import pickle as p\nfrom torch import load as fetch\np.loads(b'')\nfetch('x')") >= {
-        "pickle.loads",
-        "torch.load",
-    }
+def test_no_source_turns_data_into_code() -> None:
+    for path in SHIPPED:
+        source = path.read_text()
+        assert not calls(source) & FORBIDDEN_CALLS, path
+        assert not re.search(r"trust_remote_code\s*=|shell\s*=\s*True|allow_pickle\s*=\s*True", source), path
+    disguised = "import pickle as p\nfrom torch import load as fetch\np.loads(b'')\nfetch('x')"
+    assert calls(disguised) >= {"pickle.loads", "torch.load"}

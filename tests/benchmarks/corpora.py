@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from tests.photographs import encoded, photograph
 
-SIZES = {
-    "base": {},  # ViTConfig's own defaults are ViT-Base/16 at 224
-    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "patch_size": 32},
-}
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "patch_size": 32}
 
 
 def photo_folder(folder: Path, images: int, distinct: int = 64) -> Path:
@@ -27,21 +24,11 @@ def photo_folder(folder: Path, images: int, distinct: int = 64) -> Path:
     return folder
 
 
-def random_checkpoint(folder: Path, size: str) -> Path:
-    """A ViT of 1,000 classes with random weights, seeded. Its answers mean nothing; its speed is a trained one's."""
+def random_checkpoint(folder: Path, **sizes: Any) -> Path:
+    """A ViT of 1,000 classes with random weights, seeded: ViT-Base but for these sizes. Its speed is a trained one's."""
     torch.manual_seed(0)
-    config = ViTConfig(**SIZES[size], id2label={i: str(i) for i in range(1000)}, label2id={str(i): i for i in range(1000)})
+    names = {i: str(i) for i in range(1000)}
+    config = ViTConfig(id2label=names, label2id={name: i for i, name in names.items()}, **sizes)
     ViTForImageClassification(config).save_pretrained(folder)
-    preprocessor = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": 224, "width": 224},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    ViTImageProcessor().save_pretrained(folder)
     return folder

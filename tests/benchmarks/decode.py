@@ -1,13 +1,14 @@
-"""JPEG to uint8 224x224x3 on one core: this project's decode beside transformers' processors, Pillow, and its own two halves."""
+"""JPEG to uint8 224x224x3 on one core: this project's decode beside transformers' processors, Pillow, and its own two halves.
+
+python -m tests.benchmarks.decode
+"""
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,62 +22,46 @@ from tests.benchmarks.bench import interleave, report
 from tests.photographs import encoded, photograph
 from vit_actor.preprocess import Preprocess
 
+JPEGS = [encoded(photograph(seed)) for seed in range(32)]
+UINT8: dict[str, Any] = {"do_rescale": False, "do_normalize": False}
+"""Without rescaling and normalising, which this project leaves to the device: the processors' best case."""
+
+
+def over_all(work: Callable[[bytes], object]) -> Callable[[], int]:
+    return lambda: len([work(jpeg) for jpeg in JPEGS])
+
+
+def processed(processor: Any) -> Callable[[], int]:
+    return over_all(lambda jpeg: processor(Image.open(io.BytesIO(jpeg))))
+
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--images", type=int, default=32, help="different photographs of 500x375")
-    arguments.add_argument("--rounds", type=int, default=15)
-    arguments.add_argument("--out", type=Path, default=Path("out/benchmarks/decode.parquet"))
-    options = arguments.parse_args()
-
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    jpegs = [encoded(photograph(seed)) for seed in range(options.images)]
     preprocess = Preprocess.from_config({})
     out = np.empty(preprocess.shape, np.uint8)
-    # Without rescaling and normalising, which this project leaves to the device: the processors' best case.
-    uint8: dict[str, Any] = {"do_rescale": False, "do_normalize": False}
-    whole_pil, whole_torchvision = ViTImageProcessorPil(), ViTImageProcessor()
-    uint8_pil, uint8_torchvision = ViTImageProcessorPil(**uint8), ViTImageProcessor(**uint8)
-    same_pixels = encoded(Image.open(io.BytesIO(jpegs[0])), "PNG")
-
-    def over_all(work: Callable[[bytes], object]) -> Callable[[], int]:
-        def run() -> int:
-            for jpeg in jpegs:
-                work(jpeg)
-            return len(jpegs)
-
-        return run
-
-    runs = interleave(
-        {
-            "transformers, PIL": over_all(lambda jpeg: whole_pil(Image.open(io.BytesIO(jpeg)))),
-            "transformers, torchvision": over_all(lambda jpeg: whole_torchvision(Image.open(io.BytesIO(jpeg)))),
-            "transformers, PIL, uint8": over_all(lambda jpeg: uint8_pil(Image.open(io.BytesIO(jpeg)))),
-            "transformers, torchvision, uint8": over_all(lambda jpeg: uint8_torchvision(Image.open(io.BytesIO(jpeg)))),
-            "Pillow alone": over_all(
-                lambda jpeg: np.asarray(Image.open(io.BytesIO(jpeg)).resize((224, 224), Image.Resampling.BILINEAR))
-            ),
-            "decode": over_all(lambda jpeg: decode(jpeg, preprocess, out)),
-            "its libjpeg-turbo half": over_all(simplejpeg.decode_jpeg),
-            "decode of PNG": over_all(lambda _: decode(same_pixels, preprocess, out)),
-        },
-        options.rounds,
-        clock=time.process_time,
-    )
-    size = sum(map(len, jpegs)) / len(jpegs) / 1e3
-    report(
-        f"{len(jpegs)} JPEGs of 500x375, {size:.0f} kB each, per CPU second of one core", runs, "transformers, PIL", options.out
-    )
-    print(accuracy(jpegs, preprocess))
+    same_pixels = encoded(Image.open(io.BytesIO(JPEGS[0])), "PNG")
+    alternatives = {
+        "transformers, PIL": processed(ViTImageProcessorPil()),
+        "transformers, torchvision": processed(ViTImageProcessor()),
+        "transformers, PIL, uint8": processed(ViTImageProcessorPil(**UINT8)),
+        "transformers, torchvision, uint8": processed(ViTImageProcessor(**UINT8)),
+        "decode": over_all(lambda jpeg: decode(jpeg, preprocess, out)),
+        "its libjpeg-turbo half": over_all(simplejpeg.decode_jpeg),
+        "decode of PNG": over_all(lambda _: decode(same_pixels, preprocess, out)),
+    }
+    rates = interleave(alternatives, 15, clock=time.process_time)
+    size = sum(map(len, JPEGS)) / len(JPEGS) / 1e3
+    report(f"{len(JPEGS)} JPEGs of 500x375, {size:.0f} kB each, per CPU second of one core", rates, "transformers, PIL")
+    print(accuracy(preprocess))
 
 
-def accuracy(jpegs: list[bytes], preprocess: Preprocess) -> str:
+def accuracy(preprocess: Preprocess) -> str:
     """How far the pixels are from those of transformers' PIL processor, in one line."""
-    processor = ViTImageProcessorPil(do_rescale=False, do_normalize=False)
+    processor = ViTImageProcessorPil(**UINT8)
     out = np.empty(preprocess.shape, np.uint8)
     difference = np.zeros(256, np.int64)
-    for jpeg in jpegs:
+    for jpeg in JPEGS:
         decode(jpeg, preprocess, out)
         reference = processor(Image.open(io.BytesIO(jpeg)))["pixel_values"][0].transpose(1, 2, 0)
         difference += np.bincount(np.abs(out.astype(int) - reference).ravel(), minlength=256)

@@ -5,77 +5,46 @@ python -m tests.benchmarks.driver [chunks]        800 by default; more tell bett
 
 from __future__ import annotations
 
-import functools
-import os
 import statistics
-import sys
 import tempfile
 import time
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import ray
+import psutil
 
 from jobs.pipeline.chunk import CHUNK_IMAGES
-from jobs.pipeline.placement import Placement
-from jobs.pipeline.stages import WHOLE
-from jobs.running.session import ray_session
-from tests.benchmarks.bench import machine
-from tests.benchmarks.overlap import SHARD_CHUNKS, make_chunks
-from tests.benchmarks.running import run_made
-from vit_actor.simulated import SimulatedTiming, SimulatedVit
+from tests.benchmarks.bench import argument, machine
+from tests.benchmarks.overlap import SHARD_CHUNKS, made
+from tests.benchmarks.running import run_made, session, simulated
 
 FEW = 80
 """Chunks of a short run, whose difference to a long one leaves out what starting costs."""
-
 ROUNDS = 3
-PLACEMENT = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
-
-
-def open_device() -> SimulatedVit:
-    return SimulatedVit(SimulatedTiming.from_spec("compute=1us,upload=0us,readback=0us,compile=0s"))
 
 
 def cost(chunks: int) -> tuple[float, int]:
     """CPU time of this process while so many chunks of one image go through the stages; bytes it grew by after the first FEW."""
     with tempfile.TemporaryDirectory() as out:
-        shards = chunks // SHARD_CHUNKS
-        made = ray.data.range(shards, override_num_blocks=shards).map_batches(
-            functools.partial(make_chunks, images=1, pauses=False), **WHOLE, num_cpus=0.5
-        )
-        began = time.process_time()
+        began, memory = time.process_time(), psutil.Process().memory_info
         grown = images = 0
-        for done, chunk in enumerate(run_made(made, open_device, PLACEMENT, out), start=1):
+        for done, chunk in enumerate(run_made(made(chunks // SHARD_CHUNKS, 1), simulated, out), start=1):
             images += chunk["images"]
-            grown -= resident() if done == FEW else 0
-        grown += resident()
+            grown -= memory().rss if done == FEW else 0
         assert images == chunks
-        return time.process_time() - began, grown
-
-
-def resident() -> int:
-    """Bytes of memory this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return time.process_time() - began, grown + memory().rss
 
 
 def main() -> None:
-    many = int(sys.argv[1]) if len(sys.argv) > 1 else 800
-    with ray_session(None, needed=("ray.data",)):
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        ray.data.DataContext.get_current().target_max_block_size = 1
+    many = argument(1, 800)
+    with session():
         cost(FEW)  # starts workers and does not count
         pairs = [(cost(many), cost(FEW)) for _ in range(ROUNDS)]
     each = [(long[0] - short[0]) / (many - FEW) for long, short in pairs]
-    memory = [long[1] / (many - FEW) for long, _ in pairs]
+    memory = ", ".join(f"{long[1] / (many - FEW) / 1e3:.1f}" for long, _ in pairs)
     median = statistics.median(each)
     print(f"What a chunk costs the driver, {ROUNDS} rounds of {many} and {FEW} chunks\n{machine()}")
-    print(f"median {median * 1e3:.1f} ms, least {min(each) * 1e3:.1f}, most {max(each) * 1e3:.1f}; "
-          f"at {CHUNK_IMAGES} images a chunk {CHUNK_IMAGES / median:,.0f} images/s a job")  # fmt: skip
-    print(f"memory that stays until the run ends: {', '.join(f'{bytes_ / 1e3:.1f}' for bytes_ in memory)} KB a chunk, by round")
-    path = Path("out/benchmarks/driver.parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"seconds_a_chunk": each, "bytes_a_chunk": memory}), path)
+    print(f"median {median * 1e3:.1f} ms, least {min(each) * 1e3:.1f}, most {max(each) * 1e3:.1f}")
+    print(f"at {CHUNK_IMAGES} images a chunk {CHUNK_IMAGES / median:,.0f} images/s a job")
+    print(f"memory that stays until the run ends: {memory} KB a chunk, by round")
 
 
 if __name__ == "__main__":

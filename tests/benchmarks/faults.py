@@ -5,38 +5,42 @@ python -m tests.benchmarks.faults [rounds]     as root, for the rig
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
+from tests.benchmarks.bench import argument
 from tests.commands import Command
-from tests.faults.running import Answers, Job, answers, command, kill_one, write_shards
+from tests.faults.campaign import Rows, Run, rows_in
+from tests.faults.running import Job, command, kill_one, write_shards
 from tests.rig import Rig
-from tests.soak import kill_driver
 
 CHUNKS, SLOW = 48, "compute=600ms"
 """Chunks of one batch each: on two meshes 14 s of device time."""
 HANGS = "compute=600ms,hang_after=20"
 """Either device answers 20 batches of its 24, and no more: both hang once."""
-FAULT_AFTER = {"decode task killed": 0}
-"""Committed chunks when the fault comes, if not MIDDLE: decoding is well ahead of devices as slow as these."""
 MIDDLE = 12
+"""Committed chunks when a fault comes. A decode task is killed at once: decoding is well ahead of devices as slow as these."""
 
 Strike = Callable[[Rig, Job], object]
 
 
 def kill_worker(title: str) -> Strike:
-    return lambda rig, _: kill_one(str(rig.directory / "home"), title)
+    return lambda rig, _: kill_one(rig.home, title)
+
+
+def kill_driver(how: signal.Signals) -> Strike:
+    return lambda rig, job: rig.send(job.process.pid, how)
+
+
+def kill_service(program: str) -> Strike:
+    """Of Ray, on the head, where the driver is too: the only processes that a command there sees are the head's."""
+    return lambda rig, _: rig.run(["pkill", "-KILL", "-x", program])
 
 
 def lose_host(rig: Rig, _: Job) -> None:
@@ -48,39 +52,25 @@ def lose_host_for_a_while(rig: Rig, _: Job) -> None:
     rig.add_host("loudbox-2")
 
 
-def kill_service(program: str) -> Strike:
-    """Of Ray, on the head, where the driver is too."""
-
-    def strike(rig: Rig, _: Job) -> None:
-        head = os.readlink(f"/proc/{rig.hosts['head'].pid}/ns/pid")
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                named = program.encode() in (process / "cmdline").read_bytes().split(b"\0")[0]
-                if named and os.readlink(process / "ns" / "pid") == head:
-                    os.kill(int(process.name), signal.SIGKILL)
-
-    return strike
-
-
 def nothing(_: Rig, __: Job) -> None:
     pass
 
 
-FAULTS: dict[str, tuple[Strike, str, tuple[str, ...]]] = {
-    "none": (nothing, SLOW, ()),
-    "actor killed in mid-batch": (kill_worker("Classifier"), SLOW, ()),
-    "decode task killed": (kill_worker("read_chunks"), SLOW, ()),
-    "both devices hang, limit 5 s": (nothing, HANGS, ("--device-limit=5",)),
-    "host lost, and back": (lose_host_for_a_while, SLOW, ()),
-    "host lost for good": (lose_host, SLOW, ()),
-    "driver killed, --resume": (lambda _, job: kill_driver(job), SLOW, ()),
-    "SIGTERM, --resume": (lambda _, job: kill_driver(job, signal.SIGTERM), SLOW, ()),
-    "SIGINT, --resume": (lambda _, job: kill_driver(job, signal.SIGINT), SLOW, ()),
-    "ledger killed, --resume": (kill_worker("Ledger"), SLOW, ()),
-    "scheduler killed, --resume": (kill_service("raylet/raylet"), SLOW, ()),
-    "control service killed, --resume": (kill_service("gcs/gcs_server"), SLOW, ()),
+FAULTS: dict[str, Strike] = {
+    "none": nothing,
+    "actor killed in mid-batch": kill_worker("Classifier"),
+    "decode task killed": kill_worker("read_chunks"),
+    "both devices hang, limit 5 s": nothing,
+    "host lost, and back": lose_host_for_a_while,
+    "host lost for good": lose_host,
+    "driver killed, --resume": kill_driver(signal.SIGKILL),
+    "SIGTERM, --resume": kill_driver(signal.SIGTERM),
+    "SIGINT, --resume": kill_driver(signal.SIGINT),
+    "ledger killed, --resume": kill_worker("Ledger"),
+    "scheduler killed, --resume": kill_service("raylet"),
+    "control service killed, --resume": kill_service("gcs_server"),
 }
-ENDS_RAY = ("scheduler killed, --resume", "control service killed, --resume")
+ENDS_RAY = ("scheduler", "control service")
 """The resume is on another cluster, whose start does not count."""
 
 
@@ -88,77 +78,52 @@ def two_loudboxes() -> Rig:
     return Rig(loudboxes=2, object_store_mb=300)
 
 
-def start(rig: Rig, data: Path, out: Path, fault: str, *more: str) -> Job:
-    _, timing, arguments = FAULTS[fault]
-    line = ["python", *command(data, out, timing, *arguments, *more)]
-    return Job(Command(lambda stdout, stderr: rig.start(line, stdout=stdout, stderr=stderr)), out)
-
-
-def struck(rig: Rig, data: Path, out: Path, fault: str) -> tuple[float, int]:
-    """A run that the fault comes to: its seconds and exit code."""
+def run(rig: Rig, data: Path, out: Path, fault: str, *more: str) -> tuple[float, int]:
+    """A run that the fault comes to, or its resume: its seconds and exit code."""
+    hangs = "hang" in fault
+    line = ["python", *command(data, out, HANGS if hangs else SLOW, *(["--device-limit=5"] if hangs else []), *more)]
     began = time.monotonic()
-    job = start(rig, data, out, fault)
-    job.wait_for_commits(FAULT_AFTER.get(fault, MIDDLE))
-    FAULTS[fault][0](rig, job)
+    job = Job(Command(lambda stdout, stderr: rig.start(line, stdout=stdout, stderr=stderr)), out)
+    if not more:
+        job.wait_for_commits(0 if "decode" in fault else MIDDLE)
+        FAULTS[fault](rig, job)
     done = job.end()
+    assert not more or done.code == 0, done.output
     return time.monotonic() - began, done.code
 
 
-def resumed(rig: Rig, data: Path, out: Path, fault: str) -> float:
-    """The seconds of the resume."""
-    began = time.monotonic()
-    done = start(rig, data, out, fault, "--resume").end()
-    assert done.code == 0, done.output
-    return time.monotonic() - began
-
-
-def one_run(rig: Rig, data: Path, out: Path, fault: str) -> tuple[float, Answers]:
-    """Seconds until the job ended well, once resumed if that took it, and what it answered."""
-    seconds, code = struck(rig, data, out, fault)
-    return seconds + (resumed(rig, data, out, fault) if code else 0.0), answers(out)
-
-
-def one_run_on_two_clusters(data: Path, out: Path, fault: str) -> tuple[float, Answers]:
-    """The same for a fault that ends Ray."""
-    with two_loudboxes() as rig:
-        seconds, code = struck(rig, data, out, fault)
-    assert code == 1, f"it ended with {code}"
-    with two_loudboxes() as rig:
-        return seconds + resumed(rig, data, out, fault), answers(out)
+def measure(rig: Rig, data: Path, out: Path, fault: str) -> tuple[float, Rows]:
+    """Seconds until the job ended well, once resumed if that took it, and its rows."""
+    if "loudbox-2" not in rig.hosts:
+        rig.add_host("loudbox-2")
+    if fault.startswith(ENDS_RAY):
+        with two_loudboxes() as other:
+            seconds, code = run(other, data, out, fault)
+        assert code == 1, f"it ended with {code}"
+    else:
+        seconds, code = run(rig, data, out, fault)
+    seconds += run(rig, data, out, fault, "--resume")[0] if code else 0.0
+    return seconds, rows_in(str(out), LocalFileSystem())
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    rows: list[dict[str, Any]] = []
-
-    def note(fault: str, current: int, seconds: float, got: Answers) -> None:
-        lost = len(expected.rows.keys() - got.rows.keys())
-        changed = sum(got.rows[image] != expected.rows[image] for image in got.rows)
-        rows.append({"fault": fault, "round": current, "seconds": seconds, "lost": lost, "changed": changed})
-        print(f"{fault}: {seconds:.1f} s, {lost} rows lost, {changed} changed, none doubled", flush=True)
-
-    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
+    measured: dict[str, list[tuple[float, Run]]] = {fault: [] for fault in FAULTS}
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch, two_loudboxes() as rig:
         data = write_shards(Path(scratch, "data"), CHUNKS)
-        with two_loudboxes() as rig:
-            _, expected = one_run(rig, data, Path(scratch, "expected"), "none")
-            for current in range(rounds):
-                for fault in (each for each in FAULTS if each not in ENDS_RAY):
-                    note(fault, current, *one_run(rig, data, Path(scratch, f"{fault}-{current}".replace(" ", "-")), fault))
-                    if "loudbox-2" not in rig.hosts:
-                        rig.add_host("loudbox-2")
-        for current in range(rounds):
-            for fault in ENDS_RAY:
-                note(fault, current, *one_run_on_two_clusters(data, Path(scratch, f"{fault}-{current}".replace(" ", "-")), fault))
-    undisturbed = median(row["seconds"] for row in rows if row["fault"] == "none")
-    print(f"\n{'fault':<34} {'lost':>5} {'changed':>8} {'seconds':>8} {'more than none':>15}   simulated meshes, {rounds} rounds")
-    for fault in FAULTS:
-        of = [row for row in rows if row["fault"] == fault]
-        seconds = median(row["seconds"] for row in of)
-        lost, changed = (sum(row[name] for row in of) for name in ("lost", "changed"))
-        print(f"{fault:<34} {lost:>5} {changed:>8} {seconds:>8.1f} {seconds - undisturbed:>15.1f}")
-    path = Path("out/benchmarks/faults.parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
+        _, expected = measure(rig, data, Path(scratch, "expected"), "none")
+        for current in range(argument(1, 3)):
+            for number, fault in enumerate(FAULTS):
+                seconds, rows = measure(rig, data, Path(scratch, f"out-{current}-{number}"), fault)
+                found = Run(fault)
+                found.compare(rows, expected)
+                measured[fault].append((seconds, found))
+                print(f"{fault}: {seconds:.1f} s, {found.problems or 'every row right'}", flush=True)
+    undisturbed = median(seconds for seconds, _ in measured["none"])
+    print(f"\n{'fault':<34} {'lost':>5} {'doubled':>8} {'changed':>8} {'seconds':>8} {'more than none':>15}   simulated meshes")
+    for fault, runs in measured.items():
+        seconds = median(seconds for seconds, _ in runs)
+        lost, doubled, changed = (sum(getattr(found, what) for _, found in runs) for what in ("lost", "doubled", "wrong"))
+        print(f"{fault:<34} {lost:>5} {doubled:>8} {changed:>8} {seconds:>8.1f} {seconds - undisturbed:>15.1f}")
 
 
 if __name__ == "__main__":

@@ -21,30 +21,22 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk
-from jobs.pipeline.placement import Placement
 from jobs.pipeline.stages import WHOLE
-from jobs.running.session import ray_session
-from tests.benchmarks.running import run_made
-from vit_actor.simulated import SimulatedTiming, SimulatedVit
+from tests.benchmarks.running import run_made, session, simulated
 
-TIMING = "compute=10ms,upload=5ms,readback=5ms,compile=0s"
+open_device = functools.partial(simulated, "compute=10ms,upload=5ms,readback=5ms,compile=0s")
 COMPUTE_SECONDS = 10e-3
-SHARDS = 40
 SHARD_CHUNKS = 8
 ROUNDS = 3
-PLACEMENT = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
 
 
-def open_device() -> SimulatedVit:
-    return SimulatedVit(SimulatedTiming.from_spec(TIMING))
+def made(shards: int, images: int, *, pauses: bool = False) -> ray.data.Dataset:
+    """Chunks of so many images; one block each, as the pipeline's are: reading a range would take a core from their tasks."""
+    items = ray.data.from_items([{"id": shard} for shard in range(shards)], override_num_blocks=shards)
+    return items.map_batches(functools.partial(_make_chunks, images=images, pauses=pauses), **WHOLE, num_cpus=0.5)
 
 
-def shards() -> ray.data.Dataset:
-    """One block each, as the pipeline's are; reading a range would take a core from the tasks that make chunks."""
-    return ray.data.from_items([{"id": shard} for shard in range(SHARDS)], override_num_blocks=SHARDS)
-
-
-def make_chunks(table: pa.Table, *, images: int, pauses: bool) -> Any:
+def _make_chunks(table: pa.Table, *, images: int, pauses: bool) -> Any:
     """Chunks that cost next to nothing, evenly or in bursts: with `pauses`, every eighth comes half a second late."""
     pixels = np.zeros((images, 224, 224, 3), np.uint8)
     for shard in table["id"].to_pylist():
@@ -55,13 +47,13 @@ def make_chunks(table: pa.Table, *, images: int, pauses: bool) -> Any:
             yield Chunk(name, [f"{name}-{i}" for i in range(images)], [0] * images, [None] * images, pixels).to_table()
 
 
-def busy(*, pauses: bool) -> tuple[int, float]:
-    """The real stages on made-up chunks: images, and the device's active span in seconds from the predictions."""
+def busy(*, pauses: bool) -> float:
+    """The real stages on made-up chunks: the share of its compute bound that the device reaches."""
     with tempfile.TemporaryDirectory() as out:
-        chunks = shards().map_batches(functools.partial(make_chunks, images=CHUNK_IMAGES, pauses=pauses), **WHOLE, num_cpus=0.5)
-        deque(run_made(chunks, open_device, PLACEMENT, out), maxlen=0)
+        deque(run_made(made(40, CHUNK_IMAGES, pauses=pauses), open_device, out), maxlen=0)
         rows = pq.read_table(Path(out) / "predictions", columns=["started_at", "batch_seconds"])
-    return rows.num_rows, _span(rows)
+    started = np.array(rows["started_at"].cast(pa.int64()), float) / 1e6
+    return _share(rows.num_rows, started, np.array(rows["batch_seconds"]))
 
 
 class CallPerBatch:
@@ -73,47 +65,32 @@ class CallPerBatch:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         (result,) = self._device.classify([Chunk.from_table(table).pixels])
-        return pa.table({"started_at": [result.started_at], "batch_seconds": [result.seconds], "images": [len(result.classes)]})
+        return pa.table({"started_at": [result.started_at], "batch_seconds": [result.seconds]})
 
 
-def call_per_batch() -> tuple[int, float]:
-    classified = (
-        shards()
-        .map_batches(functools.partial(make_chunks, images=64, pauses=False), **WHOLE, num_cpus=0.5)
-        .map_batches(CallPerBatch, **WHOLE, compute=ActorPoolStrategy(size=1), num_cpus=0.5)
-    )
+def call_per_batch() -> float:
+    classified = made(40, 64).map_batches(CallPerBatch, **WHOLE, compute=ActorPoolStrategy(size=1), num_cpus=0.5)
     rows = pa.concat_tables(classified.iter_batches(batch_size=None, batch_format="pyarrow"))
-    return sum(rows["images"].to_pylist()), _span(rows)
+    return _share(64 * rows.num_rows, np.array(rows["started_at"]), np.array(rows["batch_seconds"]))
 
 
-def _span(rows: pa.Table) -> float:
-    started = rows["started_at"]
-    seconds = np.array(started.cast(pa.int64()), float) / 1e6 if pa.types.is_timestamp(started.type) else np.array(started)
-    return float((seconds + np.array(rows["batch_seconds"])).max() - seconds.min())
+def _share(images: int, started: np.ndarray, seconds: np.ndarray) -> float:
+    return images / 64 * COMPUTE_SECONDS / float((started + seconds).max() - started.min())
 
 
 def main() -> None:
-    alternatives: dict[str, Callable[[], tuple[int, float]]] = {
+    alternatives: dict[str, Callable[[], float]] = {
         "one call a batch, waited for": call_per_batch,
-        "this pipeline, chunks always ready": lambda: busy(pauses=False),
-        "this pipeline, chunks in bursts": lambda: busy(pauses=True),
+        "this pipeline, chunks always ready": functools.partial(busy, pauses=False),
+        "this pipeline, chunks in bursts": functools.partial(busy, pauses=True),
     }
-    shares: dict[str, list[float]] = {name: [] for name in alternatives}
-    with ray_session(None, needed=("ray.data",)):
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        ray.data.DataContext.get_current().target_max_block_size = 1
-        for current in range(-1, ROUNDS):  # the first round starts workers and does not count
-            for name, run in alternatives.items():
-                images, span = run()
-                if current >= 0:
-                    shares[name].append(images / 64 * COMPUTE_SECONDS / span)
+    with session():  # the first round starts workers and does not count
+        rounds = [{name: run() for name, run in alternatives.items()} for _ in range(1 + ROUNDS)][1:]
     print("Share of its compute bound that a simulated device reaches (10 ms compute, 5 ms upload, 5 ms read-back a batch of 64)")
     print(f"{'':44} {'median':>8} {'least':>8} {'most':>8}")
-    for name, values in shares.items():
-        print(f"{name:44} {statistics.median(values):8.1%} {min(values):8.1%} {max(values):8.1%}")
-    path = Path("out/benchmarks/overlap.parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"name": list(shares), "busy_shares": list(shares.values())}), path)
+    for name in alternatives:
+        shares = [each[name] for each in rounds]
+        print(f"{name:44} {statistics.median(shares):8.1%} {min(shares):8.1%} {max(shares):8.1%}")
 
 
 if __name__ == "__main__":

@@ -17,14 +17,13 @@ from jobs.pipeline.decode import decode
 from jobs.pipeline.placement import Placement, decode_tasks
 from jobs.running.session import ray_session
 from tests.benchmarks.bench import interleave, report
-from tests.benchmarks.corpora import photo_folder, random_checkpoint
+from tests.benchmarks.corpora import TINY, photo_folder, random_checkpoint
 from tests.benchmarks.running import run_pipeline
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.preprocess import Preprocess
 
 IMAGES = 49_152
 """About as many as ImageNet's validation set: starting is part of the time, as it is of a run's."""
-INSTANT = "compute=1us,upload=0us,readback=0us,compile=0s"
 
 
 def decode_files(work: tuple[list[Path], Preprocess]) -> int:
@@ -38,29 +37,21 @@ def decode_files(work: tuple[list[Path], Preprocess]) -> int:
 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
-    placement = Placement(
-        "simulated", actors=1, cpus=0, boards=0, decode_cpus=math.floor(cores / decode_tasks(cores) * 1e4) / 1e4
-    )
+    each = math.floor(cores / decode_tasks(cores) * 1e4) / 1e4
+    placement = Placement("simulated", actors=1, cpus=0, boards=0, decode_cpus=each)
     with tempfile.TemporaryDirectory() as scratch:
         data = photo_folder(Path(scratch) / "data", IMAGES)
-        model = random_checkpoint(Path(scratch) / "model", "tiny")
-        preprocess = load_checkpoint(str(model)).preprocess
-        paths = sorted(data.iterdir())
+        model = random_checkpoint(Path(scratch) / "model", **TINY)
+        preprocess, paths = load_checkpoint(str(model)).preprocess, sorted(data.iterdir())
         parts = [(paths[i : i + 512], preprocess) for i in range(0, IMAGES, 512)]
         with multiprocessing.get_context("spawn").Pool(cores) as pool, ray_session(None, needed=("ray.data",)):
-            runs = interleave(
-                {
-                    f"multiprocessing pool of {cores}": lambda: sum(pool.imap_unordered(decode_files, parts)),
-                    "this pipeline, end to end": lambda: run_pipeline(data, model, placement, INSTANT),
-                },
-                rounds=2,
-            )
-    report(
-        f"Decode of {IMAGES:,} photographs on {cores} cores; the pipeline's device is simulated and answers at once",
-        runs,
-        f"multiprocessing pool of {cores}",
-        Path("out/benchmarks/pipeline.parquet"),
-    )
+            alternatives = {
+                "multiprocessing pool": lambda: sum(pool.imap_unordered(decode_files, parts)),
+                "this pipeline, end to end": lambda: run_pipeline(data, model, placement),
+            }
+            rates = interleave(alternatives, rounds=2)
+    title = f"Decode of {IMAGES:,} photographs on {cores} cores; the pipeline's device is simulated and answers at once"
+    report(title, rates, "multiprocessing pool")
 
 
 if __name__ == "__main__":

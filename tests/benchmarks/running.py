@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +16,46 @@ from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import open_source, surveyed
 from jobs.pipeline.stages import classified, committed
 from jobs.running.ledgers import open_ledger
+from jobs.running.session import ray_session
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import Device
-from vit_actor.opening import DeviceRequest
+from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
-_runs = itertools.count()
+INSTANT = "compute=1us,upload=0us,readback=0us,compile=0s"
+ONE_ACTOR = Placement("simulated", actors=1, cpus=0.5, boards=0, decode_cpus=0.5)
 
 
-def run_made(chunks: ray.data.Dataset, open_device: Callable[[], Device], placement: Placement, out: str) -> Iterator[dict]:
-    """Classify and commit chunks that a benchmark has made itself."""
+def simulated(timing: str = INSTANT) -> SimulatedVit:
+    return SimulatedVit(SimulatedTiming.from_spec(timing))
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    with ray_session(None, needed=("ray.data",)):
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        ray.data.DataContext.get_current().target_max_block_size = 1
+        yield
+
+
+@contextmanager
+def _planned(out: str, open_device: Callable[[], Device], placement: Placement, **more: Any) -> Iterator[Plan]:
     ledger = open_ledger(out)
-    unused: Any = None
-    plan = Plan(
-        source=unused,
-        shards=unused,
-        preprocess=unused,
-        open_device=open_device,
-        placement=placement,
-        out=out,
-        ledger=ledger,
-        identity={"run_id": "made", "attempt": 1, "versions": {}},
-        limit_seconds=30,
-    )
-    yield from classified(chunks, plan)
+    identity = {"run_id": "benchmark", "attempt": 1, "versions": {}}
+    parts = {"source": None, "shards": None, "preprocess": None, "limit_seconds": 120} | more
+    yield Plan(open_device=open_device, placement=placement, out=out, ledger=ledger, identity=identity, **parts)
     ray.kill(ledger)  # it would live as long as this process, which is to run again
 
 
-def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = "") -> int:
-    """Classify a folder and commit its predictions to a temporary place; the number of images that got a row."""
+def run_made(chunks: ray.data.Dataset, open_device: Callable[[], Device], out: str) -> Iterator[dict]:
+    """Classify and commit chunks that a benchmark has made itself."""
+    with _planned(out, open_device, ONE_ACTOR) as plan:
+        yield from classified(chunks, plan)
+
+
+def run_pipeline(data: Path, model: Path, placement: Placement) -> int:
+    """Classify a folder on a device that answers at once, predictions in a temporary place; the images that got a row."""
     checkpoint = load_checkpoint(str(model))
-    with tempfile.TemporaryDirectory() as out:
-        ledger = open_ledger(out)
-        source = open_source(str(data), checkpoint_classes=checkpoint.class_names)
-        request = DeviceRequest(
-            device=placement.device,
-            name=checkpoint.name,
-            path=checkpoint.path,
-            digest=checkpoint.digest,
-            classes=checkpoint.config.num_labels,
-            batch_size=64,
-            threads=placement.threads,
-            precision="auto",
-            simulate=simulate,
-        )
-        plan = Plan(
-            source=source,
-            shards=ray.put(surveyed(source).shards),
-            preprocess=checkpoint.preprocess,
-            open_device=request,
-            placement=placement,
-            out=out,
-            ledger=ledger,
-            identity={"run_id": f"benchmark-{next(_runs)}", "attempt": 1, "versions": {}},
-            limit_seconds=120,
-        )
-        images = sum(chunk["images"] for chunk in committed(plan))
-        ray.kill(ledger)  # it would live as long as this process, which is to run again
-        return images
+    source = open_source(str(data), checkpoint_classes=checkpoint.class_names)
+    more = {"source": source, "shards": ray.put(surveyed(source).shards), "preprocess": checkpoint.preprocess}
+    with tempfile.TemporaryDirectory() as out, _planned(out, simulated, placement, **more) as plan:
+        return sum(chunk["images"] for chunk in committed(plan))

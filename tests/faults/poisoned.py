@@ -1,4 +1,8 @@
-"""`python -m tests.faults.poisoned ARGUMENTS`: jobs.imagenet on devices that take their process down over one image."""
+"""`python -m tests.faults.poisoned ARGUMENTS`: jobs.imagenet whose processes die of what they are given.
+
+A device takes its process down over one image. Where KILLED_AT is set, driver and actor die around a commit: `before` a chunk's
+file is written, `within` (written, not yet renamed) or `after` it is there; KILLED_AFTER: chunks that are committed by then.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ import io
 import os
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from jobs import imagenet
+from jobs.pipeline import plan
+from jobs.pipeline.commit import Predictions
 from jobs.running.command import run
 from jobs.settings import ImagenetSettings, Settings
 from vit_actor.device import BatchResult, Device
@@ -32,26 +40,18 @@ class DeadlyDevice:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self.batch_size, self.shape = device.batch_size, device.shape
+        self.batch_size, self.shape, self.start = device.batch_size, device.shape, device.start
         self.chips, self.tolerance, self.reference = device.chips, device.tolerance, device.reference
-        self.start = device.start
-        self.description = device.description
-
-    def compile(self) -> float:
-        return self._device.compile()
+        self.description, self.compile, self.close = device.description, device.compile, device.close
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        return self._device.classify(self._survived(batches))
-
-    def close(self) -> None:
-        self._device.close()
+        return self._device.classify(map(self._survived, batches))
 
     @staticmethod
-    def _survived(batches: Iterable[np.ndarray | None]) -> Iterator[np.ndarray | None]:
-        for batch in batches:
-            if batch is not None and (np.abs(batch.astype(np.int16) - (255, 0, 255)).max(axis=(1, 2, 3)) < 8).any():
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield batch
+    def _survived(batch: np.ndarray | None) -> np.ndarray | None:
+        if batch is not None and (np.abs(batch.astype(np.int16) - (255, 0, 255)).max(axis=(1, 2, 3)) < 8).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,35 @@ def poisoned(*arguments: Any, **named: Any) -> PoisonedRequest:
     return PoisonedRequest(Settings.request(*arguments, **named))
 
 
-if __name__ == "__main__":
-    from tests.faults import poisoned as importable  # by its importable name, so that actors can unpickle the request
+@dataclass(frozen=True)
+class DeadlyPredictions(Predictions):
+    """Predictions whose commit is the last thing that driver and actor live to see."""
 
-    with patch.object(ImagenetSettings, "request", importable.poisoned):
+    driver: int = field(default_factory=os.getpid)
+    moment: str = field(default_factory=lambda: os.environ["KILLED_AT"])
+    after: int = field(default_factory=lambda: int(os.environ["KILLED_AFTER"]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"out": self.out, "driver": self.driver, "moment": self.moment, "after": self.after}
+
+    def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
+        due = len(list(Path(self.out, "predictions").glob("[!.]*.parquet"))) >= self.after
+        if due and self.moment == "before":
+            self.kill()
+        if due and self.moment == "within":
+            os.replace = self.kill  # type: ignore[assignment]
+        super().commit(chunk, rows, footer)
+        if due and self.moment == "after":
+            self.kill()
+
+    def kill(self, *renaming: str) -> None:
+        os.kill(self.driver, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    from tests.faults import poisoned as importable  # by its importable name, so that actors can unpickle it
+
+    deadly = importable.DeadlyPredictions if "KILLED_AT" in os.environ else Predictions
+    with patch.object(plan, "Predictions", deadly), patch.object(ImagenetSettings, "request", importable.poisoned):
         run(imagenet.main)

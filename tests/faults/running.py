@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.pipeline.commit import Predictions, footers_of
+from tests import waiting
 from tests.commands import ROOT, Command, Finished, begin
 from tests.conftest import RayCluster
 from tests.pipeline.corpus import jpeg
+from tests.processes import processes
 
 MODEL = ROOT / "jobs" / "sample" / "model"
 LIMIT = 200.0
@@ -37,19 +38,21 @@ def write_shards(folder: Path, shards: int, images: int = SHARD, size: int = 16)
     return folder
 
 
-def command(data: Path, out: Path, timing: str, *arguments: str, module: str = "jobs.imagenet") -> list[str]:
+def command(data: Path | str, out: Path | str, timing: str, *arguments: str, module: str = "jobs.imagenet") -> list[str]:
     """A run on simulated meshes, without the interpreter."""
     common = ["--data", str(data), "--out", str(out), "--model", str(MODEL), "--device", "simulated", "--simulate", timing]
     return ["-m", module, *common, *arguments]
 
 
 def wait_until(true: Callable[[], bool], job: Command | subprocess.Popen[str], limit: float = LIMIT) -> None:
-    """Raises AssertionError when the job ends first, or the limit is over."""
-    end = time.monotonic() + limit
-    while not true():
-        assert job.poll() is None, f"the job ended: {job.told() if isinstance(job, Command) else job.args!r}"
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    """Raises AssertionError when the job ends first, RetryError when the limit is over."""
+
+    def ask() -> bool:
+        if not (answer := true()):
+            assert job.poll() is None, f"the job ended: {job.told() if isinstance(job, Command) else job.args!r}"
+        return answer
+
+    waiting.wait_until(ask, limit, every=0.05)
 
 
 class Job:
@@ -71,7 +74,7 @@ class Job:
 
     def wait_for_meshes(self, count: int) -> None:
         """Until so many meshes have committed something, and so are at work."""
-        self.wait_until(lambda: len({f["mesh"] for file in prediction_files(self.out) for f in footers_in(file)}) >= count)
+        self.wait_until(lambda: len({footer["mesh"] for footer in footers(self.out)}) >= count)
 
     def wait_until(self, true: Callable[[], bool]) -> None:
         wait_until(true, self.process)
@@ -107,6 +110,11 @@ def footers_in(file: Path) -> list[dict[str, Any]]:
         return footers_of(pq.read_metadata(file))
     except FileNotFoundError:  # its rows are in a file of many now
         return []
+
+
+def footers(out: Path) -> list[dict[str, Any]]:
+    """Of the committed chunks."""
+    return [footer for file in prediction_files(out) for footer in footers_in(file)]
 
 
 def prediction_files(out: Path) -> list[Path]:
@@ -151,25 +159,11 @@ def summary(out: Path) -> dict:
 
 def workers(home: str, title: str) -> list[int]:
     """Process ids of the cluster's Ray workers that are at what `title` says; home: the HOME the cluster runs under."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (process / "cmdline").read_bytes()
-            if not (line.startswith(b"ray::") and title.encode() in line):
-                continue
-            if f"HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append(int(process.name))
-        except OSError:  # it ended
-            continue
-    return sorted(found)
+    return sorted(processes(f"^ray::.*{title}", f"HOME={home}"))
 
 
 def kill_one(home: str, title: str) -> int:
     """SIGKILL the first such worker that appears; its process id."""
-    limit = time.monotonic() + LIMIT
-    while time.monotonic() < limit:
-        for pid in workers(home, title):
-            os.kill(pid, signal.SIGKILL)
-            return pid
-        time.sleep(0.005)
-    raise AssertionError(f"no worker at {title}")
+    first, *_ = waiting.wait_until(lambda: workers(home, title), LIMIT, every=0.005)
+    os.kill(first, signal.SIGKILL)
+    return first

@@ -24,13 +24,11 @@ MOST_MEMORY = 1.5e9
 
 
 class PeakMemory(threading.Thread):
-    """Of any worker of the cluster while the block runs, in bytes."""
+    """Of any worker of the cluster, in bytes."""
 
     def __init__(self, home: str) -> None:
         super().__init__(daemon=True)
-        self.home = home
-        self.peak = 0
-        self.ended = threading.Event()
+        self.home, self.peak, self.ended = home, 0, threading.Event()
 
     def run(self) -> None:
         while not self.ended.wait(0.2):
@@ -38,14 +36,6 @@ class PeakMemory(threading.Thread):
                 with suppress(OSError, IndexError):
                     status = Path(f"/proc/{pid}/status").read_text()
                     self.peak = max(self.peak, 1024 * int(status.split("VmHWM:")[1].split()[0]))
-
-    def __enter__(self) -> PeakMemory:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.ended.set()
-        self.join()
 
 
 def write_images(folder: Path, count: int) -> dict[str, bytes]:
@@ -74,8 +64,10 @@ def test_every_odd_and_damaged_file_is_a_row_and_costs_no_more_memory_than_a_sou
 ) -> None:
     files = write_images(tmp_path / "data", count)
 
-    with PeakMemory(meshes.environment["HOME"]) as memory:
-        done = run(meshes, tmp_path / "data", tmp_path / "out", "compute=1ms", "--max-errors=100%")
+    memory = PeakMemory(meshes.environment["HOME"])
+    memory.start()
+    done = run(meshes, tmp_path / "data", tmp_path / "out", "compute=1ms", "--max-errors=100%")
+    memory.ended.set()
 
     assert done.code == 0, done.output
     parts = [pq.ParquetFile(file).read() for file in prediction_files(tmp_path / "out")]

@@ -49,7 +49,7 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, moment: str, after: int
 ) -> None:
     deadly = replace(meshes, environment={**meshes.environment, "KILLED_AT": moment, "KILLED_AFTER": str(after)})
-    died = Job.start(deadly, data, tmp_path, "compute=100ms", module="tests.faults.killed_at_commit").end()
+    died = Job.start(deadly, data, tmp_path, "compute=100ms", module="tests.faults.poisoned").end()
     assert died.code == -signal.SIGKILL
     before = committed(tmp_path)
     assert after <= len(before) < 24
@@ -134,7 +134,6 @@ def test_what_a_killed_driver_had_counted_is_in_the_report_of_the_resume(
     assert (summary(tmp_path)["killed_attempts"], summary(tmp_path)["restarts"]) == (1, 1)
 
 
-@pytest.mark.slow
 def test_a_ledger_that_dies_is_told_in_a_line_and_what_is_committed_stays(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:

@@ -12,18 +12,7 @@ import pytest
 from tests.commands import begin
 from tests.conftest import ray_head
 from tests.faults.running import Job, command
-
-
-def of_cluster(home: str) -> dict[int, str]:
-    """Command lines, by process id, of everything that runs under this HOME."""
-    lines = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                lines[int(process.name)] = (process / "cmdline").read_text(errors="replace")
-        except OSError:  # it ended
-            continue
-    return lines
+from tests.processes import processes
 
 
 @pytest.mark.slow
@@ -34,7 +23,7 @@ def test_tokens_stay_in_the_environment(data: Path, tmp_path: Path) -> None:
         _, *line = command(data, tmp_path / "out", "compute=200ms", "--address", cluster.address)
         job = Job(begin(*line, environment=environment, fork=False), tmp_path / "out")
         job.wait_for_commits(2)
-        lines = of_cluster(cluster.environment["HOME"])
+        lines = processes("", f"HOME={cluster.environment['HOME']}")
         done = job.end()
     assert done.code == 0, done.output
 

@@ -17,6 +17,7 @@ from tests.faults.running import (
     Job,
     answers,
     committed,
+    footers,
     footers_in,
     kill_one,
     lose_chunks,
@@ -44,8 +45,7 @@ def test_two_streams_answer_as_one_does_on_both_meshes_and_one_that_has_finished
     done = run(meshes, data, tmp_path, "compute=1s", "--streams=2", "--resume")
     assert done.code == 0, done.output
     assert answers(tmp_path) == undisturbed
-    footers = [footer for file in prediction_files(tmp_path) for footer in footers_in(file)]
-    assert len({footer["mesh"] for footer in footers if footer["chunk"] not in before}) == 2
+    assert len({footer["mesh"] for footer in footers(tmp_path) if footer["chunk"] not in before}) == 2
 
 
 def test_a_streams_process_that_is_killed_is_started_again_and_nothing_is_lost(
@@ -77,19 +77,3 @@ def test_shares_are_disjoint_and_complete_and_as_large_as_each_other(tmp_path: P
     assert len(everything) == 44
     assert sorted(shard for share in found for shard in share) == sorted(everything)
     assert max(map(len, found)) - min(map(len, found)) <= 1
-
-
-@pytest.mark.slow
-def test_a_run_of_two_streams_is_stopped_and_goes_on_with_one(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    import signal
-
-    job = Job.start(meshes, data, tmp_path, "compute=300ms", "--streams=2")
-    job.wait_for_commits(4)
-    stopped = job.end(signal.SIGTERM)
-    assert stopped.code == 143, stopped.output
-    assert 4 <= len(committed(tmp_path)) < 24
-    done = run(meshes, data, tmp_path, "compute=1ms", "--resume")
-    assert done.code == 0, done.output
-    assert answers(tmp_path) == undisturbed

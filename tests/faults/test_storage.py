@@ -45,9 +45,10 @@ def remount(at: Path, option: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{option}", str(at)], check=True, timeout=20)
 
 
-def errors(text: str) -> list[str]:
+def only_error(text: str) -> str:
     assert "Traceback" not in text
-    return [line for line in text.splitlines() if line.startswith("error:")]
+    (line,) = [line for line in text.splitlines() if line.startswith("error:")]
+    return line
 
 
 def test_a_commit_that_does_not_fit_is_told_in_one_line_and_leaves_whole_files_and_no_part(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_full_disk_ends_the_job_in_one_line_and_room_on_it_lets_a_resume_compl
     with small_disk(tmp_path / "disk", "160k") as disk:
         failed = run(meshes, data, disk)
         assert failed.code == 1, failed.output
-        (line,) = errors(failed.stderr)
+        line = only_error(failed.stderr)
         assert f"{disk}/predictions/" in line
         assert "cannot write: No space left on device; free some" in line
         assert "--resume" in line
@@ -101,88 +102,40 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: P
             open_ledger(str(disk / "out"))
 
 
-def listed(meshes: RayCluster, data: Path, copy: Path, out: Path) -> Job:
-    """A job over a copy of the data, which has listed it and read nothing of it yet."""
-    shutil.copytree(data, copy)
-    job = Job.start(meshes, copy, out, "compute=50ms")
-    job.wait_until((out / "manifest.json").exists)
-    return job
-
-
-@pytest.mark.slow
-def test_a_shard_gone_before_it_is_read_ends_the_job_in_one_line(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
+@pytest.mark.parametrize("what", ["comes", *(pytest.param(what, marks=pytest.mark.slow) for what in ("is gone", "is another"))])
+def test_a_shard_that_changes_before_it_is_read_ends_the_run_and_one_that_comes_is_not_of_it(
+    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, what: str
 ) -> None:
     copy, out = tmp_path / "data", tmp_path / "out"
-    job = listed(meshes, data, copy, out)
-    (copy / "0023.parquet").unlink()
-    failed = job.end()
-    assert failed.code == 1, failed.output
-    (line,) = errors(failed.stderr)
-    assert "0023.parquet: no such file" in line
-
+    shutil.copytree(data, copy)
+    last = copy / ("0024.parquet" if what == "comes" else "0023.parquet")
+    job = Job.start(meshes, copy, out, "compute=50ms")
+    job.wait_until((out / "manifest.json").exists)  # it has listed the data, and read nothing of it yet
+    last.unlink() if what == "is gone" else shutil.copy(copy / "0007.parquet", last)
+    done = job.end()
+    told = {"is gone": f"{last.name}: no such file", "is another": "changed while the run read it"}.get(what)
+    assert done.code == (1 if told else 0), done.output
+    if told:
+        assert told in only_error(done.stderr)
+    else:
+        assert answers(out) == undisturbed
     refused = run(meshes, copy, out, "compute=1ms", "--resume")
-    assert refused.code == 2
-    assert "changed" in errors(refused.stderr)[0]
-
-    shutil.copy(data / "0023.parquet", copy / "0023.parquet")
+    assert (refused.code, "changed" in only_error(refused.stderr)) == (2, True)
+    last.unlink() if what == "comes" else shutil.copy2(data / "0023.parquet", last)
     resumed = run(meshes, copy, out, "compute=1ms", "--resume")
     assert resumed.code == 0, resumed.output
     assert answers(out) == undisturbed
 
 
 @pytest.mark.slow
-def test_a_shard_that_comes_while_the_run_reads_is_not_of_this_run(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    copy, out = tmp_path / "data", tmp_path / "out"
-    job = listed(meshes, data, copy, out)
-    shutil.copy(copy / "0007.parquet", copy / "0024.parquet")
-    done = job.end()
-    assert done.code == 0, done.output
-    assert answers(out) == undisturbed
-    refused = run(meshes, copy, out, "compute=1ms", "--resume")
-    assert refused.code == 2
-    assert "the data set's files, sizes or rows changed" in errors(refused.stderr)[0]
-
-
-@pytest.mark.slow
-def test_a_shard_that_becomes_another_before_it_is_read_ends_the_job_and_only_a_new_start_answers_for_it(
-    meshes: RayCluster, data: Path, tmp_path: Path
-) -> None:
-    copy, out, expected = tmp_path / "data", tmp_path / "out", tmp_path / "expected"
-    job = listed(meshes, data, copy, out)
-    shutil.copy(copy / "0007.parquet", copy / "0023.parquet")  # as many rows, other pictures
-    failed = job.end()
-    assert failed.code == 1, failed.output
-    (line,) = errors(failed.stderr)
-    assert "changed while the run read it" in line
-    refused = run(meshes, copy, out, "compute=1ms", "--resume")
-    assert refused.code == 2
-    assert "changed" in errors(refused.stderr)[0]
-
-    again = run(meshes, copy, out, "compute=1ms", "--overwrite")
-    assert again.code == 0, again.output
-    assert run(meshes, copy, expected).code == 0
-    assert answers(out) == answers(expected)
-
-
-@pytest.mark.slow
-def test_a_full_object_store_spills_to_disk_and_costs_no_row(tmp_path: Path) -> None:
+def test_a_full_object_store_spills_to_disk_and_costs_no_row(meshes: RayCluster, tmp_path: Path) -> None:
     data = write_shards(tmp_path / "data", 8, images=512)
     spilled = tmp_path / "spilled"
-    small = [
-        "--num-cpus=2",
-        '--resources={"TTNPU": 4}',
-        "--object-store-memory=200000000",
-        f"--object-spilling-directory={spilled}",
-    ]
-    with ray_head(tmp_path / "home", *small) as cluster, neighbour(cluster, megabytes=190):
+    small = ["--object-store-memory=200000000", f"--object-spilling-directory={spilled}", '--resources={"TTNPU": 4}']
+    with ray_head(tmp_path / "home", "--num-cpus=2", *small) as cluster, neighbour(cluster, megabytes=190):
         done = run(cluster, data, tmp_path / "out", "compute=100ms")
         assert done.code == 0, done.output
         assert any(file.is_file() for file in spilled.rglob("*"))
-    with ray_head(tmp_path / "home", "--num-cpus=2", '--resources={"TTNPU": 4}') as cluster:
-        with_room = run(cluster, data, tmp_path / "expected")
-        assert with_room.code == 0, with_room.output
+    assert run(meshes, data, tmp_path / "expected").code == 0
     assert answers(tmp_path / "out") == answers(tmp_path / "expected")
     assert len(answers(tmp_path / "out").rows) == 8 * 512

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,15 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.commands import ROOT, run_module
+from tests.commands import ROOT, begin, run_module
 from tests.conftest import RayCluster, free_port, ray_head
+from tests.faults.running import SHARD, command, write_shards
+from tests.pipeline.corpus import jpeg
+from tests.waiting import wait_until
 
-SAMPLE = sorted((ROOT / "jobs" / "sample" / "images").rglob("*.jpeg"))
-MODEL = ROOT / "jobs" / "sample" / "model"
 DASHBOARD = (ROOT / "cluster" / "grafana-dashboard.json").read_text()
-SHARD = 64
-"""Images a Parquet file, and so a chunk: one batch."""
-
 BATCHES = 12
 """Of a second each: a gauge is sampled every 5."""
 
@@ -72,19 +68,16 @@ def node() -> Iterator[Node]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def write_shards(folder: Path, count: int, unreadable: int) -> Path:
-    folder.mkdir()
-    for number in range(count):
-        images = [{"bytes": path.read_bytes(), "path": path.name} for path in SAMPLE[:SHARD]]
-        for image in images[: unreadable if number == 0 else 0]:
-            image["bytes"] = b"not an image"
-        pq.write_table(pa.table({"image": images, "label": [0] * SHARD}), folder / f"{number}.parquet")
+def shards(folder: Path, count: int, unreadable: int = 0) -> Path:
+    """So many files of SHARD images; that many of the first one's cannot be read."""
+    write_shards(folder, count)
+    images = [b"not an image"] * unreadable + [jpeg(n, 16, 16) for n in range(SHARD - unreadable)]
+    pq.write_table(pa.table({"image": images, "label": [0] * SHARD}), folder / "0000.parquet")
     return folder
 
 
 def arguments(node: Node, data: Path, out: Path, timing: str) -> list[str]:
-    common = ["jobs.imagenet", "--address", node.cluster.address, "--model", str(MODEL), "--device", "simulated"]
-    return [*common, "--data", str(data), "--out", str(out), "--simulate", timing]
+    return command(data, out, timing, "--address", node.cluster.address)[1:]
 
 
 def run_id(out: Path) -> str:
@@ -110,19 +103,21 @@ class Run:
 def run(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """BATCHES batches of a second each, with 3 images that cannot be read."""
     tmp = tmp_path_factory.mktemp("observed")
-    command = arguments(node, write_shards(tmp / "data", BATCHES, unreadable=3), tmp / "out", "compute=1s")
-    job = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=node.cluster.environment, stdout=subprocess.DEVNULL)
+    line = arguments(node, shards(tmp / "data", BATCHES, unreadable=3), tmp / "out", "compute=1s")
+    job = begin(*line, environment=node.cluster.environment)
     scrapes = [node.scrape()]
     while job.poll() is None:
         time.sleep(1)
         scrapes.append(node.scrape())
-    assert job.returncode == 0
+    assert job.poll() == 0
     rows = pq.read_table(tmp / "out" / "predictions")
     run = Run(scrapes, run_id(tmp / "out"), rows["mesh"][0].as_py(), rows, node)
-    limit = time.monotonic() + 30
-    while max(run.values("ray_loudbox_images_total"), default=0) < rows.num_rows and time.monotonic() < limit:
-        time.sleep(0.5)  # the actor's last export is on its way
+
+    def last_export_is_there() -> bool:
         scrapes.append(node.scrape())
+        return max(run.values("ray_loudbox_images_total"), default=0) >= rows.num_rows
+
+    wait_until(last_export_is_there, limit=30)
     return run
 
 
@@ -170,7 +165,7 @@ def test_a_run_without_trouble_logs_that_its_mesh_opened_and_closed_and_nothing_
 def test_a_lost_device_and_the_restart_after_it_are_told_on_the_terminal_and_in_the_workers_logs(
     node: Node, tmp_path: Path
 ) -> None:
-    data = write_shards(tmp_path / "data", 5, unreadable=0)
+    data = shards(tmp_path / "data", 5)
     done = run_module(*arguments(node, data, tmp_path / "out", "compute=20ms,fail_after=3"), environment=node.cluster.environment)
     assert done.code == 0, done.output
     assert done.stderr.count("/0-3: the device failed: the simulated device failed after 3 batches, as asked") == 1

@@ -1,28 +1,94 @@
-"""Any location opens by its URI, whole files appear at once, and failures are one line without credentials."""
+"""An address means exactly one place however it is written; whole files appear at once; no credentials are shown."""
 
 from __future__ import annotations
 
+import os
+import string
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow.fs import LocalFileSystem
 
-from jobs.storage.address import below, shown
+from jobs.settings import check_no_partition
+from jobs.storage.address import below, parent, path_of, place, shown, without_query
 from jobs.storage.failure import Failing, storage_errors
 from jobs.storage.files import open_storage, write_atomically
 from vit_actor.errors import UserError
 
+BASES = (
+    "/data/x",
+    "data",
+    "file:///data/x",
+    "s3://bucket/a%20b",
+    "s3://key:HUSH@bucket/run?region=x",
+    "gs://b",
+    "abfs://c@a.net/d",
+)
+ODD = st.text(string.ascii_letters + " #?%+&=;:,@!'()[]{}~$é日.-_*", min_size=1, max_size=12).filter(lambda name: name.strip("."))
 
-@pytest.mark.parametrize("prefix", ["", "file://"])
-def test_a_local_path_and_its_file_uri_are_the_same_place(tmp_path: Path, prefix: str) -> None:
-    filesystem, path = open_storage(f"{prefix}{tmp_path}/out/")
-    assert isinstance(filesystem, LocalFileSystem)
-    assert path == f"{tmp_path}/out"
+
+@given(st.sampled_from(BASES), ODD, ODD)
+def test_what_is_joined_is_taken_apart_again_and_means_that_name_and_no_other(base: str, folder: str, name: str) -> None:
+    joined = below(below(base, folder), name)
+    assert joined == below(base, f"{folder}/{name}")
+    assert parent(joined) == (below(base, folder), name)
+    assert path_of(joined) == f"{path_of(base)}/{folder}/{name}".lstrip("/" if "://" in base and "file" not in base else "")
+    assert "HUSH" not in shown(joined)
+    assert (place(below(base, folder)) == place(below(base, name))) == (folder == name)
+
+
+@given(ODD, ODD)
+def test_a_local_file_is_written_and_found_under_each_form_of_its_address(folder: str, name: str) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        for form in (root, f"file://{root}", f"{root}/", f"{root}/./x/.."):
+            filesystem, path = open_storage(below(below(form, folder), name))
+            write_atomically(filesystem, path, form.encode())
+            assert (Path(root) / folder / name).read_bytes() == form.encode()
 
 
 def test_a_relative_path_opens_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert open_storage("out")[1] == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("s3://bucket/100%", "write a % itself as %25"),
+        ("s3://bucket/a%zz", "write a % itself as %25"),
+        ("s3://bucket/%ff", "not UTF-8"),
+        ("s3://bucket/run//", "''"),
+        ("gs://bucket/a/../b", "'..'"),
+        ("abfs://c@a.net/./b", "'.'"),
+        ("file://host/data", "write file:///host/data"),
+        ("s3://bucket/run?page=2", "?page= is no setting"),
+        ("nonsense://bucket/path", "unknown scheme nonsense://"),
+        ("s3://key:sec/ret@bucket/with space", "not a valid URI; check it"),
+    ],
+)
+def test_what_names_no_one_place_is_refused_with_the_reason_in_a_line(address: str, says: str) -> None:
+    with pytest.raises(UserError) as raised:
+        open_storage(address)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "sec/ret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "left", "found"),
+    [
+        ("s3://b/x?split=test&region=eu", "s3://b/x?region=eu", {"split": "test"}),
+        ("s3://b/x?region=eu&split=test", "s3://b/x?region=eu", {"split": "test"}),
+        ("s3://b/x?split=test", "s3://b/x", {"split": "test"}),
+        ("s3://b/x?region=eu", "s3://b/x?region=eu", {}),
+    ],
+)
+def test_settings_of_ours_are_taken_out_of_a_query_and_the_stores_stay(uri: str, left: str, found: dict[str, str]) -> None:
+    assert without_query(uri, "split", "config") == (left, found)
 
 
 def test_what_pyarrow_does_not_know_opens_through_fsspec() -> None:
@@ -45,79 +111,35 @@ def test_a_store_that_does_not_answer_is_one_line() -> None:
         filesystem.get_file_info(path)
 
 
-@pytest.mark.parametrize(
-    ("place", "expected"),
-    [
-        ("/data/run", "/data/run/report.html"),
-        ("/data/a?b/", "/data/a?b/report.html"),
-        ("s3://bucket/run/", "s3://bucket/run/report.html"),
-        ("s3://bucket/run?region=eu-west-1", "s3://bucket/run/report.html?region=eu-west-1"),
-    ],
-)
-def test_a_name_below_a_uri_goes_before_its_query(place: str, expected: str) -> None:
-    assert below(place, "report.html") == expected
-
-
-def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_write_replaces_the_file_whole_or_not_at_all_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     filesystem, path = open_storage(str(tmp_path / "new" / "directory"))
     for data in (b"first, longer", b"second"):
         write_atomically(filesystem, f"{path}/file.bin", data)
-    assert [file.name for file in Path(path).iterdir()] == ["file.bin"]
-    assert (Path(path) / "file.bin").read_bytes() == b"second"
-
-
-def test_a_write_that_fails_keeps_the_previous_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    filesystem, path = open_storage(str(tmp_path))
-    write_atomically(filesystem, f"{path}/file.bin", b"before")
     with pytest.raises(TypeError):
-        write_atomically(filesystem, f"{path}/file.bin", "text, not bytes")
-    assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
-    assert (tmp_path / "file.bin").read_bytes() == b"before"
+        write_atomically(filesystem, f"{path}/file.bin", b"begun", "text, not bytes")
+    assert {file.name: file.read_bytes() for file in Path(path).iterdir()} == {"file.bin": b"second"}
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def recorded(*arguments: object, name: str = name, real: Callable[..., None] = real) -> None:
+            done.append(name)
+            real(*arguments)
+
+        monkeypatch.setattr(os, name, recorded)
+    write_atomically(LocalFileSystem(), str(tmp_path / "file"), b"x")
+    assert done == ["fsync", "replace"]
 
 
 @pytest.mark.parametrize(
-    ("uri", "says"),
-    [
-        ("nonsense://bucket/path", "unknown scheme nonsense://"),
-        ("s3://bucket:port/with space", "not a valid URI; check it"),
-        ("s3://key:sec/ret@bucket/with space", "not a valid URI; check it"),
-    ],
+    ("out", "column"), [("/data/mesh=4/run", "mesh"), ("s3://b/host=a/r", "host"), ("run_id=7", "run_id"), ("/a/day=1/label", "")]
 )
-def test_a_uri_that_cannot_open_is_one_line_naming_it(uri: str, says: str) -> None:
-    with pytest.raises(UserError) as raised:
-        open_storage(uri)
-    message = str(raised.value)
-    assert says in message
-    assert "\n" not in message
-    assert "sec/ret" not in message
-
-
-@pytest.mark.parametrize(
-    ("error", "says"),
-    [
-        (FileNotFoundError(2, "No such file"), "no such file or directory"),
-        (PermissionError(13, "Permission denied"), "Permission denied; check who may access it"),
-        (FileExistsError(17, "File exists"), "in the way"),
-        (ImportError("install adlfs"), "no driver for it is installed (install adlfs)"),
-        (OSError("When reading: timeout\nand a long trace"), "storage failed (When reading: timeout)"),
-    ],
-)
-def test_a_failure_in_the_block_is_one_line_naming_the_uri(error: Exception, says: str) -> None:
-    with pytest.raises(UserError) as raised, storage_errors("s3://key:secret@bucket/data"):
-        raise error
-    assert str(raised.value).startswith("s3://bucket/data: ")
-    assert says in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("uri", "printed"),
-    [
-        ("/data/images?", "/data/images?"),
-        ("s3://bucket/a@b", "s3://bucket/a@b"),
-        ("s3://key:secret@bucket/x?endpoint_override=host&secret=1", "s3://bucket/x"),
-        ("hf://datasets/owner/name@main/data", "hf://datasets/owner/name@main/data"),
-    ],
-)
-def test_credentials_and_queries_are_not_shown(uri: str, printed: str) -> None:
-    assert shown(uri) == printed
+def test_an_output_that_readers_take_for_a_column_is_refused(out: str, column: str) -> None:
+    if column:
+        with pytest.raises(UserError, match=f"for column '{column}' of all rows; choose another"):
+            check_no_partition(out)
+    else:
+        check_no_partition(out)

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from jobs.storage.files import open_storage
 from tests.conftest import free_port
 from tests.object_store.server import s3_server
+from tests.waiting import wait_until
 
 START_SECONDS = 30.0
 
@@ -106,16 +106,14 @@ def _shared_access() -> tuple[str, str]:
 
 @contextmanager
 def _server(line: list[str], port: int) -> Iterator[None]:
+    def answers(port: int) -> bool:
+        with socket.socket() as attempt:
+            return attempt.connect_ex(("127.0.0.1", port)) == 0
+
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            limit = time.monotonic() + START_SECONDS
-            while True:
-                assert process.poll() is None, f"{line[0]} ended with {process.returncode}"
-                assert time.monotonic() < limit, f"{line[0]} does not answer"
-                with socket.socket() as attempt:
-                    if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.1)
+            wait_until(lambda: process.poll() is not None or answers(port), START_SECONDS)
+            assert process.poll() is None, f"{line[0]} ended with {process.returncode}"
             yield
         finally:
             process.terminate()

@@ -6,7 +6,6 @@ import io
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,8 +14,9 @@ import pytest
 
 from jobs.storage.files import write_atomically
 from tests.commands import Command, Finished, begin, run_module
-from tests.faults.running import MODEL, write_shards
+from tests.faults.running import command, write_shards
 from tests.object_store.buckets import STORES, Bucket
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -36,8 +36,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def start(bucket: Bucket, out: str, *arguments: str, timing: str = "compute=1ms", into: Bucket | None = None) -> Command:
-    device = ["--model", str(MODEL), "--device", "simulated", "--simulate", timing]
-    line = ["jobs.imagenet", "--data", bucket.uri(DATA), "--out", (into or bucket).uri(out), *device, *arguments]
+    line = command(bucket.uri(DATA), (into or bucket).uri(out), timing, *arguments)[1:]
     return begin(*line, environment=os.environ | bucket.environment)
 
 
@@ -93,11 +92,7 @@ def test_a_run_from_a_bucket_into_a_bucket_is_reported_compared_and_finished(buc
 
 def test_what_a_killed_driver_committed_stays_and_a_second_run_waits_for_its_lease(bucket: Bucket) -> None:
     job = start(bucket, "runs/killed", timing="compute=1500ms")
-    limit = time.monotonic() + 120
-    while not any(name.endswith(".parquet") for name in bucket.names("runs/killed/predictions")):
-        assert time.monotonic() < limit
-        assert job.poll() is None, job.told()
-        time.sleep(0.1)
+    wait_until(lambda: any(name.endswith(".parquet") for name in bucket.names("runs/killed/predictions")))
     second = imagenet(bucket, "runs/killed", "--resume")
     assert (second.code, "another job is writing there now" in second.stderr) == (2, True), second.output
     job.send_signal(signal.SIGKILL)

@@ -43,6 +43,20 @@ echo "ready $pid"
 read -r _ || true
 """
 
+# A LoudBox's /dev as the driver leaves it.
+BOARDS = """
+set -e
+mkdir -p "$1"
+mount -t tmpfs -o mode=755 tmpfs "$1"
+for name in null zero full random urandom tty; do touch "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
+for name in shm pts; do mkdir "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
+ln -s pts/ptmx "$1/ptmx"
+ln -s /proc/self/fd "$1/fd"
+mkdir -p "$1/tenstorrent/by-id"
+for n in 0 1 2 3; do touch "$1/tenstorrent/$n"; ln -s "../$n" "$1/tenstorrent/by-id/wormhole-$n"; done
+mount --rbind "$1" /dev
+"""
+
 
 class Switch:
     """An Ethernet switch in a network namespace, and the directory that all its machines share.

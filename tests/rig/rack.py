@@ -10,15 +10,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.commands import ROOT
-from tests.rig.machine import Machine, Switch
+from tests.rig.machine import BOARDS, Machine, Switch
 
 ACCOUNT = "loudbox"
 PROJECT = f"/home/{ACCOUNT}/loudbox-vit"
 _UID = "1500"
+_CAPTURED: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 _TRACKED = "git -c safe.directory='*' ls-files -z"
 
 # $1: the host's own files; the rest: directories that its new /tmp and /root would hide, mounted back where they were.
@@ -42,20 +42,6 @@ cp /mnt/etc/* /etc
 cp -a /mnt/home/. /home
 chown -R loudbox:loudbox /home/loudbox
 /usr/sbin/sshd -h /mnt/host_key -o UsePAM=no -o PasswordAuthentication=no -o PermitRootLogin=no -o PidFile=none
-"""
-
-# A LoudBox's /dev as the driver leaves it.
-BOARDS = """
-set -e
-mkdir -p "$1"
-mount -t tmpfs -o mode=755 tmpfs "$1"
-for name in null zero full random urandom tty; do touch "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
-for name in shm pts; do mkdir "$1/$name"; mount --bind "/dev/$name" "$1/$name"; done
-ln -s pts/ptmx "$1/ptmx"
-ln -s /proc/self/fd "$1/fd"
-mkdir -p "$1/tenstorrent/by-id"
-for n in 0 1 2 3; do touch "$1/tenstorrent/$n"; ln -s "../$n" "$1/tenstorrent/by-id/wormhole-$n"; done
-mount --rbind "$1" /dev
 """
 
 # $1: installed packages; $2: the project. What install.sh would find: these packages, and a ttnn without its compiler.
@@ -102,7 +88,7 @@ class Rack:
         self._switch = Switch()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         for machine in self.hosts.values():
             machine.kill()
         self._switch.close()
@@ -132,8 +118,7 @@ class Rack:
 
     def copy_project(self, name: str, to: str) -> None:
         """Copy the project's tracked files into a directory of the account's."""
-        code, out = self.run(name, f"mkdir -p {to} && cd {ROOT} && {_TRACKED} | xargs -0 cp --parents -t {to}")
-        assert code == 0, out
+        self.check(name, f"mkdir -p {to} && cd {ROOT} && {_TRACKED} | xargs -0 cp --parents -t {to}")
 
     def boot(self, name: str) -> None:
         """Start systemd on a host; returns when it has started everything."""
@@ -155,12 +140,18 @@ class Rack:
 
     def run(self, name: str, command: str, timeout: float = 120.0) -> tuple[int, str]:
         """Run a shell command as the account; its exit code, and what it printed to either stream."""
-        process = self.start(name, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = self.start(name, command, **_CAPTURED)
         try:
             out, _ = process.communicate(timeout=timeout)
         finally:
             process.kill()
         return process.returncode, out
+
+    def check(self, name: str, command: str, timeout: float = 120.0) -> str:
+        """What it printed; fails where the exit code is not 0."""
+        code, out = self.run(name, command, timeout)
+        assert code == 0, out
+        return out
 
     def processes(self, name: str) -> list[str]:
         """The command lines of the account's processes on a host."""
@@ -168,8 +159,7 @@ class Rack:
 
     def as_root(self, name: str, script: str, *arguments: str) -> str:
         """Run a script as root; what it printed. Raises RuntimeError for an exit code but 0."""
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        process = self.hosts[name].start(["bash", "-c", script, "bash", *arguments], Path("/"), **pipes)
+        process = self.hosts[name].start(["bash", "-c", script, "bash", *arguments], Path("/"), **_CAPTURED)
         out, _ = process.communicate(timeout=60)
         if process.returncode:
             raise RuntimeError(f"{name}: {out}")

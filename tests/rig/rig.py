@@ -1,8 +1,7 @@
-"""A Ray cluster of several hosts on one machine: a head, LoudBoxes that declare four boards, and CPU-only helpers."""
+"""A Ray cluster of several hosts on one machine: a head, LoudBoxes with four boards, and CPU-only helpers."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -10,35 +9,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 from tests.commands import ROOT
-from tests.rig.machine import Machine, Switch
+from tests.rig.machine import BOARDS, Machine, Switch
 from vit_actor.errors import UserError
 
-BOARDS = 4
-"""n300 boards in a LoudBox: what a T3000 mesh needs of the resource TTNPU."""
-
 START_SECONDS = 120.0
-"""Limit for `ray start`: it takes 5 to 10 s of two shared cores, and hosts that start together share them."""
+"""Limit for start-node.sh: it takes 5 to 10 s of two shared cores, and hosts that start together share them."""
 
-# Ray's defaults take half a minute to give up a lost host.
-_FAST_HEALTH_CHECK = {
-    "RAY_health_check_initial_delay_ms": "2000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
-_HEAD = "head"
+_HEAD, _ADDRESS = "head", "10.77.0.1"
 
 
 class Rig:
     """A cluster for the length of a `with` block, authenticated by a token that only its own hosts hold.
 
-    loudboxes: hosts named loudbox-1, loudbox-2, ... that declare TTNPU: 4.
+    loudboxes: hosts named loudbox-1, loudbox-2, ... that look as if they had four boards.
     helpers: hosts named helper-1, ... without boards.
     cpus: CPUs each of those declares, however many cores the machine has; the head declares none.
     object_store_mb: object store of every host, on its own /dev/shm.
@@ -47,21 +37,27 @@ class Rig:
 
     def __init__(self, loudboxes: int = 1, helpers: int = 0, *, cpus: int = 2, object_store_mb: int = 200) -> None:
         self.hosts: dict[str, Machine] = {}
-        self._first = [(f"loudbox-{n + 1}", BOARDS, cpus) for n in range(loudboxes)]
-        self._first += [(f"helper-{n + 1}", 0, cpus) for n in range(helpers)]
+        self._first = [(f"loudbox-{n + 1}", True, cpus) for n in range(loudboxes)]
+        self._first += [(f"helper-{n + 1}", False, cpus) for n in range(helpers)]
         self._cpus = cpus
         self._object_store = object_store_mb * 2**20
         self._addresses = 0
 
     @property
-    def address(self) -> str:
-        """Where the cluster is, for `ray.init(address=...)`: inside the rig RAY_ADDRESS says so already."""
-        return f"{self.hosts[_HEAD].address}:6379"
-
-    @property
     def directory(self) -> Path:
         """The directory that all hosts share; it goes with the rig."""
         return self._switch.directory
+
+    @property
+    def home(self) -> str:
+        """HOME of everything on the rig."""
+        return str(self.directory / "home")
+
+    @staticmethod
+    def send(pid: int, number: signal.Signals) -> None:
+        """A signal for a command that `start` began: not for nsenter, which waits for it."""
+        for child in psutil.Process(pid).children():
+            child.send_signal(number)
 
     def __enter__(self) -> Self:
         missing = [tool for tool in ("ip", "unshare", "nsenter", "mount", "bash") if not shutil.which(tool)]
@@ -77,18 +73,17 @@ class Rig:
             token.parent.mkdir(mode=0o700)
             token.touch(mode=0o600)
             token.write_text(secrets.token_hex(32))
-            self._join([(_HEAD, 0, 0)])
+            self._join([(_HEAD, False, 0)])
             self._join(self._first)
             self._teardown = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._teardown.close()
 
-    def add_host(self, name: str, *, boards: int = BOARDS, cpus: int | None = None) -> Machine:
+    def add_host(self, name: str, *, boards: bool = True, cpus: int | None = None) -> Machine:
         """Join one more host; returns when it has registered."""
-        if name in self.hosts:
-            raise ValueError(f"the rig has a host {name} already")
+        assert name not in self.hosts
         self._join([(name, boards, self._cpus if cpus is None else cpus)])
         return self.hosts[name]
 
@@ -107,35 +102,28 @@ class Rig:
         return self.hosts[host].start(command, ROOT, env=self._environment() | dict(env or {}), **options)
 
     def run(
-        self,
-        command: Sequence[str],
-        *,
-        host: str = _HEAD,
-        env: Mapping[str, str] | None = None,
-        timeout: float = 60.0,
-        check: bool = True,
+        self, command: Sequence[str], *, timeout: float = 60.0, check: bool = True, **where: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on a host to its end, with stdout and stderr captured.
+        """Run a command to its end, where `start` would, with stdout and stderr captured.
 
         Raises subprocess.TimeoutExpired after `timeout` seconds, when the command is killed, and with `check`
         CalledProcessError for an exit code but 0; both carry the output as a note.
         """
-        process = self.start(command, host=host, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        return _finish(process, command, timeout, check)
+        done = _finish(self.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **where), timeout)
+        return _checked(done) if check else done
 
-    def _join(self, hosts: list[tuple[str, int, int]]) -> None:
+    def _join(self, hosts: list[tuple[str, bool, int]]) -> None:
         """Start hosts, given as (name, boards, cpus), all at once, and those that fail a second time one by one.
 
         A raylet aborts when its dashboard agent is not up within 15 s, which no setting changes; several that start
         together on overloaded cores exceed that.
         """
         started = [(host, self._begin(*host)) for host in hosts]
-        results = [(host, _finish(process, ["ray", "start"], START_SECONDS, check=False)) for host, process in started]
-        for host in [host for host, result in results if result.returncode]:
+        for host in [host for host, process in started if _finish(process, START_SECONDS).returncode]:
             self.kill_host(host[0])
-            _finish(self._begin(*host), ["ray", "start"], START_SECONDS, check=True)
+            _checked(_finish(self._begin(*host), START_SECONDS))
 
-    def _begin(self, name: str, boards: int, cpus: int) -> subprocess.Popen[str]:
+    def _begin(self, name: str, boards: bool, cpus: int) -> subprocess.Popen[str]:
         """Create a machine and start Ray on it, without waiting."""
         self._addresses += 1
         address = f"10.77.{self._addresses // 250}.{self._addresses % 250}"
@@ -147,24 +135,23 @@ class Rig:
         """Kill Ray on the head with the jobs that it runs, and start it again without a memory; other hosts must join anew."""
         killed = "gcs_server|raylet|dashboard|default_worker|ray::|-m jobs[.]"
         self.run(["bash", "-c", f"pkill -9 -f '{killed}'"], check=False)  # in the head's own PID namespace
-        _finish(self._start_ray(_HEAD, 0, 0), ["ray", "start"], START_SECONDS, check=True)
+        _checked(_finish(self._start_ray(_HEAD, False, 0), START_SECONDS))
 
-    def _start_ray(self, name: str, boards: int, cpus: int) -> subprocess.Popen[str]:
-        address = self.hosts[name].address
-        arguments = [f"--node-ip-address={address}", f"--num-cpus={cpus}", f"--object-store-memory={self._object_store}"]
-        arguments += ["--num-gpus=0", "--disable-usage-stats", f"--resources={json.dumps({'TTNPU': boards} if boards else {})}"]
-        head = ["--head", "--port=6379", "--dashboard-host=127.0.0.1", "--dashboard-port=8265"]
-        arguments += head if name == _HEAD else [f"--address={self.address}"]
-        env = _FAST_HEALTH_CHECK if name == _HEAD else {}
-        return self.start(["ray", "start", *arguments], host=name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def _start_ray(self, name: str, boards: bool, cpus: int) -> subprocess.Popen[str]:
+        if boards:
+            self.run(["bash", "-c", BOARDS, "boards", str(self.directory / "dev")], host=name)
+        role = ["head"] if name == _HEAD else ["worker", _ADDRESS]
+        options = [f"--num-cpus={cpus}", f"--object-store-memory={self._object_store}"]
+        line = [str(ROOT / "cluster" / "start-node.sh"), *role, *options]
+        return self.start(line, host=name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def _environment(self) -> dict[str, str]:
         return {
             "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(self.directory / "home"),
+            "HOME": self.home,
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT),
-            "RAY_ADDRESS": self.address,
+            "RAY_ADDRESS": f"{_ADDRESS}:6379",
             "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265",
             "RAY_AUTH_MODE": "token",
             "RAY_TMPDIR": str(self.directory),
@@ -182,28 +169,22 @@ class Rig:
             self.hosts = {}
 
 
-def _finish(
-    process: subprocess.Popen[str], command: Sequence[str], timeout: float, check: bool
-) -> subprocess.CompletedProcess[str]:
+def _finish(process: subprocess.Popen[str], timeout: float) -> subprocess.CompletedProcess[str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
         # Namespaces do not split process groups: this reaches the command, not nsenter alone.
         os.killpg(process.pid, signal.SIGKILL)
-        error.add_note("".join(text for text in _remaining(process) if text)[-4000:])
+        with suppress(subprocess.TimeoutExpired):  # something in another session still holds the pipe; it ends with the rig
+            error.add_note("".join(text for text in process.communicate(timeout=5) if text)[-4000:])
         raise
-    done = subprocess.CompletedProcess(list(command), process.returncode, out, err)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
     try:
-        if check:
-            done.check_returncode()
+        done.check_returncode()
     except subprocess.CalledProcessError as error:
-        error.add_note(f"{out or ''}{err or ''}"[-4000:])
+        error.add_note(f"{done.stdout or ''}{done.stderr or ''}"[-4000:])
         raise
     return done
-
-
-def _remaining(process: subprocess.Popen[str]) -> tuple[str, str]:
-    try:
-        return process.communicate(timeout=5)
-    except subprocess.TimeoutExpired:  # something in another session still holds the pipe; it ends with the rig
-        return "", ""

@@ -43,26 +43,28 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
             config = config.replace(line, own)
         (rack.shared / "loudboxes.yaml").write_text(config)
         token = "ray get-auth-token --generate >/dev/null && chmod 600 ~/.ray/auth_token"
-        assert rack.run("operator", f"cp {rack.shared}/loudboxes.yaml project/cluster && {token}")[0] == 0
+        rack.check("operator", f"cp {rack.shared}/loudboxes.yaml project/cluster && {token}")
         yield rack
 
 
-def operate(rack: Rack, command: str, timeout: float = 300.0) -> tuple[int, str]:
-    return rack.run("operator", f"cd project && {command}", timeout)
+def operate(rack: Rack, command: str) -> str:
+    return rack.check("operator", f"cd project && {command}", 300)
+
+
+def all_boards(rack: Rack) -> bool:
+    return "0.0/8.0 TTNPU" in rack.run("operator", f"cd project && {STATUS}")[1]
 
 
 def test_ray_up_installs_and_starts_the_head_and_every_host_that_is_on(rack: Rack) -> None:
-    code, out = operate(rack, "ray up --yes cluster/loudboxes.yaml")
-    assert code == 0, out
-    assert f"installed in {PROJECT}/.venv" in out
+    assert f"installed in {PROJECT}/.venv" in operate(rack, "ray up --yes cluster/loudboxes.yaml")
     compiler = f"{PROJECT}/.venv/lib/python3*/site-packages/ttnn/runtime/sfpi/compiler/bin/riscv-tt-elf-g++"
     assert rack.run("loudbox-1", f"test -x {compiler}")[0] == 0
-    wait_until(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
+    wait_until(lambda: all_boards(rack))
     assert rack.run("loudbox-2", f"test -x {compiler}")[0] == 0
 
 
 def test_a_host_that_is_off_is_named_in_rays_status(rack: Rack) -> None:
-    status = operate(rack, STATUS)[1]
+    status = operate(rack, STATUS)
     assert f"{OFF}: local.cluster.node, waiting-for-ssh" in status
     assert f"{SECOND}: local" not in status
 
@@ -82,11 +84,8 @@ def test_a_job_goes_through_the_dashboards_tunnel(rack: Rack) -> None:
         job = "jobs.imagenet --data jobs/sample/images --model jobs/sample/model --device cpu"
         job += f" --out {rack.shared}/run-1"
         server = "export RAY_API_SERVER_ADDRESS=http://localhost:8265"
-        code, out = operate(rack, f"{server}; ray job submit --working-dir . -- python -m {job}")
-        assert code == 0, out
-        code, out = operate(rack, f"{server}; python -m cluster.submit {job} --resume")
-        assert code == 0, out
-        assert "nothing to do" in out
+        operate(rack, f"{server}; ray job submit --working-dir . -- python -m {job}")
+        assert "nothing to do" in operate(rack, f"{server}; python -m cluster.submit {job} --resume")
     finally:
         tunnel.terminate()
     (row,) = pq.read_table(rack.shared / "run-1/report/summary.parquet").to_pylist()
@@ -94,18 +93,16 @@ def test_a_job_goes_through_the_dashboards_tunnel(rack: Rack) -> None:
 
 
 def test_a_second_ray_up_brings_a_change_to_every_host(rack: Rack) -> None:
-    code, out = operate(rack, "echo '# changed' >> jobs/storage.py && ray up --yes cluster/loudboxes.yaml")
-    assert code == 0, out
+    operate(rack, "echo '# changed' >> jobs/report.py && ray up --yes cluster/loudboxes.yaml")
     for host in ("loudbox-1", "loudbox-2"):
-        last_line = partial(rack.run, host, "tail -n 1 loudbox-vit/jobs/storage.py")
+        last_line = partial(rack.run, host, "tail -n 1 loudbox-vit/jobs/report.py")
         wait_until(lambda last_line=last_line: last_line()[1] == "# changed\n")  # type: ignore[misc]
-    wait_until(lambda: "0.0/8.0 TTNPU" in operate(rack, STATUS)[1])
+    wait_until(lambda: all_boards(rack))
 
 
 def test_ray_down_leaves_nothing_running(rack: Rack) -> None:
     ssh = "ssh -o StrictHostKeyChecking=accept-new"
     stop = f"for host in {OFF} {SECOND}; do {ssh} loudbox@$host loudbox-vit/.venv/bin/ray stop; done"
-    code, out = operate(rack, f"ray down --yes cluster/loudboxes.yaml && {stop}")
-    assert code == 0, out
+    out = operate(rack, f"ray down --yes cluster/loudboxes.yaml && {stop}")
     for host in ("loudbox-1", "loudbox-2"):
         assert not [line for line in rack.processes(host) if "ray" in line.lower()], out

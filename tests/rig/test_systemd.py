@@ -32,8 +32,7 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
             rack.add(name, f"10.77.0.{number}")
             rack.install(name, sfpi_version, project=PROJECT)
             rack.copy_project(name, PROJECT)
-            code, out = rack.run(name, f"mkdir ~/.ray && (umask 077; echo -n {token} > ~/.ray/auth_token)")
-            assert code == 0, out
+            rack.check(name, f"mkdir ~/.ray && (umask 077; echo -n {token} > ~/.ray/auth_token)")
             rack.boot(name)
         yield rack
 
@@ -44,8 +43,7 @@ def boards(rack: Rack) -> str:
 
 def test_the_manuals_commands_start_both_hosts(rack: Rack) -> None:
     for name, unit in UNITS.items():
-        code, out = rack.run(name, f"{PROJECT}/cluster/install.sh")
-        assert code == 0, out
+        rack.check(name, f"{PROJECT}/cluster/install.sh")
         rack.as_root(name, f"echo HEAD={HEAD} > /etc/loudbox-vit.env && chmod 600 /etc/loudbox-vit.env")
         rack.as_root(name, f"cp {PROJECT}/cluster/systemd/{unit} /etc/systemd/system/")
         rack.systemctl(name, f"enable --now {unit}")
@@ -67,8 +65,7 @@ def test_a_drained_worker_stays_away_until_its_unit_is_restarted(rack: Rack) -> 
     started = rack.systemctl("loudbox-2", "show -P NRestarts loudbox-worker")
     drain = "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message maintenance"
     there = "export RAY_AUTH_MODE=token RAY_TMPDIR=/tmp/ray-$(id -u)"
-    code, out = rack.run("loudbox-2", f"cd {PROJECT} && . .venv/bin/activate && {there} && {drain}")
-    assert code == 0, out
+    rack.check("loudbox-2", f"cd {PROJECT} && . .venv/bin/activate && {there} && {drain}")
     wait_until(lambda: boards(rack) == "0.0/4.0 TTNPU")
     time.sleep(30)  # a unit that is started again would be back
     assert boards(rack) == "0.0/4.0 TTNPU"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.silicon.models import random_base
+from tests.benchmarks.corpora import random_checkpoint
 
 SIMULATED = "TT_METAL_SIMULATOR" in os.environ
 IMAGES = 1 if SIMULATED else 8
@@ -27,4 +27,4 @@ def _chips(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ViT-Base with random weights: as fast as a trained one, and needs no download. One layer on a simulator."""
-    return random_base(tmp_path_factory.mktemp("base"), layers=1 if SIMULATED else 12)
+    return random_checkpoint(tmp_path_factory.mktemp("base"), num_hidden_layers=1 if SIMULATED else 12)

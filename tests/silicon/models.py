@@ -1,21 +1,11 @@
-"""A checkpoint of ViT-Base's sizes without a download, and a device's logits before they become five classes."""
+"""A device's logits before they become five classes."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import ViTConfig, ViTForImageClassification
-
-
-def random_base(directory: Path, layers: int = 12) -> Path:
-    """A checkpoint directory."""
-    torch.manual_seed(0)
-    ViTForImageClassification(ViTConfig(num_labels=1000, num_hidden_layers=layers)).save_pretrained(directory)
-    (directory / "preprocessor_config.json").write_text('{"size": {"height": 224, "width": 224}}')
-    return directory
 
 
 def logits(device: Any, images: np.ndarray) -> torch.Tensor:

@@ -22,7 +22,8 @@ import pandas as pd
 import torch
 from transformers import ViTForImageClassification
 
-from tests.silicon.models import logits, random_base
+from tests.benchmarks.corpora import random_checkpoint
+from tests.silicon.models import logits
 from tests.vit_actor.agreement import centred_pcc, plain_preprocess, random_images, reference_logits
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 
@@ -95,7 +96,7 @@ def _for_seconds(batch: np.ndarray, seconds: float) -> Iterator[np.ndarray]:
 def tune(seconds: float, rounds: int, layers: int) -> pd.DataFrame:
     """One row an alternative: name, what ran, FPS (median, least, most), agreement; best first. Rounds go through all in turn."""
     with tempfile.TemporaryDirectory() as directory:
-        checkpoint = load_checkpoint(str(random_base(Path(directory), layers)))
+        checkpoint = load_checkpoint(str(random_checkpoint(Path(directory), num_hidden_layers=layers)))
         model = ViTForImageClassification.from_pretrained(directory).eval()
         side = checkpoint.preprocess.height
         expected = reference_logits(model, random_images(8, side), plain_preprocess(side))

@@ -23,7 +23,7 @@ it. The real work is done by system calls, since what stands behind these names 
 
 /* The order is that of OPERATIONS and ACTS in preload.py. */
 enum operation { OPEN, CREATE, READ, MAP, WRITE, SYNC, RENAME, UNLINK, LOCK, STAT, LIST, ENTRY, MKDIR };
-enum act { FAIL, SHORT, END, ZEROS, CORRUPT, DELAY };
+enum act { FAIL, SHORT, END, ZEROS, DELAY };
 
 struct rule {
     char path[512]; /* pattern of fnmatch, in which * is any text */
@@ -137,7 +137,6 @@ static size_t asked(struct rule *rule, size_t size) { return rule && rule->act =
 
 static ssize_t got(struct rule *rule, char *data, ssize_t size) {
     if (rule && size > 0 && rule->act == ZEROS) memset(data, 0, (size_t)size);
-    if (rule && size > 0 && rule->act == CORRUPT) data[size / 2] ^= 1;
     return size;
 }
 static int gives_nothing(struct rule *rule) { return rule && (rule->act == FAIL || rule->act == END); }

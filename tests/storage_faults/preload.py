@@ -5,16 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
-import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 OPERATIONS = ("OPEN", "CREATE", "READ", "MAP", "WRITE", "SYNC", "RENAME", "UNLINK", "LOCK", "STAT", "LIST", "ENTRY", "MKDIR")
 """OPEN is to read only. LIST opens a directory, ENTRY asks for its next name."""
-ACTS = ("FAIL", "SHORT", "END", "ZEROS", "CORRUPT", "DELAY")
+ACTS = ("FAIL", "SHORT", "END", "ZEROS", "DELAY")
 """SHORT: half of what was asked, or of a size that is told. END: as if the file or directory ended here."""
 
 MOST_RULES = 32
@@ -81,10 +78,6 @@ class LocalFaults:
         """No rule acts any more; `done` stays."""
         self._rules.count = 0
 
-    def seen(self) -> list[int]:
-        """For each rule that was last set, how many calls it matched."""
-        return [rule.seen for rule in self._rules.rule[: self._set]]
-
     def done(self) -> list[int]:
         """For each rule that was last set, how many calls it acted on."""
         return [rule.done for rule in self._rules.rule[: self._set]]
@@ -97,18 +90,3 @@ def local_faults(directory: Path) -> LocalFaults:
     flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run(["gcc", *flags, "-o", str(library), str(source), "-ldl"], check=True, timeout=60)
     return LocalFaults(library, directory / "rules")
-
-
-@contextmanager
-def environment(names: dict[str, str]) -> Iterator[None]:
-    """These variables in this process's environment until the block ends, for what it starts."""
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,78 +27,40 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "data" / "file"
 
 
-def start(faults: LocalFaults, program: str, *arguments: object) -> subprocess.Popen[str]:
+def start(faults: LocalFaults, program: str, file: Path) -> subprocess.Popen[str]:
     """Python with a program of which an error's name is printed."""
     whole = f"import sys, os, errno\ntry:\n    {program}\nexcept OSError as e:\n    print(errno.errorcode.get(e.errno, e))"
-    environment = os.environ | faults.environment
-    return subprocess.Popen(
-        [sys.executable, "-c", whole, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    line, environment = [sys.executable, "-c", whole, str(file)], os.environ | faults.environment
+    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def told(faults: LocalFaults, program: str, *arguments: object) -> str:
+def told(faults: LocalFaults, program: str, file: Path) -> str:
     """What such a program prints, without the line's end."""
-    output, _ = start(faults, program, *arguments).communicate(timeout=60)
-    return output.strip()
+    return start(faults, program, file).communicate(timeout=60)[0].strip()
 
 
 READ = "data = open(sys.argv[1], 'rb', 0).read(); print(len(data), set(data))"
 READ_TWICE = "file = os.open(sys.argv[1], 0); print(len(os.read(file, 1000)), len(os.read(file, 1000)))"
-PREAD = "data = os.pread(os.open(sys.argv[1], 0), 100, 5); print(len(data), set(data))"
 READV = "a = bytearray(9); b = bytearray(9); print(os.readv(os.open(sys.argv[1], 0), [a, b]), set(a + b))"
 MAP = "import mmap; print(set(mmap.mmap(os.open(sys.argv[1], 0), 0, prot=1)[:]))"
 WRITE = "file = os.open(sys.argv[1], os.O_RDWR); print(os.write(file, b'y' * 100)); os.fsync(file); os.fdatasync(file)"
-ARROW = "import pyarrow as pa; print(len(pa.OSFile(sys.argv[1]).read()))"
-ARROW_MAP = "import pyarrow as pa; print(len(pa.memory_map(sys.argv[1]).read()))"
 ARROW_LIST = "from pyarrow.fs import *; print(len(LocalFileSystem().get_file_info(FileSelector(os.path.dirname(sys.argv[1])))))"
-ARROW_MOVE = "from pyarrow.fs import *; LocalFileSystem().move(sys.argv[1], sys.argv[1] + '2'); print('moved')"
 TABLE = [
-    (Rule("OPEN", "*/file"), READ, "EIO"),
-    (Rule("OPEN", "*/data/*", error=116), READ, "ESTALE"),
-    (Rule("CREATE", "*/file"), READ, "10000 {120}"),
-    (Rule("CREATE", "*/file", error=30), "open(sys.argv[1], 'w')", "EROFS"),
+    (Rule("OPEN", "*/file", error=116), READ, "ESTALE"),
     (Rule("READ", "*/file"), READ, "EIO"),
-    (Rule("READ", "*/else"), READ, "10000 {120}"),
     (Rule("READ", "*/file", "ZEROS"), READ, "10000 {0}"),
-    (Rule("READ", "*/file", "CORRUPT"), READ, "10000 {120, 121}"),
-    (Rule("READ", "*/file", "END"), READ, "0 set()"),
     (Rule("READ", "*/file", "SHORT", times=1), READ_TWICE, "500 1000"),
-    (Rule("READ", "*/file", skip=1), READ_TWICE, "EIO"),
-    (Rule("READ", "*/file", "END", skip=1), READ_TWICE, "1000 0"),
     (Rule("READ", "*/file", "END", every=2), READ_TWICE, "1000 0"),
-    (Rule("READ", "*/file", "DELAY", milliseconds=1), READ_TWICE, "1000 1000"),
-    (Rule("READ", "*/file", error=110), PREAD, "ETIMEDOUT"),
-    (Rule("READ", "*/file", "ZEROS"), PREAD, "100 {0}"),
-    (Rule("READ", "*/file", "ZEROS"), READV, "18 {0}"),
     (Rule("READ", "*/file", "SHORT"), READV, "9 {120, 0}"),
-    (Rule("MAP", "*/file", error=19), MAP, "ENODEV"),
     (Rule("MAP", "*/file", "ZEROS"), MAP, "{0}"),
     (Rule("WRITE", "*/file", error=28), WRITE, "ENOSPC"),
-    (Rule("WRITE", "*/file", "SHORT"), WRITE, "50"),
     (Rule("SYNC", "*/file", error=122), WRITE, "100\nEDQUOT"),
     (Rule("RENAME", "*/new", error=13), "os.replace(sys.argv[1], os.path.dirname(sys.argv[1]) + '/new')", "EACCES"),
-    (Rule("RENAME", "*/new", error=13), "os.link(sys.argv[1], os.path.dirname(sys.argv[1]) + '/new')", "EACCES"),
-    (Rule("UNLINK", "*/file", error=1), "os.unlink(sys.argv[1])", "EPERM"),
-    (Rule("UNLINK", "*/data/file"), "os.chdir(os.path.dirname(sys.argv[1])); os.unlink('file')", "EIO"),
     (Rule("UNLINK", "*/file"), "import shutil; shutil.rmtree(os.path.dirname(sys.argv[1]))", "EIO"),
     (Rule("LOCK", "*/file", error=37), "import fcntl; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX)", "ENOLCK"),
-    (Rule("LOCK", "*/file", error=37), "import fcntl; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX)", "ENOLCK"),
-    (Rule("STAT", "*/file"), "os.stat(sys.argv[1])", "EIO"),
-    (
-        Rule("STAT", "*/file", "SHORT"),
-        "print(os.stat(sys.argv[1]).st_size, os.stat(os.open(sys.argv[1], 0)).st_size)",
-        "5000 5000",
-    ),
-    (Rule("LIST", "*/data"), "os.listdir(os.path.dirname(sys.argv[1]))", "EIO"),
     (Rule("LIST", "*/data"), "os.scandir(os.open(os.path.dirname(sys.argv[1]), 0))", "EIO"),
     (Rule("ENTRY", "*/data", skip=1), "os.listdir(os.path.dirname(sys.argv[1]))", "EIO"),
-    (Rule("MKDIR", "*/new", error=28), "os.mkdir(os.path.dirname(sys.argv[1]) + '/new')", "ENOSPC"),
-    (Rule("READ", "*/file"), ARROW, "EIO"),
-    (Rule("READ", "*/file", "SHORT"), ARROW, "10000"),
-    (Rule("MAP", "*/file", error=19), ARROW_MAP, "Memory mapping file failed: No such device"),
     (Rule("LIST", "*/data"), ARROW_LIST, "EIO"),
-    (Rule("ENTRY", "*/data"), ARROW_LIST, "EIO"),
-    (Rule("RENAME", "*/file2"), ARROW_MOVE, "EIO"),
 ]
 
 
@@ -107,33 +70,19 @@ TABLE = [
 def test_an_act_fires_where_its_rule_says_and_not_when_storage_is_healed(
     faults: LocalFaults, file: Path, rule: Rule, program: str, expected: str
 ) -> None:
+    faults.set(replace(rule, path="*/else"))
+    assert told(faults, READ, file) == "10000 {120}"
     faults.set(rule)
     assert told(faults, program, file) == expected
-    fires = not ("else" in rule.path or (rule.operation == "CREATE" and program == READ))
-    assert (faults.done()[0] > 0) == fires
+    assert faults.done()[0] > 0
     faults.heal()
-    if "unlink" not in program and "rmtree" not in program and file.exists():
+    if file.exists():
         assert told(faults, READ, file).startswith("10000")
 
 
-def test_rules_change_while_a_process_runs_and_count_over_all_processes(faults: LocalFaults, file: Path) -> None:
-    faults.set()
-    program = "[print(len(os.pread(os.open(sys.argv[1], 0), 9, 0)) if line == 'go\\n' else '', flush=True) for line in sys.stdin]"
-    environment = os.environ | faults.environment
-    line = [sys.executable, "-c", f"import sys, os\n{program}", str(file)]
-    with subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for rules, expected in (((), "9"), ((Rule("READ", "*/file", "END"),), "0"), ((), "9")):
-            faults.set(*rules)
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == f"{expected}\n"
-        process.stdin.close()
-
+def test_rules_count_over_all_processes(faults: LocalFaults, file: Path) -> None:
     faults.set(Rule("READ", "*/file", "END", skip=100, times=50, probability=0.5))
     count = "file = os.open(sys.argv[1], 0); print(sum(not os.pread(file, 1, 0) for _ in range(100)))"
     running = [start(faults, count, file) for _ in range(4)]
     fired = [int(each.communicate(timeout=60)[0]) for each in running]
     assert sum(fired) == faults.done()[0] == 50
-    assert faults.seen()[0] == 400

@@ -1,4 +1,4 @@
-"""Damaged predictions are deleted before a run goes on; what is sound, and what no run can have written, stays."""
+"""What a run that goes on classifies again: damaged files and images that storage failed to give; all else stays."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.running.damaged import discard
-from tests.jobs.prediction_files import metadata, row, write_file
+from jobs.pipeline.commit import FOOTER, footers_of, part_footer
+from jobs.running import damaged
+from jobs.running.damaged import Discarded, discard
+from tests.jobs.prediction_files import metadata, row, table, write_file
 
 SOUND, SPOILT, PART = "a-000000-0123456789abcdef.00000.parquet", "a-000000-0123456789abcdef.00001.parquet", "part-000000.parquet"
+ROWS = [row(label, label, at=label) for label in range(50)]
+UNREAD = [*ROWS[:48], *(row(label, None, error="cannot be read: Input/output error") for label in range(2))]
+
+
+def names(out: Path) -> list[str]:
+    return sorted(file.name for file in (out / "predictions").iterdir())
 
 
 @pytest.mark.parametrize("name", [SPOILT, PART])
@@ -28,23 +36,35 @@ SOUND, SPOILT, PART = "a-000000-0123456789abcdef.00000.parquet", "a-000000-01234
     ],
 )
 def test_what_cannot_be_read_is_deleted_and_nothing_else(tmp_path: Path, name: str, harm: Callable[[bytes], bytes]) -> None:
-    rows = [row(label, label, at=label) for label in range(50)]
-    write_file(tmp_path, SOUND, rows, metadata())
-    write_file(tmp_path, name, rows, metadata())
-    spoilt = tmp_path / "predictions" / name
+    write_file(tmp_path, SOUND, ROWS, metadata())
+    spoilt = write_file(tmp_path, name, ROWS, metadata())
     spoilt.write_bytes(harm(spoilt.read_bytes()))
-    assert discard(str(tmp_path), []).damaged == [name]
-    assert [file.name for file in (tmp_path / "predictions").iterdir()] == [SOUND]
+    assert discard(str(tmp_path), []) == Discarded([name], 0)
+    assert names(tmp_path) == [SOUND]
 
 
-def test_what_no_run_wrote_stays(tmp_path: Path) -> None:
+def test_a_chunk_with_images_that_storage_failed_to_give_goes_and_others_of_its_file_stay(tmp_path: Path) -> None:
+    write_file(tmp_path, SOUND, [*ROWS, row(1, None, error="truncated file")], metadata())
+    write_file(tmp_path, SPOILT, UNREAD, metadata())
+    footers = [{"run_id": "r", "attempt": 1, "mesh": "a/0-3", "chunk": f"c.{n}", "rows": 50} for n in range(3)]
+    rows = pa.concat_tables([table(ROWS), table(UNREAD), table(ROWS[::-1])])
+    pq.write_table(rows.replace_schema_metadata({FOOTER: part_footer(footers)}), tmp_path / "predictions" / PART)
+    assert discard(str(tmp_path), []) == Discarded([], 4)
+    assert names(tmp_path) == [SOUND, PART]
+    left = pq.ParquetFile(tmp_path / "predictions" / PART)
+    assert [footer["chunk"] for footer in footers_of(left.metadata)] == ["c.0", "c.2"]
+    assert left.read().to_pylist() == table(ROWS + ROWS[::-1]).to_pylist()
+
+
+def test_what_no_run_wrote_stays_and_so_does_everything_where_there_is_too_much_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert discard(str(tmp_path), []) == Discarded()
     write_file(tmp_path, SOUND, [row(1, 1)], metadata())
-    folder = tmp_path / "predictions"
-    (folder / "notes.parquet").write_bytes(b"PAR1 of my own")
-    pq.write_table(pa.table({"x": [1]}), folder / "mine.parquet")
-    assert discard(str(tmp_path), []).damaged == []
-    assert len(list(folder.iterdir())) == 3
-
-
-def test_an_output_without_predictions_has_no_damaged_ones(tmp_path: Path) -> None:
-    assert discard(str(tmp_path), []).damaged == []
+    (tmp_path / "predictions" / "notes.parquet").write_bytes(b"PAR1 of my own")
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "predictions" / "mine.parquet")
+    assert discard(str(tmp_path), []) == Discarded()
+    (tmp_path / "predictions" / SPOILT).write_bytes(b"")
+    monkeypatch.setattr(damaged, "MOST_FILES", 3)
+    assert discard(str(tmp_path), []) == Discarded()
+    assert len(names(tmp_path)) == 4

@@ -216,7 +216,62 @@ def test_a_mesh_is_down_from_its_loss_until_it_is_back() -> None:
     ledger.note("device", "mesh", "lost")
     time.sleep(0.02)
     ledger.arrive("mesh", "node")
-    assert 0.02 <= ledger.account()["down_seconds"]["mesh"] < 10
+    assert 0.02 <= (once := ledger.account()["down_seconds"]["mesh"]) < 10
+    time.sleep(0.02)  # nobody tells of this loss: it was heard of last when it arrived
+    ledger.arrive("mesh", "node")
+    assert once + 0.02 <= ledger.account()["down_seconds"]["mesh"] < once + 10
+
+
+def test_what_kills_its_reader_twice_is_read_apart_and_what_is_read_starts_anew() -> None:
+    ledger = Ledger()
+    assert [ledger.begin_reading("a-0.00000") for _ in range(4)] == [Reading.ORDINARY] * 2 + [Reading.SANDBOXED] * 2
+    ledger.done_reading("a-0.00000")
+    assert ledger.begin_reading("a-0.00000") is Reading.ORDINARY
+    assert ledger.account()["retries"] == 3
+    assert [event["what"] for event in ledger.account()["events"]] == [f"attempt {n} at reading a-0.00000" for n in (2, 3, 4)]
+
+
+def test_an_image_is_given_up_after_its_second_death_alone_and_not_after_its_first() -> None:
+    ledger = Ledger()
+    found = []
+    for _ in range(5):
+        found.append(ledger.begin("chunk", 1, 64, "host/0-3"))
+        if isinstance(found[-1], Quarantine) and found[-1].pieces:
+            ledger.trying("chunk", (0, 1))
+    assert found[:2] == [None, None], "a chunk is tried as it is twice"
+    assert found[2:] == [Quarantine([(0, 1)], set()), Quarantine([(0, 1)], set()), Quarantine([], {0})]
+    ledger.done("chunk")
+    assert (ledger.account()["given_up"], ledger.account()["events"][-1]["kind"]) == (1, "image")
+    assert ledger.begin("chunk", 1, 64, "host/0-3") is None, "what is done is forgotten"
+
+
+def test_actors_without_boards_keep_their_number_on_their_host() -> None:
+    ledger = Ledger(1, 2)
+    places = [("a", "x"), ("a", "y"), ("b", "z"), ("a", "x")]
+    assert [ledger.place(*place) for place in places] == [1, 3, 1, 1]
+    ledger.released()
+    assert ledger.has_released()
+
+
+def test_storage_that_is_waited_for_is_told_after_a_while_and_not_at_once_again() -> None:
+    ledger = Ledger()
+    ledger.storage_waits("a", "s3://b: slow", 1.0)
+    ledger.storage_waits("b", "s3://b: slow", 6.0)
+    ledger.storage_waits("b", "s3://b: slow", 7.0)
+    ledger.storage_waits("b", None, 7.0)
+    assert [event["what"] for event in ledger.account()["events"]] == ["s3://b: slow; since 6 s; 2 tasks wait"]
+
+
+def test_the_account_has_what_was_passed_over_and_what_was_read() -> None:
+    ledger = Ledger()
+    ledger.passed_over(10)
+    ledger.passed_over(5)
+    ledger.shard_read("s", 7)
+    ledger.shard_read("s", 7)  # again is the same shard
+    ledger.shard_read("t", 1)
+    ledger.done_reading("s.0", 3)
+    account = ledger.account()
+    assert [account[what] for what in ("committed_before", "images_read", "cached")] == [15, 8, 3]
 
 
 def test_a_shard_that_is_opened_again_and_again_is_counted_until_all_of_it_is_read() -> None:
@@ -228,5 +283,7 @@ def test_a_shard_that_is_opened_again_and_again_is_counted_until_all_of_it_is_re
     ledger.shard_read("a-0", 2)
     assert ledger.begin_shard("a-0") == 1
     assert ledger.account()["retries"] == 3
+    told = [("retry", "decode", f"attempt {n} at reading shard a-0") for n in (2, 3)]
+    assert [(event["kind"], event["where"], event["what"]) for event in ledger.account()["events"][:2]] == told
     ledger.drain()
     assert ledger.begin_shard("a-0") is None

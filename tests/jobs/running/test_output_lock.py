@@ -1,0 +1,89 @@
+"""One process at a time has an output on a disk; it is free again however that process ends, and a lost lock ends its holder."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from jobs.running import output_lock
+from jobs.running.output_lock import Taken, check_held, hold_output
+from jobs.storage.failure import StorageError
+from tests.commands import ROOT
+
+HOLD = (
+    "import sys; from jobs.running.output_lock import hold_output; hold_output(sys.argv[1]); print('held', flush=True); input()"
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of its own."""
+    monkeypatch.setattr(output_lock, "_held", {})
+
+
+@contextmanager
+def held_elsewhere(out: Path) -> Iterator[subprocess.Popen[str]]:
+    """By another process, until the block ends or that process does."""
+    line, pipes = [sys.executable, "-c", HOLD, str(out)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(line, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_an_output_that_another_process_has_is_refused_until_that_is_killed(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path / "out") as other:
+        for address in (tmp_path / "out", f"file://{tmp_path}/out/", tmp_path / "x" / ".." / "out"):
+            with pytest.raises(Taken, match="another job is writing there now; wait for it, or choose another --out"):
+                hold_output(str(address))
+        hold_output(str(tmp_path / "another"))
+        other.kill()
+        other.wait()
+    hold_output(str(tmp_path / "out"))
+    hold_output(str(tmp_path / "out"))  # again is no fault
+    check_held(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_holder_whose_lock_file_goes_or_is_another_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
+    monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(output_lock, "end_at_once", lambda *line_and_code: ended.put(line_and_code))
+    hold_output(str(tmp_path))
+    (tmp_path / ".lock").unlink()
+    if replaced:
+        (tmp_path / ".lock").touch()
+    line, code = ended.get(timeout=30)
+    assert (code, line.startswith("error: "), "the lock file is gone or another one" in line) == (1, True, True)
+    with pytest.raises(Taken):
+        check_held(str(tmp_path))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_a_disk_without_locks_gets_a_lease_and_one_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(output_lock.fcntl, "flock", flock)
+    monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.5)
+    if number == errno.EIO:
+        with pytest.raises(StorageError, match=r"/\.lock: cannot lock"):
+            hold_output(str(tmp_path))
+        return
+    hold_output(str(tmp_path))
+    assert (tmp_path / ".lease").exists()
+    lease = output_lock._held.pop(str(tmp_path))
+    with pytest.raises(Taken):
+        hold_output(str(tmp_path))  # it waits for the first one's renewal
+    lease._ended.set()
