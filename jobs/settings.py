@@ -19,7 +19,7 @@ from jobs.pipeline.placement import Placement
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.pipeline.sources.hub import is_hub
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, TAR_EXTENSIONS, has_extension
-from jobs.storage.address import absolute, is_submitted, is_uri, parent, place, shown
+from jobs.storage.address import absolute, is_submitted, is_uri, parent, path_of, place, shown
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, hub_token
 from vit_actor.errors import UserError
 from vit_actor.opening import DeviceRequest, check_precision
@@ -99,6 +99,8 @@ class Settings:
         for name, (hint, option) in self.options().items():
             value = _checked(f"--{name.replace('_', '-')}", getattr(self, name), hint, option.kind)
             object.__setattr__(self, name, value)
+        if self.model.startswith("file:"):
+            object.__setattr__(self, "model", path_of(self.model))
         for name in ("out", "data", "model", "cache"):
             path = getattr(self, name, None)
             if path and (name != "model" or self.model_directory):  # else a hub's id

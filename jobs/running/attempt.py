@@ -6,7 +6,6 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from jobs.running.phases import Phases
 from jobs.running.progress import Progress
 from jobs.running.stopping import Draining, draining
 from jobs.settings import ImagenetSettings
+from jobs.storage.files import open_storage
 from vit_actor.errors import UserError, ended_while_opening
 
 LULL_SECONDS = 0.1
@@ -44,29 +44,26 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
     ledgers = [open_ledger(settings.out)]  # before any wait for resources, which another job on this output may hold
     try:
         placement = settings.place(inputs.checkpoint)
+        ledgers += more_ledgers(min(settings.streams or enough_shares(placement), placement.actors) - 1)
+        shards, cache = ray.put(inputs.survey.shards), _open_cache(settings, inputs, ledgers)
+        request = settings.request(inputs.checkpoint, placement, held=inputs.survey.held, open_seconds=settings.device_limit)
         described = inputs.describe(settings, placement.device)  # once more, now that the device is known
         manifest = claim(settings.out, described, resume=settings.resume, overwrite=settings.overwrite)
-        manifest.begin_attempt(settings.out, overwrite=settings.overwrite)
-        count = min(settings.streams or enough_shares(placement), placement.actors)
-        ledgers += more_ledgers(count - 1)
+        manifest.begin_attempt(settings.out, overwrite=settings.overwrite)  # from here on, what fails is an attempt that failed
         plan = Plan(
             source=inputs.source,
-            shards=ray.put(inputs.survey.shards),
+            shards=shards,
             preprocess=inputs.preprocess,
-            open_device=settings.request(
-                inputs.checkpoint, placement, held=inputs.survey.held, open_seconds=settings.device_limit
-            ),
+            open_device=request,
             placement=placement,
             out=settings.out,
             ledger=ledgers[0],
             identity=manifest.identity,
             limit_seconds=settings.device_limit,
             resume=settings.resume,
-            cache=_open_cache(settings, inputs, ledgers),
+            cache=cache,
         )
-        chunks = committed(plan) if count == 1 else committed_together(shares(plan, ledgers))
-        phases.end("start")
-        Attempt(settings.out, manifest, ledgers, placement.device).follow(chunks, inputs.survey.images, phases, signals)
+        Attempt(settings.out, manifest, ledgers, placement.device).carry_out(plan, inputs.survey.images, phases, signals)
         return manifest
     finally:
         for ledger in [] if signals else ledgers:  # they would live as long as this process, which goes on
@@ -82,8 +79,8 @@ class Attempt:
     ledgers: list[Any]
     device: str
 
-    def follow(self, chunks: Iterator[dict[str, Any]], total: int | None, phases: Phases, signals: bool) -> None:
-        """Show progress until all chunks are committed; see classify_what_is_left. total: images of the whole run."""
+    def carry_out(self, plan: Plan, total: int | None, phases: Phases, signals: bool) -> None:
+        """Stream, and show progress, until all chunks are committed; see classify_what_is_left. total: images of the run."""
         page = threading.Timer(LULL_SECONDS, import_module, ["jobs.reporting.page.page"])
         page.daemon = True
         page.start()
@@ -94,6 +91,9 @@ class Attempt:
                 watch_ray(self.ray_is_gone),
                 Progress(total, self.note_troubles) as progress,
             ):
+                # list -> read and decode -> classify and commit
+                chunks = committed(plan) if len(self.ledgers) == 1 else committed_together(shares(plan, self.ledgers))
+                phases.end("start")
                 for chunk in chunks:
                     progress.add(chunk)
         except KeyboardInterrupt:
@@ -132,8 +132,8 @@ class Attempt:
 
     def ray_is_gone(self, what: str) -> None:
         """The last words before this process ends."""
-        self.end("failed")
         print(f"error: Ray's {what} on this machine or its head has ended; {GOES_ON}", file=sys.stderr, flush=True)
+        self.end("failed")
 
     def cause(self, error: Exception, account: dict[str, Any]) -> str:
         """Why it failed, in one line."""
@@ -150,6 +150,7 @@ def _open_cache(settings: ImagenetSettings, inputs: Inputs, ledgers: list[Any]) 
     """The cache of decoded images that was asked for, its room shared out among the ledgers."""
     if settings.cache is None:
         return None
+    open_storage(settings.cache)  # a mistake in it is told now
     room = settings.cache_limit - stored_bytes(settings.cache) if settings.cache_limit else math.inf
     for ledger in ledgers:
         ledger.cache_room.remote(room / len(ledgers))

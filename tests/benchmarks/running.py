@@ -16,6 +16,7 @@ from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import open_source, surveyed
 from jobs.pipeline.stages import classified, committed
 from jobs.running.ledgers import open_ledger
+from jobs.running.output_lock import release_output
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import Device
 from vit_actor.opening import DeviceRequest
@@ -40,6 +41,7 @@ def run_made(chunks: ray.data.Dataset, open_device: Callable[[], Device], placem
     )
     yield from classified(chunks, plan)
     ray.kill(ledger)  # it would live as long as this process, which is to run again
+    release_output(out)
 
 
 def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = "") -> int:
@@ -72,4 +74,5 @@ def run_pipeline(data: Path, model: Path, placement: Placement, simulate: str = 
         )
         images = sum(chunk["images"] for chunk in committed(plan))
         ray.kill(ledger)  # it would live as long as this process, which is to run again
+        release_output(out)
         return images
