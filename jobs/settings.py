@@ -159,7 +159,7 @@ class Settings:
         """
         if found.device == "t3000":
             geometry(checkpoint.config, self.images_per_chip or IMAGES_PER_CHIP)
-        common = {"batch_size": self.batch_size, "images_per_chip": self.images_per_chip}
+        common: dict[str, Any] = {"batch_size": self.batch_size, "images_per_chip": self.images_per_chip}
         common |= {"precision": self.precision, "simulate": self.simulate, "open_seconds": self.device_limit}
         return DeviceRequest.of(checkpoint, found.device, threads=found.threads, **common, **options)
 

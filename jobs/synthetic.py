@@ -143,7 +143,8 @@ def sweep(settings: SyntheticSettings, device: str, work: Work, run_id: str, sta
     refused: dict[int, UserError] = {}
     for number in IMAGES_PER_CHIP:
         try:
-            meshes = start(replace(settings, **{"batch_size" if device == "cpu" else "images_per_chip": number}))
+            cpu = device == "cpu"
+            meshes = start(replace(settings, batch_size=number) if cpu else replace(settings, images_per_chip=number))
         except UserError as error:
             refused[number] = error
             continue

@@ -6,7 +6,6 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -45,17 +44,17 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
     ledgers = [open_ledger(settings.out)]  # before any wait for resources, which another job on this output may hold
     try:
         placement = settings.place(inputs.checkpoint)
+        ledgers += more_ledgers(min(settings.streams or enough_shares(placement), placement.actors) - 1)
+        shards, cache = ray.put(inputs.survey.shards), _open_cache(settings, inputs, ledgers)
+        request = settings.request(inputs.checkpoint, placement, held=inputs.survey.held)
         described = inputs.describe(settings, placement.device)  # once more, now that the device is known
         manifest = claim(settings.out, described, resume=settings.resume, overwrite=settings.overwrite)
-        count = min(settings.streams or enough_shares(placement), placement.actors)
-        ledgers += more_ledgers(count - 1)
-        shards, cache = ray.put(inputs.survey.shards), _open_cache(settings, inputs, ledgers)
         manifest.begin_attempt(settings.out, overwrite=settings.overwrite)  # from here on, what fails is an attempt that failed
         plan = Plan(
             source=inputs.source,
             shards=shards,
             preprocess=inputs.preprocess,
-            open_device=settings.request(inputs.checkpoint, placement, held=inputs.survey.held),
+            open_device=request,
             placement=placement,
             out=settings.out,
             ledger=ledgers[0],
@@ -64,9 +63,7 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
             resume=settings.resume,
             cache=cache,
         )
-        chunks = committed(plan) if count == 1 else committed_together(shares(plan, ledgers))
-        phases.end("start")
-        Attempt(settings.out, manifest, ledgers, placement.device).follow(chunks, inputs.survey.images, phases, signals)
+        Attempt(settings.out, manifest, ledgers, placement.device).carry_out(plan, inputs.survey.images, phases, signals)
         return manifest
     finally:
         for ledger in [] if signals else ledgers:  # they would live as long as this process, which goes on
@@ -82,8 +79,8 @@ class Attempt:
     ledgers: list[Any]
     device: str
 
-    def follow(self, chunks: Iterator[dict[str, Any]], total: int | None, phases: Phases, signals: bool) -> None:
-        """Show progress until all chunks are committed; see classify_what_is_left. total: images of the whole run."""
+    def carry_out(self, plan: Plan, total: int | None, phases: Phases, signals: bool) -> None:
+        """Stream, and show progress, until all chunks are committed; see classify_what_is_left. total: images of the run."""
         page = threading.Timer(LULL_SECONDS, import_module, ["jobs.reporting.page.page"])
         page.daemon = True
         page.start()
@@ -94,6 +91,9 @@ class Attempt:
                 watch_ray(self.ray_is_gone),
                 Progress(total, self.note_troubles) as progress,
             ):
+                # list -> read and decode -> classify and commit
+                chunks = committed(plan) if len(self.ledgers) == 1 else committed_together(shares(plan, self.ledgers))
+                phases.end("start")
                 for chunk in chunks:
                     progress.add(chunk)
         except KeyboardInterrupt:

@@ -143,7 +143,10 @@ def end_at_once(line: str | None, code: int, last: Callable[[], None] = lambda: 
 
 
 def _say(line: str) -> None:
-    (_terminal or Safe(2)).write(f"{line}\n".encode(errors="backslashreplace"))
+    if _terminal:
+        _terminal.write(f"{line}\n".encode(errors="backslashreplace"))
+    else:  # in another program, where nothing but sys.stderr may still lead to the terminal
+        print(line, file=sys.stderr, flush=True)
 
 
 def _forget() -> None:

@@ -31,6 +31,7 @@ def test_relative_paths_are_below_the_directory_the_command_runs_in(tmp_path: Pa
     assert (settings.data, settings.out, settings.model) == (f"{tmp_path}/images", f"{tmp_path}/runs/1", f"{tmp_path}/model")
     settings = parse(["--data", "~/images", "--out", "/runs/1"])
     assert (settings.data, settings.out) == ("/home/somebody/images", "/runs/1")
+    assert parse(["--data", "/x", "--out", "/y", "--model", f"file://{tmp_path}/a%20b"]).model == f"{tmp_path}/a b"
 
 
 def test_uris_and_a_hubs_ids_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

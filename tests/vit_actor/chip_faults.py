@@ -46,6 +46,7 @@ class FaultyChips:
         from tests.mock_t3000.golden import Goldens
         from vit_actor.t3000 import T3000Vit
 
+        self.result: BatchResult
         self.goldens = Goldens(rounding=True)
         self.written = self.writes = 0
         self.change: tuple[int, Change, int, int] | None = None
@@ -60,10 +61,12 @@ class FaultyChips:
             self.written += 1
             write(place, values)
 
+        faulty = self
+
         class Noted(T3000Vit):
-            def _finish(device, flight: Any) -> BatchResult:
-                self.result = super()._finish(flight)
-                return self.result
+            def _finish(self, flight: Any) -> BatchResult:
+                faulty.result = super()._finish(flight)
+                return faulty.result
 
         def opened() -> Noted:
             self.device = Noted(tiny(directory), images_per_chip=ON_A_CHIP)

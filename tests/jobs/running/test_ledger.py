@@ -240,7 +240,7 @@ def test_an_image_is_given_up_after_its_second_death_alone_and_not_after_its_fir
             ledger.trying("chunk", (0, 1))
     assert found[:2] == [None, None], "a chunk is tried as it is twice"
     assert found[2:] == [Quarantine([(0, 1)], set()), Quarantine([(0, 1)], set()), Quarantine([], {0})]
-    ledger.done("chunk")
+    ledger.done("chunk", "host/0-3", None)
     assert (ledger.account()["given_up"], ledger.account()["events"][-1]["kind"]) == (1, "image")
     assert ledger.begin("chunk", 1, 64, "host/0-3") is None, "what is done is forgotten"
 
@@ -249,7 +249,7 @@ def test_actors_without_boards_keep_their_number_on_their_host() -> None:
     ledger = Ledger(1, 2)
     places = [("a", "x"), ("a", "y"), ("b", "z"), ("a", "x")]
     assert [ledger.place(*place) for place in places] == [1, 3, 1, 1]
-    ledger.released()
+    ledger.released("a/cpu-1", "x")
     assert ledger.has_released()
 
 
