@@ -55,8 +55,8 @@ class ClassFolders:
             way = f"give the folder that it is in, or pass --labels {BY_FOLDER}:{self.level + 1} for the folders' names"
             raise UserError(f"{shown(self.folder)}: {deeper[0]} may have the labels, or the folders; {way}")
         labels_from = self._told(readings, list(above)) if self.use_labels else ""
-        whole, number = self.limit is None, min(count, self.limit or count)
-        return Survey(number, self.use_labels, labels_from, left_out.told(), self.space.fewer(classes) if whole else None)
+        held = self.space.fewer(classes) if self.limit is None else None
+        return Survey(min(count, self.limit or count), self.use_labels, labels_from, left_out.told(), held)
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
