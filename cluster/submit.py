@@ -17,6 +17,8 @@ import shlex
 import sys
 import time
 import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -33,7 +35,6 @@ from jobs.running.command import STOPPED, TOO_MANY_ERRORS, USER_ERROR, JobFailed
 from jobs.running.stopping import left_behind, say_when_stopped
 from jobs.running.terminal import one_line, say
 from jobs.storage.address import redacted, shown
-from jobs.storage.asking import ask
 from jobs.storage.known_secrets import credentials_in, without_secrets
 from vit_actor.errors import UserError
 
@@ -285,6 +286,20 @@ class Log:
             self._heard = time.monotonic()
             print(redacted(text[max(0, self._printed - at) :]), end="", flush=True)
             self._printed = max(self._printed, at + len(text))
+
+
+def ask[R](question: Callable[[], R], seconds: float) -> R:
+    """The answer; raises TimeoutError where none comes: the client itself waits for ever."""
+    answer: Future[R] = Future()
+
+    def wait() -> None:
+        try:
+            answer.set_result(question())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=wait, daemon=True).start()
+    return answer.result(seconds)
 
 
 def _line(error: Exception) -> str:

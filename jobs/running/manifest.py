@@ -195,8 +195,6 @@ def check_free(out: str, *, overwrite: bool) -> None:
 def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:
     """The manifest to continue or begin with; changes nothing. Raises UserError when `out` holds another run.
 
-    resume: continue the run that is there, if there is one.
-
     A device that is not decided yet (AUTO) may become that of the run to continue.
     """
     if not resume:

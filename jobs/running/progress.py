@@ -23,7 +23,7 @@ RECENT = 30.0
 THRESHOLD = "RAY_memory_usage_threshold"
 """Ray's setting: the share of the memory in use above which it ends tasks."""
 
-EVERY = {"terminal": 1.0, "log": 10.0}
+EVERY = {"terminal": 1.0, "log": 10.0, "waiting": 5.0}
 """Seconds between lines."""
 
 
@@ -138,11 +138,11 @@ class Progress:
 
 @contextmanager
 def telling(what: str) -> Iterator[None]:
-    """Say now and then that the block still runs, where it takes long."""
+    """Say now and then that the block has not ended."""
     began, ended = time.monotonic(), threading.Event()
 
     def tell() -> None:
-        while not ended.wait(EVERY["log"]):
+        while not ended.wait(EVERY["waiting"]):
             say(f"{what}: no end yet after {_duration(time.monotonic() - began)}", sys.stderr)
 
     threading.Thread(target=tell, daemon=True).start()

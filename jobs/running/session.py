@@ -14,7 +14,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
@@ -23,15 +23,14 @@ from jobs.pipeline.ray_internals import without_helpers
 from jobs.running import machine
 from jobs.running.command import USER_ERROR, JobFailed, ray_settings
 from jobs.running.local_ray import LOG_NAME, local_ray
+from jobs.running.progress import telling
 from jobs.running.start import stream
 from jobs.running.stopping import FAILED, SIGNALS, end_at_once
-from jobs.running.terminal import say
 from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
 CONNECT_SECONDS = 5.0
 INIT_SECONDS = 60.0
-TOLD_AFTER = 5.0
 HTTP_2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5), b"\4"
 """How a client of gRPC, which a head speaks, begins, and the kind of what a server answers."""
 
@@ -56,7 +55,6 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
     said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS")
     local = not address
-    said = "Ray on this machine" if local else said
     _pass_by_proxies(address)
     set_environment()
     _check_settings()
@@ -89,7 +87,11 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         if local and "ray.data" in needed:
             session.enter_context(without_helpers())
         session.callback(ray.shutdown)
-        with _signal_handlers_kept(), _limited(said, log if local else None):
+        with (
+            _signal_handlers_kept(),
+            _limited("Ray on this machine" if local else said, log if local else None),
+            nullcontext() if local else telling(said),
+        ):
             address = started() if local else address
             if not address:
                 raise JobFailed("; ".join(["Ray does not start on this machine", *ray_settings()]))
@@ -139,14 +141,8 @@ def set_environment() -> None:
 def _check_settings() -> None:
     """Raise UserError for a setting that Ray's core cannot read: it would end this process as it is loaded, without a word."""
     names = [name for name, value in os.environ.items() if re.match("RAY_[a-z]", name) and not value.isdecimal()]
-
-    def ends(*kept: str) -> bool:
-        given = {name: value for name, value in os.environ.items() if name not in names or name in kept}
-        return subprocess.run([sys.executable, "-c", "import ray"], env=given, capture_output=True, check=False).returncode != 0
-
-    if names and ends(*names):
-        wrong = next(filter(ends, names), names[0])
-        raise UserError(f"{wrong}={os.environ[wrong]}: Ray cannot read this value; correct it, or unset {wrong}")
+    if names and subprocess.run([sys.executable, "-c", "import ray"], capture_output=True, check=False).returncode:
+        raise UserError(f"Ray cannot read the value of {' or '.join(names)} in the environment; correct it, or unset it")
 
 
 def _home() -> Path:
@@ -243,16 +239,13 @@ def _limited(said: str, log: TextIO | None) -> Iterator[None]:
             end_at_once(told, FAILED)
         end_at_once(f"{told}; see `ray status`, and give the head's host:6379", USER_ERROR)
 
-    waits = f"{said}: no answer yet; waiting {INIT_SECONDS:g} s at most"
-    timers = threading.Timer(INIT_SECONDS, end), threading.Timer(20 if log else TOLD_AFTER, say, [waits, sys.stderr])
-    for timer in timers:
-        timer.daemon = True
-        timer.start()
+    timer = threading.Timer(INIT_SECONDS, end)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        for timer in timers:
-            timer.cancel()
+        timer.cancel()
 
 
 def _check_reachable(address: str, said: str) -> None:

@@ -86,43 +86,37 @@ _CODE = re.compile(
 )
 _KEYS = "the store refuses these credentials; renew them, or check the host's role"
 _FIXES = {
-    "NO_SUCH_BUCKET": "no such bucket; create it, or check the name",
-    "ContainerNotFound": "no such container; create it, or check the name",
-    "ACCESS_DENIED": "access denied; the credentials may not do this there",
-    "AccessDenied": "access denied; the credentials may not do this there",
-    "PERMISSION_DENIED": "permission denied; the credentials may not do this there",
-    "INVALID_OBJECT_STATE": "the object is archived; restore it first",
-    "InvalidObjectState": "the object is archived; restore it first",
-    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
-    "REQUEST_TIME_TOO_SKEWED": "this machine's clock is wrong; set it",
-    "ObjectLocked": "the object is locked against changes; write where objects may be replaced",
-    "METHOD_NOT_ALLOWED": "the store does not allow that; write where objects may be replaced",
+    "nosuchbucket": "no such bucket; create it, or check the name",
+    "containernotfound": "no such container; create it, or check the name",
+    "accessdenied": "access denied; the credentials may not do this there",
+    "permissiondenied": "permission denied; the credentials may not do this there",
+    "invalidobjectstate": "the object is archived; restore it first",
+    "requesttimetooskewed": "this machine's clock is wrong; set it",
+    "objectlocked": "the object is locked against changes; write where objects may be replaced",
+    "methodnotallowed": "the store does not allow that; write where objects may be replaced",
     **dict.fromkeys(
         (
-            "INVALID_ACCESS_KEY_ID",
-            "INVALID_CLIENT_TOKEN_ID",
-            "SIGNATURE_DOES_NOT_MATCH",
-            "UNRECOGNIZED_CLIENT",
-            "MISSING_AUTHENTICATION_TOKEN",
-            "EXPIRED_TOKEN",
-            "ExpiredToken",
-            "TokenRefreshRequired",
-            "InvalidToken",
-            "InvalidAccessKeyId",
-            "SignatureDoesNotMatch",
-            "AuthenticationFailed",
-            "AuthorizationFailure",
-            "UNAUTHENTICATED",
+            "invalidaccesskeyid",
+            "invalidclienttokenid",
+            "signaturedoesnotmatch",
+            "unrecognizedclient",
+            "missingauthenticationtoken",
+            "expiredtoken",
+            "tokenrefreshrequired",
+            "invalidtoken",
+            "authenticationfailed",
+            "authorizationfailure",
+            "unauthenticated",
         ),
         _KEYS,
     ),
 }
-"""What is refused, by the store's code, and what to do."""
+"""What is refused, by the store's code in small letters without _, and what to do."""
 _REFUSED_STATUS = {
     "301": "the bucket is in another region; add ?region=...",
     "401": _KEYS,
-    "403": _FIXES["ACCESS_DENIED"],
-    "405": _FIXES["METHOD_NOT_ALLOWED"],
+    "403": _FIXES["accessdenied"],
+    "405": _FIXES["methodnotallowed"],
     "501": "the store cannot do this; where it names a checksum, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
 }
 _GRANTS = {
@@ -146,12 +140,10 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     code = getattr(error, "errno", None)
     if code in _GONE:
         return Gone, _GONE[code]
-    if code in _REFUSED:
+    if code in _REFUSED or isinstance(error, PermissionError):
         return Refused, f"{text}; {_SPACE.get(code, 'check who may access it')}"
     if isinstance(error, FileNotFoundError):
         return Gone, _GONE[errno.ENOENT]
-    if isinstance(error, PermissionError):
-        return Refused, f"{text}; check who may access it"
     if isinstance(error, pa.ArrowInvalid | UnicodeEncodeError):
         return Unaddressable, f"cannot be addressed there ({text})"
     if isinstance(error, NotImplementedError):
@@ -159,17 +151,17 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     if isinstance(error, ImportError):
         return Refused, f"no driver for it is installed ({text})"
     if type(error).__name__ == "PermissionDeniedError":  # obstore's, as the next
-        return Refused, f"{_FIXES['ACCESS_DENIED']} ({text})"
+        return Refused, f"{_FIXES['accessdenied']} ({text})"
     if type(error).__name__ == "UnauthenticatedError":
         return NoCredentials, f"{_KEYS} ({text})"
     if re.search("curlCode: 60|InvalidCertificate|CERTIFICATE_VERIFY_FAILED", str(error)):
         return Refused, f"the store's certificate is not trusted; set SSL_CERT_FILE to the file of your CA ({text})"
     found = _CODE.search(str(error))
     code = says.partition(":")[0]
-    name = code if code in _FIXES else (found and (found["aws"] or found["google"] or found["azure"])) or ""
+    name = code if _plain(code) in _FIXES else (found and (found["aws"] or found["google"] or found["azure"])) or ""
     operation, status = (found["operation"] or "", found["status"] or "") if found else ("", "")
     by_keys = status == "400" and (operation == "HeadObject" or "token" in text)  # a HEAD has no body that could be wrong
-    fix = _FIXES.get(name) or (_KEYS if by_keys else _REFUSED_STATUS.get(status))
+    fix = _FIXES.get(_plain(name)) or (_KEYS if by_keys else _REFUSED_STATUS.get(status))
     if fix:
         grant = f"; grant {_GRANTS[operation]}" if "denied" in fix and operation in _GRANTS else ""
         return NoCredentials if fix == _KEYS else Refused, f"{fix}{grant} ({_store_says(text, says)})"
@@ -178,6 +170,10 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     if name:
         return Failing, f"the store fails ({_store_says(text, says)})"
     return Failing, f"storage failed ({text})"
+
+
+def _plain(code: str) -> str:
+    return code.replace("_", "").lower()
 
 
 def first_line(error: BaseException, address: str = "") -> str:

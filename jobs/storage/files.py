@@ -257,21 +257,16 @@ def _write_local(path: str, data: tuple[bytes | memoryview | pa.Buffer, ...], du
             file.writelines(data)
             file.flush()
             if durable:
-                _flush(file.fileno())
+                try:
+                    os.fsync(file.fileno())  # else a crash may leave the new name on an empty file
+                except OSError as error:
+                    if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # some mounts cannot
+                        raise
         os.replace(partial_name, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(partial_name)
         raise
-
-
-def _flush(descriptor: int) -> None:
-    """Wait for the disk, else a crash may leave the new name on an empty file; some mounts cannot."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
 
 
 def _write_object(filesystem: FileSystem, path: str, data: tuple[bytes | memoryview | pa.Buffer, ...], _: bool) -> None:

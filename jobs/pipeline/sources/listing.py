@@ -329,18 +329,11 @@ class FileSet:
         return [file for file in files if pattern.fullmatch(file[0])]
 
 
-MOST_NAMES = 1_000_000
-"""That a pattern may stand for."""
-
-
 def expand_braces(pattern: str) -> list[str]:
-    """The names a shell would make of {a,b} and {000..010}: "x-{08..10}.tar" -> x-08.tar, x-09.tar, x-10.tar.
-
-    Raises UserError for more than MOST_NAMES.
-    """
+    """The names a shell would make of {a,b} and {000..010}: "x-{08..10}.tar" -> x-08.tar, x-09.tar, x-10.tar."""
     spans = re.findall(r"\{([0-9]+)\.\.([0-9]+)\}", pattern)
-    if math.prod(max(1, int(last) - int(first) + 1) for first, last in spans) > MOST_NAMES:
-        raise UserError(f"{pattern}: names more than {MOST_NAMES:,} files; write * for the numbers")
+    if math.prod(max(1, int(last) - int(first) + 1) for first, last in spans) > 10**6:
+        raise UserError(f"{pattern}: names more than 1,000,000 files; write * for the numbers")
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
         return [pattern]
