@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs.reporting.page.plots import Axis, Drawing, Rows, column
 from jobs.reporting.schema import Summary
-from jobs.reporting.words import rate
+from jobs.reporting.words import counted, rate
 
 MATRIX = 50
 """More classes than this are drawn as a curve, and not as a matrix."""
@@ -20,12 +20,17 @@ PERCENT = "{:.0%}".format
 
 def classes(summary: Summary, per_class: Rows, confusion: pa.Table) -> dict[str, Any]:
     """Classes with images, the least accurate first, or without labels the most often predicted; and what is drawn of them."""
+
+    def told(seen: Rows) -> dict[str, Any]:
+        first = f"The first {LISTED:,} of " if len(seen) > LISTED else ""
+        return {"rows": seen[:LISTED], "all": len(seen), "caption": first + counted(len(seen), "class")}
+
     answered = [row for row in per_class if row["predicted"] or row["images"]]
     if not summary.labelled:
         seen = sorted(answered, key=lambda row: (-row["predicted"], row["class"]))
-        return {"rows": seen[:LISTED], "all": len(seen), "most": seen[0]["predicted"] if seen else 0}
+        return told(seen) | {"most": seen[0]["predicted"] if seen else 0}
     seen = sorted((row for row in answered if row["images"]), key=lambda row: (row["accuracy"], row["class"]))
-    drawn: dict[str, Any] = {"rows": seen[:LISTED], "all": len(seen), "curve": None, "matrix": None}
+    drawn = told(seen) | {"curve": None, "matrix": None}
     if 1 < len(answered) <= MATRIX:
         drawn["matrix"] = _matrix(answered, confusion.to_pylist())
     elif len(seen) > MATRIX:

@@ -30,9 +30,6 @@ COLOURS = {
 
 def variables() -> str:
     """The style sheet's first lines: dark where the screen asks for it, and never on paper."""
-    schemes = ("".join(f"--{name}:{pair[dark]};" for name, pair in COLOURS.items()) for dark in (0, 1))
-    return (
-        ":root{{color-scheme:light;{}}}\n@media screen and (prefers-color-scheme:dark){{:root{{color-scheme:dark;{}}}}}\n".format(
-            *schemes
-        )
-    )
+    light, dark = ("".join(f"--{name}:{pair[scheme]};" for name, pair in COLOURS.items()) for scheme in (0, 1))
+    asked = "@media screen and (prefers-color-scheme:dark)"
+    return f":root{{color-scheme:light;{light}}}\n{asked}{{:root{{color-scheme:dark;{dark}}}}}\n"

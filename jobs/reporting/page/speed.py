@@ -149,7 +149,7 @@ def histogram(times: np.ndarray, batches: np.ndarray, least: float, p50: float, 
     drawing.bars("accent", edges[:-1], edges[1:], counts)
     for name, value in (("p50", p50), ("p99", p99)):
         drawing.line("warm", [value] * 2, [0, counts.max() * 1.05], "dash")
-        drawing.mark(value, y.high, name, "warm", "")
+        drawing.mark(value, y.high, name, "warm", f"{value:,.2f} ms")
     return drawing
 
 
