@@ -14,13 +14,14 @@ import torch
 def rate(device: Any, batch: np.ndarray, seconds: float) -> float:
     """Images per second, from batch to batch for that long, after a quarter of it to warm up."""
 
-    def again(until: float) -> Iterator[np.ndarray]:
-        while time.monotonic() < until:
+    def again(seconds: float) -> Iterator[np.ndarray]:
+        end = time.monotonic() + seconds  # from when the first is asked for
+        while time.monotonic() < end:
             yield batch
 
-    deque(device.classify(again(time.monotonic() + seconds / 4)), maxlen=0)
+    deque(device.classify(again(seconds / 4)), maxlen=0)
     started = time.monotonic()
-    count = sum(len(result.classes) for result in device.classify(again(started + seconds)))
+    count = sum(len(result.classes) for result in device.classify(again(seconds)))
     return count / (time.monotonic() - started)
 
 
