@@ -26,7 +26,6 @@ from pathlib import Path
 
 from pyarrow.fs import LocalFileSystem
 
-from tests.commands import Command
 from tests.faults.campaign import Rows, Run, campaign, rows_in
 from tests.faults.running import Job, command, committed, workers, write_shards
 from tests.rig import Rig
@@ -108,8 +107,7 @@ def one_run(rig: Rig, trouble: Troublemaker, data: Path, out: Path, expected: Ro
     """Start a run and resume it for as long as its driver is killed."""
     resume, attempts, run = list[str](), 0, Run("")
     while True:
-        line = ["python", *command(data, out, TIMING, *resume)]
-        driver = Command(lambda stdout, stderr, line=line: rig.start(line, stdout=stdout, stderr=stderr))  # type: ignore[misc]
+        driver = rig.command(["python", *command(data, out, TIMING, *resume)])
         trouble.job, attempts = Job(driver, out), attempts + 1
         try:
             done = driver.end(max(0, trouble.until - time.monotonic()) + PEACE)

@@ -15,7 +15,6 @@ from statistics import median
 from pyarrow.fs import LocalFileSystem
 
 from tests.benchmarks.bench import argument
-from tests.commands import Command
 from tests.faults.campaign import Rows, Run, rows_in
 from tests.faults.running import Job, command, kill_one, write_shards
 from tests.rig import Rig
@@ -83,7 +82,7 @@ def run(rig: Rig, data: Path, out: Path, fault: str, *more: str) -> tuple[float,
     hangs = "hang" in fault
     line = ["python", *command(data, out, HANGS if hangs else SLOW, *(["--device-limit=5"] if hangs else []), *more)]
     began = time.monotonic()
-    job = Job(Command(lambda stdout, stderr: rig.start(line, stdout=stdout, stderr=stderr)), out)
+    job = Job(rig.command(line), out)
     if not more:
         job.wait_for_commits(0 if "decode" in fault else MIDDLE)
         FAULTS[fault](rig, job)

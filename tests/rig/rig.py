@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import psutil
 
-from tests.commands import ROOT
+from tests.commands import ROOT, Command
 from tests.rig.machine import BOARDS, Machine, Switch
 from vit_actor.errors import UserError
 
@@ -111,6 +111,10 @@ class Rig:
         """
         done = _finish(self.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **where), timeout)
         return _checked(done) if check else done
+
+    def command(self, line: Sequence[str]) -> Command:
+        """A command on the head in the background."""
+        return Command(lambda stdout, stderr: self.start(line, stdout=stdout, stderr=stderr))
 
     def _join(self, hosts: list[tuple[str, bool, int]]) -> None:
         """Start hosts, given as (name, boards, cpus), all at once, and those that fail a second time one by one.

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.decode import decode
-from tests.commands import Command
 from tests.faults.running import LIMIT, MODEL, Answers, Job, answers, command, committed, kill_one, summary, write_shards
 from tests.faults.running import footers as footers_of
 from tests.rig import Rig
@@ -68,8 +67,7 @@ def undisturbed(whole: Rig, data: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def start(rig: Rig, data: Path, out: Path, timing: str, *arguments: str) -> Job:
-    line = ["python", *command(data, out, timing, *arguments)]
-    return Job(Command(lambda stdout, stderr: rig.start(line, stdout=stdout, stderr=stderr)), out)
+    return Job(rig.command(["python", *command(data, out, timing, *arguments)]), out)
 
 
 def finish(job: Job) -> str:

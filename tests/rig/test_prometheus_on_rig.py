@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,8 +62,7 @@ def test_every_expression_of_the_dashboard_has_data_while_a_run_goes_on(tmp_path
     for shard in range(0, 200, 4):  # errors in every window
         pq.write_table(pa.table(broken), data / f"{shard:04d}.parquet")
     with Rig(loudboxes=2, object_store_mb=300) as rig, prometheus(rig, tmp_path):
-        line = ["python", *command(data, out, "compute=3s", "--max-errors=100%")]
-        job = rig.start(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        job = rig.command(["python", *command(data, out, "compute=3s", "--max-errors=100%")])
         wait_until((out / "manifest.json").exists, job)
         run_id = json.loads((out / "manifest.json").read_text())["run_id"]
         asked = expressions(run_id)
@@ -76,8 +76,8 @@ def test_every_expression_of_the_dashboard_has_data_while_a_run_goes_on(tmp_path
         wait_until(all_answered, job, limit=300)
         by_mesh = {series["metric"].get("mesh") for answer in answers() for series in answer} - {None}
         rules = rig.run(["python", "-c", ASK.replace("/query?", "/rules?").replace('["result"]', '["groups"]'), '["all"]'])
-        job.terminate()
-        job.wait()
+        rig.send(job.pid, signal.SIGTERM)
+        job.end()
     assert by_mesh == {"loudbox-1/0-3", "loudbox-2/0-3"}
     (groups,) = json.loads(rules.stdout)
     assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}

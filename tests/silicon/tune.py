@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 from unittest.mock import patch
 
-import numpy as np
 import pandas as pd
 import torch
 from transformers import ViTForImageClassification
 
 from tests.benchmarks.corpora import random_checkpoint
-from tests.silicon.models import logits
+from tests.silicon.models import logits, rate
 from tests.vit_actor.agreement import centred_pcc, plain_preprocess, random_images, reference_logits
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 
@@ -77,20 +75,9 @@ def measure(alternative: Alternative, checkpoint: Checkpoint, seconds: float) ->
             side = checkpoint.preprocess.height
             images = random_images(8, side)
             answered = logits(device, images)
-            batch = random_images(device.batch_size, side)
-            list(device.classify(_for_seconds(batch, seconds / 4)))  # warm-up
-            started, count = time.monotonic(), 0
-            for _ in device.classify(_for_seconds(batch, seconds)):
-                count += device.batch_size
-            return device.description, count / (time.monotonic() - started), answered
+            return device.description, rate(device, random_images(device.batch_size, side), seconds), answered
         finally:
             device.close()
-
-
-def _for_seconds(batch: np.ndarray, seconds: float) -> Iterator[np.ndarray]:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        yield batch
 
 
 def tune(seconds: float, rounds: int, layers: int) -> pd.DataFrame:
@@ -106,7 +93,7 @@ def tune(seconds: float, rounds: int, layers: int) -> pd.DataFrame:
                 found[alternative.name].append(measure(alternative, checkpoint, seconds))
     rows = []
     for name, runs in found.items():
-        rates = [rate for _, rate, _ in runs]
+        rates = [each for _, each, _ in runs]
         agreement = centred_pcc(runs[-1][2], expected)
         rows.append((name, median(rates), min(rates), max(rates), agreement, runs[0][0]))
     table = pd.DataFrame(rows, columns=["alternative", "fps", "fps_least", "fps_most", "agreement", "description"])
