@@ -137,7 +137,7 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     says: what the store says of it, beyond its text. address: that the line begins with.
     """
     text = first_line(error, address)
-    code = getattr(error, "errno", None)
+    code: int = getattr(error, "errno", None) or 0
     if code in _GONE:
         return Gone, _GONE[code]
     if code in _REFUSED or isinstance(error, PermissionError):

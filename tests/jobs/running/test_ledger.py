@@ -249,7 +249,7 @@ def test_actors_without_boards_keep_their_number_on_their_host() -> None:
     ledger = Ledger(1, 2)
     places = [("a", "x"), ("a", "y"), ("b", "z"), ("a", "x")]
     assert [ledger.place(*place) for place in places] == [1, 3, 1, 1]
-    ledger.released("a/cpu-1", "x")
+    ledger.released("a/cpu-1")
     assert ledger.has_released()
 
 
