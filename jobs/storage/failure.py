@@ -137,11 +137,11 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     says: what the store says of it, beyond its text. address: that the line begins with.
     """
     text = first_line(error, address)
-    code: int = getattr(error, "errno", None) or 0
-    if code in _GONE:
-        return Gone, _GONE[code]
-    if code in _REFUSED or isinstance(error, PermissionError):
-        return Refused, f"{text}; {_SPACE.get(code, 'check who may access it')}"
+    number: int = getattr(error, "errno", None) or 0
+    if number in _GONE:
+        return Gone, _GONE[number]
+    if number in _REFUSED or isinstance(error, PermissionError):
+        return Refused, f"{text}; {_SPACE.get(number, 'check who may access it')}"
     if isinstance(error, FileNotFoundError):
         return Gone, _GONE[errno.ENOENT]
     if isinstance(error, pa.ArrowInvalid | UnicodeEncodeError):
