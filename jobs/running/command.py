@@ -111,9 +111,8 @@ def parse[S: Settings](kind: type[S], arguments: list[str] | None, module: str, 
     groups = {group: parser.add_argument_group(group) for group in dict.fromkeys(option.group for _, option in options.values())}
     for name, (hint, option) in options.items():
         add_setting(groups[option.group], name, hint, option)
-    given = {
-        name: " ".join(value) if isinstance(value, list) else value for name, value in vars(parser.parsed(arguments)).items()
-    }
+    given: dict[str, Any] = vars(parser.parsed(arguments))
+    given |= {name: " ".join(words) for name, words in given.items() if isinstance(words, list)}
     if missing := [f"--{name} {option.metavar}" for name, option in reversed(needed.items()) if name not in given]:
         parser.error(f"{' and '.join(missing)} missing")
     return kind(**given)
