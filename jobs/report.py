@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.compare:
         run_a, run_b = args.compare
         return compare_runs(run_a, run_b, args.out, args.address)
-    least = gates(args.min_top1, args.min_top5)
+    least = gates(" ".join(args.min_top1), " ".join(args.min_top5))
     real = None
     if args.real:
         from jobs.reporting.imagenet_sets import read_real
@@ -59,7 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("min_top1", "min_top5"):
         add_setting(parser, name, *ImagenetSettings.options()[name])
     add("--address", metavar="HOST:PORT", help="Ray cluster to count a large run on (default: RAY_ADDRESS, else this machine)")
-    parser.set_defaults(min_top1=None, min_top5=None)
+    parser.set_defaults(min_top1=(), min_top5=())
     args = parser.parsed(arguments)
     if args.compare and (args.real or args.min_top1 or args.min_top5):
         parser.error("--real, --min-top1 and --min-top5 go with --out alone, not with --compare")

@@ -73,7 +73,7 @@ class Gate:
         if run is None:
             return cls(top, f"{option} {text}", share)
         manifest = load_manifest(run)
-        if manifest is None or not manifest.finished:
+        if manifest is None or manifest.job != "imagenet" or not manifest.finished:
             raise UserError(f"{option}: {shown(run)} holds no finished run of jobs.imagenet; give such a run's --out")
         reference = accuracy(read_summary(run), top)
         if reference is None:
@@ -117,13 +117,14 @@ def judged(summary: Summary, asked: list[Gate], max_errors: int | float = 1.0) -
 
 
 def read_summary(out: str) -> Summary:
-    """A finished run's, as its report has it; made again where an earlier version made that."""
+    """A finished run's, as its report has it; counted again where that is gone, or of an earlier version. Writes nothing."""
     filesystem, path = open_storage(below(out, "report/summary.parquet"))
     try:
         with storage_errors(out):
             row: dict[str, Any] = pq.read_table(path, filesystem=filesystem).to_pylist()[0]
         return Summary(**{field.name: row[field.name] for field in fields(Summary)})
     except (UserError, KeyError, IndexError, ValueError):
-        from jobs.reporting.write import write_reports
+        from jobs.reporting.tables import Reports
+        from jobs.reporting.write import count_run
 
-        return write_reports(out)
+        return Reports(*count_run(out)).summary()

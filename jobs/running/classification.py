@@ -45,8 +45,7 @@ class Inputs:
         found = _surveyed(source, settings.data)
         for option, asked in (("--min-top1", settings.min_top1), ("--min-top5", settings.min_top5)):
             if asked and not found.labelled:
-                looked = f" ({found.labels_from})" if found.labels_from else ""
-                raise UserError(f"{option}: {shown(settings.data)} has no labels{looked}; give --labels, or leave {option} out")
+                raise UserError(f"{option}: {shown(settings.data)} has no labels; give --labels, or leave {option} out")
         if found.left_out:
             say(left_out(found), sys.stderr)
         preprocess = replace(checkpoint.preprocess, upright=settings.exif == "upright")

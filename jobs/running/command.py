@@ -97,16 +97,9 @@ def add_setting(group: argparse._ActionsContainer, name: str, hint: Any, option:
     if hint is bool:
         add(action="store_true")
     elif " " in option.metavar:
-        add(action=Words, nargs="+", metavar=tuple(option.metavar.split()))
+        add(nargs="+", metavar=tuple(option.metavar.split()))
     else:
         add(metavar="|".join(get_args(hint)) if get_origin(hint) is Literal else option.metavar)
-
-
-class Words(argparse.Action):
-    """An argument of several words, as one text."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, " ".join(values))
 
 
 def parse[S: Settings](kind: type[S], arguments: list[str] | None, module: str, about: str | None) -> S:
@@ -118,7 +111,8 @@ def parse[S: Settings](kind: type[S], arguments: list[str] | None, module: str, 
     groups = {group: parser.add_argument_group(group) for group in dict.fromkeys(option.group for _, option in options.values())}
     for name, (hint, option) in options.items():
         add_setting(groups[option.group], name, hint, option)
-    given = vars(parser.parsed(arguments))
+    given: dict[str, Any] = vars(parser.parsed(arguments))
+    given |= {name: " ".join(words) for name, words in given.items() if isinstance(words, list)}
     if missing := [f"--{name} {option.metavar}" for name, option in reversed(needed.items()) if name not in given]:
         parser.error(f"{' and '.join(missing)} missing")
     return kind(**given)

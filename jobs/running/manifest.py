@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, get_origin, get_type_hints
 
 from pyarrow import fs
 
@@ -164,16 +165,13 @@ def load_manifest(out: str) -> Manifest | None:
 
 def _check_types(manifest: Manifest) -> None:
     """Raise TypeError for values that no run writes."""
-    texts = (manifest.run_id, manifest.job, manifest.data, manifest.model, manifest.model_digest, manifest.labels_from)
-    attempts = manifest.attempts if isinstance(manifest.attempts, list) else [None]
-    sound = (
-        all(isinstance(text, str) for text in (*texts, *manifest.class_names))
-        and isinstance(manifest.images, int | None)
-        and all(isinstance(each, dict) for each in (manifest.settings, manifest.versions, manifest.left_out, manifest.chosen))
-        and isinstance(manifest.files, list)
-        and all(isinstance(attempt, dict) and isinstance(attempt.get("state"), str) for attempt in attempts)
-    )
-    if not sound:
+    types = {
+        name: hint if isinstance(hint, UnionType) else get_origin(hint) or hint for name, hint in get_type_hints(Manifest).items()
+    }
+    sound = all(isinstance(getattr(manifest, name), kind) for name, kind in types.items())
+    if not sound or not all(isinstance(name, str) for name in manifest.class_names):
+        raise TypeError
+    if not all(isinstance(attempt, dict) and isinstance(attempt.get("state"), str) for attempt in manifest.attempts):
         raise TypeError
 
 

@@ -18,7 +18,8 @@ FINISHED = [{"attempt": 1, "started_at": "", "ended_at": "", "state": "finished"
 def a_run(out: Path, right: int, of: int, state: str = "finished", labelled: bool = True) -> Path:
     """A run with so many right answers, reported."""
     write_file(out, "a.parquet", [row(0 if labelled else None, 0 if n < right else 1, at=n) for n in range(of)], metadata())
-    write_manifest(out, attempts=[FINISHED[0] | {"state": state}])
+    job, state = ("synthetic", "finished") if state == "synthetic" else ("imagenet", state)
+    write_manifest(out, job=job, attempts=[FINISHED[0] | {"state": state}])
     write_reports(str(out))
     return out
 
@@ -64,6 +65,7 @@ def test_a_run_below_what_was_asked_ends_with_4_and_says_by_how_much(
     [
         ("missing", True, "holds no finished run of jobs.imagenet"),
         ("classified", True, "holds no finished run of jobs.imagenet"),
+        ("synthetic", True, "holds no finished run of jobs.imagenet"),
         ("finished", False, "has no labels, so no accuracy to compare with"),
     ],
 )
