@@ -40,13 +40,14 @@ def tiny(directory: Path) -> Checkpoint:
 
 
 class FaultyChips:
-    """A T3000Vit under Goldens. fault: called with the number of each write of a batch, its values on one chip, and that chip."""
+    """A T3000Vit under Goldens. change: chip, what happens to what it writes, at which write of a batch, after how many batches."""
 
     def __init__(self, directory: Path) -> None:
         from tests.mock_t3000.golden import Goldens
         from vit_actor.t3000 import T3000Vit
 
         self.goldens = Goldens(rounding=True)
+        self.result: BatchResult | None = None
         self.written = self.writes = 0
         self.change: tuple[int, Change, int, int] | None = None
         write = self.goldens._store
@@ -62,8 +63,8 @@ class FaultyChips:
 
         class Noted(T3000Vit):
             def _finish(device, flight: Any) -> BatchResult:
-                self.result = super()._finish(flight)
-                return self.result
+                self.result = result = super()._finish(flight)
+                return result
 
         def opened() -> Noted:
             self.device = Noted(tiny(directory), images_per_chip=ON_A_CHIP)
@@ -80,6 +81,7 @@ class FaultyChips:
         """Of random images, the same on all chips: float32 (chips, images on one, classes)."""
         images = known_images(ON_A_CHIP * (seed + 1), (SIDE, SIDE, 3))[-ON_A_CHIP:]
         self.thread.classify(np.concatenate([images] * CHIPS))
+        assert self.result is not None
         assert self.result.scores is not None
         return self.result.scores.reshape(CHIPS, ON_A_CHIP, -1)
 
