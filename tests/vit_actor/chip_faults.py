@@ -40,7 +40,7 @@ def tiny(directory: Path) -> Checkpoint:
 
 
 class FaultyChips:
-    """A T3000Vit under Goldens. change: chip, what happens to what it writes, at which write of a batch, after how many batches."""
+    """A T3000Vit under Goldens. change: on which chip, what becomes of which write of a batch, after how many batches."""
 
     def __init__(self, directory: Path) -> None:
         from tests.mock_t3000.golden import Goldens
