@@ -69,8 +69,9 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
     side, patch = config.image_size[0], config.patch_size[0]
     on_a_row = -(-images_per_chip // GRID)
     if not 1 <= images_per_chip <= 2 * GRID or images_per_chip % on_a_row:
-        rows = f"1 to {GRID}, a row of cores each, or even up to {2 * GRID}, two on a row"
-        raise UserError(f"--images-per-chip {images_per_chip}: it must be {rows}")
+        raise UserError(
+            f"--images-per-chip {images_per_chip}: it must be 1 to {GRID}, or even up to {2 * GRID}, two on a row of cores"
+        )
     for what, (height, width) in (("images", config.image_size), ("patches", config.patch_size)):
         if height != width:
             raise UserError(f"model takes {what} of {height}x{width}; the t3000 device takes square ones only")
@@ -84,7 +85,6 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
     for what, size in sizes.items():
         if size % TILE:
             raise UserError(f"model's {what} not divide into tiles of {TILE}; the t3000 device cannot run it")
-
     columns, attention_columns = _most_columns(gcd(hidden // TILE, mlp // TILE)), _most_columns(heads)
     tokens_t, classes_t = -(-config.tokens // TILE), -(-config.num_labels // (TILE * GRID)) * GRID
     pixels_t = -(-3 * patch**2 // (TILE * columns)) * columns

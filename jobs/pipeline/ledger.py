@@ -174,7 +174,7 @@ class Ledger(Unchecked):
         """The data set's shards are about to be handed out in so many parts, to meshes of so many actors; perhaps once more."""
         self._passes += 1
         self._parts, self._actors, self._released = parts, actors, False
-        self._listed, self._shards_read, self._arrived = {}, 0, set()
+        self._listed, self._shards_read, self._arrived, self._places = {}, 0, set(), {}
 
     def listed(self, part: int, shards: int) -> None:
         """This part has been handed out: so many shards of it are to be read."""

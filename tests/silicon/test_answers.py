@@ -16,6 +16,7 @@ from transformers import ViTForImageClassification
 from tests.silicon.conftest import IMAGES, SIMULATED
 from tests.silicon.models import logits
 from tests.vit_actor.agreement import centred_pcc, plain_preprocess, random_images, reference_logits
+from vit_actor.actor import DeviceThread
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.ttnn_vit import Precision
 
@@ -41,6 +42,17 @@ def agreement(answered: torch.Tensor, expected: torch.Tensor, precision: str) ->
     found = centred_pcc(answered, expected)
     print(f"{precision}: centred PCC {found:.5f}")
     return found
+
+
+def test_all_chips_answer_known_images_alike_to_the_bit_again_and_again() -> None:
+    from vit_actor.t3000 import T3000Vit
+
+    thread = DeviceThread(lambda: T3000Vit(load_checkpoint(str(SAMPLE / "model"))))
+    try:
+        for _ in range(3 if SIMULATED else 1_000):
+            thread.check()
+    finally:
+        thread.close()
 
 
 @pytest.mark.parametrize("precision", ["accurate", "fast"])

@@ -40,14 +40,14 @@ def tiny(directory: Path) -> Checkpoint:
 
 
 class FaultyChips:
-    """A T3000Vit under Goldens. fault: called with the number of each write of a batch, its values on one chip, and that chip."""
+    """A T3000Vit under Goldens. change: on which chip, what becomes of which write of a batch, after how many batches."""
 
     def __init__(self, directory: Path) -> None:
         from tests.mock_t3000.golden import Goldens
         from vit_actor.t3000 import T3000Vit
 
-        self.result: BatchResult
         self.goldens = Goldens(rounding=True)
+        self.result: BatchResult | None = None
         self.written = self.writes = 0
         self.change: tuple[int, Change, int, int] | None = None
         write = self.goldens._store
@@ -61,12 +61,10 @@ class FaultyChips:
             self.written += 1
             write(place, values)
 
-        faulty = self
-
         class Noted(T3000Vit):
-            def _finish(self, flight: Any) -> BatchResult:
-                faulty.result = super()._finish(flight)
-                return faulty.result
+            def _finish(device, flight: Any) -> BatchResult:
+                self.result = result = super()._finish(flight)
+                return result
 
         def opened() -> Noted:
             self.device = Noted(tiny(directory), images_per_chip=ON_A_CHIP)
@@ -83,6 +81,7 @@ class FaultyChips:
         """Of random images, the same on all chips: float32 (chips, images on one, classes)."""
         images = known_images(ON_A_CHIP * (seed + 1), (SIDE, SIDE, 3))[-ON_A_CHIP:]
         self.thread.classify(np.concatenate([images] * CHIPS))
+        assert self.result is not None
         assert self.result.scores is not None
         return self.result.scores.reshape(CHIPS, ON_A_CHIP, -1)
 

@@ -59,7 +59,7 @@ def test_attention_is_one_op_above_eleven_tiles_of_tokens_in_base(side: int, fus
         ({"image_size": 225}, 8, "image size 225 does not divide into patches of 16"),
         ({"image_size": (224, 160)}, 8, "images of 224x160"),
         ({"patch_size": (16, 8)}, 8, "patches of 16x8"),
-        *(({}, images, f"--images-per-chip {images}: it must be 1 to 8, .* or even up to 16") for images in (0, 9, 15, 18)),
+        *(({}, images, f"--images-per-chip {images}: it must be 1 to 8, or even up to 16") for images in (0, 9, 15, 18)),
     ],
 )
 def test_a_model_off_the_grid_is_refused_with_the_size_that_fails(sizes: dict[str, object], images: int, complaint: str) -> None:
