@@ -285,9 +285,8 @@ def locks(host: Host) -> Verdict:
     """The driver library takes over the lock of a process that died, but not always one from another container."""
     dead = host.hardware.dead_locks
     more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
-    return _warn(
-        f"{dead[0]}, which is gone{more}", "where opening hangs: end what uses the boards, then sudo rm /dev/shm/TT_UMD_LOCK.*"
-    )
+    fix = "if opening hangs: end all that uses boards, then rm /dev/shm/TT_UMD_LOCK.*"
+    return _warn(f"{dead[0]}, which has ended{more}", fix)
 
 
 def meshes(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:

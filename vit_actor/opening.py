@@ -89,7 +89,7 @@ class DeviceRequest:
 
 def own_kernel_cache(devices: Path = Path("/dev/tenstorrent")) -> None:
     """Name a directory of its boards' own in TT_METAL_CACHE, where this process has some of the host's boards and others may open
-    the rest: processes that compile into one directory at the same time break each other's kernels (tt-metal#31110)."""
+    the rest: processes that compile into one directory at the same time break each other's kernels."""
     mine = os.environ.get("TT_VISIBLE_DEVICES", "")
     all_boards = sum(name.isdigit() for name in os.listdir(devices)) if devices.is_dir() else 0
     if mine and len(mine.split(",")) < all_boards:
