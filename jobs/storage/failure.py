@@ -141,7 +141,7 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     if code in _GONE:
         return Gone, _GONE[code]
     if code in _REFUSED or isinstance(error, PermissionError):
-        return Refused, f"{text}; {_SPACE.get(code, 'check who may access it')}"
+        return Refused, f"{text}; {_SPACE.get(code or 0, 'check who may access it')}"
     if isinstance(error, FileNotFoundError):
         return Gone, _GONE[errno.ENOENT]
     if isinstance(error, pa.ArrowInvalid | UnicodeEncodeError):
