@@ -90,7 +90,7 @@ class Progress:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._live = sys.stderr.isatty()
-        self._most_memory = float(os.environ.get(THRESHOLD, "0.95"))
+        self._most_memory = float(os.environ.get(THRESHOLD) or "0.95")
         shape = "{percentage:3.0f}% {bar:20} {desc}" if total is not None else "{desc}"
         self._bar = tqdm(total=total, bar_format=shape, dynamic_ncols=True, leave=False, disable=not self._live)
         self._thread = threading.Thread(target=self._show, daemon=True)
