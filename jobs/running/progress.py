@@ -23,7 +23,7 @@ RECENT = 30.0
 THRESHOLD = "RAY_memory_usage_threshold"
 """Ray's setting: the share of the memory in use above which it ends tasks."""
 
-EVERY = {"terminal": 1.0, "log": 10.0, "waiting": 5.0}
+EVERY = {"terminal": 1.0, "log": 10.0}
 """Seconds between lines."""
 
 
@@ -142,7 +142,7 @@ def telling(what: str) -> Iterator[None]:
     began, ended = time.monotonic(), threading.Event()
 
     def tell() -> None:
-        while not ended.wait(EVERY["waiting"]):
+        while not ended.wait(EVERY["log"]):
             say(f"{what}: no end yet after {_duration(time.monotonic() - began)}", sys.stderr)
 
     threading.Thread(target=tell, daemon=True).start()
