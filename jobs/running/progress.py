@@ -23,7 +23,7 @@ RECENT = 30.0
 THRESHOLD = "RAY_memory_usage_threshold"
 """Ray's setting: the share of the memory in use above which it ends tasks."""
 
-EVERY = {"terminal": 1.0, "log": 10.0, "waiting": 5.0}
+EVERY = {"terminal": 1.0, "log": 10.0}
 """Seconds between lines."""
 
 
@@ -90,7 +90,7 @@ class Progress:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._live = sys.stderr.isatty()
-        self._most_memory = float(os.environ.get(THRESHOLD, "0.95"))
+        self._most_memory = float(os.environ.get(THRESHOLD) or "0.95")
         shape = "{percentage:3.0f}% {bar:20} {desc}" if total is not None else "{desc}"
         self._bar = tqdm(total=total, bar_format=shape, dynamic_ncols=True, leave=False, disable=not self._live)
         self._thread = threading.Thread(target=self._show, daemon=True)
@@ -142,7 +142,7 @@ def telling(what: str) -> Iterator[None]:
     began, ended = time.monotonic(), threading.Event()
 
     def tell() -> None:
-        while not ended.wait(EVERY["waiting"]):
+        while not ended.wait(EVERY["log"]):
             say(f"{what}: no end yet after {_duration(time.monotonic() - began)}", sys.stderr)
 
     threading.Thread(target=tell, daemon=True).start()

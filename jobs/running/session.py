@@ -34,6 +34,8 @@ INIT_SECONDS = 60.0
 HTTP_2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5), b"\4"
 """How a client of gRPC, which a head speaks, begins, and the kind of what a server answers."""
 
+KNOWN = r"\d+|true|false"
+"""Values of settings that Ray can read, whichever they are."""
 RENEW_SECONDS = 2
 """Between two renewals of what Ray Data has reserved; it expires when four in a row are late."""
 
@@ -140,7 +142,7 @@ def set_environment() -> None:
 
 def _check_settings() -> None:
     """Raise UserError for a setting that Ray's core cannot read: it would end this process as it is loaded, without a word."""
-    names = [name for name, value in os.environ.items() if re.match("RAY_[a-z]", name) and not value.isdecimal()]
+    names = [name for name, value in os.environ.items() if re.match("RAY_[a-z]", name) and not re.fullmatch(KNOWN, value)]
     if names and subprocess.run([sys.executable, "-c", "import ray"], capture_output=True, check=False).returncode:
         raise UserError(f"Ray cannot read the value of {' or '.join(names)} in the environment; correct it, or unset it")
 

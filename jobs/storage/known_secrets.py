@@ -18,6 +18,8 @@ MOST_BYTES = 64 * 1024
 _NAMED = re.compile(
     r"(?i)token|secret|passw|credential|signature|(api|access|account|private|storage)_?key|connection_?string|^sig$"
 )
+_BARE = re.compile(r"^[^:/@\s]+:([^:/@\s]+)@[^/@\s]+$")
+"""An address without a scheme, as of RAY_ADDRESS, which should have no password."""
 _FILES = {
     "HF_TOKEN_PATH": "~/.cache/huggingface/token",
     "RAY_AUTH_TOKEN_PATH": "~/.ray/auth_token",
@@ -50,10 +52,11 @@ def _values() -> Iterator[str]:
     for name, value in os.environ.items():
         if _NAMED.search(name):
             yield from _of_file(value) if os.path.isabs(value) and os.path.isfile(value) else (value,)
-        elif "://" in value:
-            yield from credentials_in(value)
+        else:
+            yield from (*credentials_in(value), *map(unquote, _BARE.findall(value)))
     for word in sys.argv:
-        yield from credentials_in(word.partition("=")[2] if word.startswith("--") else word)
+        value = word.partition("=")[2] if word.startswith("--") else word
+        yield from (*credentials_in(value), *map(unquote, _BARE.findall(value)))
     for name, usual in _FILES.items():
         yield from _of_file(os.environ.get(name) or os.path.expanduser(usual))
 

@@ -193,11 +193,12 @@ def test_a_ray_that_dies_under_the_job_is_told_in_a_line_and_what_is_committed_s
     _, *line = command(data, tmp_path, "compute=2s")
     job = Job(begin(*line, environment=environment), tmp_path)
     job.wait_for_commits(1)
+    children = Path(f"/proc/{job.process.pid}/task").glob("*/children")
+    keepers = [int(pid) for each in children for pid in each.read_text().split()]
     [pid] = [
         int(entry.name)
         for entry in Path("/proc").glob("[0-9]*")
-        if process.encode() in (entry / "cmdline").read_bytes().split(b"\0")[0]
-        and f"\nPPid:\t{job.process.pid}\n" in Path(f"/proc/{os.getsid(int(entry.name))}/status").read_text()  # its keeper's
+        if process.encode() in (entry / "cmdline").read_bytes().split(b"\0")[0] and os.getsid(int(entry.name)) in keepers
     ]
     os.kill(pid, signal.SIGKILL)
     died = job.end()

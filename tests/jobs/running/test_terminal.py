@@ -75,7 +75,7 @@ SECRET = "hf_Ab12/+cd\nEf34gh56 ü"
 @pytest.mark.parametrize(
     "told", [str, repr, ascii, json.dumps, lambda s: repr(s.encode()), lambda s: quote(s, safe=""), lambda s: f"<{s.split()[0]}>"]
 )
-@pytest.mark.parametrize("source", ["environment", "password of a URI", "query of a URI", "proxy", "file"])
+@pytest.mark.parametrize("source", ["environment", "password of a URI", "query of a URI", "proxy", "address", "file"])
 def test_the_value_of_a_secret_in_reach_is_left_out_whatever_is_around_it(
     told: Callable[[str], str], source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -88,6 +88,7 @@ def test_the_value_of_a_secret_in_reach_is_left_out_whatever_is_around_it(
     uri = uris.get(source, "d")
     monkeypatch.setattr(sys, "argv", ["imagenet", f"--data={uri}", uri])
     monkeypatch.setenv("HF_TOKEN", secret if source == "environment" else "")
+    monkeypatch.setenv("RAY_ADDRESS", f"me:{quote(secret, safe='')}@head:6379" if source == "address" else "")
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:{quote(secret, safe='')}@proxy:80" if source == "proxy" else "")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "token"))
     line = one_line("x" * 790 + f" it says {told(secret)} of the file")
