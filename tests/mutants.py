@@ -38,10 +38,8 @@ COVERED = {
 }
 """Modules -> the files of default tests that hold what they do, the quickest first."""
 LIMIT = 240.0
-TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
-    **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In},
-}
+TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Is: ast.IsNot}
+TURNED |= {ast.In: ast.NotIn} | {turned: kind for kind, turned in TURNED.items()} | {ast.NotIn: ast.In}
 
 
 def changes(node: ast.AST) -> Iterator[str]:
@@ -51,8 +49,8 @@ def changes(node: ast.AST) -> Iterator[str]:
             yield ast.unparse(ast.Compare(left, [TURNED[type(operator)](), *operators], compared))
         case ast.BoolOp(operator, values):
             yield f"({ast.unparse(ast.BoolOp(ast.Or() if isinstance(operator, ast.And) else ast.And(), values))})"
-        case ast.UnaryOp(ast.Not(), operand):
-            yield f"({ast.unparse(operand)})"
+        case ast.UnaryOp(ast.Not(), each):
+            yield f"({ast.unparse(each)})"
         case ast.BinOp(left, ast.Add() | ast.Sub() as operator, right) if not isinstance(left, ast.Constant | ast.JoinedStr):
             yield f"({ast.unparse(ast.BinOp(left, ast.Sub() if isinstance(operator, ast.Add) else ast.Add(), right))})"
         case ast.Constant(bool(value)):
@@ -87,12 +85,12 @@ def noticed(tree: Path, files: tuple[str, ...]) -> bool:
     """Whether the default tests in these files fail, or do not end."""
     line = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    tests = subprocess.Popen(line, cwd=tree, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        return tests.wait(LIMIT) != 0
-    except subprocess.TimeoutExpired:
-        os.killpg(tests.pid, signal.SIGKILL)
-        return bool(tests.wait())
+    with subprocess.Popen(line, cwd=tree, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as tests:
+        try:
+            return tests.wait(LIMIT) != 0
+        except subprocess.TimeoutExpired:
+            os.killpg(tests.pid, signal.SIGKILL)
+            return True
 
 
 def main() -> None:
@@ -114,8 +112,8 @@ def main() -> None:
             whole = file.read_text()
             file.write_text(changed)
             killed += (caught := noticed(tree, tests))
-            file.write_text(whole)
             print(f"{'killed  ' if caught else 'SURVIVED'} {what}", flush=True)
+            file.write_text(whole)
     print(f"{killed} of {len(chosen)} killed")
 
 
