@@ -86,7 +86,8 @@ class Pace:
             told.append(f"{_duration(max(0, self.total - self.done) / recent)} left")
         if recent is not None and average is not None:
             told.append(f"{recent:,.0f} images/s ({average:,.0f} on average)")
-        told.append(f"{self.errors:,} error{'s' * (self.errors != 1)}")
+        if self.errors:
+            told.append(f"{self.errors:,} error{'s' * (self.errors != 1)}")
         if self.decoded > self._answered:
             told.append(f"{self.decoded:,} decoded")
         if self.images < self._answered:
@@ -164,7 +165,10 @@ class Progress:
     def _waits_for(self, found: dict[str, int], gone_on: bool) -> str:
         """What a run waits for that has not gone on since the last look. found: of Ledger.pace."""
         if found["open"] < found["meshes"]:
-            return f", opening {found['meshes'] - found['open']} of {found['meshes']} meshes" + self._since_begun(found["open"])
+            return (
+                f", opening {found['meshes'] - found['open']} of {found['meshes']} mesh{'es' * (found['meshes'] > 1)}"
+                + self._since_begun(found["open"])
+            )
         if gone_on:
             return ""
         if found["waiting"]:
