@@ -71,7 +71,7 @@ class DeviceThread:
     limit_seconds: a device that completes no batch for that long while it has some is taken to hang.
     more_coming: whether another call will come. Asked on that thread while the device is idle and the images that are left fill
         no batch: they wait for that call, up to MOST_HELD_SECONDS.
-    busy_seconds: how long its answers so far kept the device (the sum of BatchResult.seconds).
+    busy_seconds: how long its answers so far kept the device (the sum of BatchResult.seconds). images: that it has answered.
     Raises whatever opening or compiling raised, CheckFailed where a chip's answers are wrong.
     """
 
@@ -90,7 +90,7 @@ class DeviceThread:
         self._asked = self._taken = 0
         self._joined: np.ndarray | None = None
         self._asking = threading.Lock()
-        self.busy_seconds = 0.0
+        self.busy_seconds, self.images = 0.0, 0
         ready: Future[tuple[Device, float]] = Future()
         self._thread = threading.Thread(target=self._drive, args=(open_device, ready), name="device", daemon=True)
         self._thread.start()
@@ -153,7 +153,9 @@ class DeviceThread:
                 self.busy_seconds += result.seconds
                 batch = self._in_flight.popleft()
                 _answer(number, batch, result)
-                number += not batch[0][0].alone
+                if not batch[0][0].alone:
+                    number += 1
+                    self.images += sum(count for _, count in batch)
         except BaseException as error:
             self._broken = error
             if not ready.done():

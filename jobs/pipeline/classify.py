@@ -36,6 +36,9 @@ from vit_actor.self_check import CheckFailed
 NO_ANSWER = "the model's answer is not a finite number"
 NO_ANSWER_TO_ANY = f"{NO_ANSWER}, nor is any in its batch: suspect the device, or a model that overflows at its precision"
 
+TELL_SECONDS = 1.0
+"""Between two messages to the ledger of how many images have an answer."""
+
 CLOCK_SECONDS = 1.0
 """By less, a clock was not set."""
 
@@ -122,6 +125,7 @@ class Classifier:
                 "start": self._device.start,
                 "opened_at": opened_at,
             }
+            threading.Thread(target=_tell_images, args=(self._device, self._ledger), daemon=True).start()
             self._metrics = MeshMetrics(self._device, run_id=self._identity["run_id"], mesh=self._mesh)
             self._checks = MeshChecks(self._device, self._ledger, self._mesh)
             self._checks.keep_on(self._check_seconds, self._lose)
@@ -247,6 +251,16 @@ def _leaving(calls: _Calls, checks: MeshChecks, lose: Callable[[DeviceError], No
         except DeviceError as error:
             lose(error)
         yield
+
+
+def _tell_images(device: DeviceThread, ledger: Any) -> None:
+    """Tell the ledger how many more images have an answer, while this process lives: a chunk takes a slow device minutes."""
+    told = 0
+    while True:
+        time.sleep(TELL_SECONDS)
+        if more := device.images - told:
+            ledger.classified.remote(more)
+            told += more
 
 
 def _clock() -> float:

@@ -101,6 +101,7 @@ class Ledger(Unchecked):
         self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0}
         self._events: list[dict[str, Any]] = []
         self._committed_before = self._cached = 0
+        self._pace = {"decoded": 0, "classified": 0}
         self._cache_room: float = 0
         self._parts = 0
         self._listed: dict[int, int] = {}
@@ -212,11 +213,23 @@ class Ledger(Unchecked):
             self.note("retry", "decode", f"attempt {attempts} at reading {chunk}")
         return Reading.SANDBOXED if attempts > QUARANTINE_AFTER else Reading.ORDINARY
 
-    def done_reading(self, chunk: str, from_cache: int = 0) -> None:
-        """A chunk has been decoded, or so many images of it read from the cache."""
+    def done_reading(self, chunk: str, images: int, from_cache: bool = False) -> None:
+        """A chunk of so many images has been decoded, or read from the cache."""
         self._reading.pop(chunk, None)
         self._decoded.add(chunk)
-        self._cached += from_cache
+        self._cached += images if from_cache else 0
+        self._pace["decoded"] += images
+
+    def classified(self, images: int) -> None:
+        """So many more images have an answer, which is yet to be written."""
+        self._pace["classified"] += images
+
+    def pace(self) -> dict[str, int]:
+        """How far it is: images decoded and classified, meshes opened of all, and tasks that wait for storage."""
+        again = self._counts["images_again"]
+        done = {what: max(0, images - again) for what, images in self._pace.items()}
+        opened = self._actors if self._released else sum(1 for count in self._meshes.values() if count)
+        return {**done, "open": opened, "meshes": self._actors, "waiting": len(self._waiting)}
 
     def cache_room(self, room: float) -> None:
         """There is a cache, which may take so many bytes more."""

@@ -56,7 +56,7 @@ def read_chunks(
             return
         wanted = _Wanted(shard, predictions.is_committed if resume else lambda chunk: False)
         for chunk in _from_cache(cache, shard, wanted):
-            ledger.done_reading.remote(chunk.name, from_cache=len(chunk.image_ids))
+            ledger.done_reading.remote(chunk.name, len(chunk.image_ids), from_cache=True)
             yield chunk.to_table()
         if wanted.whole:
             ledger.shard_read.remote(shard.id, wanted.images)
@@ -65,7 +65,7 @@ def read_chunks(
         while decoded := patiently(chunks.next, shown(source.folder)):
             if cache and decoded.lasting and not chunks.sandboxed:
                 _keep(cache, decoded, ledger)
-            ledger.done_reading.remote(decoded.name)
+            ledger.done_reading.remote(decoded.name, len(decoded.image_ids))
             yield decoded.to_table()
             del decoded  # Ray has its copy, and the memory is free for the next chunk
         if chunks.stopped:

@@ -20,7 +20,7 @@ from jobs.pipeline.shares import committed_together, enough_shares, shares
 from jobs.pipeline.stages import committed
 from jobs.running.classification import Inputs
 from jobs.running.command import JobFailed, Stopped, root_cause
-from jobs.running.ledgers import ended, more_ledgers, open_ledger, settle
+from jobs.running.ledgers import ended, more_ledgers, open_ledger, pace, settle
 from jobs.running.lifeline import watch_ray
 from jobs.running.manifest import Manifest, claim
 from jobs.running.phases import Phases
@@ -118,7 +118,7 @@ class Attempt:
         account = settle(*self.ledgers)
         with suppress(UserError):  # where the output fails, the next commit says so
             self.manifest.note(self.out, account)
-        return account
+        return account | {"pace": pace(*self.ledgers)}
 
     def drain(self) -> None:
         """Let what is in flight finish, and hand out nothing more."""

@@ -76,6 +76,15 @@ def _drains(names: dict[str, str]) -> list[dict[str, Any]]:
     return list(_seen.values())
 
 
+def pace(*ledgers: Any) -> dict[str, int]:
+    """How far the run is (Ledger.pace); empty where the cluster is gone."""
+    try:
+        each = ray.get([ledger.pace.remote() for ledger in ledgers], timeout=ACCOUNT_SECONDS)
+    except (ray.exceptions.RayError, ConnectionError):
+        return {}
+    return {name: sum(found[name] for found in each) for name in each[0]}
+
+
 def settle(*ledgers: Any) -> dict[str, Any]:
     """The ledgers' account, for the manifest; empty where the cluster is gone, and the ledgers with it."""
     try:

@@ -32,12 +32,15 @@ class Pace:
     """Images so far and how fast they come. Times are seconds of one monotonic clock.
 
     total: images of the whole run; None where it is not known. before: those that earlier attempts committed.
+    images: committed, errors among them. decoded, classified: as far as the run's ledger knows.
     """
 
     total: int | None
     before: int = 0
     images: int = 0
     errors: int = 0
+    decoded: int = 0
+    classified: int = 0
     _marks: deque[tuple[float, int]] = field(default_factory=deque)
     _first: tuple[float, int] | None = None
 
@@ -45,35 +48,55 @@ class Pace:
         """So many images, and of them so many errors, have been committed just now."""
         self.images += images
         self.errors += errors
-        self._first = self._first or (now, self.images)
-        self._marks.append((now, self.images))
+        self._mark(now)
+
+    def know(self, decoded: int, classified: int, now: float) -> None:
+        """So many images have been decoded so far, and so many classified."""
+        self.decoded = decoded
+        if classified > self.classified:
+            self.classified = classified
+            self._mark(now)
+
+    @property
+    def _answered(self) -> int:
+        """Of this attempt. An image that cannot be decoded is never classified, but committed."""
+        return max(self.images, self.classified)
+
+    def _mark(self, now: float) -> None:
+        self._first = self._first or (now, self._answered)
+        self._marks.append((now, self._answered))
         while now - self._marks[0][0] > RECENT and len(self._marks) > 2:
             self._marks.popleft()
 
     @property
     def done(self) -> int:
-        """Images with a row, whichever attempt wrote it; never more than all, though a chunk that was repeated adds twice."""
-        done = self.before + self.images
+        """Images with an answer, whichever attempt gave it; never more than all, though a chunk that was repeated adds twice."""
+        done = self.before + self._answered
         return done if self.total is None else min(done, self.total)
 
     def line(self, now: float) -> str:
-        """'12,288 of 50,000 images, 2,012 images/s (1,950 on average), 3 errors, 19 s left': what is known of it.
+        """'12,288 of 50,000 images, 19 s left, 2,012 images/s (1,950 on average), 3 errors, 11,776 written': what is known of it.
 
         Rates begin with the first images, not with the start of the processes that they waited for.
         """
         told = [f"{self.done:,} of {self.total:,} images" if self.total is not None else f"{self.done:,} images"]
         recent = self._rate(self._marks[0], now) if self._marks else None
         average = self._rate(self._first, now) if self._first else None
-        if recent is not None and average is not None:
-            told.append(f"{recent:,.0f} images/s ({average:,.0f} on average)")
-        told.append(f"{self.errors:,} errors")
         if self.total is not None and recent:
             told.append(f"{_duration(max(0, self.total - self.done) / recent)} left")
+        if recent is not None and average is not None:
+            told.append(f"{recent:,.0f} images/s ({average:,.0f} on average)")
+        if self.errors:
+            told.append(f"{self.errors:,} error{'s' * (self.errors != 1)}")
+        if self.decoded > self._answered:
+            told.append(f"{self.decoded:,} decoded")
+        if self.images < self._answered:
+            told.append(f"{self.images:,} written")
         return ", ".join(told)
 
     def _rate(self, since: tuple[float, int], now: float) -> float | None:
         began, images = since
-        return (self.images - images) / (now - began) if self.images > images else None
+        return (self._answered - images) / (now - began) if self._answered > images else None
 
 
 class Progress:
@@ -86,13 +109,16 @@ class Progress:
         self._pace = Pace(total)
         self._account = account
         self._told = 0
-        self._began, self._opens = time.monotonic(), False
+        self._began, self._waits = time.monotonic(), ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._live = sys.stderr.isatty()
         self._most_memory = float(os.environ.get(THRESHOLD) or "0.95")
         shape = "{percentage:3.0f}% {bar:20} {desc}" if total is not None else "{desc}"
-        self._bar = tqdm(total=total, bar_format=shape, dynamic_ncols=True, leave=False, disable=not self._live)
+        width = (
+            {"dynamic_ncols": True} if self._live and os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80}
+        )  # of a size unknown
+        self._bar = tqdm(total=total, bar_format=shape, leave=False, disable=not self._live, **width)
         self._thread = threading.Thread(target=self._show, daemon=True)
 
     def __enter__(self) -> Progress:
@@ -114,9 +140,7 @@ class Progress:
         while not self._ended.wait(EVERY["terminal" if self._live else "log"]):
             self._ask()
             with self._lock:
-                line = self._pace.line(time.monotonic())
-            if self._opens:
-                line += f", no mesh is open yet after {_duration(time.monotonic() - self._began)}"
+                line = self._pace.line(time.monotonic()) + self._waits
             if (used := memory_used()) > self._most_memory:
                 line += f", the memory here is {used:.0%} full: Ray ends tasks above {self._most_memory:.0%}, to begin them again"
             if self._live:
@@ -131,9 +155,28 @@ class Progress:
         for event in events[self._told :]:
             tqdm.write(one_line(f"{event['where']}: {event['what']}"), file=sys.stderr)
         self._told = max(self._told, len(events))
-        self._opens = account.get("opened_at", 0) is None
         with self._lock:
+            before = self._pace.done
             self._pace.before = account.get("committed_before", self._pace.before)
+            if found := account.get("pace"):
+                self._pace.know(found["decoded"], found["classified"], time.monotonic())
+                self._waits = self._waits_for(found, self._pace.done > before)
+
+    def _waits_for(self, found: dict[str, int], gone_on: bool) -> str:
+        """What a run waits for that has not gone on since the last look. found: of Ledger.pace."""
+        if found["open"] < found["meshes"]:
+            return (
+                f", opening {found['meshes'] - found['open']} of {found['meshes']} mesh{'es' * (found['meshes'] > 1)}"
+                + self._since_begun(found["open"])
+            )
+        if gone_on:
+            return ""
+        if found["waiting"]:
+            return ", waits for storage"
+        return "" if found["decoded"] > self._pace.classified else ", waits for decoding"
+
+    def _since_begun(self, open_meshes: int) -> str:
+        return "" if open_meshes else f" since {_duration(time.monotonic() - self._began)}"
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def test_more_is_coming_until_all_is_listed_read_and_begun() -> None:
     ledger.listed(0, 1)
     assert ledger.more_is_coming()
     ledger.begin_reading("x")
-    ledger.done_reading("x")
+    ledger.done_reading("x", 64)
     ledger.shard_read("shard", 2)
     assert ledger.more_is_coming()  # the other part is not listed yet
     ledger.listed(1, 0)
@@ -225,7 +225,7 @@ def test_a_mesh_is_down_from_its_loss_until_it_is_back() -> None:
 def test_what_kills_its_reader_twice_is_read_apart_and_what_is_read_starts_anew() -> None:
     ledger = Ledger()
     assert [ledger.begin_reading("a-0.00000") for _ in range(4)] == [Reading.ORDINARY] * 2 + [Reading.SANDBOXED] * 2
-    ledger.done_reading("a-0.00000")
+    ledger.done_reading("a-0.00000", 64)
     assert ledger.begin_reading("a-0.00000") is Reading.ORDINARY
     assert ledger.account()["retries"] == 3
     assert [event["what"] for event in ledger.account()["events"]] == [f"attempt {n} at reading a-0.00000" for n in (2, 3, 4)]
@@ -264,12 +264,13 @@ def test_storage_that_is_waited_for_is_told_after_a_while_and_not_at_once_again(
 
 def test_the_account_has_what_was_passed_over_and_what_was_read() -> None:
     ledger = Ledger()
+    ledger.listing(1)
     ledger.passed_over(10)
     ledger.passed_over(5)
     ledger.shard_read("s", 7)
     ledger.shard_read("s", 7)  # again is the same shard
     ledger.shard_read("t", 1)
-    ledger.done_reading("s.0", 3)
+    ledger.done_reading("s.0", 3, True)
     account = ledger.account()
     assert [account[what] for what in ("committed_before", "images_read", "cached")] == [15, 8, 3]
 
@@ -278,7 +279,7 @@ def test_a_shard_that_is_opened_again_and_again_is_counted_until_all_of_it_is_re
     ledger = Ledger()
     assert [ledger.begin_shard("a-0") for _ in range(3)] == [1, 2, 3]
     ledger.begin_reading("a-0.00000")
-    ledger.done_reading("a-0.00000")
+    ledger.done_reading("a-0.00000", 64)
     assert ledger.begin_shard("a-0") == 4
     ledger.shard_read("a-0", 2)
     assert ledger.begin_shard("a-0") == 1

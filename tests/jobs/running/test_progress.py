@@ -28,14 +28,14 @@ CONTROL = re.compile(r"[^\n\x20-\x7e]")
 @pytest.mark.parametrize(
     ("total", "before", "added", "line"),
     [
-        (50_000, 0, [], "0 of 50,000 images, 0 errors"),
+        (50_000, 0, [], "0 of 50,000 images"),
         (50_000, 0, [(n, 1000, n % 2) for n in range(11)],
-         "11,000 of 50,000 images, 1,000 images/s (1,000 on average), 5 errors, 39 s left"),
+         "11,000 of 50,000 images, 39 s left, 1,000 images/s (1,000 on average), 5 errors"),
         (20_000, 0, [(n, 100 if n <= 60 else 200, 0) for n in range(101)],
-         "14,100 of 20,000 images, 200 images/s (140 on average), 0 errors, 30 s left"),
-        (None, 0, [(0, 500, 0), (1, 500, 0)], "1,000 images, 500 images/s (500 on average), 0 errors"),
+         "14,100 of 20,000 images, 30 s left, 200 images/s (140 on average)"),
+        (None, 0, [(0, 500, 0), (1, 500, 0)], "1,000 images, 500 images/s (500 on average)"),
         (10_000, 8_000, [(0, 500, 0), (1, 500, 0)],
-         "9,000 of 10,000 images, 500 images/s (500 on average), 0 errors, 2 s left"),
+         "9,000 of 10,000 images, 2 s left, 500 images/s (500 on average)"),
     ],
     ids=["nothing yet", "rates and what is left", "the recent rate forgets", "no total", "earlier attempts' are not in the rate"],
 )  # fmt: skip
@@ -46,6 +46,44 @@ def test_a_line_says_what_is_done_and_how_fast(
     for second, images, errors in added:
         pace.add(images, errors, float(second))
     assert pace.line(float(added[-1][0]) if added else 5.0) == line
+
+
+def test_images_count_from_the_first_batch_on_and_what_is_waited_for_is_said() -> None:
+    pace = Pace(total=1_000)
+    pace.know(640, 64, 1.0)
+    pace.know(640, 128, 2.0)
+    assert pace.line(2.0) == "128 of 1,000 images, 14 s left, 64 images/s (64 on average), 640 decoded, 0 written"
+    pace.add(512, 1, 3.0)  # some of which could not be decoded
+    assert pace.line(3.0).startswith("512 of 1,000 images")
+    assert pace.line(3.0).endswith("1 error, 640 decoded")
+
+
+@pytest.mark.parametrize(
+    ("found", "waits"),
+    [
+        ({"open": 0, "meshes": 4}, "opening 4 of 4 meshes since 0 s"),
+        ({"open": 3, "meshes": 4}, "opening 1 of 4 meshes"),
+        ({"waiting": 2}, "waits for storage"),
+        ({"decoded": 0}, "waits for decoding"),
+        ({"decoded": 64}, None),
+    ],
+)
+def test_a_run_that_does_not_go_on_says_what_it_waits_for(
+    found: dict[str, int], waits: str | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(progress.EVERY, "log", 0.02)
+    known = {"decoded": 0, "classified": 0, "open": 4, "meshes": 4, "waiting": 0} | found
+    asked = threading.Semaphore(0)
+
+    def account() -> dict[str, Any]:
+        asked.release()
+        return {"events": [], "pace": known}
+
+    with Progress(100, account):
+        for _ in range(3):
+            assert asked.acquire(timeout=60)
+    first = capfd.readouterr().err.splitlines()[0]
+    assert first.endswith(waits) if waits else "wait" not in first
 
 
 def test_a_log_gets_plain_lines_while_a_chunk_is_waited_for_and_each_trouble_once(
@@ -74,7 +112,7 @@ def test_a_log_gets_plain_lines_while_a_chunk_is_waited_for_and_each_trouble_onc
     told = capfd.readouterr().err
     assert not CONTROL.search(told)
     lines = told.splitlines()
-    assert lines[0].startswith("0 of 100 images, 0 errors") or lines[0].startswith("10 of 100 images, 0 errors")
+    assert lines[0].startswith("0 of 100 images") or lines[0].startswith("10 of 100 images")
     assert "% full: Ray ends tasks above 0%" in lines[0]
     assert any(line.startswith("50 of 100 images") and ", 2 errors" in line for line in lines)
     assert lines.count("loudbox-1/0-3: the actor on this mesh was replaced") == 1
@@ -84,24 +122,27 @@ def test_a_jobs_log_has_no_control_characters(sample_run: tuple[Path, Finished])
     assert not CONTROL.search(sample_run[1].output)
 
 
-def test_on_a_terminal_one_line_is_rewritten_and_a_resume_counts_what_was_there(ray_cluster: RayCluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(40, 120), (0, 0)], ids=["wide", "of unknown size"])
+def test_on_a_terminal_one_line_is_rewritten_and_a_resume_counts_what_was_there(
+    ray_cluster: RayCluster, tmp_path: Path, size: tuple[int, int]
+) -> None:
     data, out = write_shards(tmp_path / "data", shards=4), tmp_path / "out"
     first = run(ray_cluster, data, out, "compute=1ms", "--meshes=1")
     assert first.code == 0, first.output
     lose_chunks(out)
     line = command(data, out, "compute=3s", "--address", ray_cluster.address, "--meshes=1", "--resume")
-    shown = on_a_terminal([sys.executable, *line], ray_cluster.environment)
+    shown = on_a_terminal([sys.executable, *line], ray_cluster.environment, size)
 
     lines = [text for text in shown.split("\r") if " images, " in text]
-    assert any("75% " in text and "192 of 256 images, 0 errors" in text for text in lines), shown
+    assert any("75% " in text and "192 of 256 images" in text for text in lines), shown
     assert "\n" not in "".join(lines[:-1]), "the line was not rewritten in place"
     assert json.loads((out / "manifest.json").read_text())["attempts"][-1]["committed_before"] == 192
 
 
-def on_a_terminal(line: list[str], environment: dict[str, str]) -> str:
+def on_a_terminal(line: list[str], environment: dict[str, str], size: tuple[int, int]) -> str:
     """What a command writes to stderr when that is a terminal; raises where it fails."""
     master, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (40, 120))
+    termios.tcsetwinsize(terminal, size)
     job = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     read: list[bytes] = []
