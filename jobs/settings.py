@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cache, partial
 from itertools import combinations
@@ -45,7 +46,7 @@ def _size(text: str) -> int:
 
 
 def _errors(text: str) -> int | float:
-    return float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text) if "." in text else int(text)
 
 
 TEXT, WHOLE = Kind(str, "text"), Kind(int, "a whole number of at least 1", 1)
@@ -178,6 +179,7 @@ class ImagenetSettings(Settings):
     cache: Annotated[str | None, WHAT("keep decoded images there for later runs (150 KB each at 224 x 224)", "URI")] = None
     cache_limit: Annotated[int | None, WHAT("bytes it may hold, such as 50GB (default: all the disk has)", "SIZE", SIZE)] = None
     resume: Annotated[bool, RESULTS("continue the run in --out")] = False
+    title: Annotated[str | None, RESULTS("the page's heading (default: names of the data and the model)", "TEXT")] = None
     streams: Annotated[int | None, CLUSTER("processes that hand out work, at most one a mesh (default: as needed)")] = None
     max_errors: Annotated[int | float, LIMITS("unreadable images allowed, or a share (default: 1%)", "N|N%", ERRORS)] = 0.01
     min_top1: Annotated[
@@ -244,6 +246,19 @@ class ScalingSettings(RandomSettings):
             raise UserError("--limit goes with --data; without it give --iterations")
         if self.cache and not self.data:
             raise UserError("--cache goes with --data; leave it out")
+
+
+JOBS = {"imagenet": ImagenetSettings, "synthetic": SyntheticSettings, "scaling": ScalingSettings}
+
+
+def as_typed(job: str, chosen: dict[str, Any]) -> str:
+    """The command with these settings (Settings.saved), without those that are as they would be anyway."""
+    words = ["python", "-m", f"jobs.{job}"]
+    for setting in fields(JOBS[job]):
+        value = chosen.get(setting.name, setting.default)
+        if value != setting.default:
+            words += [f"--{setting.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
 
 
 def _checked(option: str, value: Any, hint: Any, kind: Kind | None) -> Any:

@@ -53,6 +53,7 @@ def test_a_submitted_jobs_paths_are_below_its_copy_but_for_where_results_go(monk
     ("typed", "given"),
     [
         (["--max-errors", "1%"], {"max_errors": 0.01}),
+        (["--max-errors", "0.5"], {"max_errors": 0.5}),
         (["--max-errors", "7"], {"max_errors": 7}),
         (["--max-errors", "7"], {"max_errors": "7"}),
         (["--cache", "/c", "--cache-limit", "1.5gb"], {"cache": Path("/c"), "cache_limit": 1_500_000_000}),

@@ -20,6 +20,7 @@ from jobs.reporting.tables import MOST_PAIRS, Picture, Reports
 from jobs.reporting.words import short_name, shortened
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
+from jobs.settings import as_typed
 
 LISTED = 15
 """Rows of a short list: devices, reasons, faults; the Parquet files have all."""
@@ -55,7 +56,7 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
     """
     rows = {name: table.to_pylist() for name, table in tables.items() if name not in ("confusion", "summary")}
     pictures = reports.pictures()
-    chosen = getattr(reports.manifest, "chosen", {})
+    chosen = reports.manifest.chosen if reports.manifest else {}
     most = chosen.get("max_errors")
     started = min((row["window_start"] for row in rows["throughput"]), default=None)
     times = f"{summary.run_id}, {started.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if started else summary.run_id
@@ -91,10 +92,9 @@ def page(summary: Summary, drawn: dict[str, Any]) -> str:
 
 
 def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str, str | None]]:
-    """What was run, by name, with the command typed where the manifest has it."""
-    attempts = manifest.attempts if manifest else []
+    """What was run, by name, with the command where the manifest has what was chosen."""
     named = {name.capitalize(): fact for name, fact in facts.items()}
-    return list((named | {"Command": attempts[-1].get("command") if attempts else None}).items())
+    return list((named | {"Command": as_typed(manifest.job, manifest.chosen) if manifest and manifest.chosen else None}).items())
 
 
 def simulations(devices: list[str]) -> list[tuple[str, str]]:

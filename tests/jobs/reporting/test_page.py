@@ -210,19 +210,19 @@ def test_a_long_text_is_shortened_and_whole_in_its_tooltip(tmp_path: Path) -> No
 def test_the_page_begins_with_what_was_run_and_how_good_it_is_in_a_persons_words(tmp_path: Path) -> None:
     rows = [row(0, 0), *(row(1, None, image_id=f"bad/{i}.jpg", error="empty file") for i in range(3))]
     write_file(tmp_path, "a.parquet", rows, metadata())
-    attempt = {"attempt": 1, "ended_at": "", "state": "finished", "command": "python -m jobs.imagenet ..."}
+    attempt = {"attempt": 1, "ended_at": "", "state": "finished"}
     names = ["cat", "dog", "fox"]
     write_manifest(tmp_path, class_names=names, data="/nowhere/pets/images", model="acme/vit-pets", attempts=[attempt])
     counts, manifest = count_run(str(tmp_path))
     assert manifest is not None
     for chosen, title in (({}, "pets/images classified by vit-pets"), ({"title": "My pets", "max_errors": 0.5}, "My pets")):
-        manifest.chosen = chosen  # type: ignore[attr-defined, unused-ignore]
+        manifest.chosen = chosen
         reports = Reports(counts, manifest)
         summary = reports.summary()
         html = write_page(summary, draw(reports, summary, reports.tables(), None))
         assert f"<h1>{title}</h1>" in html.replace("\n", "")
         assert ("more than --max-errors allows\n  (2)" in html) == bool(chosen)
-    assert "<dt>Command</dt><dd>python -m jobs.imagenet ...</dd>" in html
+    assert "<dt>Command</dt><dd>python -m jobs.imagenet --title &#39;My pets&#39; --max-errors 0.5</dd>" in html
     cards = re.findall("<span>([^<]*)</span><b>", html)
     assert cards[:3] == ["Top-1 accuracy", "Images", "Not read"]  # no top-5 of three classes
     assert "1 images" not in html
