@@ -24,7 +24,9 @@ from tests.commands import ROOT
 COVERED = {
     "jobs/pipeline/ledger.py": ("tests/jobs/running/test_ledger.py",),
     "jobs/pipeline/commit.py": ("tests/jobs/running/test_commit.py", "tests/jobs/reporting/test_reduction.py"),
-    "jobs/pipeline/labels.py": ("tests/pipeline/test_labels.py", "tests/pipeline/test_labels_elsewhere.py"),
+    "jobs/pipeline/labels.py": tuple(
+        f"tests/pipeline/test_{name}.py" for name in ("labels", "labels_elsewhere", "sources_layouts")
+    ),
     "jobs/pipeline/read.py": ("tests/pipeline/test_read.py", "tests/pipeline/test_cache.py", "tests/pipeline/test_stages.py"),
     "jobs/pipeline/classify.py": ("tests/pipeline/test_stages.py", "tests/faults/test_actors.py"),
     "jobs/pipeline/sources/*.py": tuple(
