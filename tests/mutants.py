@@ -24,7 +24,7 @@ from tests.commands import ROOT
 COVERED = {
     "jobs/pipeline/ledger.py": ("tests/jobs/running/test_ledger.py",),
     "jobs/pipeline/commit.py": ("tests/jobs/running/test_commit.py", "tests/jobs/reporting/test_reduction.py"),
-    "jobs/pipeline/labels.py": ("tests/pipeline/test_labels.py", "tests/pipeline/test_labels_elsewhere.py"),
+    "jobs/pipeline/labels.py": tuple(f"tests/pipeline/test_{n}.py" for n in ("labels", "labels_elsewhere", "sources_layouts")),
     "jobs/pipeline/read.py": ("tests/pipeline/test_read.py", "tests/pipeline/test_cache.py", "tests/pipeline/test_stages.py"),
     "jobs/pipeline/classify.py": ("tests/pipeline/test_stages.py", "tests/faults/test_actors.py"),
     "jobs/pipeline/sources/*.py": tuple(
@@ -37,7 +37,6 @@ COVERED = {
     "jobs/reporting/reduction.py": ("tests/jobs/reporting/test_reduction.py",),
 }
 """Modules -> the files of default tests that hold what they do, the quickest first."""
-LIMIT = 240.0
 TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Is: ast.IsNot}
 TURNED |= {ast.In: ast.NotIn} | {turned: kind for kind, turned in TURNED.items()} | {ast.NotIn: ast.In}
 
@@ -87,7 +86,7 @@ def noticed(tree: Path, files: tuple[str, ...]) -> bool:
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(line, cwd=tree, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as tests:
         try:
-            return tests.wait(LIMIT) != 0
+            return tests.wait(240) != 0
         except subprocess.TimeoutExpired:
             os.killpg(tests.pid, signal.SIGKILL)
             return True
