@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for arguments that contradict each other, and for credentials in a job's arguments."""
-    if not re.fullmatch(r"\w+(\.\w+)+", args.module):
+    if not re.fullmatch(r"\w+(\.\w+)*", args.module):
         raise UserError(f"{args.module}: no module of this project, such as jobs.imagenet")
     if not args.address.startswith(("http://", "https://")):
         raise UserError(f"--address {shown(args.address)}: give the job server's URL, such as {DASHBOARD}")
