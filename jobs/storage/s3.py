@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPSConnection
 from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.parse import parse_qsl, quote, unquote
+from urllib.request import Request, urlopen
 
 from pyarrow import ArrowInvalid
 from pyarrow.fs import FileSystem
@@ -54,10 +54,14 @@ def _region(bucket: str) -> str:
     """As AWS tells everybody; pyarrow's `resolve_s3_region` would ask for minutes where there is no network."""
     if not re.fullmatch(r"[\w.-]+", bucket):
         raise ArrowInvalid("no bucket has such a name")
-    aws = HTTPSConnection("s3.amazonaws.com", timeout=CONNECT_SECONDS)
-    with closing(aws):
-        aws.request("HEAD", f"/{quote(bucket)}")
-        region = aws.getresponse().getheader("x-amz-bucket-region")
+    try:
+        with urlopen(Request(f"https://s3.amazonaws.com/{quote(bucket)}", method="HEAD"), timeout=CONNECT_SECONDS) as answer:
+            headers = answer.headers
+    except HTTPError as error:  # as for most buckets, which are not everybody's
+        headers = error.headers
+    except URLError as error:
+        raise error.reason if isinstance(error.reason, OSError) else error from None
+    region: str | None = headers["x-amz-bucket-region"]
     if region is None:
         raise OSError("AWS Error NO_SUCH_BUCKET")
     return region
