@@ -61,9 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     from jobs.measuring.scaling_table import scaling_table, terminal_table
 
     table = scaling_table(measured, manifest.data)
-    write(settings.out, table, manifest.run_id)
+    write(settings.out, table, manifest)
     print(terminal_table(table))
-    say(f"report: {below(settings.out, 'report/scaling.svg')}")
+    say(f"report: {below(settings.out, 'report.html')}")
     return 0
 
 
@@ -178,14 +178,16 @@ def _source(settings: ScalingSettings, checkpoint: Checkpoint, limit: int | None
     return open_source(settings.data, checkpoint_classes=checkpoint.class_names, labels=NO_LABELS, limit=limit)
 
 
-def write(out: str, table: pa.Table, run_id: str) -> None:
-    """`<out>/report/scaling.parquet` and `scaling.svg`."""
-    from jobs.measuring.scaling_plot import plot
+def write(out: str, table: pa.Table, manifest: Manifest) -> None:
+    """`<out>/report/scaling.parquet`, and the page."""
+    from jobs.measuring.scaling_table import shortcoming, verdict
+    from jobs.reporting.page.measured import scaling_page
 
     filesystem, path = open_storage(out)
     with storage_errors(out):
-        write_table(filesystem, f"{path}/report/scaling.parquet", table.replace_schema_metadata({"run_id": run_id}))
-        write_atomically(filesystem, f"{path}/report/scaling.svg", plot(table))
+        write_table(filesystem, f"{path}/report/scaling.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
+        page = scaling_page(manifest, table.to_pylist(), verdict(table), shortcoming(table))
+        write_atomically(filesystem, f"{path}/report.html", page.encode())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from jobs.running import command
 from jobs.running.command import JobFailed
 from jobs.running.manifest import Manifest, check_free
 from jobs.running.session import ray_session
+from jobs.running.terminal import say
 from jobs.settings import SyntheticSettings
 from jobs.storage.address import below
 from jobs.storage.failure import storage_errors
@@ -87,10 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         with manifest.single_attempt(settings.out, overwrite=settings.overwrite):
             if settings.sweep:
-                told = sweep(settings, placement.device, work, manifest.run_id, start)
+                told = sweep(settings, placement.device, work, manifest, start)
             else:
-                told = alone(settings, work, manifest.run_id, start)
+                told = alone(settings, work, manifest, start)
     print(told)
+    say(f"report: {below(settings.out, 'report.html')}")
     return 0
 
 
@@ -105,16 +107,19 @@ def work_on(device: str, settings: SyntheticSettings) -> Work:
     return Work(seconds, images, settings.iterations, settings.warmup)
 
 
+IMAGES_PER_CHIP = (1, 2, 4, 8, 16)
+"""Of a sweep."""
+
 Start = Callable[[SyntheticSettings], list[Any]]
 """Meshes with such settings, ready."""
 
 
-def alone(settings: SyntheticSettings, work: Work, run_id: str, start: Start) -> str:
+def alone(settings: SyntheticSettings, work: Work, manifest: Manifest, start: Start) -> str:
     """Drive the meshes, and have LoadGen drive them if that is asked for; lines for the terminal."""
     meshes = start(settings)
     measured = drive_together(meshes, work)
     table = mesh_table(measured, settings.seed)
-    write(settings.out, run_id, table, measured)
+    write(settings.out, manifest, table, measured)
     return "\n".join([terminal_table(table), *(loadgen(settings, meshes, measured) if settings.loadgen else [])])
 
 
@@ -135,9 +140,9 @@ def loadgen(settings: SyntheticSettings, meshes: list[Any], measured: list[Measu
     return [*terminal_lines(runs, system_fps(measured), "; ".join(short)), logs]
 
 
-def sweep(settings: SyntheticSettings, device: str, work: Work, run_id: str, start: Start) -> str:
-    """The same work at each number of images per chip: `<out>/report/sweep.parquet` and `sweep.svg`; lines for the terminal."""
-    from jobs.measuring.sweep import IMAGES_PER_CHIP, plot
+def sweep(settings: SyntheticSettings, device: str, work: Work, manifest: Manifest, start: Start) -> str:
+    """The same work at each number of images per chip: `<out>/report/sweep.parquet` and a page; lines for the terminal."""
+    from jobs.reporting.page.measured import sweep_page
 
     rows: list[dict[str, Any]] = []
     refused: dict[int, UserError] = {}
@@ -156,10 +161,10 @@ def sweep(settings: SyntheticSettings, device: str, work: Work, run_id: str, sta
     table = pa.Table.from_pylist(rows, schema=MESHES)
     filesystem, path = open_storage(settings.out)
     with storage_errors(settings.out):
-        write_table(filesystem, f"{path}/report/sweep.parquet", table.replace_schema_metadata({"run_id": run_id}))
-        write_atomically(filesystem, f"{path}/report/sweep.svg", plot(table))
+        write_table(filesystem, f"{path}/report/sweep.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
+        write_atomically(filesystem, f"{path}/report.html", sweep_page(manifest, table.to_pylist()).encode())
     lines = [terminal_table(table), *(f"{number} per chip: {error}" for number, error in refused.items())]
-    return "\n".join([*lines, f"report: {below(settings.out, 'report/sweep.svg')}"])
+    return "\n".join(lines)
 
 
 def parse(arguments: list[str] | None) -> SyntheticSettings:
@@ -205,8 +210,10 @@ def shortcomings(measured: list[Measured]) -> list[str]:
     ]
 
 
-def write(out: str, run_id: str, table: pa.Table, measured: list[Measured]) -> None:
-    """`<out>/report/synthetic.parquet` and `iterations.parquet`."""
+def write(out: str, manifest: Manifest, table: pa.Table, measured: list[Measured]) -> None:
+    """`<out>/report/synthetic.parquet` and `iterations.parquet`, and the page."""
+    from jobs.reporting.page.measured import synthetic_page
+
     names = np.repeat([m.mesh for m in measured], [len(m.seconds) for m in measured])
     started_at = (np.concatenate([m.started_at for m in measured]) * 1e6).astype("int64").astype("datetime64[us]")
     columns = [names, started_at, np.concatenate([m.seconds for m in measured])]
@@ -215,8 +222,10 @@ def write(out: str, run_id: str, table: pa.Table, measured: list[Measured]) -> N
     )
     filesystem, path = open_storage(out)
     with storage_errors(out):
-        write_table(filesystem, f"{path}/report/synthetic.parquet", table.replace_schema_metadata({"run_id": run_id}))
+        write_table(filesystem, f"{path}/report/synthetic.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
         write_table(filesystem, f"{path}/report/iterations.parquet", iterations)
+        page = synthetic_page(manifest, table.to_pylist(), columns[2])
+        write_atomically(filesystem, f"{path}/report.html", page.encode())
 
 
 def terminal_table(table: pa.Table) -> str:

@@ -114,7 +114,7 @@ def _is_ours(filesystem: FileSystem, file: FileInfo) -> bool:
         return described or FOOTER in (schema.metadata or {})
     head = data[:4096].to_pybytes()
     page = GENERATOR.encode() in head or EARLIER in head
-    return page or (file.base_name in ("scaling.svg", "sweep.svg") and b"Matplotlib" in head)
+    return page or (file.base_name == "scaling.svg" and b"Matplotlib" in head)  # an earlier version's
 
 
 def _files(filesystem: FileSystem, folder: str) -> Iterator[FileInfo]:

@@ -66,7 +66,7 @@ def test_every_size_does_its_share_of_the_work(devices: tuple[Path, Finished]) -
 
 def test_its_files_describe_themselves_and_say_simulated_and_too_short(devices: tuple[Path, Finished]) -> None:
     out, done = devices
-    found, drawn = pq.read_table(out / "report" / "scaling.parquet"), (out / "report" / "scaling.svg").read_text()
+    found, drawn = pq.read_table(out / "report" / "scaling.parquet"), (out / "report.html").read_text()
 
     assert found.schema.equals(SCALING)
     assert all(found.schema.field(name).metadata[b"description"] for name in found.column_names)

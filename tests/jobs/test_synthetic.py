@@ -16,7 +16,7 @@ from jobs.measuring.loadgen import LIBRARY, Run, faults
 from jobs.measuring.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
 from jobs.pipeline.placement import Placement
 from jobs.running.command import run
-from jobs.running.manifest import load_manifest
+from jobs.running.manifest import Manifest, load_manifest
 from jobs.running.session import ray_session
 from jobs.settings import ImagenetSettings, ScalingSettings, SyntheticSettings
 from jobs.synthetic import (
@@ -167,7 +167,7 @@ def test_a_sweep_shows_the_rate_over_the_latency(mesh_cluster: RayCluster, tmp_p
         # Two batches wait on the device while one is computed.
         assert 2 * row["inference_ms"] < row["latency_p50_ms"] < row["latency_p99_ms"] + 1e-9
         assert f"{row['fps']:,.1f}" in done.stdout
-    drawn = (tmp_path / "report" / "sweep.svg").read_text()
+    drawn = (tmp_path / "report.html").read_text()
     assert all(text in drawn for text in ("SIMULATED", "16 per chip", "too short to quote: 20 iterations, below 100"))
 
 
@@ -180,7 +180,8 @@ def test_a_size_that_a_device_refuses_is_told_beside_the_others(tmp_path: Path, 
         return []
 
     settings = SyntheticSettings(out=str(tmp_path), device="simulated")
-    told = sweep(settings, "simulated", Work(0, 0, 1, 1), "run", start)
+    manifest = Manifest.of("synthetic", settings, load_checkpoint(str(MODEL)), data="random images", settings={})
+    told = sweep(settings, "simulated", Work(0, 0, 1, 1), manifest, start)
 
     rows = pq.read_table(tmp_path / "report" / "sweep.parquet").to_pylist()
     assert [row["mesh"] for row in rows] == [f"{n} per chip" for n in (1, 2, 4, 8)]

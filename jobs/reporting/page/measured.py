@@ -21,12 +21,16 @@ SYNTHETIC = (
     ("#p50", "p50_ms", milliseconds), ("#p90", "p90_ms", milliseconds), ("#p99", "p99_ms", milliseconds), ("#FPS", "fps", TENTH),
     ("#Compile", "compile_seconds", duration), ("#Host loop", "host_share", PERCENT),
 )  # fmt: skip
+SWEEP = (
+    ("Images", "mesh", str), ("#Batch", "batch_size", WHOLE), ("#FPS", "fps", TENTH),
+    ("#Latency p50", "latency_p50_ms", milliseconds), ("#Latency p99", "latency_p99_ms", milliseconds), ("#ms a batch", "inference_ms", milliseconds),
+)  # fmt: skip
 SCALING = (
     ("Scaling", "scaling", str), ("#Meshes", "meshes", WHOLE), ("#Images", "images", WHOLE), ("#Time", "seconds", duration),
     ("#FPS", "fps", TENTH), ("#Slowest", "fps_low", TENTH), ("#Fastest", "fps_high", TENTH),
     ("#Efficiency", "efficiency", "{:.1%}".format), ("#Device busy", "device", PERCENT), ("Bound by", "bound", str),
 )  # fmt: skip
-"""The tables' headings, the columns of synthetic.parquet and scaling.parquet that they show, and how those are written."""
+"""The tables' headings, the columns of their Parquet files that they show, and how those are written."""
 
 
 def synthetic_page(manifest: Manifest, meshes: Rows, seconds: np.ndarray) -> str:
@@ -41,6 +45,26 @@ def synthetic_page(manifest: Manifest, meshes: Rows, seconds: np.ndarray) -> str
     note = "Random images on every mesh, nothing before or after. Host loop: CPU time of the thread that drives the device."
     drawings = drawn if len(seconds) >= FEWEST_BATCHES else []
     return _page(manifest, SYNTHETIC, meshes[:1] if count == 1 else meshes, system["too_short"], cards, drawings, note)
+
+
+def sweep_page(manifest: Manifest, sizes: Rows) -> str:
+    """sizes: rows of sweep.parquet, one a number of images per chip."""
+    latency, fps = column(sizes, "latency_p50_ms"), column(sizes, "fps")
+    best = max(sizes, key=lambda row: row["fps"])
+    cards = [("Most FPS", TENTH(best["fps"]), best["mesh"])]
+    drawing = Drawing(
+        Axis(0, 1.08 * max(latency), "median latency of a batch in ms", milliseconds),
+        Axis(0, 1.12 * max(fps), "images/s, whole system", rate),
+        "Rate over latency, a point for each number of images per chip",
+    )
+    for shape in ("line", "dots"):
+        drawing.line("accent", latency, fps, shape)
+    for row in sizes:
+        drawing.mark(
+            row["latency_p50_ms"], row["fps"], row["mesh"].partition(" ")[0], "ink", f"{row['mesh']}: {TENTH(row['fps'])} FPS"
+        )
+    note = "Random images. A point's number is that of images per chip. Latency: from the hand-over of a batch to its answer."
+    return _page(manifest, SWEEP, sizes, sizes[0]["too_short"], cards, [drawing] if len(sizes) > 1 else [], note)
 
 
 def scaling_page(manifest: Manifest, table: Rows, verdict: str, warning: str) -> str:
