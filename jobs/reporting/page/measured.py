@@ -23,7 +23,7 @@ SYNTHETIC = (
 )  # fmt: skip
 SWEEP = (
     ("Images", "mesh", str), ("#Batch", "batch_size", WHOLE), ("#FPS", "fps", TENTH),
-    ("#Latency p50", "latency_p50_ms", milliseconds), ("#Latency p99", "latency_p99_ms", milliseconds), ("#ms a batch", "inference_ms", milliseconds),
+    ("#Latency p50", "latency_p50_ms", milliseconds), ("#Latency p99", "latency_p99_ms", milliseconds),
 )  # fmt: skip
 SCALING = (
     ("Scaling", "scaling", str), ("#Meshes", "meshes", WHOLE), ("#Images", "images", WHOLE), ("#Time", "seconds", duration),

@@ -128,11 +128,11 @@ def test_the_example_of_a_pair_is_its_surest_image_wherever_it_is() -> None:
     first = count([sure(0.6, 1, image_id="b"), sure(0.9, 0, image_id="right")], metadata(chunk="one.00000"))
     others = [sure(0.7, 1, 2), sure(0.8, 1, image_id="z"), sure(0.8, 1, image_id="a")]
     found = COUNTING.merge(first, count(others, metadata(chunk="two.00002", rows=1), metadata(chunk="two.00003", rows=2)))
-    first: dict[tuple[int, int], dict] = {}
+    surest: dict[tuple[int, int], dict] = {}
     for each in sorted(found["examples"].to_pylist(), key=lambda each: each["kept"]["turn"]):
-        first.setdefault((each["label"], each["prediction"]), each["kept"])
-    assert first[1, 2]["chunk"] == "two.00002"
-    assert [first[1, 0][name] for name in ("image_id", "chunk", "row")] == ["a", "two.00003", 1]
+        surest.setdefault((each["label"], each["prediction"]), each["kept"])
+    assert surest[1, 2]["chunk"] == "two.00002"
+    assert [surest[1, 0][name] for name in ("image_id", "chunk", "row")] == ["a", "two.00003", 1]
 
 
 def test_only_full_batches_enter_inference_time_and_each_once() -> None:

@@ -66,5 +66,5 @@ def test_what_no_run_wrote_stays_and_so_does_everything_where_there_is_too_much_
     assert discard(str(tmp_path), []) == Discarded()
     (tmp_path / "predictions" / SPOILT).write_bytes(b"")
     monkeypatch.setattr(damaged, "MOST_FILES", 3)
-    assert discard(str(tmp_path), []) == Discarded()
+    assert discard(str(tmp_path), [{"state": "stopped"}]) == Discarded()
     assert len(names(tmp_path)) == 4
