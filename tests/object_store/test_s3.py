@@ -15,7 +15,7 @@ import pytest
 from jobs.pipeline.commit import Predictions, committed_files
 from jobs.pipeline.sources import open_source, surveyed
 from jobs.running import output_lock
-from jobs.running.output_lock import hold_output
+from jobs.running.output_lock import hold_output, release_output
 from jobs.storage.files import open_storage, write_table
 from tests.commands import Finished, run_module
 from tests.faults.running import command, write_shards
@@ -116,8 +116,7 @@ def test_a_lease_is_refused_while_it_is_renewed_and_taken_when_it_is_not(store: 
         hold_output("s3://bucket/leased")
     lease._ended.set()  # as if its process were killed
     hold_output("s3://bucket/leased")
-    lease = output_lock._held["bucket/leased"]
-    lease._give_back()
+    release_output("s3://bucket/leased")
     assert not any(".lease" in key for key in store.keys("leased"))
 
 
