@@ -94,7 +94,7 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
             raise JobFailed(f"{found} of {manifest.images} images have a row in {out}; add --resume to go on")
     manifest.end_attempt(out, "finished")
     if checks := told(manifest.attempts):
-        say(checks)
+        say(checks, sys.stderr)
     return summary
 
 

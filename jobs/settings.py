@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 import re
 import shlex
@@ -23,7 +24,7 @@ from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, 
 from jobs.storage.address import absolute, is_submitted, is_uri, parent, path_of, place, shown
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, hub_token
 from vit_actor.errors import UserError
-from vit_actor.geometry import IMAGES_PER_CHIP, geometry
+from vit_actor.geometry import GRID, IMAGES_PER_CHIP, geometry
 from vit_actor.opening import DeviceRequest, check_precision
 from vit_actor.simulated import SimulatedTiming
 
@@ -41,8 +42,8 @@ class Kind:
 
 
 def _size(text: str) -> int:
-    number, unit = re.fullmatch(r"([\d.]+) *([MGT]B)", text.upper()).groups()  # type: ignore[union-attr]
-    return round(float(number) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[unit])
+    number, unit = re.fullmatch(r"([\d.]+) *([MGT]B)?", text.upper()).groups()  # type: ignore[union-attr]
+    return round(float(number) * {None: 1, "MB": 10**6, "GB": 10**9, "TB": 10**12}[unit])
 
 
 def _errors(text: str) -> int | float:
@@ -51,7 +52,7 @@ def _errors(text: str) -> int | float:
 
 TEXT, WHOLE = Kind(str, "text"), Kind(int, "a whole number of at least 1", 1)
 NUMBER, SEED = Kind(float, "a number of at least 0"), Kind(int, "a whole number of at least 0")
-SIZE, ERRORS = Kind(_size, "a size such as 50GB", 1), Kind(_errors, "a number of images or a percentage such as 1%")
+SIZE, ERRORS = Kind(_size, "a size such as 50GB", 10**6), Kind(_errors, "a number of images or a percentage such as 1%")
 ACCURACY = Kind(str, "a percentage such as 80%, or 99%-of RUN with another run's --out")
 
 
@@ -82,13 +83,13 @@ class Settings:
         Literal["auto", "fp32", "fast", "accurate"],
         DEVICE("on boards fast or accurate, on CPU auto or fp32 (default: auto, the best that costs no accuracy)"),
     ] = "auto"
-    batch_size: Annotated[int, DEVICE("images per batch on CPU (default: 64)")] = 64
+    batch_size: Annotated[int, DEVICE("images per batch on CPU and in simulation (default: 64)")] = 64
     images_per_chip: Annotated[int | None, DEVICE("images of a batch on each chip of a board, 1 to 16 (default: 8)")] = None
     simulate: Annotated[str, DEVICE("timing of --device simulated, such as compute=10ms,upload=5ms", "SPEC")] = ""
     address: Annotated[str | None, CLUSTER("Ray cluster (default: RAY_ADDRESS, else on this machine)", "HOST:PORT")] = None
     meshes: Annotated[int | None, CLUSTER("use at most N meshes (default: all)")] = None
     boards_per_mesh: Annotated[int, CLUSTER("PCIe boards a mesh takes (default: 4, a T3000; 1 for an n300 alone)")] = 4
-    cpus_per_actor: Annotated[float | None, CLUSTER("CPUs each actor reserves (default: from the model's size)")] = None
+    cpus_per_actor: Annotated[float | None, CLUSTER("cores for each mesh's process (default: from the model's size)")] = None
     wait: Annotated[float, CLUSTER("seconds to wait for busy resources (default: 60)", "S")] = 60.0
     device_limit: Annotated[float, LIMITS("seconds a device may take to open, or to answer (default: 120)", "S")] = 120.0
 
@@ -116,19 +117,27 @@ class Settings:
         if self.simulate and self.device != "simulated":
             raise UserError(f"--simulate goes with --device simulated, not {self.device}")
         SimulatedTiming.from_spec(self.simulate)
-        if self.images_per_chip and self.device == "cpu":
-            raise UserError("--images-per-chip goes with --device t3000 or simulated, not cpu")
-        if self.device != "auto":
-            check_precision(self.device, self.precision)
-        if any(is_hub(str(value)) for value in vars(self).values()):
+        if self.images_per_chip is not None and not 1 <= self.images_per_chip <= 2 * GRID:
+            raise UserError(f"--images-per-chip {self.images_per_chip}: give 1 to {2 * GRID}")
+        self._check_device(self.device)
+        if any(is_hub(str(getattr(self, name, ""))) for name in ("data", "model", "labels", "out", "cache")):
             hub_token()
-        if is_submitted() and not is_uri(self.out) and not os.path.isabs(os.path.expanduser(self.out)):
-            raise UserError(
-                f"--out {self.out}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI"
-            )
+        for name in ("out", "cache"):
+            path = getattr(self, name, None)
+            if path and is_submitted() and not is_uri(path) and not os.path.isabs(os.path.expanduser(path)):
+                raise UserError(
+                    f"--{name} {path}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI"
+                )
         check_no_partition(self.out)
         read = {"--data": getattr(self, "data", None), "--model": self.model_directory}
         check_apart({**read, "--out": self.out, "--cache": getattr(self, "cache", None)})
+
+    def _check_device(self, device: str) -> None:
+        """Raise UserError for settings that go with other devices. device: auto says nothing yet."""
+        if self.images_per_chip and device == "cpu":
+            raise UserError("--images-per-chip goes with --device t3000 or simulated, not cpu")
+        if device != "auto":
+            check_precision(device, self.precision)
 
     @property
     def model_directory(self) -> str | None:
@@ -150,7 +159,7 @@ class Settings:
             wait_seconds=self.wait,
             batch_seconds=SimulatedTiming.from_spec(self.simulate).compute,
         )
-        check_precision(found.device, self.precision)
+        self._check_device(found.device)
         return found
 
     def request(self, checkpoint: Checkpoint, found: Placement, **options: Any) -> DeviceRequest:
@@ -252,11 +261,16 @@ JOBS = {"imagenet": ImagenetSettings, "synthetic": SyntheticSettings, "scaling":
 
 
 def as_typed(job: str, chosen: dict[str, Any]) -> str:
-    """The command with these settings (Settings.saved), without those that are as they would be anyway."""
+    """The command with these settings (Settings.saved), without those that are as they would be anyway.
+
+    Nor with what would replace or continue a run where it is pasted.
+    """
     words = ["python", "-m", f"jobs.{job}"]
     for setting in fields(JOBS[job]):
         value = chosen.get(setting.name, setting.default)
-        if value != setting.default:
+        if setting.name == "max_errors" and isinstance(value, float):
+            value = value if value == setting.default else f"{100 * value:.6g}%"
+        if value != setting.default and setting.name not in ("overwrite", "resume"):
             words += [f"--{setting.name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)
 
@@ -273,7 +287,10 @@ def _checked(option: str, value: Any, hint: Any, kind: Kind | None) -> Any:
     try:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         value = kind.parse(value) if isinstance(value, str) and str not in types else value
+        if int in types and hasattr(value, "__index__") and not isinstance(value, bool):
+            value = operator.index(value)  # NumPy's whole numbers too
         sound = isinstance(value, types) or (float in types and isinstance(value, int))
+        sound = sound and (bool in types or not isinstance(value, bool))
         if isinstance(value, int | float) and bool not in types:
             sound = sound and kind.least <= value < float("inf")
     except (ValueError, AttributeError):

@@ -26,7 +26,7 @@ def doubt(answers: pa.Table, names: Sequence[str]) -> str | None:
     answers: images by label and prediction, as they are counted. names: of the checkpoint's classes.
     """
     label, prediction, images = (_integers(answers[name]) for name in ("label", "prediction", "images"))
-    kept = label >= 0
+    kept = (label >= 0) & (prediction >= 0)  # an image that was not classified says nothing of its label
     label, prediction, images = label[kept], prediction[kept], images[kept]
     total, held = int(images.sum()), len(np.unique(label))
     classes = max(len(names), *(int(each.max(initial=0)) + 1 for each in (label, prediction)))

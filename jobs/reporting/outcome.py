@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class Page(str):
     """The path or URI of a report, which a notebook shows as the page that is there."""
 
+    def __repr__(self) -> str:
+        return repr(shown(self))
+
     def _repr_html_(self) -> str:
         filesystem, path = open_storage(self)
         with storage_errors(self):
@@ -39,7 +42,7 @@ class Result:
     verdict: why, a line for each thing that was asked and not met.
     """
 
-    out: str
+    out: str = field(repr=False)
     summary: Summary
     exit_code: int
     verdict: tuple[str, ...]
@@ -109,11 +112,16 @@ def judged(summary: Summary, asked: list[Gate], max_errors: int | float = 1.0) -
     max_errors: how many images, or what share of them, may have an error.
     """
     told = [line for gate in asked if (line := gate.failed(summary))]
-    allowed = max_errors if isinstance(max_errors, int) else int(max_errors * summary.images)
+    allowed = allowed_errors(max_errors, summary.images)
     if summary.errors > allowed:
-        too_many = f"{summary.errors} images could not be read, more than --max-errors allows ({allowed})"
+        too_many = f"{summary.errors} of {summary.images} images could not be read; --max-errors allows {allowed}"
         return TOO_MANY_ERRORS, (too_many, *told)
     return TOO_INACCURATE if told else 0, tuple(told)
+
+
+def allowed_errors(max_errors: int | float, images: int) -> int:
+    """max_errors: of Settings, a number of images or a share of them, which may lie just below its decimal."""
+    return max_errors if isinstance(max_errors, int) else int(max_errors * images + 1e-6)
 
 
 def read_summary(out: str) -> Summary:
@@ -122,7 +130,7 @@ def read_summary(out: str) -> Summary:
     try:
         with storage_errors(out):
             row: dict[str, Any] = pq.read_table(path, filesystem=filesystem).to_pylist()[0]
-        return Summary(**{field.name: row[field.name] for field in fields(Summary)})
+        return Summary(**{each.name: row[each.name] for each in fields(Summary)})
     except (UserError, KeyError, IndexError, ValueError):
         from jobs.reporting.tables import Reports
         from jobs.reporting.write import count_run

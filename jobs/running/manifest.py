@@ -182,12 +182,11 @@ def check_free(out: str, *, overwrite: bool) -> None:
     refuse_foreign_page(out)
     existing = load_manifest(out)
     if existing is not None:
-        raise UserError(
-            f"--out {out} already holds run {existing.run_id}; pass --resume to continue it or --overwrite to replace it"
-        )
+        more = "--resume to continue it or " if existing.job == "imagenet" else ""
+        raise UserError(f"--out {shown(out)} already holds run {existing.run_id}; pass {more}--overwrite to replace it")
     filesystem, path = open_storage(out)
     if patiently(partial(filesystem.get_file_info, f"{path}/predictions"), out, "look at").type != fs.FileType.NotFound:
-        raise UserError(f"--out {out} holds predictions of no known run; choose another, or --overwrite to replace them")
+        raise UserError(f"--out {shown(out)} holds predictions of no known run; choose another, or --overwrite to replace them")
 
 
 def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) -> Manifest:

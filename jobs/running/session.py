@@ -70,10 +70,12 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         if local:
             if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:  # which it read when it was imported
                 raise UserError(
-                    "this program imported Ray before, without a token for the job's own; call ray.init() to use yours"
+                    "Ray was imported before classify(), which cannot start a protected Ray of its own then; call ray.init() first"
                 )
             # A token of this session's own: no other account may use it, and no file is left in the home.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            if "RAY_AUTH_TOKEN" not in os.environ:
+                session.callback(os.environ.pop, "RAY_AUTH_TOKEN", None)
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             home = _home()
             started = session.enter_context(local_ray(home))
@@ -189,9 +191,10 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
     """What Ray logs and prints in this process, and warnings, go to the log; sys.stderr stays the terminal's."""
     into = logging.StreamHandler(log)
     into.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("ray", "py.warnings"):
-        logging.getLogger(name).handlers = [into]
     with ExitStack() as restored:
+        for logger in map(logging.getLogger, ("ray", "py.warnings")):
+            restored.callback(setattr, logger, "handlers", logger.handlers)
+            logger.handlers = [into]
         for handler in _terminals("ray.data"):
             restored.callback(setattr, handler, "stream", handler.stream)  # setStream would flush one that may be closed
             handler.stream = log
@@ -213,9 +216,11 @@ def _signal_handlers_kept() -> Iterator[None]:
     """ray.init sets a handler of its own for SIGTERM."""
     in_main = threading.current_thread() is threading.main_thread()  # no other may set one
     kept = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _pass_by_proxies(address: str | None) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobs import classify
@@ -54,7 +55,8 @@ def test_a_submitted_jobs_paths_are_below_its_copy_but_for_where_results_go(monk
     [
         (["--max-errors", "1%"], {"max_errors": 0.01}),
         (["--max-errors", "0.5"], {"max_errors": 0.5}),
-        (["--max-errors", "7"], {"max_errors": 7}),
+        (["--max-errors", "7"], {"max_errors": np.int64(7)}),
+        (["--cache", "/c", "--cache-limit", "50GB"], {"cache": "/c", "cache_limit": "50000000000"}),
         (["--max-errors", "7"], {"max_errors": "7"}),
         (["--cache", "/c", "--cache-limit", "1.5gb"], {"cache": Path("/c"), "cache_limit": 1_500_000_000}),
         (["--min-top1", "99%-of", "/runs/a b"], {"min_top1": "99%-of /runs/a b"}),

@@ -67,7 +67,8 @@ class Comparison:
             return f"{same}: {self.images:,} of {self.images:,} images agree"
         told = f"answers differ on {self.flips:,} of {self.images:,} images"
         if self.difference is None or self.difference_low is None or self.difference_high is None:
-            told += "; no labels, so no accuracy to compare"
+            why = "no image has the same label in both" if self.relabelled else "no labels"
+            told += f"; {why}, so no accuracy to compare"
         else:
             low, high = points(self.difference_low), points(self.difference_high)
             told += f"; accuracy {points(self.difference)} points (95% {low} to {high}), McNemar p {p_text(self.p_value)}"

@@ -37,6 +37,7 @@ def environment() -> Environment:
     )
     found.filters |= {
         "as": format,
+        "whole": Markup,  # of base64 that is made here
         "counted": words.counted,
         "duration": words.duration,
         "given": words.given,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.reporting.outcome import allowed_errors
 from jobs.reporting.page.accuracy import calibration, classes
 from jobs.reporting.page.markup import render
 from jobs.reporting.page.speed import batch_times, throughput, time_spent
@@ -72,7 +73,7 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
             device="; ".join(summary.devices[:8]),
             run=times,
         ),
-        "allowed": int(most * summary.images) if isinstance(most, float) else most,
+        "allowed": None if most is None else allowed_errors(most, summary.images),
         "simulations": simulations(summary.devices),
         "many_classes": len(rows["per_class"]) > FEW_CLASSES,
         "classes": classes(summary, rows["per_class"], tables["confusion"]),

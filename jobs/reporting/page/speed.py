@@ -18,7 +18,13 @@ NAMED_MESHES = 64
 FEWEST_WINDOWS, FEWEST_BATCHES = 3, 10
 """Fewer are not worth a drawing."""
 MOST_BARS = 60
-MARKS = {"restart": ("●", "warm"), "retry": ("▲", "purple"), "device": ("✖", "red"), "image": ("■", "gold")}
+MARKS = {
+    "restart": ("●", "warm"),
+    "retry": ("▲", "purple"),
+    "device": ("✖", "red"),
+    "image": ("■", "gold"),
+    "host": ("◆", "slate"),
+}
 """Kind of fault -> sign and colour. Lost hosts and killed drivers have no time."""
 PARTS = (
     ("compile_seconds", "compile", "slate"),

@@ -52,14 +52,15 @@ def thumbnails(manifest: Manifest | None, data: str | None, pictures: Iterable[P
     except (UserError, OSError, pa.ArrowException):  # the data set is out of reach, or has changed
         return {}
     with ThreadPoolExecutor(READERS) as readers:
-        found = readers.map(lambda shard: dict(_of_shard(source, shard, wanted[shard.id])), shards)
+        upright = bool(manifest.settings.get("preprocess", {}).get("upright"))
+        found = readers.map(lambda shard: dict(_of_shard(source, shard, wanted[shard.id], upright)), shards)
         return {image_id: jpeg for some in found for image_id, jpeg in some.items()}
 
 
-def _of_shard(source: Source, shard: Shard, wanted: dict[int, str]) -> Iterator[tuple[str, bytes]]:
+def _of_shard(source: Source, shard: Shard, wanted: dict[int, str], upright: bool) -> Iterator[tuple[str, bytes]]:
     """The pictures of the wanted images, by ordinal, that are still there."""
     # A filter that Pillow alone has: for a few pictures its start is worth more than its speed.
-    how = Preprocess(SIDE, SIDE, Image.Resampling.HAMMING, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    how = Preprocess(SIDE, SIDE, Image.Resampling.HAMMING, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), upright=upright)
     pixels = np.empty(how.shape, np.uint8)
     try:
         for image in _still_there(source.read(shard, wanted.__contains__), wanted):

@@ -222,7 +222,7 @@ def test_the_page_begins_with_what_was_run_and_how_good_it_is_in_a_persons_words
         html = write_page(summary, draw(reports, summary, reports.tables(), None))
         assert f"<h1>{title}</h1>" in html.replace("\n", "")
         assert ("more than --max-errors allows\n  (2)" in html) == bool(chosen)
-    assert "<dt>Command</dt><dd>python -m jobs.imagenet --title &#39;My pets&#39; --max-errors 0.5</dd>" in html
+    assert "<dt>Command</dt><dd>python -m jobs.imagenet --title &#39;My pets&#39; --max-errors 50%</dd>" in html
     cards = re.findall("<span>([^<]*)</span><b>", html)
     assert cards[:3] == ["Top-1 accuracy", "Images", "Not read"]  # no top-5 of three classes
     assert "1 images" not in html
