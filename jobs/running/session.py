@@ -70,7 +70,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         if local:
             if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:  # which it read when it was imported
                 raise UserError(
-                    "Ray was imported before classify(), which cannot start a protected Ray of its own then; call ray.init() first"
+                    "Ray was imported before classify(), which then starts no protected Ray of its own; call ray.init() first"
                 )
             # A token of this session's own: no other account may use it, and no file is left in the home.
             if "RAY_AUTH_TOKEN" not in os.environ:

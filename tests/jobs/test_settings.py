@@ -80,7 +80,7 @@ def test_a_terminal_and_python_give_the_same_settings(typed: list[str], given: d
         ({"max_errors": "1 %%"}, "--max-errors 1 %%: give a number of images or a percentage such as 1%"),
         ({"max_errors": -1}, "--max-errors -1: give a number of images"),
         ({"cache": "/c", "cache_limit": "50"}, "--cache-limit 50: give a size such as 50GB"),
-        ({"cache_limit": 5}, "--cache-limit goes with --cache"),
+        ({"cache_limit": "5GB"}, "--cache-limit goes with --cache"),
         ({"device": "gpu"}, "--device gpu: give auto or t3000 or cpu or simulated"),
         ({"min_top1": "0.8"}, "--min-top1 0.8: give a percentage such as 80%, or 99%-of RUN"),
         ({"min_top5": "101%"}, "--min-top5 101%: give a percentage"),
