@@ -28,7 +28,11 @@ class Unchecked:
     def answered(self, chunk: str, mesh: str, begun: int | None) -> None:
         """A chunk is committed, with answers that were there when so many checks had been begun (MeshChecks.begun)."""
         self._doubtful.discard(chunk)
-        if begun is not None and mesh in self._life and begun >= self._life[mesh]["passed"]:
+        if begun is None:
+            return
+        if mesh not in self._life:  # it failed meanwhile, and its process had yet to end
+            self._doubtful.add(chunk)
+        elif begun >= self._life[mesh]["passed"]:
             self._unchecked.setdefault(mesh, {})[chunk] = begun
 
     def passed(self, mesh: str, number: int) -> None:
