@@ -260,8 +260,10 @@ class Ledger(Unchecked):
         if self._draining:
             if chunk in self._chunks:  # it may be committed, by a process that could not say so
                 self._doubtful.add(chunk)
+                self._begun.pop(chunk, None)
             return "stop"
         self._heard[mesh] = time.time()
+        self.begun(chunk, mesh)
         tried = self._chunks.setdefault(chunk, _Attempts())
         tried.attempts += 1
         if tried.attempts == 1:

@@ -17,6 +17,7 @@ class Unchecked:
         self._life: dict[str, dict[str, Any]] = {}
         self._unchecked: dict[str, dict[str, int]] = {}
         self._doubtful: set[str] = set()
+        self._begun: dict[str, str] = {}
         self._failures: dict[str, list[str]] = {}
 
     def opened(self, mesh: str, opened_at: float) -> None:
@@ -25,9 +26,15 @@ class Unchecked:
         self._life[mesh] = {"mesh": mesh, "opened_at": opened_at, "checks": 1, "passed": 0, "failed": []}
         self._lives.append(self._life[mesh])
 
+    def begun(self, chunk: str, mesh: str) -> None:
+        """A chunk goes to a mesh, and may be committed by a process that ends before it can say so."""
+        if mesh in self._life:
+            self._begun[chunk] = mesh
+
     def answered(self, chunk: str, mesh: str, begun: int | None) -> None:
         """A chunk is committed, with answers that were there when so many checks had been begun (MeshChecks.begun)."""
         self._doubtful.discard(chunk)
+        self._begun.pop(chunk, None)
         if begun is None:
             return
         if mesh not in self._life:  # it failed meanwhile, and its process had yet to end
@@ -57,14 +64,17 @@ class Unchecked:
 
     def hand_back(self, chunk: str) -> None:
         """A mesh that stays out was given this chunk, and leaves it to others."""
+        self._begun.pop(chunk, None)
         self._doubtful.add(chunk)
 
     def doubtful(self, last: bool = False) -> list[str] | None:
-        """Chunks to be classified again; None while meshes are still to check theirs. last: they are not waited for."""
+        """Chunks to be classified again; None while some are on a mesh or to be checked. last: they are not waited for."""
         if last:
             for mesh in list(self._unchecked):
                 self._doubt(mesh)
-        return None if any(self._unchecked.values()) else sorted(self._doubtful)
+            self._doubtful |= self._begun.keys()
+            self._begun.clear()
+        return None if self._begun or any(self._unchecked.values()) else sorted(self._doubtful)
 
     def _doubt(self, mesh: str) -> None:
         self._doubtful |= self._unchecked.pop(mesh, {}).keys()

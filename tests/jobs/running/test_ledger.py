@@ -99,7 +99,7 @@ def test_a_chunk_is_done_again_unless_a_check_that_was_begun_after_its_answers_h
         every, right = set[str](), set[str]()
         for step in range(100):
             mesh = dice.choice(("a/0-3", "b/0-3"))
-            what = dice.choice(("open", "chunk", "chunk", "chunk", "pass", "pass with a chunk meanwhile", "fail", "leave"))
+            what = dice.choice(("open", "chunk", "chunk", "chunk", "commit and die", "pass", "pass with a chunk meanwhile", "fail", "leave"))
             if what == "open" or mesh not in begun:
                 ledger.arrive(mesh, "node", float(step))
                 begun[mesh], answered[mesh] = 0, []
@@ -108,6 +108,11 @@ def test_a_chunk_is_done_again_unless_a_check_that_was_begun_after_its_answers_h
                 ledger.done(chunk := f"{mesh} {dice.randrange(20)}", mesh, begun.pop(mesh))  # by another thread, before the end
                 every.add(chunk)
                 right.discard(chunk)
+            elif what == "commit and die":
+                ledger.begin(chunk := f"{mesh} {dice.randrange(20)}", 64, 64, mesh)
+                every.add(chunk)
+                right.discard(chunk)
+                answered[mesh] = [other for other in answered[mesh] if other != chunk]
             elif what == "leave":
                 ledger.released(mesh)
                 del begun[mesh]
@@ -129,6 +134,17 @@ def test_a_chunk_is_done_again_unless_a_check_that_was_begun_after_its_answers_h
         assert ledger.doubtful(last=True) == sorted(every - right), seed
         lives = ledger.account()["checks"]
         assert all(life["checks"] == 1 + life["passed"] + bool(life["failed"]) for life in lives)
+
+
+def test_a_chunk_is_waited_for_from_its_beginning_until_it_is_committed_and_checked() -> None:
+    ledger = Ledger()
+    ledger.arrive("a/0-3", "node", 1.0)
+    ledger.begin("chunk", 64, 64, "a/0-3")
+    assert ledger.doubtful() is None
+    ledger.done("chunk", "a/0-3", 0)
+    assert ledger.doubtful() is None
+    ledger.passed("a/0-3", 1)
+    assert ledger.doubtful() == []
 
 
 def test_a_mesh_that_fails_its_checks_stays_out_and_a_run_without_another_ends() -> None:
