@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -153,15 +153,23 @@ def part_footer(footers: Sequence[dict[str, Any]]) -> bytes:
     return json.dumps({"origins": [json.loads(origin) for origin in origins], "chunks": chunks}).encode()
 
 
-def committed_rows(out: str) -> int | None:
-    """Rows of the predictions in an output, by the files' footers; None where there are more files than that is worth."""
+def committed_rows(out: str, is_checked: Callable[[dict[str, Any]], bool]) -> tuple[int, int] | None:
+    """Rows of the predictions in an output, and chunks that no check followed, by the files' footers.
+
+    None where there are more files than that is worth. is_checked: see `chip_checks.checked`.
+    """
     filesystem, path = open_storage(out)
     files = list(islice(parquet_files(filesystem, f"{path}/predictions"), MOST_FOOTERS + 1))
     if len(files) > MOST_FOOTERS:
         return None
     with ThreadPoolExecutor(READERS) as readers:
         try:
-            return sum(metadata.num_rows for metadata in readers.map(partial(_metadata, filesystem), files))
+            rows = unchecked = 0
+            for metadata in readers.map(partial(_metadata, filesystem), files):
+                rows += metadata.num_rows
+                with decoding():
+                    unchecked += sum(not is_checked(footer) for footer in footers_of(metadata))
+            return rows, unchecked
         except Damaged as damage:
             raise UserError(f"{shown(out)}: a file of predictions is damaged ({damage})") from None
 

@@ -37,7 +37,7 @@ class Discarded:
 
 
 def discard(out: str, attempts: Attempts) -> Discarded:
-    """Take out of a run's predictions what it is to classify again; where they are more than MOST_FILES, only if some may be unchecked.
+    """Take out of a run's predictions what it is to classify again; of more than MOST_FILES, only where some may be unchecked.
 
     A damaged file that no run can have written stays; counting names it.
     """

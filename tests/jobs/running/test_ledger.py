@@ -99,7 +99,9 @@ def test_a_chunk_is_done_again_unless_a_check_that_was_begun_after_its_answers_h
         every, right = set[str](), set[str]()
         for step in range(100):
             mesh = dice.choice(("a/0-3", "b/0-3"))
-            what = dice.choice(("open", "chunk", "chunk", "chunk", "commit and die", "pass", "pass with a chunk meanwhile", "fail", "leave"))
+            what = dice.choice(
+                ("open", "chunk", "chunk", "chunk", "commit and die", "pass", "pass with a chunk meanwhile", "fail", "leave")
+            )
             if what == "open" or mesh not in begun:
                 ledger.arrive(mesh, "node", float(step))
                 begun[mesh], answered[mesh] = 0, []
