@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def test_a_chunk_is_committed_once_it_is_written_and_its_file_says_what_it_is(tm
     for _ in range(2):  # again overwrites its own file
         predictions.commit("s.00000", ROWS, FOOTERS[0])
     assert predictions.is_committed("s.00000")
+    assert not replace(predictions, doubtful=frozenset({"s.00000"})).is_committed("s.00000")
     assert not predictions.is_committed("s.00001")
     (file,) = (tmp_path / "predictions").iterdir()
     assert file.name == "s.00000.parquet"
