@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +11,9 @@ import ray
 
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.commit import Predictions, chunks_in_parts
-from jobs.pipeline.mesh_checks import CHECK_SECONDS
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source
+from jobs.pipeline.unchecked import check_seconds
 from vit_actor.device import Device
 from vit_actor.preprocess import Preprocess
 
@@ -44,7 +43,7 @@ class Plan:
     cache: Cache | None = None
     share: tuple[int, int] = (0, 1)
     wait: Callable[[], None] | None = None
-    check_seconds: float = field(default_factory=lambda: float(os.environ.get("LOUDBOX_CHECK_SECONDS") or CHECK_SECONDS))
+    check_seconds: float = field(default_factory=check_seconds)
 
     @cached_property
     def predictions(self) -> Predictions:

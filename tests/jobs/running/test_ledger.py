@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.pipeline.ledger import MOST_ATTEMPTS, Ledger, Quarantine, Reading
+from jobs.pipeline.unchecked import check_seconds
+from vit_actor.errors import UserError
 
 
 @dataclass
@@ -147,6 +149,23 @@ def test_a_chunk_is_waited_for_from_its_beginning_until_it_is_committed_and_chec
     assert ledger.doubtful() is None
     ledger.passed("a/0-3", 1)
     assert ledger.doubtful() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(None, 60), ("", 60), ("0.2", 0.2), *((bad, None) for bad in ("1m", "0", "0.0", "-1", "nan"))],
+)
+def test_the_time_between_two_checks_is_a_number_above_0(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, seconds: float | None
+) -> None:
+    monkeypatch.delenv("LOUDBOX_CHECK_SECONDS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("LOUDBOX_CHECK_SECONDS", given)
+    if seconds:
+        assert check_seconds() == seconds
+    else:
+        with pytest.raises(UserError, match=f"LOUDBOX_CHECK_SECONDS={given}: give a number of seconds above 0"):
+            check_seconds()
 
 
 def test_a_mesh_that_fails_its_checks_stays_out_and_a_run_without_another_ends() -> None:
