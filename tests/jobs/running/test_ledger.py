@@ -186,6 +186,35 @@ def test_a_mesh_that_fails_its_checks_stays_out_and_a_run_without_another_ends()
     assert [life["checks"] for life in ledger.account()["checks"]] == [1, 1, 2, 2]
 
 
+def test_attempts_on_a_mesh_that_fails_its_check_do_not_put_a_chunk_in_quarantine() -> None:
+    ledger = Ledger()
+    for _ in range(3):
+        ledger.arrive("a/0-3", "node", 1.0)
+        assert ledger.begin("chunk", 64, 64, "a/0-3") is None
+        ledger.failed("a/0-3", ["board 0 chip 1"], "it is wrong")
+    assert (ledger.account()["retries"], ledger.account()["images_again"]) == (2, 128)
+
+
+def test_images_of_a_further_pass_are_counted_as_classified_again_and_a_mesh_that_stays_out_is_not_waited_for() -> None:
+    ledger = Ledger()
+    ledger.listing(1, 2)
+    for mesh in ("a/0-3", "b/0-3"):
+        ledger.arrive(mesh, "node", 1.0)
+    for mesh, chunk in (("a/0-3", "x"), ("b/0-3", "y")):
+        ledger.begin(chunk, 64, 64, mesh)
+        ledger.classified(64)
+        ledger.done(chunk, mesh, 0)
+    ledger.passed("b/0-3", 1)
+    for _ in range(2):
+        ledger.failed("a/0-3", ["board 0 chip 1"], "it is wrong")
+    assert ledger.doubtful() == ["x"]
+    ledger.again()
+    ledger.begin("x", 64, 64, "b/0-3")
+    ledger.classified(64)
+    assert ledger.account()["images_again"] == 64
+    assert {what: ledger.pace()[what] for what in ("classified", "open", "meshes")} == {"classified": 128, "open": 1, "meshes": 1}
+
+
 def test_once_it_drains_neither_reading_nor_a_device_is_given_another_chunk() -> None:
     ledger = Ledger()
     assert ledger.begin("on the device", 64, 64, "a/0-3") is None
