@@ -12,7 +12,7 @@ from jobs.pipeline.commit import committed_files, committed_rows
 from jobs.reporting.outcome import Result, gates, judged, read_summary
 from jobs.reporting.schema import Summary
 from jobs.running import command
-from jobs.running.chip_checks import told
+from jobs.running.chip_checks import checked, told
 from jobs.running.classification import Inputs, claim_output, is_finished
 from jobs.running.clearing import may_delete
 from jobs.running.command import JobFailed
@@ -83,15 +83,20 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
         if compact is None:
             say(f"{shown(out)}: deleting is refused, so predictions stay one file a chunk; grant it to merge them", sys.stderr)
         summary = write_reports(out, phases, address=settings.address, compact=compact, data=settings.data)
-        manifest.files, rows = committed_files(out), committed_rows(out)
+        manifest.files, found = committed_files(out), committed_rows(out, checked(manifest.attempts))
         check_held(out)
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
         raise JobFailed(f"{error}; what is committed stays: add --resume to make the report") from None
     manifest.attempts[-1]["seconds"] = phases.seconds
-    for found in (summary.images, rows):  # counted for the report, and there at its end
-        if None not in (found, manifest.images) and found != manifest.images:
+    rows, unchecked = found or (summary.images, 0)
+    for images in (summary.images, rows):  # counted for the report, and there at its end
+        if manifest.images is not None and images != manifest.images:
             manifest.end_attempt(out, "incomplete")
-            raise JobFailed(f"{found} of {manifest.images} images have a row in {out}; add --resume to go on")
+            raise JobFailed(f"{images} of {manifest.images} images have a row in {out}; add --resume to go on")
+    if unchecked:  # by actors of a killed driver, which went on after this run had looked
+        manifest.end_attempt(out, "failed")
+        what = f"{unchecked:,} chunks have no passed check of their chips after them"
+        raise JobFailed(f"{what}; add --resume to classify them again")
     manifest.end_attempt(out, "finished")
     if checks := told(manifest.attempts):
         say(checks, sys.stderr)

@@ -24,9 +24,10 @@ from jobs.pipeline.commit import Predictions
 from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.ledger import Quarantine, tell_ledger
-from jobs.pipeline.mesh_checks import CHECK_SECONDS, MeshChecks
+from jobs.pipeline.mesh_checks import MeshChecks
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import ANSWERS
+from jobs.pipeline.unchecked import CHECK_SECONDS
 from jobs.storage.failure import patiently
 from vit_actor.actor import DeviceThread, Part
 from vit_actor.device import NO_CLASS, Device

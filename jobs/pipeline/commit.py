@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -22,7 +23,7 @@ from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS, named_rows
 from jobs.storage.address import below, shown
-from jobs.storage.failure import Damaged, Gone, decoding, patiently
+from jobs.storage.failure import Damaged, Gone, Refused, decoding, patiently
 from jobs.storage.files import SteadyFile, delete, named, open_storage, parquet_files, read_twice, read_whole, write_table
 from vit_actor.errors import UserError
 
@@ -43,10 +44,12 @@ class Predictions:
     """The directory `<out>/predictions` of a run.
 
     in_parts: chunks that are in files of many; see `chunks_in_parts`.
+    doubtful: chunks whose files are to be replaced.
     """
 
     out: str
     in_parts: frozenset[str] = frozenset()
+    doubtful: frozenset[str] = frozenset()
 
     @cached_property
     def _storage(self) -> tuple[fs.FileSystem, str]:
@@ -54,12 +57,12 @@ class Predictions:
         return filesystem, f"{path}/predictions"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"out": self.out, "in_parts": self.in_parts}
+        return {"out": self.out, "in_parts": self.in_parts, "doubtful": self.doubtful}
 
     def is_committed(self, chunk: str) -> bool:
-        """Whether a chunk's rows are there; they are whole then."""
-        if chunk in self.in_parts:
-            return True
+        """Whether a chunk's rows are there, to stay; they are whole then."""
+        if chunk in self.doubtful or chunk in self.in_parts:
+            return chunk not in self.doubtful
         filesystem, _ = self._storage
         return patiently(partial(filesystem.get_file_info, self._path(chunk)), self.out, "look at").type == fs.FileType.File
 
@@ -91,9 +94,9 @@ class Predictions:
             raise UserError(f"{shown(address)}: damaged; pass --overwrite to start again") from None
 
     def discard(self, chunks: Sequence[str]) -> None:
-        """Take back chunks that have files of their own, where they are there. Raises StorageError."""
+        """Take back chunks that have files of their own, where they are there and may be deleted. Raises StorageError."""
         filesystem, _ = self._storage
-        with ThreadPoolExecutor(READERS) as deleters:
+        with ThreadPoolExecutor(READERS) as deleters, suppress(Refused):
             list(deleters.map(partial(delete, filesystem), map(self._path, chunks)))
 
     def _path(self, chunk: str) -> str:
@@ -153,15 +156,23 @@ def part_footer(footers: Sequence[dict[str, Any]]) -> bytes:
     return json.dumps({"origins": [json.loads(origin) for origin in origins], "chunks": chunks}).encode()
 
 
-def committed_rows(out: str) -> int | None:
-    """Rows of the predictions in an output, by the files' footers; None where there are more files than that is worth."""
+def committed_rows(out: str, is_checked: Callable[[dict[str, Any]], bool]) -> tuple[int, int] | None:
+    """Rows of the predictions in an output, and chunks that no check followed, by the files' footers.
+
+    None where there are more files than that is worth. is_checked: see `chip_checks.checked`.
+    """
     filesystem, path = open_storage(out)
     files = list(islice(parquet_files(filesystem, f"{path}/predictions"), MOST_FOOTERS + 1))
     if len(files) > MOST_FOOTERS:
         return None
     with ThreadPoolExecutor(READERS) as readers:
         try:
-            return sum(metadata.num_rows for metadata in readers.map(partial(_metadata, filesystem), files))
+            rows = unchecked = 0
+            for metadata in readers.map(partial(_metadata, filesystem), files):
+                rows += metadata.num_rows
+                with decoding():
+                    unchecked += sum(not is_checked(footer) for footer in footers_of(metadata))
+            return rows, unchecked
         except Damaged as damage:
             raise UserError(f"{shown(out)}: a file of predictions is damaged ({damage})") from None
 

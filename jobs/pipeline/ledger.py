@@ -109,6 +109,7 @@ class Ledger(Unchecked):
         self._images: dict[int, int] = {}
         self._shards: dict[str, int] = {}
         self._decoded: set[str] = set()
+        self._again: set[str] = set()
         self._opening: set[str] = set()
         self._opened_at: float | None = None
         self._waiting: set[str] = set()
@@ -225,11 +226,12 @@ class Ledger(Unchecked):
         self._pace["classified"] += images
 
     def pace(self) -> dict[str, int]:
-        """How far it is: images decoded and classified, meshes opened of all, and tasks that wait for storage."""
+        """How far it is: images decoded and classified, meshes opened of those not out, and tasks that wait for storage."""
         again = self._counts["images_again"]
         done = {what: max(0, images - again) for what, images in self._pace.items()}
-        opened = self._actors if self._released else sum(1 for count in self._meshes.values() if count)
-        return {**done, "open": opened, "meshes": self._actors, "waiting": len(self._waiting)}
+        meshes = self._actors - sum(1 for mesh in self._failures if self.out(mesh))
+        opened = meshes if self._released else sum(1 for mesh, count in self._meshes.items() if count and not self.out(mesh))
+        return {**done, "open": opened, "meshes": meshes, "waiting": len(self._waiting)}
 
     def cache_room(self, room: float) -> None:
         """There is a cache, which may take so many bytes more."""
@@ -260,14 +262,18 @@ class Ledger(Unchecked):
         if self._draining:
             if chunk in self._chunks:  # it may be committed, by a process that could not say so
                 self._doubtful.add(chunk)
+                self._begun.pop(chunk, None)
             return "stop"
         self._heard[mesh] = time.time()
+        self.begun(chunk, mesh)
         tried = self._chunks.setdefault(chunk, _Attempts())
         tried.attempts += 1
+        if tried.attempts > 1 or chunk in self._again:
+            self._counts["images_again"] += images
+        self._again.discard(chunk)
         if tried.attempts == 1:
             return None
         self._counts["retries"] += 1
-        self._counts["images_again"] += images
         self.note("retry", mesh, f"attempt {tried.attempts} at {chunk}")
         if tried.attempts <= QUARANTINE_AFTER:
             return None
@@ -291,13 +297,20 @@ class Ledger(Unchecked):
             self._counts["given_up"] += len(tried.given_up)
             self.note("image", chunk, f"{len(tried.given_up)} images that take the device down were given up")
 
+    def failed(self, mesh: str, chips: list[str], why: str) -> None:
+        super().failed(mesh, chips, why)
+        for chunk, place in self._begun.items():
+            if place == mesh:  # it says nothing about its images that this attempt did not return
+                self._chunks[chunk] = _Attempts(1)
+
     def hand_back(self, chunk: str) -> None:
         self._decoded.discard(chunk)
         super().hand_back(chunk)
 
     def again(self) -> None:
         """The doubtful chunks are about to be handed out once more."""
-        self._counts["retries"] += len(self._doubtful)
+        self._again = set(self._doubtful)
+        self._counts["retries"] += len(self._again)
         self.note("retry", "run", f"{len(self._doubtful)} chunks that no passed check followed are classified again")
 
     def note(self, kind: str, where: str, what: str) -> None:

@@ -26,6 +26,7 @@ def list_shards(
     resume: bool,
     share: tuple[int, int],
     wait: Callable[[], None] | None,
+    only: frozenset[str] = frozenset(),
 ) -> Iterator[pa.Table]:
     """Rows (number, shards as `surveyed` packed them) -> rows (id, payload as JSON, images), one at a time.
 
@@ -33,7 +34,7 @@ def list_shards(
     run is draining, no more are handed out: a data set may have millions more. Asked once a second, since an answer takes longer
     than handing out a shard.
 
-    share: see `unpacked`. wait: called before anything is handed out.
+    share: see `unpacked`. wait: called before anything is handed out. only: shards, where not all are to be handed out.
     """
     tell_ledger(ledger)
     if wait:
@@ -42,7 +43,8 @@ def list_shards(
     look_up = partial(_look_up, predictions=predictions, resume=resume)
     for row in packed.to_pylist():
         listed = 0
-        for (name, payload, images), committed in in_order(look_up, unpacked(row["shards"], row["number"], share)):
+        shards = (each for each in unpacked(row["shards"], row["number"], share) if not only or each[0] in only)
+        for (name, payload, images), committed in in_order(look_up, shards):
             if time.monotonic() - looked > 1:
                 if ray.get(ledger.is_draining.remote()):
                     return

@@ -11,8 +11,6 @@ import ray
 from vit_actor.actor import DeviceThread
 from vit_actor.errors import DeviceError
 
-CHECK_SECONDS = 60.0
-"""Between two checks in the long run: one batch of a T3000 takes 6 ms, 0.01% of it, and a lost mesh costs a minute of work."""
 FIRST_SECONDS = 10.0
 """From opening to the first one: 0.06% of it."""
 
@@ -25,11 +23,13 @@ class MeshChecks:
         self._turn, self._ended = threading.Lock(), threading.Event()
         self.begun = 0 if device.chips else None
 
-    def check(self) -> None:
-        """One check, told to the ledger when it has passed. Raises DeviceError."""
-        if self.begun is None:
-            return
+    def _check(self, last: bool = False) -> None:
+        """One check, told to the ledger when it has passed; none after the last. Raises DeviceError."""
         with self._turn:
+            if self.begun is None or self._ended.is_set():
+                return
+            if last:
+                self._ended.set()
             self.begun += 1
             self._device.check()
             ray.get(self._ledger.passed.remote(self._mesh, self.begun))
@@ -41,11 +41,13 @@ class MeshChecks:
             wait = min(FIRST_SECONDS, seconds)
             while not self._ended.wait(wait):
                 try:
-                    self.check()
+                    self._check()
                 except DeviceError as error:
                     lose(error)
-                except ray.exceptions.RayError:  # the driver is gone
+                except ray.exceptions.RayActorError:  # the driver is gone
                     return
+                except Exception as error:  # else the mesh would go on without checks
+                    lose(DeviceError(f"its chips cannot be checked: {type(error).__name__}: {error}"))
                 wait = min(2 * wait, seconds)
 
         if self.begun is not None:
@@ -53,5 +55,4 @@ class MeshChecks:
 
     def end(self) -> None:
         """A last check, for what came after the latest one. Raises DeviceError."""
-        self._ended.set()
-        self.check()
+        self._check(last=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +11,9 @@ import ray
 
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.commit import Predictions, chunks_in_parts
-from jobs.pipeline.mesh_checks import CHECK_SECONDS
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source
+from jobs.pipeline.unchecked import check_seconds
 from vit_actor.device import Device
 from vit_actor.preprocess import Preprocess
 
@@ -25,6 +24,7 @@ class Plan:
 
     shards: list[bytes], as `surveyed` packed them, in the object store. share: see `unpacked`; (0, 1) is all of them.
     out: where predictions go. resume: whether chunks that are committed there are left out.
+    doubtful: chunks to be classified again; where there are some, nothing else is.
     ledger: handle of the actor that keeps this plan's account. wait: called before anything is handed out.
     open_device, identity, limit_seconds, check_seconds: see Classifier.
     """
@@ -39,12 +39,13 @@ class Plan:
     identity: dict[str, Any]
     limit_seconds: float
     resume: bool = False
+    doubtful: frozenset[str] = frozenset()
     cache: Cache | None = None
     share: tuple[int, int] = (0, 1)
     wait: Callable[[], None] | None = None
-    check_seconds: float = field(default_factory=lambda: float(os.environ.get("LOUDBOX_CHECK_SECONDS") or CHECK_SECONDS))
+    check_seconds: float = field(default_factory=check_seconds)
 
     @cached_property
     def predictions(self) -> Predictions:
         """Where chunks are committed; on resume it knows those that are in files of many."""
-        return Predictions(self.out, chunks_in_parts(self.out) if self.resume else frozenset())
+        return Predictions(self.out, chunks_in_parts(self.out) if self.resume else frozenset(), self.doubtful)

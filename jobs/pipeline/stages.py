@@ -55,7 +55,7 @@ POOL_SETTINGS = {
 def committed(plan: Plan) -> Iterator[dict[str, Any]]:
     """Run the stages: yields chunk, images and errors, by name, of each chunk as it is committed.
 
-    Chunks that no passed check of their mesh followed are taken back at the end, and classified in another pass.
+    Chunks that no passed check of their mesh followed are taken back at the end, and their shards are read again for them.
     Raises DeviceError where no mesh is left for it, or passes do not end.
     """
     for _ in range(MOST_PASSES):
@@ -67,8 +67,9 @@ def committed(plan: Plan) -> Iterator[dict[str, Any]]:
         if why := ray.get(plan.ledger.none_left.remote()):
             raise DeviceError(why)
         ray.get(plan.ledger.again.remote())
-        plan = replace(plan, resume=True)
-    raise DeviceError(f"{len(doubtful)} chunks were classified again and again, and no passed check followed")
+        plan = replace(plan, resume=True, doubtful=frozenset(doubtful))
+    what = f"{len(doubtful):,} chunks still have no passed check of their chips after them"
+    raise DeviceError(f"after {MOST_PASSES} passes {what}; the events above say which chips failed")
 
 
 def _doubtful(plan: Plan) -> list[str]:
@@ -87,7 +88,8 @@ def decoded(plan: Plan) -> Dataset:
     plan.ledger.listing.remote(len(shards), plan.placement.actors)
     rows = [{"number": number, "shards": together} for number, together in enumerate(shards)]
     common = {"predictions": plan.predictions, "ledger": plan.ledger, "resume": plan.resume}
-    lists = partial(list_shards, **common, share=plan.share, wait=plan.wait)
+    only = frozenset(chunk.rpartition(".")[0] for chunk in plan.doubtful)
+    lists = partial(list_shards, **common, share=plan.share, wait=plan.wait, only=only)
     reads = partial(read_chunks, **common, source=plan.source, preprocess=plan.preprocess, cache=plan.cache)
     packed = ray.data.from_items(rows, override_num_blocks=min(len(rows), LISTINGS))
     listed = packed.map_batches(lists, **WHOLE, num_cpus=0, compute=LISTERS)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from typing import Any
 
+from vit_actor.errors import UserError
+
+CHECK_SECONDS = 60.0
+"""Between two checks in the long run: one batch of a T3000 takes 6 ms, 0.01% of it, and a lost mesh costs a minute of work."""
+
 MOST_FAILED_CHECKS = 2
 """Failed checks until a mesh stays out; after the first it is opened anew."""
+
+
+def check_seconds() -> float:
+    """Between two checks. Raises UserError for a LOUDBOX_CHECK_SECONDS that is no time above 0."""
+    text = os.environ.get("LOUDBOX_CHECK_SECONDS") or str(CHECK_SECONDS)
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text):
+        raise UserError(f"LOUDBOX_CHECK_SECONDS={text}: give a number of seconds above 0, such as 60")
+    return float(text)
 
 
 class Unchecked:
@@ -17,6 +32,7 @@ class Unchecked:
         self._life: dict[str, dict[str, Any]] = {}
         self._unchecked: dict[str, dict[str, int]] = {}
         self._doubtful: set[str] = set()
+        self._begun: dict[str, str] = {}
         self._failures: dict[str, list[str]] = {}
 
     def opened(self, mesh: str, opened_at: float) -> None:
@@ -25,10 +41,20 @@ class Unchecked:
         self._life[mesh] = {"mesh": mesh, "opened_at": opened_at, "checks": 1, "passed": 0, "failed": []}
         self._lives.append(self._life[mesh])
 
+    def begun(self, chunk: str, mesh: str) -> None:
+        """A chunk goes to a mesh, and may be committed by a process that ends before it can say so."""
+        if mesh in self._life:
+            self._begun[chunk] = mesh
+
     def answered(self, chunk: str, mesh: str, begun: int | None) -> None:
         """A chunk is committed, with answers that were there when so many checks had been begun (MeshChecks.begun)."""
         self._doubtful.discard(chunk)
-        if begun is not None and mesh in self._life and begun >= self._life[mesh]["passed"]:
+        self._begun.pop(chunk, None)
+        if begun is None:
+            return
+        if mesh not in self._life:  # it failed meanwhile, and its process had yet to end
+            self._doubtful.add(chunk)
+        elif begun >= self._life[mesh]["passed"]:
             self._unchecked.setdefault(mesh, {})[chunk] = begun
 
     def passed(self, mesh: str, number: int) -> None:
@@ -53,14 +79,17 @@ class Unchecked:
 
     def hand_back(self, chunk: str) -> None:
         """A mesh that stays out was given this chunk, and leaves it to others."""
+        self._begun.pop(chunk, None)
         self._doubtful.add(chunk)
 
     def doubtful(self, last: bool = False) -> list[str] | None:
-        """Chunks to be classified again; None while meshes are still to check theirs. last: they are not waited for."""
+        """Chunks to be classified again; None while some are on a mesh or to be checked. last: they are not waited for."""
         if last:
             for mesh in list(self._unchecked):
                 self._doubt(mesh)
-        return None if any(self._unchecked.values()) else sorted(self._doubtful)
+            self._doubtful |= self._begun.keys()
+            self._begun.clear()
+        return None if self._begun or any(self._unchecked.values()) else sorted(self._doubtful)
 
     def _doubt(self, mesh: str) -> None:
         self._doubtful |= self._unchecked.pop(mesh, {}).keys()

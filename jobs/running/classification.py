@@ -8,6 +8,7 @@ from functools import partial
 
 from jobs.pipeline.commit import committed_files
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
+from jobs.pipeline.unchecked import check_seconds
 from jobs.running.chip_checks import Attempts
 from jobs.running.clearing import check_output
 from jobs.running.damaged import discard
@@ -41,7 +42,7 @@ class Inputs:
         checkpoint = patiently(partial(load_checkpoint, settings.model), settings.model, "read")
         classes = checkpoint.class_names
         source = open_source(settings.data, checkpoint_classes=classes, labels=settings.labels, limit=settings.limit)
-        retry_seconds()  # a mistake in it is told now
+        retry_seconds(), check_seconds()  # a mistake in them is told now
         found = _surveyed(source, settings.data)
         for option, asked in (("--min-top1", settings.min_top1), ("--min-top5", settings.min_top5)):
             if asked and not found.labelled:

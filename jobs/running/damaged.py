@@ -20,6 +20,8 @@ from jobs.running.clearing import READERS, is_written_by_a_run
 from jobs.storage.failure import Damaged, decoding, is_by_storage, patiently
 from jobs.storage.files import delete, named, open_storage, read_twice, read_whole, write_table
 
+CHECKED = ("classified", "incomplete", "finished")
+"""How an attempt ends that has left no chunk without a passed check after it."""
 MOST_FILES = 20_000
 """Files that are read through before a run goes on: half a minute. Of more, the report at the end says which are damaged."""
 
@@ -35,7 +37,7 @@ class Discarded:
 
 
 def discard(out: str, attempts: Attempts) -> Discarded:
-    """Take out of a run's predictions what it is to classify again; where they are more than MOST_FILES, only after a crash.
+    """Take out of a run's predictions what it is to classify again; of more than MOST_FILES, only where some may be unchecked.
 
     A damaged file that no run can have written stays; counting names it.
     """
@@ -44,7 +46,7 @@ def discard(out: str, attempts: Attempts) -> Discarded:
     entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
     files = [entry for entry in entries if entry.type == FileType.File and entry.extension == "parquet"]
     again = Discarded()
-    if len(files) > MOST_FILES and attempts[-1]["state"] not in ("running", "failed"):
+    if len(files) > MOST_FILES and (not attempts or attempts[-1]["state"] in CHECKED):
         return again
     is_checked = checked(attempts)
     with ThreadPoolExecutor(READERS) as readers:

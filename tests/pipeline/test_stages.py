@@ -77,11 +77,11 @@ def open_device() -> SimulatedVit:
     return SimulatedVit(SimulatedTiming(compute=0.001, compile=0.0))
 
 
-def run(cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = False) -> tuple[int, int]:
+def run(cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = False, **more: Any) -> tuple[int, int]:
     """The stages over a source: how many images were classified, and how many an earlier run had committed."""
     with ray_session(cluster.address):
-        ledger = open_ledger(f"{out}-{resume}")  # of its own: a process keeps the first one's lock to its end
-        images = sum(chunk["images"] for chunk in committed(plan_of(source, out, ledger, resume=resume)))
+        ledger = open_ledger(f"{out}-{resume}-{len(more)}")  # of its own: a process keeps the first one's lock to its end
+        images = sum(chunk["images"] for chunk in committed(plan_of(source, out, ledger, resume=resume, **more)))
         return images, ray.get(ledger.account.remote())["committed_before"]
 
 
@@ -156,6 +156,9 @@ def test_a_resume_decodes_only_what_is_not_committed_and_reads_no_shard_of_known
     (tmp_path / "predictions" / "2.00000.parquet").unlink()
     left = SignedImages(frozenset("2"), counted) if counted else SignedImages(counted=False)
     assert run(cluster, left, tmp_path, resume=True) == (2, 6)
+    assert pq.read_table(tmp_path / "predictions").num_rows == 8
+    doubtful = frozenset({"3.00000"})  # its file is there, and no other shard is read
+    assert run(cluster, SignedImages(frozenset("3"), counted), tmp_path, resume=True, doubtful=doubtful) == (2, 0)
     assert pq.read_table(tmp_path / "predictions").num_rows == 8
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.vit_actor.chip_faults import campaign
 from vit_actor.actor import DeviceThread
+from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import BatchResult
-from vit_actor.self_check import CheckFailed, SelfCheck
+from vit_actor.kept_reference import kept_reference
+from vit_actor.self_check import CheckFailed, SelfCheck, known_images
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
 QUICK = "compute=1us,upload=0us,readback=0us,compile=0s"
@@ -107,3 +112,25 @@ def test_every_random_fault_of_a_mock_chip_that_changes_scores_is_found_at_the_n
     environ.setenv("TT_METAL_CACHE", str(tmp_path))
     told = campaign(tmp_path / "model", faults, clean, seed=0)
     assert set(told) == {"flipped", "scaled", "scaled late", "swapped"}
+
+
+def test_kept_answers_of_the_cpu_are_computed_again_only_where_they_are_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+
+    def reference(*_: object) -> Callable[[np.ndarray], np.ndarray]:
+        computed.append(True)
+        return lambda images: np.full((len(images), 5), 0.5, np.float32)
+
+    monkeypatch.setitem(sys.modules, "vit_actor.reference_vit", SimpleNamespace(ReferenceVit=reference))  # which takes seconds
+    monkeypatch.setenv("TT_METAL_CACHE", str(tmp_path))
+    checkpoint = load_checkpoint("jobs/sample/model")
+    images = known_images(2, (8, 8, 3))
+    right = kept_reference(checkpoint, images).tobytes()
+    [file] = (tmp_path / "loudbox-vit").iterdir()
+    sound = file.read_bytes()
+    for kept, times in ((sound, 1), (b"", 2), (sound[:-30], 3), (sound.replace(right, bytes(len(right))), 4), (b"PK", 5)):
+        file.write_bytes(kept)
+        assert kept_reference(checkpoint, images).tobytes() == right
+        assert len(computed) == times

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,22 +40,23 @@ def test_a_chunk_is_committed_once_it_is_written_and_its_file_says_what_it_is(tm
     for _ in range(2):  # again overwrites its own file
         predictions.commit("s.00000", ROWS, FOOTERS[0])
     assert predictions.is_committed("s.00000")
+    assert not replace(predictions, doubtful=frozenset({"s.00000"})).is_committed("s.00000")
     assert not predictions.is_committed("s.00001")
     (file,) = (tmp_path / "predictions").iterdir()
     assert file.name == "s.00000.parquet"
     found = pq.ParquetFile(file)
     assert found.read().to_pylist() == ROWS.to_pylist()
     assert footers_of(found.metadata) == [FOOTERS[0]]
-    assert committed_rows(str(tmp_path)) == 3
+    assert committed_rows(str(tmp_path), bool) == (3, 0)
     assert committed_files(str(tmp_path)) == [1, file.stat().st_size]
 
 
 def test_a_part_that_was_not_renamed_is_no_committed_chunk(tmp_path: Path) -> None:
-    assert (chunks_in_parts(str(tmp_path)), committed_rows(str(tmp_path)), committed_files(str(tmp_path))) == (set(), 0, [0, 0])
+    assert (chunks_in_parts(str(tmp_path)), committed_files(str(tmp_path))) == (set(), [0, 0])
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / f".s.00000.parquet.{'0' * 32}.part").write_bytes(b"PAR1")
     assert not Predictions(str(tmp_path)).is_committed("s.00000")
-    assert committed_rows(str(tmp_path)) == 0
+    assert committed_rows(str(tmp_path), bool) == (0, 0)
     assert committed_files(str(tmp_path)) == [0, 0]
 
 
@@ -62,14 +65,14 @@ def test_a_file_of_many_chunks_names_each_with_its_rows(tmp_path: Path) -> None:
     assert footers_of(pq.read_metadata(path)) == FOOTERS[:2]
     Predictions(str(tmp_path)).commit("s.00002", ROWS, FOOTERS[2])
     assert chunks_in_parts(str(tmp_path)) == {"s.00000", "s.00001"}
-    assert committed_rows(str(tmp_path)) == 8
+    assert committed_rows(str(tmp_path), lambda footer: footer["chunk"] == "s.00001") == (8, 2)
     assert part_footer(FOOTERS).count(b"x/0-3") == 1, "what chunks share stands once"
 
 
 def test_a_damaged_file_is_told_and_not_counted(tmp_path: Path) -> None:
     path = write_part(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
-    for look in (chunks_in_parts, committed_rows):
+    for look in (chunks_in_parts, partial(committed_rows, is_checked=bool)):
         with pytest.raises(UserError, match="a file of predictions is damaged"):
             look(str(tmp_path))
     assert read_footers_of(open_storage(str(tmp_path))[0], str(path)) == []
@@ -77,6 +80,6 @@ def test_a_damaged_file_is_told_and_not_counted(tmp_path: Path) -> None:
 
 def test_rows_of_too_many_files_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "MOST_FOOTERS", 2)
-    for number, expected in enumerate((3, 6, None)):
-        Predictions(str(tmp_path)).commit(f"s.{number}", ROWS, {})
-        assert committed_rows(str(tmp_path)) == expected
+    for number, expected in enumerate(((3, 0), (6, 0), None)):
+        Predictions(str(tmp_path)).commit(f"s.{number}", ROWS, FOOTERS[0])
+        assert committed_rows(str(tmp_path), bool) == expected

@@ -56,8 +56,9 @@ def test_a_chunk_with_images_that_storage_failed_to_give_goes_and_others_of_its_
     assert left.read().to_pylist() == table(ROWS + ROWS[::-1]).to_pylist()
 
 
-def test_what_no_run_wrote_stays_and_so_does_everything_where_there_is_too_much_to_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("state", ["running", "failed", "stopped", "classified", "incomplete", "finished", None])
+def test_what_no_run_wrote_stays_and_so_does_everything_where_there_is_too_much_to_read_and_all_of_it_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str | None
 ) -> None:
     assert discard(str(tmp_path), []) == Discarded()
     write_file(tmp_path, SOUND, [row(1, 1)], metadata())
@@ -66,5 +67,6 @@ def test_what_no_run_wrote_stays_and_so_does_everything_where_there_is_too_much_
     assert discard(str(tmp_path), []) == Discarded()
     (tmp_path / "predictions" / SPOILT).write_bytes(b"")
     monkeypatch.setattr(damaged, "MOST_FILES", 3)
-    assert discard(str(tmp_path), [{"state": "stopped"}]) == Discarded()
-    assert len(names(tmp_path)) == 4
+    looked = state in ("running", "failed", "stopped")
+    assert discard(str(tmp_path), [{"state": state}] if state else []) == Discarded([SPOILT] if looked else [])
+    assert len(names(tmp_path)) == 4 - looked

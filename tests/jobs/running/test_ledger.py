@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.pipeline.ledger import MOST_ATTEMPTS, Ledger, Quarantine, Reading
+from jobs.pipeline.unchecked import check_seconds
+from vit_actor.errors import UserError
 
 
 @dataclass
@@ -99,13 +101,22 @@ def test_a_chunk_is_done_again_unless_a_check_that_was_begun_after_its_answers_h
         every, right = set[str](), set[str]()
         for step in range(100):
             mesh = dice.choice(("a/0-3", "b/0-3"))
-            what = dice.choice(("open", "chunk", "chunk", "chunk", "pass", "pass with a chunk meanwhile", "fail", "leave"))
+            what = dice.choice(
+                ("open", "chunk", "chunk", "chunk", "commit and die", "pass", "pass with a chunk meanwhile", "fail", "leave")
+            )
             if what == "open" or mesh not in begun:
                 ledger.arrive(mesh, "node", float(step))
                 begun[mesh], answered[mesh] = 0, []
             elif what == "fail":
                 ledger.failed(mesh, ["board 0 chip 1"], "it is wrong")
-                del begun[mesh]
+                ledger.done(chunk := f"{mesh} {dice.randrange(20)}", mesh, begun.pop(mesh))  # by another thread, before the end
+                every.add(chunk)
+                right.discard(chunk)
+            elif what == "commit and die":
+                ledger.begin(chunk := f"{mesh} {dice.randrange(20)}", 64, 64, mesh)
+                every.add(chunk)
+                right.discard(chunk)
+                answered[mesh] = [other for other in answered[mesh] if other != chunk]
             elif what == "leave":
                 ledger.released(mesh)
                 del begun[mesh]
@@ -129,6 +140,34 @@ def test_a_chunk_is_done_again_unless_a_check_that_was_begun_after_its_answers_h
         assert all(life["checks"] == 1 + life["passed"] + bool(life["failed"]) for life in lives)
 
 
+def test_a_chunk_is_waited_for_from_its_beginning_until_it_is_committed_and_checked() -> None:
+    ledger = Ledger()
+    ledger.arrive("a/0-3", "node", 1.0)
+    ledger.begin("chunk", 64, 64, "a/0-3")
+    assert ledger.doubtful() is None
+    ledger.done("chunk", "a/0-3", 0)
+    assert ledger.doubtful() is None
+    ledger.passed("a/0-3", 1)
+    assert ledger.doubtful() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(None, 60), ("", 60), ("0.2", 0.2), *((bad, None) for bad in ("1m", "0", "0.0", "-1", "nan"))],
+)
+def test_the_time_between_two_checks_is_a_number_above_0(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, seconds: float | None
+) -> None:
+    monkeypatch.delenv("LOUDBOX_CHECK_SECONDS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("LOUDBOX_CHECK_SECONDS", given)
+    if seconds:
+        assert check_seconds() == seconds
+    else:
+        with pytest.raises(UserError, match=f"LOUDBOX_CHECK_SECONDS={given}: give a number of seconds above 0"):
+            check_seconds()
+
+
 def test_a_mesh_that_fails_its_checks_stays_out_and_a_run_without_another_ends() -> None:
     ledger = Ledger()
     ledger.listing(1, 2)
@@ -145,6 +184,35 @@ def test_a_mesh_that_fails_its_checks_stays_out_and_a_run_without_another_ends()
         ledger.failed("b/0-3", ["board 0 chip 1"], "it is wrong too")
     assert ledger.none_left() == "a/0-3: it is wrong; b/0-3: it is wrong too; no other mesh is left"
     assert [life["checks"] for life in ledger.account()["checks"]] == [1, 1, 2, 2]
+
+
+def test_attempts_on_a_mesh_that_fails_its_check_do_not_put_a_chunk_in_quarantine() -> None:
+    ledger = Ledger()
+    for _ in range(3):
+        ledger.arrive("a/0-3", "node", 1.0)
+        assert ledger.begin("chunk", 64, 64, "a/0-3") is None
+        ledger.failed("a/0-3", ["board 0 chip 1"], "it is wrong")
+    assert (ledger.account()["retries"], ledger.account()["images_again"]) == (2, 128)
+
+
+def test_images_of_a_further_pass_are_counted_as_classified_again_and_a_mesh_that_stays_out_is_not_waited_for() -> None:
+    ledger = Ledger()
+    ledger.listing(1, 2)
+    for mesh in ("a/0-3", "b/0-3"):
+        ledger.arrive(mesh, "node", 1.0)
+    for mesh, chunk in (("a/0-3", "x"), ("b/0-3", "y")):
+        ledger.begin(chunk, 64, 64, mesh)
+        ledger.classified(64)
+        ledger.done(chunk, mesh, 0)
+    ledger.passed("b/0-3", 1)
+    for _ in range(2):
+        ledger.failed("a/0-3", ["board 0 chip 1"], "it is wrong")
+    assert ledger.doubtful() == ["x"]
+    ledger.again()
+    ledger.begin("x", 64, 64, "b/0-3")
+    ledger.classified(64)
+    assert ledger.account()["images_again"] == 64
+    assert {what: ledger.pace()[what] for what in ("classified", "open", "meshes")} == {"classified": 128, "open": 1, "meshes": 1}
 
 
 def test_once_it_drains_neither_reading_nor_a_device_is_given_another_chunk() -> None:
