@@ -211,6 +211,19 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         "l.csv",
         "label '1' is class 1, and 'ant' beside it, in 'name', is class 0",
     ),
+    "a column of what a model answered": (
+        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{CLASSES[i]},{CLASSES[i + 1]}" for i in IN_ORDER], "filename,label,prediction")},
+        CLASSES,
+        "l.csv",
+        IN_ORDER,
+    ),
+    "the same in Parquet": ({"x.parquet": rows(IN_ORDER, prediction=list(CLASSES[1:]))}, CLASSES, None, IN_ORDER),
+    "the same in json": (
+        {"x.tar": samples(JPG, ("json", '{"label": *, "top1": "dog"}'))},
+        CLASSES,
+        None,
+        IN_ORDER,
+    ),
     "a column in which a name occurs": (
         {**tree(["."]), "l.csv": csv(["0.jpg,0,bee", "1.jpg,1,a big bee", "2.jpg,2,cat"], "file,label,caption")},
         CLASSES,
@@ -365,13 +378,13 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         "'bee' beside it, in 'name', is class 1; pass --labels label or --labels name",
     ),
     "ClassLabel beside other names": (
-        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word=list(CLASSES[:3]))},
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word_name=list(CLASSES[:3]))},
         CLASSES,
         None,
-        "'ant' beside it, in 'word', is class 0; pass --labels by-name:label or --labels word",
+        "'ant' beside it, in 'word_name', is class 0; pass --labels by-name:label or --labels word_name",
     ),
     "ClassLabel beside other names, told": (
-        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word=list(CLASSES[:3]))},
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word_name=list(CLASSES[:3]))},
         CLASSES,
         "by-name:label",
         [3, 2, 1],
