@@ -41,7 +41,7 @@ def test_names_match_whole_then_plain_then_as_a_synonym_then_as_an_index(label: 
     [
         (
             True,
-            "label labels Label CLASS class_id classId classname class-name json.label_name category target name synset wnid label2",
+            "label labels CLASS class_id classId classname class-name json.label_name category target name synset wnid label2",
         ),
         (False, "prediction pred predicted_label output output_class top1 top1_label score model_name PredictionString caption "),
         (False, "filename width json.caption surname classified"),
