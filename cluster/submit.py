@@ -120,33 +120,34 @@ def run_to_its_end(client: JobSubmissionClient, args: argparse.Namespace, packag
 
     A job whose end is not known is submitted again under its own id, so that only a server that has lost it starts it anew.
     """
-    name, starts, retry, resume = f"raysubmit_{uuid.uuid4().hex[:16]}", 1, 0, False
+    name, starts, retry = f"raysubmit_{uuid.uuid4().hex[:16]}", 1, 0
     log: Log | None = None
     while True:
         job = name if starts == 1 else f"{name}-{starts}"
+        resume = retry > 0 and args.module == RESUMES and "--resume" not in args.arguments
         entrypoint = shlex.join(["python", "-m", args.module, *args.arguments, *["--resume"] * resume])
         hints = f"ray job logs --follow {job}   or   ray job stop {job}"
         try:
-            if submit(client, args.address, job, entrypoint, package) or log is None:
+            # A log of another job: the server took this one, and its answer was lost.
+            if submit(client, args.address, job, entrypoint, package) or log is None or log.job != job:
                 say(f"{job}: {entrypoint}", sys.stderr)
                 if args.detach:
                     say(hints, sys.stderr)
                     return 0
+                if args.retries:
+                    say(f"before `ray job stop {job}`, end this command, or the job is started again", sys.stderr)
                 if log:
                     log.ended = True
                 log = Log(client, job)
             say_when_stopped(f"{job} goes on: {hints}")
             code = follow(log)
-            # What once ran is no mistake: the cluster is not whole again yet, or the job had not begun its run.
-            again = code == USER_ERROR and retry > 0 and args.module == RESUMES
-            if (code in FINAL and not again) or retry >= args.retries:
+            if code in FINAL or retry >= args.retries:
                 return code
-            told, starts, resume = f"{job} ended with exit code {code}", starts + 1, not (again and resume)
+            told, starts = f"{job} ended with exit code {code}", starts + 1
         except (JobFailed, UserError) as error:
             if retry >= args.retries or log is None:
                 raise
-            told, resume = str(error), True
-        resume = resume and args.module == RESUMES and "--resume" not in args.arguments
+            told = str(error)
         seconds, retry = min(RETRY_SECONDS * 2**retry, MOST_RETRY_SECONDS), retry + 1
         say_when_stopped(f"no retry of {job}; what it has committed stays")
         say(f"{told}; retry {retry} of {args.retries} in {seconds:g} s, Ctrl-C ends this", sys.stderr)

@@ -9,8 +9,9 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -24,6 +25,7 @@ from jobs.running.command import JobFailed, root_cause
 from vit_actor.device import NO_CLASS
 from vit_actor.errors import UserError
 
+PACKAGE = "mlcommons-loadgen"
 LIBRARY = 1024
 """Random images that LoadGen draws from: as many as MLPerf has for ResNet-50."""
 
@@ -55,9 +57,11 @@ class Run:
 
 
 def check_installed() -> None:
-    """Raises UserError where LoadGen is not."""
-    if find_spec("mlperf_loadgen") is None:
-        raise UserError("--loadgen: MLPerf's LoadGen is not installed; run .venv/bin/uv pip install mlcommons-loadgen")
+    """Raises UserError where LoadGen is not, or not as the package whose version is told."""
+    with suppress(PackageNotFoundError):
+        if version(PACKAGE) and find_spec("mlperf_loadgen"):
+            return
+    raise UserError(f"--loadgen: MLPerf's LoadGen is not installed; run .venv/bin/uv pip install {PACKAGE}")
 
 
 def referee(meshes: list[Any], measured: list[Measured], folder: Path, *, seconds: float, images: int, seed: int) -> list[Run]:
@@ -155,7 +159,7 @@ def faults(runs: list[Run]) -> list[str]:
 def terminal_lines(runs: list[Run], own_fps: float, shortcoming: str) -> list[str]:
     """What passed. own_fps: of the job's own loop. shortcoming: by which MLPerf's rules it is only a quick look, if it is."""
     accuracy, *timed = runs
-    lines = [f"LoadGen {version('mlcommons-loadgen')}, offline scenario; unofficial, since ViT is no model of MLPerf"]
+    lines = [f"LoadGen {version(PACKAGE)}, offline scenario; unofficial, since ViT is no model of MLPerf"]
     lines.append(f"  accuracy: {len(accuracy.answers):,} answers of {LIBRARY:,} images logged")
     for run in timed:
         verdict = f"VALID for a quick look only ({shortcoming})" if shortcoming else "VALID"

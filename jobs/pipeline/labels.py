@@ -34,6 +34,9 @@ BACKGROUND = {
     *("unlabeled", "unlabelled", "no class", "n a", "void"),
 }
 """What checkpoints call a class 0 that data sets do not count."""
+_LABELS = re.compile(r"(label|class|cls|category|categories|target|name|synset|wnid)(s|es|names?|ids?)?")
+_ANSWERS = re.compile(r"pred\w*|outputs?|top|scores?|models?|guess\w*|logits?|prob\w*|confidences?")
+"""Words in the names of columns, in small letters: of labels, and of what a model answered."""
 LANDMARKS = {"goldfish": 1, "ostrich": 9, "golden retriever": 207, "tiger cat": 282, "zebra": 340, "toilet tissue": 999}
 """Some of ImageNet-1k's names, to tell a checkpoint whose 1,000 classes are others or in another order."""
 
@@ -247,7 +250,7 @@ class Readings:
 
 
 class Beside:
-    """Columns beside the labels that say classes too: those whose words all are names of classes.
+    """Columns beside the labels that say classes too: those called so (says_labels) whose words all are names of classes.
 
     is_label: whether a column is called like labels: its words count each by itself then, numbers too.
     """
@@ -259,7 +262,7 @@ class Beside:
 
     def add(self, label: str, index: int, others: Mapping[str, str]) -> None:
         """A label, its class, and the words beside it by column."""
-        for column in others.keys() - self._others:
+        for column in filter(says_labels, others.keys() - self._others):
             sure = self._space.how_sure(word := others[column])
             if sure == 2 or (sure and self._is_label(column)):
                 if (other := self._space.index(word)) != index:
@@ -273,6 +276,12 @@ class Beside:
         for column, (label, index, word, other) in self._differing.items():
             differ = f"label {quoted(label)} is class {index}, and {quoted(word)} beside it, in {column!r}, is class {other}"
             raise LabelError(f"{differ}; {fix(column)}")
+
+
+def says_labels(column: str) -> bool:
+    """Whether the name of a column has a word for a label or its name in it, and none for what a model answered."""
+    words = [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", column)]
+    return any(map(_LABELS.fullmatch, words)) and not any(map(_ANSWERS.fullmatch, words))
 
 
 def predict_only(where: str, error: LabelError) -> UserError:

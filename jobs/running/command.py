@@ -59,7 +59,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, module: str, about: str | None, usage: str = "[options]") -> None:
         command = f"python -m {module}"
-        super().__init__(prog=command, usage=f"{command} {usage}", description=(about or "").partition("\n\n")[0])
+        super().__init__(
+            prog=command, usage=f"{command} {usage}", description=(about or "").partition("\n\n")[0], allow_abbrev=False
+        )
         self.add_argument("--version", action="version", version=f"loudbox-vit {version()}", help="show the version and exit")
 
     def parsed(self, arguments: list[str] | None) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.storage.address import redacted, shown
-from jobs.storage.s3 import in_words, what_it_says
+from jobs.storage.s3 import NoRegion, in_words, what_it_says
 from vit_actor.errors import UserError
 
 RETRY_SECONDS = 60.0
@@ -146,6 +146,8 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
         return Gone, _GONE[errno.ENOENT]
     if isinstance(error, pa.ArrowInvalid | UnicodeEncodeError):
         return Unaddressable, f"cannot be addressed there ({text})"
+    if isinstance(error, NoRegion):
+        return Failing, text
     if isinstance(error, NotImplementedError):
         return Refused, "that kind of storage cannot do this; use another place"
     if isinstance(error, ImportError):
@@ -210,8 +212,10 @@ def storage_errors(address: str, operation: str = "") -> Iterator[None]:
         elif of_storage:
             try:
                 says = what_it_says(address) if re.search("AWS Error .*(GetObject|HeadObject)", str(error)) else ""
-            except UserError as told:  # that there are no credentials
-                raise NoCredentials(str(told)) from None
+            except UserError as told:  # that there are no credentials, which an object for everybody does not need
+                if re.search("HTTP status 40[013]|ACCESS_DENIED", str(error)):
+                    raise NoCredentials(str(told)) from None
+                says = ""
             kind, reason = explained(error, says, address)
         else:
             raise

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import parse_qsl, quote, unquote
@@ -22,6 +23,13 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 30.0
 
 _SAID = re.compile(r"<Code>\s*(\w+)\s*</Code>(?:.*?<Message>\s*(.*?)\s*</Message>)?", re.DOTALL)
+
+
+class NoRegion(OSError):
+    """AWS does not say in which region a bucket is. Asking again may help."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"AWS does not say in which region the bucket is ({reason}); add ?region=eu-west-1 to the address")
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class Access:
         endpoint = next(filter(None, [settings.get("endpoint_override"), *map(os.environ.get, ENDPOINTS)]), None)
         if endpoint and "://" not in endpoint:
             endpoint = f"{settings.get('scheme', 'https')}://{endpoint}"
-        region = settings.get("region") or (None if endpoint else _region(bucket))
+        set_for_all = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        region = settings.get("region") or (None if endpoint else set_for_all or _region(bucket))
         return cls(bucket, key, secret, region, endpoint)
 
 
@@ -56,14 +65,15 @@ def _region(bucket: str) -> str:
         raise ArrowInvalid("no bucket has such a name")
     try:
         with urlopen(Request(f"https://s3.amazonaws.com/{quote(bucket)}", method="HEAD"), timeout=CONNECT_SECONDS) as answer:
-            headers = answer.headers
+            code, headers = answer.status, answer.headers
     except HTTPError as error:  # as for most buckets, which are not everybody's
-        headers = error.headers
-    except URLError as error:
-        raise error.reason if isinstance(error.reason, OSError) else error from None
+        code, headers = error.code, error.headers
+    except (OSError, HTTPException) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise NoRegion(getattr(reason, "strerror", None) or reason) from None
     region: str | None = headers["x-amz-bucket-region"]
     if region is None:
-        raise OSError("AWS Error NO_SUCH_BUCKET")
+        raise OSError("AWS Error NO_SUCH_BUCKET") if code == 404 else NoRegion(f"HTTP {code}")
     return region
 
 

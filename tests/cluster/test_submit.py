@@ -295,15 +295,21 @@ class Scripted(Ended):
     ends: list[int | str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     known: set[object] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+    unanswered: int = 0
+    """Which start's answer is lost."""
 
     def submit_job(self, **what: object) -> str:
         if what["submission_id"] in self.known:
             raise RuntimeError("Job with submission_id ... already exists. Please use a different submission_id.")
         self.known.add(what["submission_id"])
         self.started.append(str(what["entrypoint"]).removeprefix("python -m jobs."))
+        if len(self.started) == self.unanswered:
+            raise ConnectionError("the tunnel is closed")
         return ""
 
     def get_job_info(self, job: str) -> Ended:
+        self.asked.append(job)
         end = self.ends.pop(0)
         if end == "restarted":
             self.known.clear()
@@ -321,10 +327,8 @@ PLAIN, RESUMED = "imagenet --out /o", "imagenet --out /o --resume"
     ("ends", "code", "started"),
     [
         ([1, 130, 143, -9, 0], 0, [PLAIN, *[RESUMED] * 4]),
-        *(([1, final], final, [PLAIN, RESUMED]) for final in (0, 3, 4)),
+        *(([1, final], final, [PLAIN, RESUMED]) for final in (0, 2, 3, 4)),
         *(([final], final, [PLAIN]) for final in (0, 2, 3, 4)),
-        ([1, 2, 0], 0, [PLAIN, RESUMED, PLAIN]),  # nothing was there to resume
-        ([1, 2, 2, 2, 0], 0, [PLAIN, *[RESUMED, PLAIN] * 2]),  # nor were there hosts yet
         ([1] * 5, 1, [PLAIN, *[RESUMED] * 4]),
         (["away", "away", 0], 0, [PLAIN]),
         (["restarted", "away", 0], 0, [PLAIN, RESUMED]),
@@ -343,6 +347,20 @@ def test_a_job_is_started_again_while_that_may_help_and_never_while_the_server_k
     assert slept == [10 * 2**n for n in range(count)]
     told = capsys.readouterr().err
     assert [f"retry {n + 1} of 4 in {seconds:g} s" in told for n, seconds in enumerate(slept)] == [True] * count
+
+
+def test_a_job_that_the_server_took_without_an_answer_is_the_one_that_is_followed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Scripted(ends=[1, 0], unanswered=2)
+    monkeypatch.setattr("cluster.submit.uuid.uuid4", lambda: UUID(int=1 << 64))
+    monkeypatch.setattr("cluster.submit.connect", lambda address: server)
+    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)
+    monkeypatch.setattr("cluster.submit.time.sleep", lambda seconds: None)
+    assert main(["--retries", "4", "jobs.imagenet", "--out", "/o"]) == 0
+    assert (server.started, server.asked) == ([PLAIN, RESUMED], [JOB, f"{JOB}-2"])
+    told = capsys.readouterr().err
+    assert all(f"before `ray job stop {job}`, end this command" in told for job in server.asked)
 
 
 @pytest.mark.parametrize("arguments", [["--detach", "jobs.imagenet"], ["jobs.imagenet", "--overwrite"]])

@@ -107,6 +107,7 @@ def test_a_mistake_is_told_before_anything_starts(given: dict[str, Any], told: s
         ([], "--data URI and --out URI missing; see python -m jobs.imagenet --help"),
         (["--data"], "--data: expected one argument; see python -m jobs.imagenet --help"),
         (["--dtaa", "/d", "--out", "/o"], "--dtaa: no such option; did you mean --data?"),
+        (["--data=/d", "--out=/o", "--over"], "--over: no such option; did you mean --overwrite?"),
         (["--data=/d", "--out=/o", "--colour=3"], "--colour: no such option; see python -m jobs.imagenet --help"),
         (["--data", "/d", "more", "--out", "/o"], "more: no such argument; see python -m jobs.imagenet --help"),
         (["--data", "/d", "--out", "/o", "--min-top1", "80%", "90%"], "--min-top1 80% 90%: give a percentage such as 80%"),

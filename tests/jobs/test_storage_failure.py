@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
+from socket import gaierror
+from urllib.error import HTTPError, URLError
 
 import pyarrow as pa
 import pytest
 
 from jobs.storage import failure
+from jobs.storage.address import parts_of
 from jobs.storage.failure import (
     Failing,
     GivenUp,
@@ -23,6 +27,7 @@ from jobs.storage.failure import (
     storage_errors,
 )
 from jobs.storage.files import SteadyFile
+from jobs.storage.s3 import ENDPOINTS, Access
 
 ADDRESS = "s3://key:HUSH@bucket/data"
 AWS = "When reading information for key 'k' in bucket 'b': AWS Error {} during {} operation: no"
@@ -67,6 +72,61 @@ def test_an_error_means_one_thing_told_in_one_line(error: Exception, kind: type[
     assert str(raised.value).startswith("s3://bucket/data: ")
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "operation", "kind"),
+    [
+        ("NETWORK_CONNECTION", "GetObject", Failing),
+        ("SLOW_DOWN", "GetObject", Failing),
+        ("UNKNOWN (HTTP status 503)", "HeadObject", Failing),
+        ("ACCESS_DENIED", "GetObject", NoCredentials),
+        ("UNKNOWN (HTTP status 400)", "HeadObject", NoCredentials),
+    ],
+)
+def test_only_what_is_refused_is_for_want_of_credentials(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, operation: str, kind: type[Exception]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(failure.StorageError) as raised, storage_errors("s3://bucket/data?region=eu-west-1", "read"):
+        raise OSError(AWS.format(code, operation))
+    assert type(raised.value) is kind
+    assert ("there are no credentials" in str(raised.value)) is (kind is NoCredentials)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        (HTTPError("", 404, "", Message(), None), Refused, "no such bucket"),
+        (
+            HTTPError("", 503, "", Message(), None),
+            Failing,
+            "the bucket is (HTTP 503); add ?region=eu-west-1 to the address",
+        ),
+        (URLError(TimeoutError("timed out")), Failing, "the bucket is (timed out); add"),
+        (URLError(gaierror(-2, "Name or service not known")), Failing, "the bucket is (Name or service not known); add"),
+        (TimeoutError("timed out"), Failing, "the bucket is (timed out); add"),
+    ],
+)
+def test_where_a_bucket_is_is_asked_of_aws_unless_the_environment_says_it(
+    monkeypatch: pytest.MonkeyPatch, answer: Exception, kind: type[Exception], says: str
+) -> None:
+    def ask(*_: object, **__: object) -> None:
+        raise answer
+
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", *ENDPOINTS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("jobs.storage.s3.urlopen", ask)
+    parts = parts_of("s3://bucket/data")
+    assert parts
+    with pytest.raises(failure.StorageError) as raised, storage_errors("s3://bucket/data", "open"):
+        Access.of(parts)
+    assert (type(raised.value), says in str(raised.value)) == (kind, True), raised.value
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    assert Access.of(parts).region == "eu-central-1"
 
 
 def test_what_fails_a_few_times_is_asked_again_and_told(monkeypatch: pytest.MonkeyPatch) -> None:

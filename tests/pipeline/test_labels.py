@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.pipeline.labels import LabelSpace
+from jobs.pipeline.labels import LabelSpace, says_labels
 from tests.pipeline.corpus import CLASS_NAMES, WNIDS
 from vit_actor.errors import UserError
 
@@ -34,6 +34,21 @@ def test_wordnet_ids_are_the_thousand_in_sorted_order() -> None:
 )
 def test_names_match_whole_then_plain_then_as_a_synonym_then_as_an_index(label: str, index: int) -> None:
     assert ANIMALS.index(label) == index
+
+
+@pytest.mark.parametrize(
+    ("said", "columns"),
+    [
+        (
+            True,
+            "label labels CLASS class_id classId classname class-name json.label_name category target name synset wnid label2",
+        ),
+        (False, "prediction pred predicted_label output output_class top1 top1_label score model_name PredictionString caption "),
+        (False, "filename width json.caption surname classified"),
+    ],
+)
+def test_a_column_says_labels_by_the_words_in_its_name(said: bool, columns: str) -> None:
+    assert {column: says_labels(column) for column in columns.split()} == dict.fromkeys(columns.split(), said)
 
 
 def test_a_label_that_is_one_class_by_name_and_another_by_number_is_asked_for() -> None:

@@ -107,7 +107,9 @@ METADATA = csv([f"{i}.jpg,{CLASSES[i]}" for i in range(3)])
 NAMED = [f"{i}.jpg,{i}" for i in range(3)]
 
 # name: (files, classes, --labels, the library that says the same, or what the refusal says, or NONE, or our labels by class)
-LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str], dict[str, str]] | str | list[int]]] = {
+LAYOUTS: dict[
+    str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str], dict[str, str]] | str | list[int] | list[int | None]]
+] = {
     "class folders": (tree(["ant", "cat", "dog"]), CLASSES, None, torchvision),
     "class folders, datasets": (tree(["ant", "cat", "dog"]), CLASSES, None, imagefolder),
     "WordNet ids": (tree(WNIDS[3:6]), tuple(WNIDS), None, torchvision),
@@ -210,6 +212,19 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         CLASSES,
         "l.csv",
         "label '1' is class 1, and 'ant' beside it, in 'name', is class 0",
+    ),
+    "a column of what a model answered": (
+        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{CLASSES[i]},{CLASSES[i + 1]}" for i in IN_ORDER], "filename,label,prediction")},
+        CLASSES,
+        "l.csv",
+        IN_ORDER,
+    ),
+    "the same in Parquet": ({"x.parquet": rows(IN_ORDER, prediction=list(CLASSES[1:]))}, CLASSES, None, IN_ORDER),
+    "the same in json": (
+        {"x.tar": samples(JPG, ("json", '{"label": *, "top1": "dog"}'))},
+        CLASSES,
+        None,
+        IN_ORDER,
     ),
     "a column in which a name occurs": (
         {**tree(["."]), "l.csv": csv(["0.jpg,0,bee", "1.jpg,1,a big bee", "2.jpg,2,cat"], "file,label,caption")},
@@ -347,7 +362,7 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         {"a.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"]), "b.parquet": rows(IN_ORDER)},
         CLASSES,
         None,
-        "labels are in column 'label', and of a.parquet in column 'label' with class names",
+        "it has labels in column 'label', and a.parquet has labels in column 'label' with class names",
     ),
     "ClassLabels that differ": (
         {"a.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"]), "b.parquet": rows(IN_ORDER, names=["ant", "bee", "dog"])},
@@ -355,7 +370,18 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         None,
         "the class names of column 'label' are others than in a.parquet",
     ),
-    "labels in the first file": ({"a.parquet": rows(IN_ORDER), "b.parquet": rows()}, CLASSES, None, "labels are nowhere"),
+    "labels in the first file": (
+        {"a.parquet": rows(IN_ORDER), "b.parquet": rows()},
+        CLASSES,
+        None,
+        "b.parquet: it has no label column, and a.parquet has labels in column 'label'; give files that are alike",
+    ),
+    "tars and a file of a part": (
+        {"x.tar": samples(JPG), "l.csv": csv(["k2.jpg,3", "k0.jpg,1"])},
+        CLASSES,
+        "l.csv",
+        [1, None, 3],
+    ),
     "labels in other columns": ({"a.parquet": rows(IN_ORDER), "b.parquet": rows(cls=IN_ORDER)}, CLASSES, None, "in column 'cls'"),
     "names beside numbers": ({"x.parquet": rows(IN_ORDER, name=list(CLASSES[:3]))}, CLASSES, None, IN_ORDER),
     "other names beside numbers": (
@@ -365,13 +391,13 @@ LAYOUTS: dict[str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str
         "'bee' beside it, in 'name', is class 1; pass --labels label or --labels name",
     ),
     "ClassLabel beside other names": (
-        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word=list(CLASSES[:3]))},
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word_name=list(CLASSES[:3]))},
         CLASSES,
         None,
-        "'ant' beside it, in 'word', is class 0; pass --labels by-name:label or --labels word",
+        "'ant' beside it, in 'word_name', is class 0; pass --labels by-name:label or --labels word_name",
     ),
     "ClassLabel beside other names, told": (
-        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word=list(CLASSES[:3]))},
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word_name=list(CLASSES[:3]))},
         CLASSES,
         "by-name:label",
         [3, 2, 1],
@@ -510,7 +536,7 @@ def test_of_two_images_of_one_name_a_bare_line_labels_none(tmp_path: Path) -> No
         (
             {f"x-{k}-of-3.tar": samples(JPG, ("label.txt", "*"), ("json", "{}"), ("cls", "-1")) for k in (0, 2)},
             [
-                "files that are missing by the others' names, such as x-1-of-3.tar",
+                "files not there, by the names of the others, such as x-1-of-3.tar",
                 ".txt members without an image of that name beside them",
                 ".json members that are no labels",
                 ".cls members that are no labels",
@@ -541,6 +567,7 @@ def test_what_is_not_classified_is_told_with_an_example(tmp_path: Path, files: F
         (samples(JPG, ("txt", "ant")), samples(JPG, ("txt", "a small ant")), "label 'a small ant' is no class"),
         (samples(JPG), PLAIN, "the first samples have no labels, but here .cls is '0'; pass --labels cls"),
         (PLAIN, samples(JPG), ""),
+        (PLAIN, samples(JPG, ("cls", "-1"), ("json", '{"label": 2}')), ""),
         (samples(JPG, ("txt", "a small ant")), samples(JPG, ("txt", "ant")), ""),
     ],
 )

@@ -279,7 +279,7 @@ class FileSet:
             found = [file for file in found if file[0] not in left]
         if self.names is None and left_out is not None:
             for name, count in missing_parts(name for name, _ in found):
-                left_out.add("files that are missing by the others' names", name, count)
+                left_out.add("files not there, by the names of the others", name, count)
         if not found:
             raise UserError(f"{shown(below(self.folder, self.names or ''))}: nothing here matches")
         return found

@@ -213,7 +213,10 @@ class Rows:
             return
         self._first = other, first = self._first or (name, columns)
         if columns.place() != first.place():
-            raise LabelError(f"labels are {columns.place()}, and of {other} {first.place()}; give files that are alike")
+            here, there = (
+                "no label column" if (at := each.place()) == "nowhere" else f"labels {at}" for each in (columns, first)
+            )
+            raise LabelError(f"it has {here}, and {other} has {there}; give files that are alike")
         if columns.indices != first.indices:
             raise LabelError(f"the class names of column {columns.label!r} are others than in {other}; give files that are alike")
         for word in words:

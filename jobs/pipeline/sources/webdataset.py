@@ -24,6 +24,8 @@ MEMBERS = ("cls", "class_id", "label", "json", "txt")
 """What follows the first dot of a member that may be a label."""
 JSON_KEYS = ("label", "cls", "class_id", "class")
 """Of a JSON member, entries that may be the label."""
+UNKNOWN = "-1"
+"""A text that says that there is no label."""
 NAME, FILE = "name", "file"
 KINDS = (*MEMBERS[:4], *(f"json.{key}" for key in JSON_KEYS), "txt", NAME)
 """Where a sample's label may be: a member, all of a JSON member or an entry of it, the WordNet id in the image's name."""
@@ -161,7 +163,10 @@ class TarShards:
         return next((kind for kind in KINDS if any(kind in each for each in words)), "")
 
     def _words(self, kind: str, sample: _Sample, own: Own) -> dict[str, str]:
-        """A sample's labels by where they are: at one of KINDS, where it has any. A .txt is one only if labels are there."""
+        """A sample's labels by where they are: at one of KINDS, where it has any. A .txt is one only if labels are there.
+
+        UNKNOWN is one only at `kind`.
+        """
         texts = {member: _text(own, member) for member in own if member != "txt" or kind == "txt"}
         if "json" in texts:
             parsed = _parsed(texts.pop("json"))
@@ -169,11 +174,12 @@ class TarShards:
             texts |= {key: str(value) for key, value in entries.items() if value is not None and key in (*KINDS, kind)}
         if suffix := WNID_SUFFIX.fullmatch(sample.member):
             texts[NAME] = suffix[1]
-        return {key: text for key, text in texts.items() if text not in ("", "-1")}
+        return {key: text for key, text in texts.items() if text and (text != UNKNOWN or key == kind)}
 
     def _checked(self, kind: str, words: dict[str, str], readings: Readings) -> int | None:
         """The class of a sample; None if it has no label. Raises LabelError where that is none, or where labels differ."""
-        text = words.get(kind, "")
+        if (text := words.get(kind, "")) == UNKNOWN:
+            return None
         index = readings.index(text) if text else None
         for other, word in words.items() if self.kind is None else ():
             if self.space.how_sure(word) and (index is None or self.space.index(word) != index):
@@ -192,9 +198,7 @@ class TarShards:
         labels = _from_file(self.labels or "", self.labels_digest, self.space)
         folder, _, name = sample.member.rpartition("/")
         found, first = labels.of(sample.member), places.setdefault(name, folder) == folder
-        if found is None:
-            raise LabelError("the labels file has no line for it")
-        if not first and (found := labels.of(sample.member, folders=True)) is None:
+        if found is not None and not first and (found := labels.of(sample.member, folders=True)) is None:
             raise LabelError("several images have its name, in other folders; give them with their folders in the labels file")
         return found
 
