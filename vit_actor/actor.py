@@ -107,6 +107,11 @@ class DeviceThread:
         """Batches' worth of images that were handed over and that the device has not taken yet."""
         return -(-(self._asked - self._taken) // self.batch_size)
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was asked is answered."""
+        return self._asked == self._taken and not self._in_flight
+
     def classify(self, images: np.ndarray) -> list[Part]:
         """Answer images uint8 (n, height, width, 3), n >= 0: parts of batches that together are the images, in order.
 

@@ -193,10 +193,18 @@ class Classifier:
         except UserError as error:
             self._log.warning("chunk not committed", chunk=chunk.name, error=str(error))
             raise
-        self._ledger.done.remote(chunk.name, self._mesh, begun)
+        more_is_coming = self._ledger.done.remote(chunk.name, self._mesh, begun)
+        if begun is not None and not ray.get(more_is_coming):  # Ray Data may end this actor after it
+            self._check()
         failed = rows.num_rows - rows["error"].null_count
         self._metrics.committed(rows.num_rows, failed, [part.seconds for part in parts if part.first == 0])
         return committed_row(chunk.name, rows.num_rows, failed)
+
+    def _check(self) -> None:
+        try:
+            self._checks.check()
+        except DeviceError as error:
+            self._lose(error)
 
     def _hand_back(self, chunk: str) -> pa.Table:
         """Leave a chunk to other meshes: this one stays out."""

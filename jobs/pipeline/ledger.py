@@ -289,13 +289,14 @@ class Ledger(Unchecked):
         """These images [start, end) of a chunk are about to be alone on a device; None: all of them were classified."""
         self._chunks[chunk].trying = piece
 
-    def done(self, chunk: str, mesh: str, begun: int | None) -> None:
-        """A chunk is committed; as `answered` has it."""
+    def done(self, chunk: str, mesh: str, begun: int | None) -> bool:
+        """A chunk is committed; as `answered` has it. Whether more is coming."""
         self.answered(chunk, mesh, begun)
         tried = self._chunks.pop(chunk, _Attempts())
         if tried.given_up:
             self._counts["given_up"] += len(tried.given_up)
             self.note("image", chunk, f"{len(tried.given_up)} images that take the device down were given up")
+        return self.more_is_coming()
 
     def failed(self, mesh: str, chips: list[str], why: str) -> None:
         super().failed(mesh, chips, why)

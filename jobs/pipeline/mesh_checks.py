@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,6 +12,8 @@ import ray
 from vit_actor.actor import DeviceThread
 from vit_actor.errors import DeviceError
 
+IDLE_SECONDS = 0.5
+"""Between two looks whether it has nothing to do: a check then costs nothing, and may be the last."""
 FIRST_SECONDS = 10.0
 """From opening to the first one: 0.06% of it."""
 
@@ -22,37 +25,41 @@ class MeshChecks:
         self._device, self._ledger, self._mesh = device, ledger, mesh
         self._turn, self._ended = threading.Lock(), threading.Event()
         self.begun = 0 if device.chips else None
+        self._images = 0
 
-    def _check(self, last: bool = False) -> None:
+    def check(self, last: bool = False) -> None:
         """One check, told to the ledger when it has passed; none after the last. Raises DeviceError."""
         with self._turn:
             if self.begun is None or self._ended.is_set():
                 return
             if last:
                 self._ended.set()
-            self.begun += 1
+            self.begun, self._images = self.begun + 1, self._device.images
             self._device.check()
             ray.get(self._ledger.passed.remote(self._mesh, self.begun))
 
     def keep_on(self, seconds: float, lose: Callable[[DeviceError], NoReturn]) -> None:
-        """Check from a thread until `end`. lose: called when a check fails."""
+        """Check from a thread until `end`, and where the device has nothing to do. lose: called when a check fails."""
 
         def run() -> None:
-            wait = min(FIRST_SECONDS, seconds)
-            while not self._ended.wait(wait):
+            wait, last = min(FIRST_SECONDS, seconds), time.monotonic()
+            while not self._ended.wait(min(IDLE_SECONDS, wait)):
+                idle = self._device.idle and self._device.images > self._images
+                if not idle and time.monotonic() - last < wait:
+                    continue
                 try:
-                    self._check()
+                    self.check()
                 except DeviceError as error:
                     lose(error)
                 except ray.exceptions.RayActorError:  # the driver is gone
                     return
                 except Exception as error:  # else the mesh would go on without checks
                     lose(DeviceError(f"its chips cannot be checked: {type(error).__name__}: {error}"))
-                wait = min(2 * wait, seconds)
+                wait, last = min(2 * wait, seconds), time.monotonic()
 
         if self.begun is not None:
             threading.Thread(target=run, name="checks", daemon=True).start()
 
     def end(self) -> None:
         """A last check, for what came after the latest one. Raises DeviceError."""
-        self._check(last=True)
+        self.check(last=True)

@@ -58,7 +58,7 @@ def test_what_was_committed_before_a_check_is_kept_by_a_resume_and_what_none_fol
 ) -> None:
     deadly = {**meshes.environment, "KILLED_AT": moment, "KILLED_AFTER": "12", "LOUDBOX_CHECK_SECONDS": "1"}
     line = ("compute=400ms,wrong_chip=3,wrong_after=9", "--meshes=1")
-    died = Job.start(replace(meshes, environment=deadly), data, tmp_path, *line, module="tests.faults.killed_at_commit").end()
+    died = Job.start(replace(meshes, environment=deadly), data, tmp_path, *line, module="tests.faults.poisoned").end()
     assert died.code < 0, died.output
     before, is_checked = committed(tmp_path), checked(attempts(tmp_path))
     sound = {footer["chunk"] for file in prediction_files(tmp_path) for footer in footers_in(file) if is_checked(footer)}
