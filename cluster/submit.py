@@ -141,7 +141,9 @@ def run_to_its_end(client: JobSubmissionClient, args: argparse.Namespace, packag
                 log = Log(client, job)
             say_when_stopped(f"{job} goes on: {hints}")
             code = follow(log)
-            if code in FINAL or retry >= args.retries:
+            # What once ran is no mistake: the cluster is not whole again yet, or the job had not begun its run.
+            again = code == USER_ERROR and retry > 0 and args.module == RESUMES
+            if (code in FINAL and not again) or retry >= args.retries:
                 return code
             told, starts = f"{job} ended with exit code {code}", starts + 1
         except (JobFailed, UserError) as error:

@@ -327,8 +327,9 @@ PLAIN, RESUMED = "imagenet --out /o", "imagenet --out /o --resume"
     ("ends", "code", "started"),
     [
         ([1, 130, 143, -9, 0], 0, [PLAIN, *[RESUMED] * 4]),
-        *(([1, final], final, [PLAIN, RESUMED]) for final in (0, 2, 3, 4)),
+        *(([1, final], final, [PLAIN, RESUMED]) for final in (0, 3, 4)),
         *(([final], final, [PLAIN]) for final in (0, 2, 3, 4)),
+        ([1, 2, 2, 2, 0], 0, [PLAIN, *[RESUMED] * 4]),  # there were no hosts yet
         ([1] * 5, 1, [PLAIN, *[RESUMED] * 4]),
         (["away", "away", 0], 0, [PLAIN]),
         (["restarted", "away", 0], 0, [PLAIN, RESUMED]),
