@@ -73,9 +73,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
                     "Ray was imported before classify(), which then starts no protected Ray of its own; call ray.init() first"
                 )
             # A token of this session's own: no other account may use it, and no file is left in the home.
-            if "RAY_AUTH_TOKEN" not in os.environ:
-                session.callback(os.environ.pop, "RAY_AUTH_TOKEN", None)
-                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             home = _home()
             started = session.enter_context(local_ray(home))

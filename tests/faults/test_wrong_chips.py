@@ -34,7 +34,7 @@ def test_the_chunks_of_a_mesh_with_a_wrong_chip_are_done_by_the_other(
     assert failed
     assert all(life["mesh"].endswith("/4-7") for life in failed)
     assert f"/4-7: self-check failed: {ELEVEN}: 40 of 40 scores differ" in done.stderr
-    assert f"/4-7 {ELEVEN} ({len(failed)} failed)" in done.stdout
+    assert f"/4-7 {ELEVEN} ({len(failed)} failed)" in done.output
 
 
 @pytest.mark.parametrize("after", [5, pytest.param(0, marks=pytest.mark.slow)])
