@@ -1,4 +1,4 @@
-"""Check the chips of a mesh while it works: after ten seconds, after twenty more, forty more, and from then on every minute."""
+"""Check the chips of a mesh while it works: more and more seldom up to every minute, and whenever it has nothing to do."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow.fs import LocalFileSystem
 
-from jobs.settings import check_no_partition
 from jobs.storage.address import below, parent, path_of, place, shown, without_query
 from jobs.storage.failure import Failing, storage_errors
 from jobs.storage.files import open_storage, write_atomically
@@ -132,14 +131,3 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
         monkeypatch.setattr(os, name, recorded)
     write_atomically(LocalFileSystem(), str(tmp_path / "file"), b"x")
     assert done == ["fsync", "replace"]
-
-
-@pytest.mark.parametrize(
-    ("out", "column"), [("/data/mesh=4/run", "mesh"), ("s3://b/host=a/r", "host"), ("run_id=7", "run_id"), ("/a/day=1/label", "")]
-)
-def test_an_output_that_readers_take_for_a_column_is_refused(out: str, column: str) -> None:
-    if column:
-        with pytest.raises(UserError, match=f"for column '{column}' of all rows; choose another"):
-            check_no_partition(out)
-    else:
-        check_no_partition(out)
