@@ -117,8 +117,6 @@ class Progress:
         shape = "{percentage:3.0f}% {bar:20} {desc}" if total is not None else "{desc}"
         known = self._live and os.get_terminal_size(sys.stderr.fileno()).columns
         width: dict[str, Any] = {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
-            {"dynamic_ncols": True} if self._live and os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80, "nrows": 24}
-        )  # of a size unknown
         self._bar = tqdm(total=total, bar_format=shape, leave=False, disable=not self._live, **width)
         self._thread = threading.Thread(target=self._show, daemon=True)
 
