@@ -16,6 +16,7 @@ from jobs.running import machine
 from tests.cluster.fake_host import put
 from tests.commands import ROOT
 from tests.rig import Rig
+from tests.waiting import wait_until
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HEAD, LOUDBOX = "10.77.0.1", "10.77.0.2"
@@ -146,12 +147,14 @@ def test_the_file_that_prometheus_follows_names_every_node_and_each_serves_metri
     def read(path: str) -> str:
         return rig.run(["cat", path]).stdout
 
-    found = read(f"{rig.directory}/ray/prom_metrics_service_discovery.json")
-    targets = {target for group in json.loads(found) for target in group["targets"]}
-    assert {f"{HEAD}:8080", f"{LOUDBOX}:8080"} <= targets
+    def targets() -> set[str]:
+        return {target for group in json.loads(read(discovered)) for target in group["targets"]}
+
+    discovered = f"{rig.directory}/ray/prom_metrics_service_discovery.json"
+    wait_until(lambda: {f"{HEAD}:8080", f"{LOUDBOX}:8080"} <= targets(), 30)  # Ray writes it every 5 s
     config = yaml.safe_load(read(f"{rig.directory}/ray/session_latest/metrics/prometheus/prometheus.yml"))
     (followed,) = config["scrape_configs"][0]["file_sd_configs"][0]["files"]
-    assert read(followed) == found
+    assert read(followed) == read(discovered)
     for host in (HEAD, LOUDBOX):
         assert "# TYPE ray_" in rig.run(["curl", "-s", "-m", "5", f"http://{host}:8080/metrics"]).stdout
 

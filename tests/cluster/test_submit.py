@@ -58,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
         "HOME": str(directory),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the job's `python` is the node's
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"],  # that of every cluster here: Ray reads it once in a process
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     dashboard = free_port()
