@@ -3,6 +3,7 @@
 python -m cluster.preflight [--address HOST:PORT] [--shared URI] [--data URI] [--open] [--json]
 """
 
+# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import argparse

@@ -6,6 +6,7 @@ python -m cluster.submit [--address URL] [--detach | --retries N] jobs.imagenet 
 job goes on; an address where nothing answers holds it for minutes; and it uploads all that lies in the directory.
 """
 
+# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import argparse

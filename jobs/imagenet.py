@@ -3,6 +3,7 @@
 python -m jobs.imagenet --data hf://datasets/ILSVRC/imagenet-1k --out s3://bucket/run-1 --device t3000
 """
 
+# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import sys
@@ -17,13 +18,13 @@ from jobs.running.classification import Inputs, claim_output, is_finished
 from jobs.running.clearing import may_delete
 from jobs.running.command import JobFailed
 from jobs.running.manifest import Manifest
-from jobs.running.output_lock import check_held, release_output
+from jobs.running.output_lock import check_held, hold_output
 from jobs.running.phases import Phases, process_began
 from jobs.running.progress import telling
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
 from jobs.settings import ImagenetSettings, taking
-from jobs.storage.address import shown
+from jobs.storage.address import redacted, shown
 from vit_actor.errors import UserError
 
 
@@ -49,27 +50,30 @@ def classify(settings: ImagenetSettings) -> Result:
     """
     try:
         return carry_out(settings, Phases(time.time()), signals=False)
-    finally:
-        release_output(settings.out)
+    except (UserError, JobFailed) as error:  # a notebook shows it, and keeps it
+        error.args = (redacted(str(error)),)
+        raise
 
 
 def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> Result:
     """A run from its settings to its verdict. signals: whether they end it (see classify_what_is_left)."""
     # What can be told without Ray is told before it starts, which takes seconds.
     least = gates(settings.min_top1, settings.min_top5)
-    with telling("looking through the data, the model and the output"):
+    with telling("looking through the data and the model"):
         inputs = Inputs.open(settings)
-        manifest = claim_output(settings, inputs)
-    if is_finished(manifest, settings.out):
-        summary = read_summary(settings.out)
-    else:
-        with ray_session(settings.address, needed=("ray.data", "pandas")):
-            from jobs.running.attempt import classify_what_is_left
+    with hold_output(settings.out):
+        with telling("looking through the output"):
+            manifest = claim_output(settings, inputs)
+        if is_finished(manifest, settings.out):
+            summary = read_summary(settings.out)
+        else:
+            with ray_session(settings.address, needed=("ray.data", "pandas")):
+                from jobs.running.attempt import classify_what_is_left
 
-            # list -> read -> decode -> classify -> commit
-            manifest = classify_what_is_left(settings, inputs, phases, signals=signals)
-        phases.end("end")
-        summary = report(settings, manifest, phases)
+                # list -> read -> decode -> classify -> commit
+                manifest = classify_what_is_left(settings, inputs, phases, signals=signals)
+            phases.end("end")
+            summary = report(settings, manifest, phases)
     return Result(settings.out, summary, *judged(summary, least, settings.max_errors))
 
 

@@ -4,6 +4,7 @@ python -m jobs.report --out s3://bucket/run-1
 python -m jobs.report --compare s3://bucket/run-1 s3://bucket/run-2
 """
 
+# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import argparse

@@ -3,6 +3,7 @@
 python -m jobs.scaling --out s3://bucket/scaling-1 --device t3000 [--data hf://datasets/ILSVRC/imagenet-1k]
 """
 
+# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import functools
@@ -42,6 +43,8 @@ Measure = Callable[[int, int, int], "Round"]
 
 
 def main(arguments: list[str] | None = None) -> int:
+    from jobs.measuring.scaling_table import scaling_table, terminal_table
+
     settings = parse(arguments)
     checkpoint = load_checkpoint(settings.model)
     images = images_to_share(settings, checkpoint) if settings.data else 0
@@ -57,11 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
                 measure, total = _pipeline(settings, checkpoint, placement, images), images
             else:
                 measure, total = _devices(settings, checkpoint, placement, sizes)
-            measured = interleave(measure, sizes, total, settings.rounds)
-    from jobs.measuring.scaling_table import scaling_table, terminal_table
-
-    table = scaling_table(measured, manifest.data)
-    write(settings.out, table, manifest)
+            table = scaling_table(interleave(measure, sizes, total, settings.rounds), manifest.data)
+            write(settings.out, table, manifest)
     print(terminal_table(table))
     say(f"report: {below(settings.out, 'report.html')}")
     return 0

@@ -249,8 +249,11 @@ class ScalingSettings(RandomSettings):
 
     def check(self) -> None:
         super().check()
-        if self.data and self.iterations:
-            raise UserError("--iterations is for random images; with --data the work is its images, or the first --limit of them")
+        given = [name for name in ("iterations", "warmup", "seed") if getattr(self, name) != getattr(type(self), name)]
+        if self.data and given:
+            raise UserError(
+                f"--{given[0]} is for random images; with --data the work is its images, or the first --limit of them"
+            )
         if self.limit and not self.data:
             raise UserError("--limit goes with --data; without it give --iterations")
         if self.cache and not self.data:

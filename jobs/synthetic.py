@@ -3,6 +3,7 @@
 python -m jobs.synthetic --out s3://bucket/synthetic-1 --device t3000
 """
 
+# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -52,7 +52,7 @@ COMMANDS_WITH_OPTIONS = [
     "tests.soak",
 ]
 
-OF_OTHER_PROGRAMS = {"--shm-size", "--now", "--web.listen-address", "--config.file"}
+OF_OTHER_PROGRAMS = {"--dest", "--shm-size", "--now", "--web.listen-address", "--config.file"}
 
 
 @dataclass(frozen=True)

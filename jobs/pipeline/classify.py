@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -91,7 +92,7 @@ class Classifier:
         self._mesh = mesh_name(self._host, ray.get(ledger.place.remote(self._host, actor)))
         self._log = EventLog(run_id=identity["run_id"], mesh=self._mesh)
         self._identity = {**identity, "mesh": self._mesh}
-        self._clock = _clock()
+        self._clock, self._boot = _clock(), Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._opening = threading.Lock()
         self._lose = partial(lose, ledger, self._mesh, self._log)
         self._out: str | None = ray.get(ledger.out.remote(self._mesh))
@@ -185,6 +186,7 @@ class Classifier:
             "read_host": chunk.host,
             "read_cpu_seconds": chunk.cpu_seconds,
             "clock": clock,
+            "boot": self._boot,
             "checks": begun,
         }
         footer["shared_batches"] = {part.number: [part.first, part.images] for part in parts if len(part.classes) < part.images}

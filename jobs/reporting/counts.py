@@ -69,6 +69,7 @@ class FileMetadata:
         and how many the batch has.
     rows: how many a chunk has; None for all of a file.
     clock: what the host's wall clock was ahead of its monotonic one, in seconds; None in files of earlier versions.
+    boot: the host's boot id: its monotonic clock begins anew with another.
     """
 
     run_id: str
@@ -85,6 +86,7 @@ class FileMetadata:
     shared_batches: dict[str, list[int]] = field(default_factory=dict)
     rows: int | None = None
     clock: float | None = None
+    boot: str = ""
 
 
 CHUNKS = """
@@ -92,7 +94,7 @@ CREATE OR REPLACE TEMP TABLE chunks AS
 SELECT rank, unnest(from_json(footer, '{"run_id": "VARCHAR", "attempt": "BIGINT", "mesh": "VARCHAR", "description": "VARCHAR",
   "batch_size": "BIGINT", "compile_seconds": "DOUBLE", "versions": "MAP(VARCHAR, VARCHAR)", "chunk": "VARCHAR",
   "read_cpu_seconds": "DOUBLE", "start": "MAP(VARCHAR, DOUBLE)", "opened_at": "DOUBLE",
-  "shared_batches": "MAP(VARCHAR, BIGINT[])", "rows": "BIGINT", "clock": "DOUBLE"}'))
+  "shared_batches": "MAP(VARCHAR, BIGINT[])", "rows": "BIGINT", "clock": "DOUBLE", "boot": "VARCHAR"}'))
 FROM (SELECT unnest($footers::VARCHAR[]) AS footer, generate_subscripts($footers::VARCHAR[], 1) AS rank)
 """
 
@@ -220,11 +222,11 @@ PARTS = {
         FROM chunks""",
         "attempt, mesh, min(opened) AS opened, total(read_time) AS read_time",
     ),
-    # The clocks of a host in one attempt, in nanoseconds: two that differ are one that was set.
+    # The clocks of a host in one attempt and since one boot, in nanoseconds: two that differ are one that was set.
     "clocks": (
-        """SELECT attempt, regexp_replace(mesh, '/[^/]*$', '') AS host, low, low AS high
+        """SELECT attempt, regexp_replace(mesh, '/[^/]*$', '') AS host, boot, low, low AS high
         FROM (SELECT *, round_even(clock * 1e9, 0)::BIGINT AS low FROM chunks)""",
-        "attempt, host, min(low) AS low, max(high) AS high",
+        "attempt, host, boot, min(low) AS low, max(high) AS high",
     ),
     # What the footers say, each thing once.
     "facts": (

@@ -13,7 +13,6 @@ from jobs.running.chip_checks import Attempts
 from jobs.running.clearing import check_output
 from jobs.running.damaged import discard
 from jobs.running.manifest import Manifest, claim
-from jobs.running.output_lock import hold_output
 from jobs.running.terminal import say
 from jobs.settings import ImagenetSettings
 from jobs.storage.address import shown
@@ -70,11 +69,10 @@ class Inputs:
 
 
 def claim_output(settings: ImagenetSettings, inputs: Inputs) -> Manifest:
-    """The run to begin or to go on with, in an output that no other job writes to until this process ends.
+    """The run to begin or to go on with, in an output that is held.
 
     Deletes damaged predictions of a run to go on with. Raises UserError where the output cannot be had.
     """
-    hold_output(settings.out)
     check_output(settings.out)
     wanted = inputs.describe(settings, settings.device)
     manifest = claim(settings.out, wanted, resume=settings.resume, overwrite=settings.overwrite)

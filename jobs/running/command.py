@@ -65,7 +65,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"loudbox-vit {version()}", help="show the version and exit")
 
     def parsed(self, arguments: list[str] | None) -> argparse.Namespace:
-        """Raises UserError for arguments that are not understood; ends the process after --help and --version."""
+        """Raises UserError for arguments that are not understood; ends the process after --help and --version.
+
+        Where a shell asks how the line may go on, it is told, and the process ends.
+        """
+        if "_ARGCOMPLETE" in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(self)
         found, unknown = self.parse_known_args(arguments)
         if unknown:
             name = unknown[0].partition("=")[0]
@@ -100,8 +107,10 @@ def add_setting(group: argparse._ActionsContainer, name: str, hint: Any, option:
         add(action="store_true")
     elif " " in option.metavar:
         add(nargs="+", metavar=tuple(option.metavar.split()))
+    elif get_origin(hint) is Literal:
+        add(metavar="|".join(get_args(hint))).completer = lambda **_: get_args(hint)  # type: ignore[attr-defined]
     else:
-        add(metavar="|".join(get_args(hint)) if get_origin(hint) is Literal else option.metavar)
+        add(metavar=option.metavar)
 
 
 def parse[S: Settings](kind: type[S], arguments: list[str] | None, module: str, about: str | None) -> S:

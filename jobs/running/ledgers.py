@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.pipeline.ledger import Ledger
 from jobs.pipeline.ray_internals import draining_nodes
-from jobs.running.output_lock import busy, hold_output
+from jobs.running.output_lock import busy
 from jobs.storage.files import open_storage
 
 NAMESPACE = "loudbox-vit"
@@ -25,9 +25,9 @@ ACCOUNT_SECONDS = 20.0
 def open_ledger(out: str) -> Any:
     """The ledger actor of the run in `out`; raises UserError while another run has it.
 
-    Its name excludes other drivers on the cluster, and hold_output those on other clusters that share the disk or the bucket.
+    Its name excludes other drivers on the cluster, as `hold_output` does those that share the disk or the bucket; an actor may
+    outlive both for a moment.
     """
-    hold_output(out)
     _seen.clear()
     filesystem, path = open_storage(out)
     name = "run-" + hashlib.sha256(f"{filesystem.type_name}:{path}".encode()).hexdigest()[:32]

@@ -18,6 +18,7 @@ from typing import Any, Self, get_origin, get_type_hints
 from pyarrow import fs
 
 from jobs.running.clearing import clear_run, refuse_foreign_page
+from jobs.running.output_lock import hold_output
 from jobs.settings import Settings
 from jobs.storage.address import below, place, shown
 from jobs.storage.failure import Damaged, Gone, decoding, patiently
@@ -121,14 +122,19 @@ class Manifest:
 
     @contextmanager
     def single_attempt(self, out: str, *, overwrite: bool) -> Iterator[None]:
-        """The block is the one attempt at a run that cannot be resumed: finished if it ends, failed if it raises."""
-        self.begin_attempt(out, overwrite=overwrite)
-        try:
-            yield
-        except BaseException:
-            self.end_attempt(out, "failed")
-            raise
-        self.end_attempt(out, "finished")
+        """The block is the one attempt at a run that cannot be resumed, in an output that no other job has meanwhile.
+
+        It is finished if it ends, failed if it raises.
+        """
+        with hold_output(out):
+            check_free(out, overwrite=overwrite)
+            self.begin_attempt(out, overwrite=overwrite)
+            try:
+                yield
+            except BaseException:
+                self.end_attempt(out, "failed")
+                raise
+            self.end_attempt(out, "finished")
 
     def save(self, out: str) -> None:
         """Write `<out>/manifest.json`; raises UserError where storage fails."""

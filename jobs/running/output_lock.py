@@ -10,12 +10,13 @@ import socket
 import threading
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import count
 from typing import Any
 
-from pyarrow.fs import LocalFileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem
 
 from jobs.running.stopping import FAILED, end_at_once
 from jobs.storage.address import below, parent, shown
@@ -31,7 +32,9 @@ STALE_SECONDS = 20.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What a filesystem without locks answers: Lustre by default, some NFS mounts."""
 
-_held: dict[str, _Lock] = {}
+_held: dict[str, _Lock | None] = {}
+"""This process's locks, by path; None while one is being taken, and where nothing can be locked."""
+_CLAIMING = threading.Lock()
 
 
 class Taken(UserError):
@@ -43,37 +46,42 @@ def busy(out: str) -> Taken:
     return Taken(f"--out {shown(out)}: another job is writing there now; wait for it, or choose another --out")
 
 
-def hold_output(out: str) -> None:
-    """Keep other processes, on all hosts that share the disk or the bucket, from running into `out`; again is no fault.
+@contextmanager
+def hold_output(out: str) -> Iterator[None]:
+    """Keep other jobs, of this process and on all hosts that share the disk or the bucket, out of `out` until the block ends.
 
-    Raises Taken while another process holds it, StorageError where it cannot be locked. On filesystems of fsspec's nothing is
-    locked. A lock that is lost later ends the process, in one line.
+    Raises Taken while another job has it, StorageError where it cannot be locked. On filesystems of fsspec's other processes
+    are not kept out. A lock that is lost later ends the process, in one line.
     """
     filesystem, path = open_storage(out)
-    if path in _held:
-        return
-    if filesystem.type_name in OBJECT_STORES:
-        _held[path] = _Lease(out)
-    elif isinstance(filesystem, LocalFileSystem):
+    with _CLAIMING:
+        if path in _held:
+            raise busy(out)
+        _held[path] = None
+    try:
+        _held[path] = _lock(filesystem, out, path)
+        yield
+    finally:
+        if lock := _held[path]:
+            lock.release()
+        del _held[path]
+
+
+def _lock(filesystem: FileSystem, out: str, path: str) -> _Lock | None:
+    if isinstance(filesystem, LocalFileSystem):
         try:
-            _held[path] = _LockFile(out, path)
+            return _LockFile(out, path)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            _held[path] = _Lease(out)
-
-
-def release_output(out: str) -> None:
-    """Let other processes have `out`, where this one holds it: its job has ended, and the process goes on."""
-    lock = _held.pop(open_storage(out)[1], None)
-    if lock:
-        lock.release()
+    elif filesystem.type_name not in OBJECT_STORES:
+        return None
+    return _Lease(out)
 
 
 def check_held(out: str) -> None:
     """Raise Taken where this process has lost the output, StorageError where that cannot be told."""
-    lock = _held.get(open_storage(out)[1])
-    if lock:
+    if lock := _held.get(open_storage(out)[1]):
         patiently(lock.look, out)
 
 

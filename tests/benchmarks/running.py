@@ -16,7 +16,6 @@ from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import open_source, surveyed
 from jobs.pipeline.stages import classified, committed
 from jobs.running.ledgers import open_ledger
-from jobs.running.output_lock import release_output
 from jobs.running.session import ray_session
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import Device
@@ -45,7 +44,6 @@ def _planned(out: str, open_device: Callable[[], Device], placement: Placement, 
     parts = {"source": None, "shards": None, "preprocess": None, "limit_seconds": 120} | more
     yield Plan(open_device=open_device, placement=placement, out=out, ledger=ledger, identity=identity, **parts)
     ray.kill(ledger)  # it would live as long as this process, which is to run again
-    release_output(out)
 
 
 def run_made(chunks: ray.data.Dataset, open_device: Callable[[], Device], out: str) -> Iterator[dict]:

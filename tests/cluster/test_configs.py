@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import copy
+import os
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ from ray.autoscaler._private.util import validate_config
 from jobs.imagenet import parse
 from tests.cluster.fake_host import put
 from tests.commands import ROOT
+from tests.waiting import wait_until
 
 CLUSTER = ROOT / "cluster"
 LAUNCHER: dict[str, Any] = yaml.safe_load((CLUSTER / "loudboxes.yaml").read_text())
@@ -164,3 +166,31 @@ def test_the_jobs_unit_leaves_starting_it_again_to_submit(tmp_path: Path) -> Non
     service = service_of(CLUSTER / "systemd" / "loudbox-job.service", tmp_path)
     assert service["ExecStart"].split()[1:] == ["-m", "cluster.submit", "--retries", "10", "$JOB"]
     assert service["Restart"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("ends", "restarted", "code", "requeued"),
+    [
+        ("exit 0", 0, 0, False),
+        ("exit 2", 0, 2, False),
+        ("exit 1", 9, 1, True),
+        ("exit 1", 10, 1, False),
+        ("while sleep 0.1; do :; done", 0, 143, True),
+    ],
+)
+def test_a_job_of_slurms_stops_when_it_is_told_and_goes_back_into_the_queue(
+    tmp_path: Path, ends: str, restarted: int, code: int, requeued: bool
+) -> None:
+    job = f'trap "sleep 0.5; exit 143" TERM; echo "$@" >{tmp_path}/called; {ends}'
+    for name, body in ((".venv/bin/python", job), ("bin/scontrol", f'echo "$@" >{tmp_path}/requeued')):
+        put(tmp_path / name, f"#!/usr/bin/env bash\n{body}\n").chmod(0o755)
+    slurm = {"SLURM_SUBMIT_DIR": tmp_path, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": restarted}
+    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", **{name: str(value) for name, value in slurm.items()}}
+    script = ["bash", str(CLUSTER / "slurm/loudbox.sbatch"), "jobs.imagenet", "--data", "a b"]
+    with subprocess.Popen(script, env=environment, stdout=subprocess.DEVNULL) as running:
+        wait_until((tmp_path / "called").exists, 30, 0.05)
+        if ends.startswith("while"):
+            running.terminate()
+        assert running.wait(30) == code
+    assert (tmp_path / "called").read_text() == "-m jobs.imagenet --data a b --resume\n"
+    assert (tmp_path / "requeued").exists() == requeued

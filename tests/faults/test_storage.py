@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.commit import Predictions
-from jobs.running.ledgers import open_ledger
+from jobs.running.output_lock import hold_output
 from tests.conftest import RayCluster, ray_head
 from tests.faults.running import Answers, Job, answers, committed, run, write_shards
 from tests.jobs.prediction_files import row, table
@@ -98,8 +98,9 @@ def test_a_full_disk_ends_the_job_in_one_line_and_room_on_it_lets_a_resume_compl
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         remount(disk, "ro")
-        with pytest.raises(UserError, match=r"/out/\.lock: cannot lock: Read-only file system; mount it for writing"):
-            open_ledger(str(disk / "out"))
+        told = r"/out/\.lock: cannot lock: Read-only file system; mount it for writing"
+        with pytest.raises(UserError, match=told), hold_output(str(disk / "out")):
+            pass
 
 
 @pytest.mark.parametrize("what", ["comes", *(pytest.param(what, marks=pytest.mark.slow) for what in ("is gone", "is another"))])

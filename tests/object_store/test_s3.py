@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ import pytest
 from jobs.pipeline.commit import Predictions, committed_files
 from jobs.pipeline.sources import open_source, surveyed
 from jobs.running import output_lock
-from jobs.running.output_lock import hold_output, release_output
+from jobs.running.output_lock import hold_output
 from jobs.storage.files import open_storage, write_table
 from tests.commands import Finished, run_module
 from tests.faults.running import command, write_shards
@@ -110,13 +109,12 @@ def test_folders_of_a_slow_store_are_listed_many_at_a_time(store: Store) -> None
 def test_a_lease_is_refused_while_it_is_renewed_and_taken_when_it_is_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_lock, "RENEW_SECONDS", 1.0)
     monkeypatch.setattr(output_lock, "STALE_SECONDS", 6.0)
-    hold_output("s3://bucket/leased")
-    lease: Any = output_lock._held.pop("bucket/leased")
-    with pytest.raises(UserError, match="another job is writing there now"):
-        hold_output("s3://bucket/leased")
+    lease = output_lock._Lease("s3://bucket/leased")
+    with pytest.raises(UserError, match="another job is writing there now"), hold_output("s3://bucket/leased"):
+        pass
     lease._ended.set()  # as if its process were killed
-    hold_output("s3://bucket/leased")
-    release_output("s3://bucket/leased")
+    with hold_output("s3://bucket/leased"):
+        pass
     assert not any(".lease" in key for key in store.keys("leased"))
 
 
@@ -124,9 +122,9 @@ def test_a_holder_that_finds_its_lease_taken_over_stops(store: Store, monkeypatc
     ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
     monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(output_lock, "end_at_once", lambda *line_and_code: ended.put(line_and_code))
-    hold_output("s3://bucket/taken")
-    store.put("taken/.lease", b"another host's")
-    line, code = ended.get(timeout=30)
+    with hold_output("s3://bucket/taken"):
+        store.put("taken/.lease", b"another host's")
+        line, code = ended.get(timeout=30)
     assert code == 1
     assert line.startswith("error: --out s3://bucket/taken: another job is writing there now")
     assert store.client.get_object(Bucket="bucket", Key="taken/.lease")["Body"].read() == b"another host's"

@@ -25,11 +25,22 @@ def test_a_batch_was_taken_when_its_process_says_by_its_first_clock(jump: float,
     assert steady(part, taken - 1, first, first + jump).started_at == pytest.approx(taken, abs=0.5)
 
 
-@pytest.mark.parametrize(("clocks", "hosts"), [([1e9, 1e9 + 0.2], []), ([1e9, 1e9 - 3600], ["host-a"]), ([None, None], [])])
-def test_a_clock_that_was_set_is_told_and_gives_no_rate(tmp_path: Path, clocks: list[float | None], hosts: list[str]) -> None:
-    for number, clock in enumerate(clocks):
-        rows = [row(0, 0, host="host-a", mesh="host-a/0-3")]
-        write_file(tmp_path, f"{number}.parquet", rows, metadata(mesh="host-a/0-3", chunk=f"c{number}", clock=clock))
+@pytest.mark.parametrize(
+    ("clocks", "boots", "hosts"),
+    [
+        ([1e9, 1e9 + 0.2], "aa", []),
+        ([1e9, 1e9 - 3600], "aa", ["host-a"]),
+        ([1e9, 1e9 + 3600], "ab", []),
+        ([None, None], "aa", []),
+    ],
+    ids=["steady", "set", "rebooted", "unknown"],
+)
+def test_a_clock_that_was_set_is_told_and_gives_no_rate(
+    tmp_path: Path, clocks: list[float | None], boots: str, hosts: list[str]
+) -> None:
+    for number, (clock, boot) in enumerate(zip(clocks, boots, strict=True)):
+        footer = metadata(mesh="host-a/0-3", chunk=f"c{number}", clock=clock, boot=boot)
+        write_file(tmp_path, f"{number}.parquet", [row(0, 0, host="host-a", mesh="host-a/0-3")], footer)
     write_manifest(tmp_path, images=2)
     summary = write_reports(str(tmp_path))
     assert summary.clocks_set == hosts

@@ -80,7 +80,7 @@ def open_device() -> SimulatedVit:
 def run(cluster: RayCluster, source: SignedImages, out: Path, *, resume: bool = False, **more: Any) -> tuple[int, int]:
     """The stages over a source: how many images were classified, and how many an earlier run had committed."""
     with ray_session(cluster.address):
-        ledger = open_ledger(f"{out}-{resume}-{len(more)}")  # of its own: a process keeps the first one's lock to its end
+        ledger = open_ledger(f"{out}-{resume}-{len(more)}")  # of its own: the one before may still be there
         images = sum(chunk["images"] for chunk in committed(plan_of(source, out, ledger, resume=resume, **more)))
         return images, ray.get(ledger.account.remote())["committed_before"]
 

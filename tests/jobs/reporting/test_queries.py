@@ -132,12 +132,28 @@ def test_the_example_in_python_runs(run: Path, tmp_path: Path, monkeypatch: pyte
     [example] = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(run)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    exec(compile(example, "queries.md", "exec"), {})
+    found: dict[str, Any] = {}
+    exec(compile(example, "queries.md", "exec"), found)
+    assert found["metrics"]["top1"] == table(run, "summary")[0]["top1"]
+    assert {type(value) for value in found["metrics"].values()} == {float}
+
+
+def test_tasks_for_label_studio_have_the_prediction_of_each_image_that_needs_a_look(
+    ask: Callable[[str], Rows], rows: Rows
+) -> None:
+    look = [r for r in rows if r["error"] is None and not (r["correct"] and r["top5_probability"][0] >= 0.5)]
+    tasks = ask("How are they corrected in Label Studio?")
+    assert [task["data"]["image"] for task in tasks] == sorted(r["image_id"] for r in look)
+    names = {r["image_id"]: r["predicted_name"] for r in look}
+    for task in tasks:
+        [prediction] = task["predictions"]
+        [result] = prediction["result"]
+        assert result["value"] == {"choices": [names[task["data"]["image"]]]}
 
 
 def test_every_query_is_asked_above() -> None:
     tests = Path(__file__).read_text()
-    assert len(QUERIES) == DOCUMENT.count("```sql") == 12
+    assert len(QUERIES) == DOCUMENT.count("```sql") == 13
     assert [question for question in QUERIES if tests.count(f'"{question}"') != 1] == []
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from jobs.running.command import FAILED, USER_ERROR, JobFailed, run
+from tests.commands import ROOT
 from vit_actor.errors import UserError
 
 
@@ -76,3 +79,25 @@ def test_what_nobody_foresaw_is_one_line_that_says_where_its_traceback_is(
     assert "Traceback" in kept.read_text()
     assert "hf_Ab12Cd34" not in kept.read_text()
     kept.unlink()
+
+
+@pytest.mark.parametrize(
+    ("module", "word", "found"),
+    [
+        ("jobs.imagenet", "--max", "--max-errors"),
+        ("jobs.scaling", "--device t", "t3000"),
+        ("cluster.submit", "--ret", "--retries"),
+    ],
+)
+def test_a_shell_completes_options_and_their_values(module: str, word: str, found: str) -> None:
+    *before, last = f"python -m {module} {word}".split()
+    shell = f"""
+        PATH={Path(sys.executable).parent}:$PATH
+        eval "$(activate-global-python-argcomplete --dest=-)"
+        COMP_LINE="{" ".join([*before, last])}" COMP_WORDS=({" ".join([*before, last])}) COMP_CWORD={len(before)} COMP_TYPE=9
+        COMP_POINT=${{#COMP_LINE}}
+        _python_argcomplete_global python "{last}" "{before[-1]}"
+        echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == [found]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -17,15 +17,20 @@ from jobs.running.output_lock import Taken, check_held, hold_output
 from jobs.storage.failure import StorageError
 from tests.commands import ROOT
 
-HOLD = (
-    "import sys; from jobs.running.output_lock import hold_output; hold_output(sys.argv[1]); print('held', flush=True); input()"
-)
+HOLD = """
+import sys
+from jobs.running.output_lock import hold_output
+with hold_output(sys.argv[1]):
+    print("held", flush=True)
+    input()
+"""
 
 
-@pytest.fixture(autouse=True)
-def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process of its own."""
-    monkeypatch.setattr(output_lock, "_held", {})
+@pytest.fixture
+def hold() -> Iterator[Callable[[str], None]]:
+    """Holds an output until the test ends."""
+    with ExitStack() as held:
+        yield lambda out: held.enter_context(hold_output(out))
 
 
 @contextmanager
@@ -38,27 +43,29 @@ def held_elsewhere(out: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_an_output_that_another_process_has_is_refused_until_that_is_killed(tmp_path: Path) -> None:
+def test_an_output_that_another_process_has_is_refused_until_that_is_killed(tmp_path: Path, hold: Callable[[str], None]) -> None:
     with held_elsewhere(tmp_path / "out") as other:
         for address in (tmp_path / "out", f"file://{tmp_path}/out/", tmp_path / "x" / ".." / "out"):
             with pytest.raises(Taken, match="another job is writing there now; wait for it, or choose another --out"):
-                hold_output(str(address))
-        hold_output(str(tmp_path / "another"))
+                hold(str(address))
+        hold(str(tmp_path / "another"))
         other.kill()
         other.wait()
-    hold_output(str(tmp_path / "out"))
-    hold_output(str(tmp_path / "out"))  # again is no fault
-    check_held(str(tmp_path / "out"))
+    with hold_output(str(tmp_path / "out")):
+        with pytest.raises(Taken), hold_output(f"file://{tmp_path}/out"):  # in the same process too
+            pass
+        check_held(str(tmp_path / "out"))
+    hold(str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_holder_whose_lock_file_goes_or_is_another_stops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[str], None], replaced: bool
 ) -> None:
     ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
     monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(output_lock, "end_at_once", lambda *line_and_code: ended.put(line_and_code))
-    hold_output(str(tmp_path))
+    hold(str(tmp_path))
     (tmp_path / ".lock").unlink()
     if replaced:
         (tmp_path / ".lock").touch()
@@ -70,7 +77,7 @@ def test_a_holder_whose_lock_file_goes_or_is_another_stops(
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
 def test_a_disk_without_locks_gets_a_lease_and_one_that_fails_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[str], None], number: int
 ) -> None:
     def flock(*_: object) -> None:
         raise OSError(number, "no")
@@ -79,11 +86,11 @@ def test_a_disk_without_locks_gets_a_lease_and_one_that_fails_is_told(
     monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.5)
     if number == errno.EIO:
         with pytest.raises(StorageError, match=r"/\.lock: cannot lock"):
-            hold_output(str(tmp_path))
+            hold(str(tmp_path))
         return
-    hold_output(str(tmp_path))
-    assert (tmp_path / ".lease").exists()
-    lease = output_lock._held.pop(str(tmp_path))
+    lease = output_lock._Lease(str(tmp_path))
     with pytest.raises(Taken):
-        hold_output(str(tmp_path))  # it waits for the first one's renewal
-    lease._ended.set()
+        hold(str(tmp_path))  # it waits for the first one's renewal
+    lease.release()
+    hold(str(tmp_path))
+    assert (tmp_path / ".lease").exists()
