@@ -212,7 +212,7 @@ class Classifier:
         """Leave a chunk to other meshes: this one stays out."""
         ray.get(self._ledger.hand_back.remote(chunk))
         until = time.monotonic() + HOLD_SECONDS
-        while time.monotonic() < until and ray.get(self._ledger.more_is_coming.remote()):
+        while time.monotonic() < until and ray.get(self._ledger.others_have_work.remote()):
             self._end_if_none_is_left()
             time.sleep(1)
         self._end_if_none_is_left()

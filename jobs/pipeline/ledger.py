@@ -188,10 +188,17 @@ class Ledger(Unchecked):
         self._shards_read += 1
         self._shards.pop(shard, None)
 
-    def more_is_coming(self) -> bool:
-        """Whether chunks are still to come to the devices, as far as it is known: what was repeated may count twice."""
+    def more_is_coming(self, queued: int = 0) -> bool:
+        """Whether chunks are still to come to the devices, as far as it is known: what was repeated may count twice.
+
+        queued: decoded chunks that do not count.
+        """
         reading = len(self._listed) < self._parts or self._shards_read < sum(self._listed.values())
-        return not self._draining and (reading or bool(self._decoded))
+        return not self._draining and (reading or len(self._decoded) > queued)
+
+    def others_have_work(self) -> bool:
+        """Whether chunks are to come beside those, one a mesh, that wait behind chunks which meshes that stay out hold back."""
+        return self.more_is_coming(sum(1 for mesh in self._failures if self.out(mesh)))
 
     def begin_shard(self, shard: str) -> int | None:
         """A shard is about to be opened: which attempt that is; None when draining."""
@@ -312,7 +319,7 @@ class Ledger(Unchecked):
         """The doubtful chunks are about to be handed out once more."""
         self._again = set(self._doubtful)
         self._counts["retries"] += len(self._again)
-        self.note("retry", "run", f"{len(self._doubtful)} chunks that no passed check followed are classified again")
+        self.note("retry", "run", f"no passed check followed {len(self._again)} of the chunks, which are classified again")
 
     def note(self, kind: str, where: str, what: str) -> None:
         """Remember an event; the first 1,000 are kept, all restarts and retries are counted."""

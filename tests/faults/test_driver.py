@@ -84,7 +84,7 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
 def test_a_second_job_on_a_running_output_is_refused_and_a_signal_ends_the_first_resumable(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, how: signal.Signals, code: int
 ) -> None:
-    job = Job.start(meshes, data, tmp_path, "compute=2s")
+    job = Job.start(meshes, data, tmp_path, "compute=1s")
     job.wait_until((tmp_path / "manifest.json").exists)
     second = run(meshes, data, tmp_path, "compute=1ms", "--resume")
     assert second.code == 2, second.output

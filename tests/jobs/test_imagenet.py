@@ -169,7 +169,7 @@ def test_a_second_run_reads_decoded_images_from_the_cache_and_answers_the_same(r
     assert again == answers
     for file in cache.rglob("*.arrow"):
         file.write_bytes(file.read_bytes()[:-100_000])
-    damaged, decoded = classified("damaged", "--cache-limit", "0.1MB")
+    damaged, decoded = classified("damaged", "--cache-limit", "1MB")
     assert decoded == answers
     assert "were read from it" not in damaged.stdout
     assert damaged.stderr.count("--cache-limit") == 1

@@ -53,6 +53,7 @@ def test_twelve_layers_of_base_equal_transformers_in_float32(
     assert goldens.ops.total() + 1 == 180  # the answer's way to DRAM ends the trace
 
 
+@pytest.mark.slow
 def test_twelve_layers_of_base_survive_the_rounding_of_every_stored_tensor(
     base: ViTForImageClassification, photographs: np.ndarray, expected: torch.Tensor, mesh: Any
 ) -> None:

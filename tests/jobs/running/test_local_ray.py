@@ -71,7 +71,7 @@ def left_of(home: str) -> list[str]:
 
 
 @pytest.mark.parametrize("network", [ALONE, NETWORKED], ids=["alone", "networked"])
-@pytest.mark.parametrize("more", [{}, PLAIN], ids=["as it is", "plain"])
+@pytest.mark.parametrize("more", [{}, pytest.param(PLAIN, marks=pytest.mark.slow)], ids=["as it is", "plain"])
 def test_a_session_is_this_accounts_alone_and_is_gone_with_all_its_processes_when_it_ends(
     tmp_path: Path, more: dict[str, str], network: str
 ) -> None:
@@ -117,7 +117,7 @@ def test_where_ray_does_not_start_the_line_names_the_file_that_says_why(tmp_path
 def test_sigterm_to_the_jobs_process_group_drains_it_since_ray_is_in_another(tmp_path: Path) -> None:
     data, out = write_shards(tmp_path / "data", 12), tmp_path / "out"
     job = [sys.executable, "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), "--model", "jobs/sample/model"]
-    job += ["--device", "simulated", "--simulate", "compute=1s"]
+    job += ["--device", "simulated", "--simulate", "compute=500ms"]
     started = subprocess.Popen(
         job,
         env=environment(tmp_path),

@@ -122,7 +122,7 @@ def test_a_jobs_log_has_no_control_characters(sample_run: tuple[Path, Finished])
     assert not CONTROL.search(sample_run[1].output)
 
 
-@pytest.mark.parametrize("size", [(40, 120), (0, 0)], ids=["wide", "of unknown size"])
+@pytest.mark.parametrize("size", [pytest.param((40, 120), marks=pytest.mark.slow), (0, 0)], ids=["wide", "of unknown size"])
 def test_on_a_terminal_one_line_is_rewritten_and_a_resume_counts_what_was_there(
     ray_cluster: RayCluster, tmp_path: Path, size: tuple[int, int]
 ) -> None:
