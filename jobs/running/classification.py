@@ -9,7 +9,6 @@ from functools import partial
 from jobs.pipeline.commit import committed_files
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
 from jobs.pipeline.unchecked import check_seconds
-from jobs.reporting.words import counted
 from jobs.running.chip_checks import Attempts
 from jobs.running.clearing import check_output
 from jobs.running.damaged import discard
@@ -118,9 +117,9 @@ def discard_and_tell(out: str, attempts: Attempts) -> None:
         names = ", ".join(sorted(again.damaged)[:NAMED])
         say(f"{shown(out)}: damaged files, deleted so that their images are classified again: {names}{more}", sys.stderr)
     if again.unchecked:
-        say(f"{shown(out)}: no check of chips followed {counted(again.unchecked, 'chunk')}, classified again", sys.stderr)
+        say(f"{shown(out)}: no check of chips followed {again.unchecked:,} of the chunks, which are classified again", sys.stderr)
     if again.unread:
-        say(f"{shown(out)}: storage had failed to give {counted(again.unread, 'image')}, read again", sys.stderr)
+        say(f"{shown(out)}: storage had failed to give {again.unread:,} of the images, which are read again", sys.stderr)
 
 
 def left_out(survey: Survey) -> str:
