@@ -37,7 +37,10 @@ def doubt(answers: pa.Table, names: Sequence[str]) -> str | None:
         return float(images[relabelled == prediction].sum() / total)
 
     given, best = right(label), 0.0
-    if classes <= MOST_CLASSES and total >= A_CLASS * held:
+    most = np.zeros(classes, np.int64)
+    np.maximum.at(most, label, images)  # whatever a label stood for, no more of its images were right
+    far = _far_better(float(most.sum() / total), given, total)
+    if far and classes <= MOST_CLASSES and total >= A_CLASS * held:
         mapped = _best(label, prediction, images, classes)
         best = right(mapped[label])
     for way, option, counted in _others(classes):

@@ -81,7 +81,7 @@ class Attempt:
 
     def carry_out(self, plan: Plan, total: int | None, phases: Phases, signals: bool) -> None:
         """Stream, and show progress, until all chunks are committed; see classify_what_is_left. total: images of the run."""
-        page = threading.Timer(LULL_SECONDS, import_module, ["jobs.reporting.page.page"])
+        page = threading.Timer(LULL_SECONDS, lambda: import_module("jobs.reporting.page.page").prepare())
         page.daemon = True
         page.start()
         last = partial(self.end, "stopped")

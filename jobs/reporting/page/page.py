@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from jobs.reporting.outcome import allowed_errors
 from jobs.reporting.page.accuracy import calibration, classes
-from jobs.reporting.page.markup import render
+from jobs.reporting.page.markup import environment, render
 from jobs.reporting.page.speed import batch_times, throughput, time_spent
 from jobs.reporting.page.thumbnails import thumbnails
 from jobs.reporting.schema import Summary
@@ -23,6 +23,8 @@ from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.settings import as_typed
 
+RUN = "report.html"
+"""The page's template."""
 LISTED = 15
 """Rows of a short list: devices, reasons, faults; the Parquet files have all."""
 MOST_PICTURE_BYTES = 2_500_000
@@ -87,9 +89,14 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
     }
 
 
+def prepare() -> None:
+    """Read the page's template, which takes a while, ahead of the page."""
+    environment().get_template(RUN)
+
+
 def page(summary: Summary, drawn: dict[str, Any]) -> str:
     """The page around what was drawn; equal arguments give an equal page. All text in it is escaped."""
-    return render("report.html", s=summary, phases=PHASES, listed=LISTED, **drawn)
+    return render(RUN, s=summary, phases=PHASES, listed=LISTED, **drawn)
 
 
 def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str, str | None]]:
