@@ -38,36 +38,29 @@ QUICK_SECONDS = 10.0
 """Of the job's own loop where LoadGen measures, or where several sizes are compared, on hardware."""
 
 MESHES = described(
-    {
-        "mesh": (pa.string(), "one row a mesh, and 'system' for all together; in a sweep the images per chip"),
-        "images": (pa.int64(), "timed images, warm-up excluded"),
-        "iterations": (pa.int64(), "timed iterations; one is one batch of one mesh"),
-        "batch_size": (pa.int32(), "images an iteration"),
-        "inference_ms": (pa.float64(), "average wall time of an iteration"),
-        "p50_ms": (pa.float64(), "median wall time of an iteration"),
-        "p90_ms": (pa.float64(), "90th percentile"),
-        "p99_ms": (pa.float64(), "99th percentile"),
-        "latency_p50_ms": (
-            pa.float64(),
-            "median time from when the device took a batch to its answer, others before it included",
-        ),
-        "latency_p99_ms": (pa.float64(), "99th percentile"),
-        "fps": (pa.float64(), "images per second, warm-up's last answer to last answer; the device and its host loop only"),
-        "compile_seconds": (pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
-        "host_ms": (pa.float64(), "CPU time of the thread that drives the device, per iteration"),
-        "host_share": (pa.float64(), "host_ms / inference_ms: hidden under device time while below 1"),
-        "seed": (pa.int64(), "of the random images; null for the system"),
-        "too_short": (pa.string(), "why a figure of this length should not be quoted; null where it may be"),
-        "description": (pa.string(), "what ran; starts with 'simulated' where nothing did"),
-    }
+    ("mesh", pa.string(), "one row a mesh, and 'system' for all together; in a sweep the images per chip"),
+    ("images", pa.int64(), "timed images, warm-up excluded"),
+    ("iterations", pa.int64(), "timed iterations; one is one batch of one mesh"),
+    ("batch_size", pa.int32(), "images an iteration"),
+    ("inference_ms", pa.float64(), "average wall time of an iteration"),
+    ("p50_ms", pa.float64(), "median wall time of an iteration"),
+    ("p90_ms", pa.float64(), "90th percentile"),
+    ("p99_ms", pa.float64(), "99th percentile"),
+    ("latency_p50_ms", pa.float64(), "median time from when the device took a batch to its answer, others before it included"),
+    ("latency_p99_ms", pa.float64(), "99th percentile"),
+    ("fps", pa.float64(), "images per second, warm-up's last answer to last answer; the device and its host loop only"),
+    ("compile_seconds", pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
+    ("host_ms", pa.float64(), "CPU time of the thread that drives the device, per iteration"),
+    ("host_share", pa.float64(), "host_ms / inference_ms: hidden under device time while below 1"),
+    ("seed", pa.int64(), "of the random images; null for the system"),
+    ("too_short", pa.string(), "why a figure of this length should not be quoted; null where it may be"),
+    ("description", pa.string(), "what ran; starts with 'simulated' where nothing did"),
 )
 
 ITERATIONS = described(
-    {
-        "mesh": (pa.string(), "the mesh"),
-        "started_at": (pa.timestamp("us", tz="UTC"), "when the device took the batch"),
-        "seconds": (pa.float64(), "wall time, from the previous completion or its own start to its completion"),
-    }
+    ("mesh", pa.string(), "the mesh"),
+    ("started_at", pa.timestamp("us", tz="UTC"), "when the device took the batch"),
+    ("seconds", pa.float64(), "wall time, from the previous completion or its own start to its completion"),
 )
 
 

@@ -13,34 +13,26 @@ LEAST_SECONDS = 10.0
 """A round shorter than this says little: its ramps, some 0.1 s at each end, are more than 1% of it."""
 
 SCALING = described(
-    {
-        "scaling": (pa.string(), "weak: the same work per mesh at every size; strong: the same work in all"),
-        "meshes": (pa.int32(), "meshes at work"),
-        "images": (pa.int64(), "images of one round"),
-        "seconds": (pa.float64(), "of the median round, from first to last batch; start-up and compile excluded"),
-        "fps": (pa.float64(), "images / seconds of the median round; the whole system"),
-        "fps_low": (pa.float64(), "of the slowest round"),
-        "fps_high": (pa.float64(), "of the fastest round"),
-        "rounds": (pa.int32(), "times each size ran, the sizes in turn"),
-        "efficiency": (pa.float64(), "fps / (meshes x fps of one mesh), of the same kind of scaling"),
-        "device": (pa.float64(), "share of the median round's time that batches kept the meshes"),
-        "host_loop": (pa.float64(), "CPU time of the busiest thread that drives a device / seconds; null with data"),
-        "decode_cores": (pa.float64(), "CPU time of reading and decoding / (cores Ray has for it x seconds); null without"),
-        "driver": (pa.float64(), "CPU time of the job's own process / seconds"),
-        "network": (pa.float64(), "share of its speed of the interface that carried most; null where not known"),
-        "object_store": (pa.float64(), "largest share of the cluster's object store in use; null where not known"),
-        **{
-            f"wait_{why}": (pa.float64(), f"share of mesh time waiting {text}; null without data")
-            for why, text in WAITING.items()
-        },
-        "bound": (
-            pa.string(),
-            "what of these bounds the FPS: the part that is busy, else the longest wait; unknown without data",
-        ),
-        "too_short": (pa.bool_(), f"whether the median round took less than {LEAST_SECONDS:g} s"),
-        "data": (pa.string(), "what was classified: random images reach the devices without any pipeline"),
-        "description": (pa.string(), "what ran; starts with 'simulated' where nothing did"),
-    }
+    ("scaling", pa.string(), "weak: the same work per mesh at every size; strong: the same work in all"),
+    ("meshes", pa.int32(), "meshes at work"),
+    ("images", pa.int64(), "images of one round"),
+    ("seconds", pa.float64(), "of the median round, from first to last batch; start-up and compile excluded"),
+    ("fps", pa.float64(), "images / seconds of the median round; the whole system"),
+    ("fps_low", pa.float64(), "of the slowest round"),
+    ("fps_high", pa.float64(), "of the fastest round"),
+    ("rounds", pa.int32(), "times each size ran, the sizes in turn"),
+    ("efficiency", pa.float64(), "fps / (meshes x fps of one mesh), of the same kind of scaling"),
+    ("device", pa.float64(), "share of the median round's time that batches kept the meshes"),
+    ("host_loop", pa.float64(), "CPU time of the busiest thread that drives a device / seconds; null with data"),
+    ("decode_cores", pa.float64(), "CPU time of reading and decoding / (cores Ray has for it x seconds); null without"),
+    ("driver", pa.float64(), "CPU time of the job's own process / seconds"),
+    ("network", pa.float64(), "share of its speed of the interface that carried most; null where not known"),
+    ("object_store", pa.float64(), "largest share of the cluster's object store in use; null where not known"),
+    *((f"wait_{why}", pa.float64(), f"share of mesh time waiting {text}; null without data") for why, text in WAITING.items()),
+    ("bound", pa.string(), "what of these bounds the FPS: the part that is busy, else the longest wait; unknown without data"),
+    ("too_short", pa.bool_(), f"whether the median round took less than {LEAST_SECONDS:g} s"),
+    ("data", pa.string(), "what was classified: random images reach the devices without any pipeline"),
+    ("description", pa.string(), "what ran; starts with 'simulated' where nothing did"),
 )
 
 

@@ -78,52 +78,44 @@ class Comparison:
 
 
 FLIPS = described(
-    {
-        "image_id": (pa.string(), "the image"),
-        "label": (pa.int32(), "its true class; null where the data has none, or the runs disagree"),
-        "label_name": (pa.string(), "its name"),
-        "prediction_a": (pa.int32(), "run A's answer; null on error"),
-        "name_a": (pa.string(), "its name"),
-        "probability_a": (pa.float32(), "its softmax probability"),
-        "error_a": (pa.string(), "why run A has no answer"),
-        "prediction_b": (pa.int32(), "run B's answer; null on error"),
-        "name_b": (pa.string(), "its name"),
-        "probability_b": (pa.float32(), "its softmax probability"),
-        "error_b": (pa.string(), "why run B has no answer"),
-        "kind": (pa.string(), f"{LOST}, {GAINED}, {STILL_WRONG} or {UNLABELLED}"),
-    }
+    ("image_id", pa.string(), "the image"),
+    ("label", pa.int32(), "its true class; null where the data has none, or the runs disagree"),
+    ("label_name", pa.string(), "its name"),
+    ("prediction_a", pa.int32(), "run A's answer; null on error"),
+    ("name_a", pa.string(), "its name"),
+    ("probability_a", pa.float32(), "its softmax probability"),
+    ("error_a", pa.string(), "why run A has no answer"),
+    ("prediction_b", pa.int32(), "run B's answer; null on error"),
+    ("name_b", pa.string(), "its name"),
+    ("probability_b", pa.float32(), "its softmax probability"),
+    ("error_b", pa.string(), "why run B has no answer"),
+    ("kind", pa.string(), f"{LOST}, {GAINED}, {STILL_WRONG} or {UNLABELLED}"),
 )
 
 FLIPS_PER_CLASS = described(
-    {
-        "class": (pa.int32(), "true class in the checkpoint's order; classes without a labelled image in both runs are left out"),
-        "name": (pa.string(), "its name"),
-        "images": (pa.int64(), "labelled images of it in both runs"),
-        "correct_a": (pa.int64(), "of those, right in run A"),
-        "correct_b": (pa.int64(), "of those, right in run B"),
-        "lost": (pa.int64(), "right in A and wrong in B"),
-        "gained": (pa.int64(), "wrong in A and right in B"),
-        "still_wrong": (pa.int64(), "wrong in both, each time with another answer"),
-    }
+    ("class", pa.int32(), "true class in the checkpoint's order; classes without a labelled image in both runs are left out"),
+    ("name", pa.string(), "its name"),
+    ("images", pa.int64(), "labelled images of it in both runs"),
+    ("correct_a", pa.int64(), "of those, right in run A"),
+    ("correct_b", pa.int64(), "of those, right in run B"),
+    ("lost", pa.int64(), "right in A and wrong in B"),
+    ("gained", pa.int64(), "wrong in A and right in B"),
+    ("still_wrong", pa.int64(), "wrong in both, each time with another answer"),
 )
 
 ONLY_IN_ONE = described(
-    {
-        "image_id": (pa.string(), "the image"),
-        "run": (pa.string(), "A or B: the run that has it"),
-        "label": (pa.int32(), "its true class"),
-        "label_name": (pa.string(), "its name"),
-        "prediction": (pa.int32(), "that run's answer; null on error"),
-        "predicted_name": (pa.string(), "its name"),
-    }
+    ("image_id", pa.string(), "the image"),
+    ("run", pa.string(), "A or B: the run that has it"),
+    ("label", pa.int32(), "its true class"),
+    ("label_name", pa.string(), "its name"),
+    ("prediction", pa.int32(), "that run's answer; null on error"),
+    ("predicted_name", pa.string(), "its name"),
 )
 
 SETTINGS = described(
-    {
-        "setting": (pa.string(), "what differs between the runs: a setting, a version, the checkpoint, the data, the devices"),
-        "a": (pa.string(), "in run A; null where it has none"),
-        "b": (pa.string(), "in run B; null where it has none"),
-    }
+    ("setting", pa.string(), "what differs between the runs: a setting, a version, the checkpoint, the data, the devices"),
+    ("a", pa.string(), "in run A; null where it has none"),
+    ("b", pa.string(), "in run B; null where it has none"),
 )
 
 
