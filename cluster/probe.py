@@ -20,7 +20,7 @@ from jobs.running import machine
 from jobs.running.manifest import package_versions
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage, write_atomically
+from jobs.storage.files import open_storage, read_whole, write_atomically
 from vit_actor.errors import UserError
 from vit_actor.opening import DeviceRequest
 from vit_actor.self_check import SelfCheck
@@ -97,12 +97,9 @@ def read_marks(uri: str, names: list[str]) -> Check:
         filesystem, path = open_storage(uri)
         with storage_errors(uri):
             for name in names:
-                if filesystem.get_file_info(f"{path}/{name}").type != fs.FileType.File:
+                there = filesystem.get_file_info(f"{path}/{name}").type == fs.FileType.File
+                if not there or read_whole(filesystem, f"{path}/{name}").to_pybytes() != name.encode():
                     missing.append(name)
-                    continue
-                with filesystem.open_input_stream(f"{path}/{name}") as file:
-                    if file.read() != name.encode():
-                        missing.append(name)
     except UserError as error:
         return Check("shared storage", "fail", str(error), f"let this host read from {shown(uri)}")
     if missing:
@@ -175,7 +172,5 @@ def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
 
 def _find_compiler(root: Path) -> str | None:
     """Where ttnn looks for sfpi: below its own package, then the system's."""
-    for place in (*(package / "runtime/sfpi" for package in _ttnn()), root / "opt/tenstorrent/sfpi"):
-        if os.access(place / COMPILER, os.X_OK):
-            return str(place / COMPILER)
-    return None
+    places = (*(package / "runtime/sfpi" for package in _ttnn()), root / "opt/tenstorrent/sfpi")
+    return next((str(place / COMPILER) for place in places if os.access(place / COMPILER, os.X_OK)), None)

@@ -29,7 +29,8 @@ from vit_actor.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    result = carry_out(parse(arguments), Phases(process_began()), signals=True)
+    settings = command.parse(ImagenetSettings, arguments, "jobs.imagenet", __doc__)
+    result = carry_out(settings, Phases(process_began()), signals=True)
     from jobs.reporting.terminal_table import summary_table
 
     print(summary_table(result.summary))
@@ -105,11 +106,6 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
     if checks := told(manifest.attempts):
         say(checks, sys.stderr)
     return summary
-
-
-def parse(arguments: list[str] | None) -> ImagenetSettings:
-    """Settings from a command's arguments."""
-    return command.parse(ImagenetSettings, arguments, "jobs.imagenet", __doc__)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pyarrow as pa
 from jobs.measuring.loadgen import check_installed, faults, referee, terminal_lines
 from jobs.measuring.meshes import Measured, Work, drive_together, start_meshes, system_fps
 from jobs.reporting.columns import described
+from jobs.reporting.write import publish
 from jobs.running import command
 from jobs.running.command import JobFailed
 from jobs.running.manifest import Manifest, check_free
@@ -26,7 +27,7 @@ from jobs.running.terminal import say
 from jobs.settings import SyntheticSettings
 from jobs.storage.address import below
 from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage, write_atomically, write_table
+from jobs.storage.files import open_storage, write_atomically
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError
 
@@ -65,7 +66,7 @@ ITERATIONS = described(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    settings = parse(arguments)
+    settings = command.parse(SyntheticSettings, arguments, "jobs.synthetic", __doc__)
     checkpoint = load_checkpoint(settings.model)
     check_free(settings.out, overwrite=settings.overwrite)  # before Ray, which takes seconds to start
     if settings.loadgen:
@@ -81,10 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
             return start_meshes(placement, request, shape, seed=settings.seed, wait_seconds=settings.wait)
 
         with manifest.single_attempt(settings.out, overwrite=settings.overwrite):
-            if settings.sweep:
-                told = sweep(settings, placement.device, work, manifest, start)
-            else:
-                told = alone(settings, work, manifest, start)
+            told = (
+                sweep(settings, placement.device, work, manifest, start)
+                if settings.sweep
+                else alone(settings, work, manifest, start)
+            )
     print(told)
     say(f"report: {below(settings.out, 'report.html')}")
     return 0
@@ -153,17 +155,9 @@ def sweep(settings: SyntheticSettings, device: str, work: Work, manifest: Manife
     if not rows:
         raise next(iter(refused.values()))
     table = pa.Table.from_pylist(rows, schema=MESHES)
-    filesystem, path = open_storage(settings.out)
-    with storage_errors(settings.out):
-        write_table(filesystem, f"{path}/report/sweep.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
-        write_atomically(filesystem, f"{path}/report.html", sweep_page(manifest, table.to_pylist()).encode())
-    lines = [terminal_table(table), *(f"{number} per chip: {error}" for number, error in refused.items())]
-    return "\n".join(lines)
-
-
-def parse(arguments: list[str] | None) -> SyntheticSettings:
-    """Settings from a command's arguments."""
-    return command.parse(SyntheticSettings, arguments, "jobs.synthetic", __doc__)
+    tables = {"sweep": table.replace_schema_metadata({"run_id": manifest.run_id})}
+    publish(settings.out, tables, sweep_page(manifest, table.to_pylist()))
+    return "\n".join([terminal_table(table), *(f"{number} per chip: {error}" for number, error in refused.items())])
 
 
 def mesh_table(measured: list[Measured], seed: int) -> pa.Table:
@@ -210,16 +204,10 @@ def write(out: str, manifest: Manifest, table: pa.Table, measured: list[Measured
 
     names = np.repeat([m.mesh for m in measured], [len(m.seconds) for m in measured])
     started_at = (np.concatenate([m.started_at for m in measured]) * 1e6).astype("int64").astype("datetime64[us]")
-    columns = [names, started_at, np.concatenate([m.seconds for m in measured])]
-    iterations = pa.table(
-        [pa.array(column, kind) for column, kind in zip(columns, ITERATIONS.types, strict=True)], schema=ITERATIONS
-    )
-    filesystem, path = open_storage(out)
-    with storage_errors(out):
-        write_table(filesystem, f"{path}/report/synthetic.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
-        write_table(filesystem, f"{path}/report/iterations.parquet", iterations)
-        page = synthetic_page(manifest, table.to_pylist(), columns[2])
-        write_atomically(filesystem, f"{path}/report.html", page.encode())
+    seconds = np.concatenate([m.seconds for m in measured])
+    iterations = pa.table({"mesh": names, "started_at": started_at, "seconds": seconds}, schema=ITERATIONS)
+    tables = {"synthetic": table.replace_schema_metadata({"run_id": manifest.run_id}), "iterations": iterations}
+    publish(out, tables, synthetic_page(manifest, table.to_pylist(), seconds))
 
 
 def terminal_table(table: pa.Table) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,14 +10,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
-from pyarrow.fs import FileSelector
 
 from jobs.measuring.meshes import Work, drive_together, system_seconds
 from jobs.measuring.utilisation import Utilisation, Watch
 from jobs.pipeline.cache import Cache
-from jobs.pipeline.commit import FOOTER
+from jobs.pipeline.commit import read_footers
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import Source
@@ -29,8 +26,7 @@ from jobs.running.command import JobFailed, root_cause
 from jobs.running.ledgers import open_ledger, settle
 from jobs.running.manifest import new_run_id, package_versions
 from jobs.running.progress import Progress
-from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage
+from jobs.storage.files import open_storage, parquet_files
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import Device
 from vit_actor.errors import UserError
@@ -152,10 +148,5 @@ def wait_for_meshes(ledger: Any, meshes: int, seconds: float) -> None:
 def _read_cpu_seconds(out: str) -> float:
     """CPU seconds of reading and decoding, from the footers of a run's predictions."""
     filesystem, path = open_storage(out)
-    seconds = 0.0
-    with storage_errors(out):
-        for file in filesystem.get_file_info(FileSelector(f"{path}/predictions", recursive=True)):
-            if file.path.endswith(".parquet"):
-                with filesystem.open_input_file(file.path) as stream:
-                    seconds += json.loads(pq.read_metadata(stream).metadata[FOOTER])["read_cpu_seconds"]
-    return seconds
+    files = parquet_files(filesystem, f"{path}/predictions")
+    return sum(footer["read_cpu_seconds"] for file in files for footer in read_footers(filesystem, file))

@@ -40,17 +40,13 @@ class Utilisation:
     object_store: float | None = None
     waits: dict[str, float] = field(default_factory=dict)
 
-    def shares(self) -> dict[str, float | None]:
-        """All but the waits, by the part's name as it is written."""
-        return {name.replace("_", " "): share for name, share in vars(self).items() if name != "waits"}
-
     def bound(self) -> str:
         """The part that bounds the rest; where none is busy enough, what the meshes waited for most, 'unknown' without data."""
         if self.device >= BOUND:
             return "device"  # whatever else is busy keeps up with it
-        share, name = max((share, name) for name, share in self.shares().items() if share is not None)
+        share, name = max((share, name) for name, share in vars(self).items() if name != "waits" and share is not None)
         if share >= BOUND:
-            return name
+            return name.replace("_", " ")
         wait, reason = max(((share, reason) for reason, share in self.waits.items()), default=(0.0, "unknown"))
         return f"{reason} ({wait:.0%} of mesh time waiting {WAITING[reason]})" if wait else "unknown"
 

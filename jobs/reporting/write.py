@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
+
 from jobs.reporting.counts import Counts, facts
 from jobs.reporting.imagenet_sets import IMAGENET_CLASSES, Real
 from jobs.reporting.reduction import reduce_predictions
@@ -52,12 +54,17 @@ def write_reports(
         manifest.note(out, {"seconds": phases.seconds})
         summary = replace(summary, **reports.job_time(summary.images))
     tables = {"summary": reports.row(summary), **tables}
+    publish(out, tables, page(summary, drawn))
+    return summary
+
+
+def publish(out: str, tables: dict[str, pa.Table], page: str) -> None:
+    """Write each table as `<out>/report/<name>.parquet`, and the page as `<out>/report.html`. Raises StorageError."""
     filesystem, path = open_storage(out)
     with storage_errors(out):
         for name, table in tables.items():
             write_table(filesystem, f"{path}/report/{name}.parquet", table)
-        write_atomically(filesystem, f"{path}/report.html", page(summary, drawn).encode())
-    return summary
+        write_atomically(filesystem, f"{path}/report.html", page.encode())
 
 
 def count_run(
