@@ -50,9 +50,8 @@ def doubt(answers: pa.Table, names: Sequence[str]) -> str | None:
         example = f"{_name(names, moved)} is mostly answered {_name(names, mapped[moved])}"
         return f"top-1 is {given:.1%}, and {best:.1%} if the classes had another order ({example}): check the labels"
     if _interval(given, total)[0] <= 1 / classes:
-        return (
-            f"top-1 is {given:.1%}, no better than chance among {classes:,} classes: check that the labels are of this checkpoint"
-        )
+        told = f"top-1 is {given:.1%}, no better than chance among {classes:,} classes"
+        return f"{told}: check that the labels are of this checkpoint"
     return None
 
 
@@ -75,8 +74,7 @@ def _best(label: np.ndarray, prediction: np.ndarray, images: np.ndarray, classes
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # takes a while
 
     confusion = np.zeros((classes, classes))
-    answered = prediction >= 0
-    confusion[label[answered], prediction[answered]] = images[answered]
+    confusion[label, prediction] = images
     return np.asarray(linear_sum_assignment(confusion + 1e-9 * np.eye(classes), maximize=True)[1])
 
 

@@ -116,9 +116,8 @@ def count_files(task: Task, counting: Counting) -> Counts:
     """Count the task's files; where all are sound and of the run, replace them by one."""
     filesystem, _ = open_storage(task.out)
     look = partial(filesystem.get_file_info, task.part)
-    if (
-        task.part and patiently(look, named(filesystem, task.part)).type == FileType.File
-    ):  # a retry: the first died later than that
+    # A part that is there is a retry's: the first died later than that.
+    if task.part and patiently(look, named(filesystem, task.part)).type == FileType.File:
         _delete(filesystem, task.files)
         task = replace(task, files=(task.part,), part=None)
     counts: list[Counts] = []
