@@ -10,6 +10,7 @@ from typing import Literal
 
 from cluster.hardware import Board, Hardware, Snapshot
 from jobs.pipeline.placement import DECODE_SECONDS
+from jobs.running.words import counted
 from vit_actor.device_time import N300_CHIP_IMAGES_PER_SECOND
 
 Status = Literal["pass", "warn", "fail"]
@@ -321,7 +322,7 @@ def _equal(hosts: Sequence[Host], facts: Callable[[Host], dict[str, str]], other
             values.setdefault(key, {}).setdefault(value, []).append(host.name)
     differing = {key: by_value for key, by_value in values.items() if len(by_value) > 1}
     if not differing:
-        return "pass", f"alike on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}", ""
+        return "pass", f"alike on {counted(len(hosts), 'host')}", ""
     found = "; ".join(
         f"{key} {', '.join(f'{value} on {_some(names)}' for value, names in by_value.items())}"
         for key, by_value in differing.items()

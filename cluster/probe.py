@@ -18,6 +18,7 @@ from cluster.hardware import read_hardware, read_snapshot
 from jobs.pipeline.sources import open_source
 from jobs.running import machine
 from jobs.running.manifest import package_versions
+from jobs.running.words import counted
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, read_whole, write_atomically
@@ -105,7 +106,7 @@ def read_marks(uri: str, names: list[str]) -> Check:
     if missing:
         fix = f"mount one file system at {shown(uri)} on every host, or use an object store"
         return Check("shared storage", "fail", f"{len(missing)} of {len(names)} hosts' files are not there", fix)
-    return Check("shared storage", "pass", f"{shown(uri)}: files of {len(names)} host{'s' * (len(names) > 1)} written and read")
+    return Check("shared storage", "pass", f"{shown(uri)}: files of {counted(len(names), 'host')} written and read")
 
 
 def remove_mark(uri: str, name: str) -> Check:

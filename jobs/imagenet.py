@@ -15,7 +15,7 @@ from jobs.reporting.schema import Summary
 from jobs.running import command
 from jobs.running.chip_checks import checked, told
 from jobs.running.classification import Inputs, claim_output, is_finished
-from jobs.running.clearing import may_delete
+from jobs.running.clearing import check_output
 from jobs.running.command import JobFailed
 from jobs.running.manifest import Manifest
 from jobs.running.output_lock import check_held, hold_output
@@ -84,7 +84,7 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
 
     out = settings.out
     try:
-        compact = manifest.run_id if may_delete(out) else None
+        compact = manifest.run_id if check_output(out) else None
         if compact is None:
             say(f"{shown(out)}: deleting is refused, so predictions stay one file a chunk; grant it to merge them", sys.stderr)
         summary = write_reports(out, phases, address=settings.address, compact=compact, data=settings.data)

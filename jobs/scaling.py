@@ -21,6 +21,7 @@ from jobs.running import command
 from jobs.running.manifest import Manifest, check_free
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
+from jobs.running.words import counted
 from jobs.settings import ScalingSettings
 from jobs.storage.address import below, shown
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
@@ -114,7 +115,7 @@ def interleave(measure: Measure, sizes: list[int], total: int, rounds: int) -> d
     for number in range(rounds):
         for (n, work), done in measured.items():
             done.append(measure(n, work, number))
-            say(f"round {number + 1}, {n} mesh{'es' if n > 1 else ''}: {done[-1].fps:,.1f} images/s", sys.stderr)
+            say(f"round {number + 1}, {counted(n, 'mesh')}: {done[-1].fps:,.1f} images/s", sys.stderr)
     return {key: measured[case] for key, case in asked.items()}
 
 

@@ -8,6 +8,7 @@ from jobs.measuring.rounds import Round
 from jobs.measuring.utilisation import WAITING
 from jobs.reporting.columns import described
 from jobs.running.terminal import one_line
+from jobs.running.words import counted
 
 LEAST_SECONDS = 10.0
 """A round shorter than this says little: its ramps, some 0.1 s at each end, are more than 1% of it."""
@@ -72,7 +73,7 @@ def verdict(table: pa.Table) -> str:
     parts = ("device", "host_loop", "decode_cores", "driver", "network", "object_store")
     unused = {"host_loop"} if last["host_loop"] is None else {"decode_cores", "network", "object_store"}
     shown = ", ".join(f"{part.replace('_', ' ')} {_percent(last[part])}" for part in parts if part not in unused)
-    return f"bound with {last['meshes']} mesh{'es' if last['meshes'] > 1 else ''}: {last['bound']} (busy: {shown})"
+    return f"bound with {counted(last['meshes'], 'mesh')}: {last['bound']} (busy: {shown})"
 
 
 def shortcoming(table: pa.Table) -> str:

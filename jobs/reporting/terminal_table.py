@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jobs.reporting.schema import Summary
-from jobs.reporting.words import counted, duration
 from jobs.running.phases import PHASES
 from jobs.running.terminal import one_line
+from jobs.running.words import counted, duration
 
 
 def summary_table(summary: Summary) -> str:

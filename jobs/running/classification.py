@@ -9,12 +9,12 @@ from functools import partial
 from jobs.pipeline.commit import committed_files
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
 from jobs.pipeline.unchecked import check_seconds
-from jobs.reporting.words import counted
 from jobs.running.chip_checks import Attempts
 from jobs.running.clearing import check_output
 from jobs.running.damaged import discard
 from jobs.running.manifest import Manifest, claim
 from jobs.running.terminal import say
+from jobs.running.words import counted
 from jobs.settings import ImagenetSettings
 from jobs.storage.address import shown
 from jobs.storage.failure import StorageError, patiently, retry_seconds

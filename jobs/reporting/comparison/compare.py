@@ -17,8 +17,8 @@ from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE
 from jobs.reporting.page.markup import render
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import NAMED
-from jobs.reporting.words import counted
 from jobs.running.manifest import Manifest
+from jobs.running.words import counted
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, write_atomically, write_table

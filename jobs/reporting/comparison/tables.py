@@ -11,7 +11,7 @@ import pyarrow as pa
 from jobs.reporting.columns import described
 from jobs.reporting.comparison.pairs import GAINED, LOST, STILL_WRONG, UNLABELLED
 from jobs.reporting.schema import Summary
-from jobs.reporting.words import counted
+from jobs.running.words import counted
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs.reporting import words
 from jobs.reporting.page.colours import variables
+from jobs.running import words
 from jobs.running.clearing import GENERATOR
 
 HERE = Path(__file__).parent

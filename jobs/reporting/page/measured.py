@@ -12,8 +12,8 @@ from jobs.reporting.page.markup import render
 from jobs.reporting.page.page import configuration, run_facts, simulations
 from jobs.reporting.page.plots import Axis, Drawing, Rows, column
 from jobs.reporting.page.speed import FEWEST_BATCHES, histogram
-from jobs.reporting.words import counted, duration, milliseconds, rate, short_name
 from jobs.running.manifest import Manifest
+from jobs.running.words import counted, duration, milliseconds, rate, short_name
 
 WHOLE, TENTH = "{:,}".format, "{:,.1f}".format
 SYNTHETIC = (

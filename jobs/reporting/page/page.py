@@ -18,9 +18,9 @@ from jobs.reporting.page.speed import batch_times, throughput, time_spent
 from jobs.reporting.page.thumbnails import thumbnails
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import MOST_PAIRS, Picture, Reports
-from jobs.reporting.words import short_name, shortened
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
+from jobs.running.words import short_name, shortened
 from jobs.settings import as_typed
 
 LISTED = 15

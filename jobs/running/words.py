@@ -1,4 +1,4 @@
-"""How reports write numbers, times, names and paths."""
+"""How reports and terminals write numbers, times, names and paths."""
 
 from __future__ import annotations
 
