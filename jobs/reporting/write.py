@@ -43,9 +43,8 @@ def write_reports(
     reports = Reports(counts, manifest)
     summary, tables = reports.summary(), reports.tables()
     if real is not None and not summary.real_images:
-        raise UserError(
-            f"{shown(out)}: none of its images is one of ReaL's; they must be named ILSVRC2012_val_<number>, in folders or tars"
-        )
+        named = "they must be named ILSVRC2012_val_<number>, in folders or tars"
+        raise UserError(f"{shown(out)}: none of its images is one of ReaL's; {named}")
     from jobs.reporting.page.page import draw, page  # imports what a mistake need not wait for
 
     drawn = draw(reports, summary, tables, data)
