@@ -110,7 +110,6 @@ def read_marks(uri: str, names: list[str]) -> Check:
 
 
 def remove_mark(uri: str, name: str) -> Check:
-    """Take away what write_mark wrote."""
     filesystem, path = open_storage(uri)
     try:
         with storage_errors(uri):

@@ -62,7 +62,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def compare_runs(run_a: str, run_b: str, out: str | None, address: str | None = None) -> int:
-    """Compare two runs, and print how they differ."""
     from jobs.reporting.comparison.compare import compare, comparison_table
 
     a, b = read_run(run_a, address), read_run(run_b, address)

@@ -82,12 +82,10 @@ def placement_of(settings: ScalingSettings, checkpoint: Checkpoint) -> Placement
 
 
 def mesh_counts(largest: int) -> list[int]:
-    """1, 2, 4, ... and the largest."""
     return [*(2**k for k in range((largest - 1).bit_length())), largest]
 
 
 def images_to_share(settings: ScalingSettings, checkpoint: Checkpoint) -> int:
-    """How many images there are to share out."""
     found = surveyed(_source(settings, checkpoint, settings.limit)).images
     images = settings.limit if found is None else found
     if images is None:
@@ -96,7 +94,6 @@ def images_to_share(settings: ScalingSettings, checkpoint: Checkpoint) -> int:
 
 
 def describe(settings: ScalingSettings, checkpoint: Checkpoint, placement: Placement) -> Manifest:
-    """The run, without its attempt."""
     data = shown(settings.data) if settings.data else "random images"
     if settings.cache:
         data += f", decoded images kept in {shown(settings.cache)}"

@@ -59,12 +59,10 @@ def _others(classes: int) -> list[tuple[str, str, np.ndarray]]:
     """Mistakes in counting that are often made: in words, the option that mends it, and what each label would be."""
     numbers = np.arange(classes)
     by_text = np.array(sorted(range(classes), key=str))
-    rank = np.empty(classes, np.int64)
-    rank[by_text] = numbers
     return [
         ("each label were one higher", BY_NEXT, numbers + 1),
         ("each label were one lower", BY_PREVIOUS, numbers - 1),
-        ("classes were counted in the order of their numbers as text (0, 1, 10, 11, 2)", BY_ORDER, rank),
+        ("classes were counted in the order of their numbers as text (0, 1, 10, 11, 2)", BY_ORDER, np.argsort(by_text)),
         ("labels were numbers and not places in text order", BY_NUMBER, by_text),
     ]
 

@@ -49,7 +49,6 @@ class Result:
 
     @property
     def report(self) -> Page:
-        """The page with everything."""
         return Page(below(self.out, "report.html"))
 
     def predictions(self) -> Dataset:

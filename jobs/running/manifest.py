@@ -90,7 +90,6 @@ class Manifest:
 
     @property
     def finished(self) -> bool:
-        """Whether every image has its row and the reports are written."""
         return bool(self.attempts) and self.attempts[-1]["state"] == "finished"
 
     def begin_attempt(self, out: str, *, overwrite: bool = False) -> None:
@@ -171,13 +170,11 @@ def load_manifest(out: str) -> Manifest | None:
 
 def _check_types(manifest: Manifest) -> None:
     """Raise TypeError for values that no run writes."""
-    types = {
-        name: hint if isinstance(hint, UnionType) else get_origin(hint) or hint for name, hint in get_type_hints(Manifest).items()
-    }
+    hints = get_type_hints(Manifest).items()
+    types = {name: hint if isinstance(hint, UnionType) else get_origin(hint) or hint for name, hint in hints}
     sound = all(isinstance(getattr(manifest, name), kind) for name, kind in types.items())
-    if not sound or not all(isinstance(name, str) for name in manifest.class_names):
-        raise TypeError
-    if not all(isinstance(attempt, dict) and isinstance(attempt.get("state"), str) for attempt in manifest.attempts):
+    sound = sound and all(isinstance(name, str) for name in manifest.class_names)
+    if not sound or not all(isinstance(each, dict) and isinstance(each.get("state"), str) for each in manifest.attempts):
         raise TypeError
 
 

@@ -52,7 +52,6 @@ class Pace:
         self._mark(now)
 
     def know(self, decoded: int, classified: int, now: float) -> None:
-        """So many images have been decoded so far, and so many classified."""
         self.decoded = decoded
         if classified > self.classified:
             self.classified = classified

@@ -35,7 +35,6 @@ class Draining:
 
     @property
     def code(self) -> int:
-        """The exit code of a command that a signal has ended."""
         return 128 + (self.signal or 0)
 
 

@@ -151,7 +151,6 @@ def _write_long(database: duckdb.DuckDBPyConnection, name: str, file: str) -> No
 
 
 def _page(c: Comparison, a: Run, b: Run, tables: dict[str, pa.Table], rows: dict[str, list[dict[str, Any]]]) -> str:
-    """The comparison as one page. rows: of the long tables, the first."""
     classes = tables["flips_per_class"].to_pylist()
     changed = [row for row in classes if row["lost"] or row["gained"] or row["still_wrong"]]
     changed.sort(key=lambda row: (-row["lost"] - row["gained"] - row["still_wrong"], row["class"]))

@@ -55,14 +55,8 @@ class Comparison:
     inference_ratio: Annotated[float | None, "B / A: below 1, B is faster; null where their batches are not of one size"]
 
     @property
-    def identical(self) -> bool:
-        """Whether both runs have the same images and give the same answers."""
-        return not (self.flips or self.only_a or self.only_b)
-
-    @property
     def verdict(self) -> str:
-        """The comparison in a sentence."""
-        if self.identical:
+        if not (self.flips or self.only_a or self.only_b):
             same = "this is the same run twice" if self.run_a == self.run_b else "the answers are identical"
             return f"{same}: {self.images:,} of {self.images:,} images agree"
         told = f"answers differ on {self.flips:,} of {self.images:,} images"

@@ -61,10 +61,13 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
     most = chosen.get("max_errors")
     started = min((row["window_start"] for row in rows["throughput"]), default=None)
     times = f"{summary.run_id}, {started.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if started else summary.run_id
+    title = f"Predictions of run {summary.run_id}"
+    if summary.data and summary.model:
+        title = f"{short_name(summary.data)} classified by {short_name(summary.model)}"
     return {
         "confused": _confused(tables["confusion"]),
         "pictures": _pictures(pictures, thumbnails(reports.manifest, data, pictures)),
-        "title": chosen.get("title") or _title(summary),
+        "title": chosen.get("title") or title,
         "facts": run_facts(
             reports.manifest,
             data=summary.data,
@@ -104,12 +107,6 @@ def simulations(devices: list[str]) -> list[tuple[str, str]]:
     return [text for kind, text in SIMULATIONS.items() if kind in kinds]
 
 
-def _title(summary: Summary) -> str:
-    if not summary.data or not summary.model:
-        return f"Predictions of run {summary.run_id}"
-    return f"{short_name(summary.data)} classified by {short_name(summary.model)}"
-
-
 def _confused(confusion: pa.Table) -> dict[str, Any]:
     """Images with a wrong answer, pairs of label and answer that they make, and those with most images."""
     labels, predictions, counts = (confusion[name].to_pylist() for name in ("label", "prediction", "count"))
@@ -139,7 +136,6 @@ SHOWN_ABOVE = {"data", "labels", "model_digest"}
 
 
 def configuration(digest: str | None, settings: dict[str, Any], versions: dict[str, str]) -> list[tuple[str, str]]:
-    """What was set, and versions."""
     facts = [("checkpoint's digest (SHA-256)", digest)]
     for name, value in settings.items():
         if name not in SHOWN_ABOVE and value is not None:

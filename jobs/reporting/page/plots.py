@@ -91,5 +91,4 @@ class Drawing:
 
 
 def column(rows: Rows, name: str) -> np.ndarray:
-    """One of the numbers of each row."""
     return np.array([row[name] for row in rows])
