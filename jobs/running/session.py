@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from jobs.running.command import USER_ERROR, JobFailed, ray_settings
 from jobs.running.local_ray import LOG_NAME, local_ray
 from jobs.running.progress import telling
 from jobs.running.start import stream
-from jobs.running.stopping import FAILED, SIGNALS, end_at_once
+from jobs.running.stopping import FAILED, end_at_once, handlers_kept
 from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
@@ -77,7 +76,8 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         if home and "ray.data" in needed:
             session.enter_context(without_helpers())
         session.callback(ray.shutdown)
-        with _signal_handlers_kept(), _limited(None if home else said, log), nullcontext() if home else telling(said):
+        # ray.init sets a handler of its own for SIGTERM.
+        with handlers_kept(), _limited(None if home else said, log), nullcontext() if home else telling(said):
             _join(started() if home else address, None if home else said)
         yield
 
@@ -206,18 +206,6 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
             restored.enter_context(redirect_stderr(stream(terminal)))
         restored.enter_context(redirect_stdout(log))
         yield
-
-
-@contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """ray.init sets a handler of its own for SIGTERM."""
-    in_main = threading.current_thread() is threading.main_thread()  # no other may set one
-    kept = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _pass_by_proxies(address: str | None) -> None:
