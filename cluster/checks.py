@@ -10,7 +10,7 @@ from typing import Literal
 
 from cluster.hardware import Board, Hardware, Snapshot
 from jobs.pipeline.placement import DECODE_SECONDS
-from jobs.running.words import counted
+from jobs.running.words import counted, some
 from vit_actor.device_time import N300_CHIP_IMAGES_PER_SECOND
 
 Status = Literal["pass", "warn", "fail"]
@@ -324,14 +324,10 @@ def _equal(hosts: Sequence[Host], facts: Callable[[Host], dict[str, str]], other
     if not differing:
         return "pass", f"alike on {counted(len(hosts), 'host')}", ""
     found = "; ".join(
-        f"{key} {', '.join(f'{value} on {_some(names)}' for value, names in by_value.items())}"
+        f"{key} {', '.join(f'{value} on {some(names, 3)}' for value, names in by_value.items())}"
         for key, by_value in differing.items()
     )
     return otherwise, found, "bring all hosts to one version; cluster/install.sh installs the pinned packages"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _meshes(hosts: Sequence[Host], boards_per_mesh: int) -> int:

@@ -122,12 +122,15 @@ def _measured(
         raise UserError(f"{out}: no image could be classified; look into its report for why")
     classified, seconds = summary.images - summary.errors, summary.active_seconds
     cores = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]) - placement.actors * placement.cpus
+    filesystem, path = open_storage(out)
+    files = parquet_files(filesystem, f"{path}/predictions")
+    read_seconds = sum(footer["read_cpu_seconds"] for file in files for footer in read_footers(filesystem, file))
     device_seconds = classified / summary.device_fps
     waits = {reason: getattr(summary, f"wait_{reason}_seconds") for reason in WAITS}
     mesh_seconds = sum(waits.values()) + device_seconds
     busy = Utilisation(
         device=device_seconds / (placement.actors * seconds),
-        decode_cores=_read_cpu_seconds(out) / (cores * seconds),
+        decode_cores=read_seconds / (cores * seconds),
         driver=driver,
         network=network,
         object_store=store,
@@ -143,10 +146,3 @@ def wait_for_meshes(ledger: Any, meshes: int, seconds: float) -> None:
         if time.monotonic() > limit:
             raise JobFailed(f"{meshes} meshes did not open within {seconds:g} s")
         time.sleep(0.1)
-
-
-def _read_cpu_seconds(out: str) -> float:
-    """CPU seconds of reading and decoding, from the footers of a run's predictions."""
-    filesystem, path = open_storage(out)
-    files = parquet_files(filesystem, f"{path}/predictions")
-    return sum(footer["read_cpu_seconds"] for file in files for footer in read_footers(filesystem, file))

@@ -56,7 +56,7 @@ def scaling_table(measured: dict[tuple[str, int], list[Round]], data: str) -> pa
                 "fps_high": ordered[-1].fps,
                 "rounds": len(ordered),
                 "efficiency": median.fps / (meshes * one[scaling]),
-                **{part: share for part, share in vars(median.busy).items() if part != "waits"},
+                **vars(median.busy),
                 **{f"wait_{reason}": median.busy.waits.get(reason) for reason in WAITING},
                 "bound": median.busy.bound(),
                 "too_short": median.seconds < LEAST_SECONDS,
@@ -92,8 +92,7 @@ def terminal_table(table: pa.Table) -> str:
             f"{row['scaling']:<9}{row['meshes']:>7}{row['images']:>11,}{row['seconds']:>10.2f}{row['fps']:>12,.1f}"
             f"{row['efficiency']:>12.1%}{row['device']:>9.1%}  {row['bound']}{'  (too short)' if row['too_short'] else ''}"
         )
-    lines.append(f"of: {table['data'][0]}, median of {table['rounds'][0]} rounds")
-    lines.append(f"device: {table['description'][0]}")
+    lines += [f"of: {table['data'][0]}, median of {table['rounds'][0]} rounds", f"device: {table['description'][0]}"]
     lines.append(verdict(table))
     if short := shortcoming(table):
         lines.append(f"warning: {short}")

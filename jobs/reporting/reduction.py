@@ -17,6 +17,7 @@ from jobs.pipeline.commit import PART, Predictions, footers_of, part_footer, rea
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, FileMetadata, damaged, facts
 from jobs.reporting.imagenet_sets import Real
+from jobs.running.words import some
 from jobs.storage.address import shown
 from jobs.storage.failure import Damaged, decoding, patiently
 from jobs.storage.files import delete, named, open_storage, parquet_files, read_twice, read_whole
@@ -95,7 +96,7 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
             counts = counting.merge(*count_on_cluster(tasks))
     damaged = sorted(file.removeprefix(f"{path}/") for file in facts(counts, DAMAGED))
     if damaged:
-        names = ", ".join(damaged[:NAMED]) + (f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else "")
+        names = some(damaged, NAMED)
         raise UserError(f"{shown(out)}: damaged, or no files of predictions: {names}; add --resume to the job to do them again")
     return counts
 
