@@ -85,7 +85,6 @@ def shortcoming(table: pa.Table) -> str:
 
 
 def terminal_table(table: pa.Table) -> str:
-    """The table as it is printed, with the verdict and the warning."""
     lines = [f"{'scaling':<9}{'meshes':>7}{'images':>11}{'seconds':>10}{'FPS':>12}{'efficiency':>12}{'device':>9}  bound by"]
     for row in table.to_pylist():
         lines.append(

@@ -95,7 +95,6 @@ class Gate:
 
 
 def gates(min_top1: str | None, min_top5: str | None) -> list[Gate]:
-    """What was asked for; see Gate.of."""
     return [Gate.of(top, text) for top, text in ((1, min_top1), (5, min_top5)) if text]
 
 

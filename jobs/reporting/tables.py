@@ -251,7 +251,6 @@ class Reports:
         return {name: self.table(name) for name in TABLES} | {"faults": self._faults()}
 
     def summary(self) -> Summary:
-        """The run's one row."""
         counted, times = self._one(TOTALS), self._one(TIMES)
         held, held_correct, real_correct = (counted.pop(name) for name in ("held", "held_correct", "real_correct"))
         manifest, attempts = self.manifest, self._attempts
@@ -333,7 +332,6 @@ class Reports:
 
     @property
     def _attempts(self) -> list[dict[str, Any]]:
-        """What the manifest tells of them."""
         return self.manifest.attempts if self.manifest else []
 
     @property

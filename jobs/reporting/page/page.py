@@ -102,7 +102,6 @@ def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str,
 
 
 def simulations(devices: list[str]) -> list[tuple[str, str]]:
-    """What is to be said of devices that were no hardware."""
     kinds = {next((kind for kind in SIMULATIONS if device.startswith(kind)), None) for device in devices}
     return [text for kind, text in SIMULATIONS.items() if kind in kinds]
 
