@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched, count
 from typing import Any
@@ -15,7 +15,7 @@ from pyarrow.fs import FileSystem, FileType
 
 from jobs.pipeline.commit import PART, Predictions, footers_of, part_footer, read_footers
 from jobs.pipeline.schema import PREDICTIONS
-from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, FileMetadata, damaged, facts
+from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, damaged, facts
 from jobs.reporting.imagenet_sets import Real
 from jobs.running.words import some
 from jobs.storage.address import shown
@@ -58,10 +58,6 @@ class _File:
     name: str
     table: pa.Table
     footers: list[dict[str, Any]]
-
-    def chunks(self) -> Iterator[FileMetadata]:
-        for footer in self.footers:
-            yield FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
 
 
 def reduce_predictions(out: str, *, address: str | None = None, compact: str | None = None, real: Real | None = None) -> Counts:
@@ -156,8 +152,8 @@ def _read(filesystem: FileSystem, name: str, columns: list[str] | None) -> _File
 def _count_all(files: Sequence[_File], counting: Counting) -> list[Counts]:
     """Count files at once, which takes a quarter of the time; one by one where some are damaged, to tell which."""
     try:
-        chunks = [chunk for file in files for chunk in file.chunks()]
-        return [counting.count(pa.concat_tables([file.table for file in files]), *chunks)] if files else []
+        footers = [footer for file in files for footer in file.footers]
+        return [counting.count(pa.concat_tables([file.table for file in files]), *footers)] if files else []
     except UNREADABLE:
         return [damaged(files[0].name)] if len(files) == 1 else [c for file in files for c in _count_all([file], counting)]
 
