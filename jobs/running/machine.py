@@ -127,7 +127,7 @@ def _cpu_limits(root: Path) -> list[tuple[str, str]]:
 
 def _limits(root: Path, controller: str, name: str, old_name: str) -> list[str]:
     """What the control groups that this process is in say, the innermost first. old_name: of the file in version 1."""
-    found = []
+    found: list[str] = []
     for line in text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and name:
