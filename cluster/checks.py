@@ -323,10 +323,8 @@ def _equal(hosts: Sequence[Host], facts: Callable[[Host], dict[str, str]], other
     differing = {key: by_value for key, by_value in values.items() if len(by_value) > 1}
     if not differing:
         return "pass", f"alike on {counted(len(hosts), 'host')}", ""
-    found = "; ".join(
-        f"{key} {', '.join(f'{value} on {some(names, 3)}' for value, names in by_value.items())}"
-        for key, by_value in differing.items()
-    )
+    told = {key: ", ".join(f"{value} on {some(names, 3)}" for value, names in of.items()) for key, of in differing.items()}
+    found = "; ".join(f"{key} {values}" for key, values in told.items())
     return otherwise, found, "bring all hosts to one version; cluster/install.sh installs the pinned packages"
 
 

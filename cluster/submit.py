@@ -208,9 +208,8 @@ def follow(log: Log) -> int:
             if unknown or silent > LOST_SECONDS:
                 reason = "the server does not know it any more" if unknown else f"no answer for {silent:.0f} s, {_line(error)}"
                 lost = JobFailed(f"{job}: {reason}")
-                lost.add_note(
-                    f"it may go on or have ended: `ray job status {job}`, or --resume with its --out, once the cluster is back"
-                )
+                again = f"`ray job status {job}`, or --resume with its --out, once the cluster is back"
+                lost.add_note(f"it may go on or have ended: {again}")
                 raise lost from None
             if silent > TOLD_AFTER and "silent" not in told:
                 told.add("silent")

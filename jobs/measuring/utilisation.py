@@ -110,9 +110,7 @@ def busiest(before: list[Traffic], after: list[Traffic]) -> float | None:
 
 def read_traffic() -> Traffic:
     """This host's interfaces but the loopback."""
-    links, counted = psutil.net_if_stats(), psutil.net_io_counters(pernic=True)
-    megabits = {name: link.speed for name, link in links.items()}  # 0 where an interface has none to tell
-    found = {
-        name: (n.bytes_recv, n.bytes_sent, megabits.get(name, 0) * 1e6 or None) for name, n in counted.items() if name != "lo"
-    }
+    bits = {name: link.speed * 1e6 for name, link in psutil.net_if_stats().items()}  # 0 where an interface has none to tell
+    counted = psutil.net_io_counters(pernic=True).items()
+    found = {name: (n.bytes_recv, n.bytes_sent, bits.get(name) or None) for name, n in counted if name != "lo"}
     return Traffic(time.monotonic(), found)

@@ -60,9 +60,8 @@ def sweep_page(manifest: Manifest, sizes: Rows) -> str:
     for shape in ("line", "dots"):
         drawing.line("accent", latency, fps, shape)
     for row in sizes:
-        drawing.mark(
-            row["latency_p50_ms"], row["fps"], row["mesh"].partition(" ")[0], "ink", f"{row['mesh']}: {TENTH(row['fps'])} FPS"
-        )
+        number, says = row["mesh"].partition(" ")[0], f"{row['mesh']}: {TENTH(row['fps'])} FPS"
+        drawing.mark(row["latency_p50_ms"], row["fps"], number, "ink", says)
     note = "Random images. A point's number is that of images per chip. Latency: from the hand-over of a batch to its answer."
     return _page(manifest, SWEEP, sizes, sizes[0]["too_short"], cards, [drawing] if len(sizes) > 1 else [], note)
 
