@@ -82,11 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             return start_meshes(placement, request, shape, seed=settings.seed, wait_seconds=settings.wait)
 
         with manifest.single_attempt(settings.out, overwrite=settings.overwrite):
-            told = (
-                sweep(settings, placement.device, work, manifest, start)
-                if settings.sweep
-                else alone(settings, work, manifest, start)
-            )
+            told = (sweep if settings.sweep else alone)(settings, work, manifest, start)
     print(told)
     say(f"report: {below(settings.out, 'report.html')}")
     return 0
@@ -136,7 +132,7 @@ def loadgen(settings: SyntheticSettings, meshes: list[Any], measured: list[Measu
     return [*terminal_lines(runs, system_fps(measured), "; ".join(short)), logs]
 
 
-def sweep(settings: SyntheticSettings, device: str, work: Work, manifest: Manifest, start: Start) -> str:
+def sweep(settings: SyntheticSettings, work: Work, manifest: Manifest, start: Start) -> str:
     """The same work at each number of images per chip: `<out>/report/sweep.parquet` and a page; lines for the terminal."""
     from jobs.reporting.page.measured import sweep_page
 
@@ -144,7 +140,7 @@ def sweep(settings: SyntheticSettings, device: str, work: Work, manifest: Manife
     refused: dict[int, UserError] = {}
     for number in IMAGES_PER_CHIP:
         try:
-            cpu = device == "cpu"
+            cpu = manifest.settings["device"] == "cpu"
             meshes = start(replace(settings, batch_size=number) if cpu else replace(settings, images_per_chip=number))
         except UserError as error:
             refused[number] = error
