@@ -1,7 +1,5 @@
 """What a host and a cluster must have to classify images: pure functions from facts to pass, warn or fail, and the fix."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

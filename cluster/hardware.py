@@ -1,7 +1,5 @@
 """Tenstorrent boards and what they need of a host, read from /dev, /sys and /proc; nothing is opened or changed."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What a submitted job needs of this project, in one file: its packages, and what its arguments name."""
 
-from __future__ import annotations
-
 import os
 import stat
 import sys

@@ -4,8 +4,6 @@ python -m cluster.preflight [--address HOST:PORT] [--shared URI] [--data URI] [-
 """
 
 # PYTHON_ARGCOMPLETE_OK
-from __future__ import annotations
-
 import argparse
 import json
 import uuid

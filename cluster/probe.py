@@ -1,7 +1,5 @@
 """What preflight does on a host itself: look at it, try its storage, and open its mesh."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform

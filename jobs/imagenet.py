@@ -4,8 +4,6 @@ python -m jobs.imagenet --data hf://datasets/ILSVRC/imagenet-1k --out s3://bucke
 """
 
 # PYTHON_ARGCOMPLETE_OK
-from __future__ import annotations
-
 import sys
 import time
 

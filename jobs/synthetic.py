@@ -4,8 +4,6 @@ python -m jobs.synthetic --out s3://bucket/synthetic-1 --device t3000
 """
 
 # PYTHON_ARGCOMPLETE_OK
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

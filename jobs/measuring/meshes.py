@@ -1,7 +1,5 @@
 """Actors that drive a device with random images and nothing else: what the device can do when nothing feeds it."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import socket

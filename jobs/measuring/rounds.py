@@ -1,7 +1,5 @@
 """One timed round of work on some of the meshes: random images on the devices alone, or a data set through the pipeline."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What rounds on 1, 2, 4, ... meshes add up to: a table of FPS and efficiency, and the verdict on what bounds them."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from jobs.measuring.rounds import Round

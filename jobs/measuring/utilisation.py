@@ -1,7 +1,5 @@
 """How busy each part of a running pipeline is, as a share of what it can do, and which part bounds the rest."""
 
-from __future__ import annotations
-
 import threading
 import time
 from dataclasses import dataclass, field

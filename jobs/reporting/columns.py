@@ -1,7 +1,5 @@
 """Schemas whose columns say what they hold."""
 
-from __future__ import annotations
-
 from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa

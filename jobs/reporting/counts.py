@@ -3,8 +3,6 @@
 Everything is an integer, a minimum, a maximum or a set, so that a sum of counts does not depend on its order.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whether answers and labels fit each other: by the confusion counts, whether other labels explain the answers far better."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

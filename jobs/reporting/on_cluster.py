@@ -3,8 +3,6 @@
 To be imported in a session of Ray (jobs.running.session).
 """
 
-from __future__ import annotations
-
 import logging
 import pickle
 import threading

@@ -1,7 +1,5 @@
 """What a run's predictions add up to, counted wherever there are cores; a finished run's are put into few files on the way."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What the report's tables hold, column by column; the meanings go into the files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

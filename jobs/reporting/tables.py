@@ -1,7 +1,5 @@
 """The report's tables, from what predictions add up to."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """A run's summary for a terminal."""
 
-from __future__ import annotations
-
 from jobs.reporting.schema import Summary
 from jobs.running.phases import PHASES
 from jobs.running.terminal import one_line

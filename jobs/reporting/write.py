@@ -1,7 +1,5 @@
 """A run's reports: Parquet tables and one page, from its predictions alone."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pyarrow as pa

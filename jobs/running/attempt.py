@@ -1,7 +1,5 @@
 """One attempt at a run, from its first listing to its last commit, under a driver that may be stopped and a Ray that may die."""
 
-from __future__ import annotations
-
 import math
 import sys
 import threading

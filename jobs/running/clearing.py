@@ -1,7 +1,5 @@
 """What may be done to an output: whether files may be written and deleted there, and which of them runs wrote."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The run's ledgers: opened by the driver, one for each stream, and added up to one account."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from functools import cache

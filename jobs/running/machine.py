@@ -3,8 +3,6 @@
 As a program, with the standard library alone, it prints `CPUS STORE_BYTES` for cluster/start-node.sh, and what is too little.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import resource

@@ -1,7 +1,5 @@
 """`<out>/manifest.json`: what a run is of, so that a resume continues the same one, and when it was attempted."""
 
-from __future__ import annotations
-
 import json
 import platform
 import threading

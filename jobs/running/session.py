@@ -1,7 +1,5 @@
 """Join a Ray cluster, or start Ray on this machine, quietly and within a time limit."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -3,8 +3,6 @@
 A stream may be closed, full, or gone with its terminal: work goes on without it.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command at once; a run that streams first finishes what is in flight, unless told again."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

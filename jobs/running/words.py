@@ -1,7 +1,5 @@
 """How reports and terminals write numbers, times, names and paths."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

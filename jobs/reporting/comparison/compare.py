@@ -1,7 +1,5 @@
 """Whether a second run of the same images answers otherwise than a first, by how much, and on which images."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from tempfile import TemporaryDirectory
 from typing import Any

@@ -1,7 +1,5 @@
 """The images of two runs side by side, in a DuckDB on local disk: for files of any size, number and order."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What two runs' answers, side by side, add up to: the tables of a comparison, whose fields say what they hold."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any

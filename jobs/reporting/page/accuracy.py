@@ -1,7 +1,5 @@
 """What is drawn of accuracy: by class, as a matrix of labels and answers, and by how sure the model is."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

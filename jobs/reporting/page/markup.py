@@ -1,7 +1,5 @@
 """Pages from their templates. A template escapes all text, and shortens what is long."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from functools import cache

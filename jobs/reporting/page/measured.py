@@ -1,7 +1,5 @@
 """Pages of jobs that measure: the devices alone, and 1, 2, 4, ... meshes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The page of a run, from the report's tables: what was run, how good it is, which classes and pictures, then its time."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Drawings that are as wide as the reader's page: shapes in an SVG that stretches, and words beside it that do not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

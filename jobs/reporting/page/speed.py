@@ -1,7 +1,5 @@
 """What is drawn of a run's time: images per second, how long batches took, and what each device did."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections import Counter

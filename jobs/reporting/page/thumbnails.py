@@ -1,7 +1,5 @@
 """Small pictures of a few images of a run, read again from its data set where that can be reached."""
 
-from __future__ import annotations
-
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
