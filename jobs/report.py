@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     if args.compare:
-        return compare_runs(*args.compare, args.out, args.address)
+        run_a, run_b = args.compare
+        return compare_runs(run_a, run_b, args.out, args.address)
     least = gates(" ".join(args.min_top1), " ".join(args.min_top5))
     summary = write_reports(args.out, address=args.address, real=read_real(args.real) if args.real else None)
     print(summary_table(summary))

@@ -86,8 +86,8 @@ def _prepare_machine() -> Path:
     if told := machine.too_little():
         raise UserError(f"this machine does not let Ray run: {'; '.join(told)}; or give the --address of a cluster")
     if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:  # which it read when it was imported
-        told = "Ray was imported before classify(), which then starts no protected Ray of its own"
-        raise UserError(f"{told}; call ray.init() first")
+        why = "Ray was imported before classify(), which then starts no protected Ray of its own"
+        raise UserError(f"{why}; call ray.init() first")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this session's own; no file of it is left in the home
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
