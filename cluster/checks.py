@@ -1,7 +1,5 @@
 """What a host and a cluster must have to classify images: pure functions from facts to pass, warn or fail, and the fix."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ from typing import Literal
 
 from cluster.hardware import Board, Hardware, Snapshot
 from jobs.pipeline.placement import DECODE_SECONDS
+from jobs.running.words import counted, some
 from vit_actor.device_time import N300_CHIP_IMAGES_PER_SECOND
 
 Status = Literal["pass", "warn", "fail"]
@@ -93,19 +92,11 @@ class Check:
 
 
 Verdict = tuple[Status, str, str]
-"""A check without its name."""
+"""A check without its name: status, what there is, the fix."""
 
 
-def _pass(found: str) -> Verdict:
-    return "pass", found, ""
-
-
-def _warn(found: str, fix: str) -> Verdict:
-    return "warn", found, fix
-
-
-def _fail(found: str, fix: str) -> Verdict:
-    return "fail", found, fix
+def _passes(sound: bool, otherwise: Status, found: str, fix: str) -> Verdict:
+    return ("pass", found, "") if sound else (otherwise, found, fix)
 
 
 def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
@@ -134,8 +125,10 @@ def check_cluster(hosts: Sequence[Host], boards_per_mesh: int) -> list[Check]:
     return [
         Check("meshes", *meshes(hosts, boards_per_mesh)),
         Check("decoding", *decoding(hosts, boards_per_mesh)),
-        Check("packages", *packages(hosts)),
-        Check("platforms", *platforms(hosts)),
+        # Actors and tasks are pickled between hosts: they must run the same Python and packages.
+        Check("packages", *_equal(hosts, lambda host: {k: v for k, v in host.versions.items() if k != "kernel"}, "fail")),
+        # These may differ, but a difference is where to look first when one LoudBox behaves unlike the others.
+        Check("platforms", *_equal(hosts, _platform, "warn")),
     ]
 
 
@@ -148,17 +141,16 @@ def boards(host: Host, boards_per_mesh: int) -> Verdict:
         found += f" of {len(hardware.boards)}, by TT_VISIBLE_DEVICES={host.visible}"
     if len(hardware.boards) < hardware.on_pcie:
         fix = "sudo modprobe tenstorrent; if boards still lack, sudo dmesg | grep tenstorrent says why, and a cold boot helps"
-        return _fail(f"{found}, {hardware.on_pcie} on PCIe", fix)
+        return "fail", f"{found}, {hardware.on_pcie} on PCIe", fix
     if closed:
         named = ", ".join(f"/dev/tenstorrent/{index}" for index in closed)
-        return _fail(f"{found}; no access to {named}", "install the driver's udev rule, which gives mode 0666")
+        return "fail", f"{found}; no access to {named}", "install the driver's udev rule, which gives mode 0666"
     if boards_per_mesh and (have % boards_per_mesh or not have):
-        return _fail(
-            f"{found}, {boards_per_mesh} wanted", "reseat the missing board, or pass --boards; TT_VISIBLE_DEVICES hides some"
-        )
+        fix = "reseat the missing board, or pass --boards; TT_VISIBLE_DEVICES hides some"
+        return "fail", f"{found}, {boards_per_mesh} wanted", fix
     if kinds != ["n300"]:
-        return _warn(found, "a T3000 mesh is four n300 boards; others are untried")
-    return _pass(found)
+        return "warn", found, "a T3000 mesh is four n300 boards; others are untried"
+    return "pass", found, ""
 
 
 def counted_by_ray(host: Host) -> Verdict:
@@ -169,14 +161,13 @@ def counted_by_ray(host: Host) -> Verdict:
         counted = host.hardware.entries if host.visible is None else have
         found = f"TTNPU: {counted}, once Ray runs"
     if counted == have:
-        return _pass(found)
+        return "pass", found, ""
     if counted < have:
-        return _warn(
-            f"{found}, but {have} boards", "right if TT_VISIBLE_DEVICES is to keep the others from Ray, else restart the node"
-        )
+        fix = "right if TT_VISIBLE_DEVICES is to keep the others from Ray, else restart the node"
+        return "warn", f"{found}, but {have} boards", fix
     fix = "start the node with cluster/start-node.sh, which names the boards in TT_VISIBLE_DEVICES"
     # Outside a cluster nothing is wrong yet, and start-node.sh will see to it.
-    return (_warn if host.ray_boards is None else _fail)(f"{found}, but {have} boards", fix)
+    return "warn" if host.ray_boards is None else "fail", f"{found}, but {have} boards", fix
 
 
 def chips(host: Host) -> Verdict:
@@ -184,32 +175,32 @@ def chips(host: Host) -> Verdict:
     if isinstance(seen, str):
         again = "end what else uses the boards (sudo lsof /dev/tenstorrent/*), then sudo tt-smi -r"
         fix = "install tt-smi to see chips behind Ethernet" if "not installed" in seen else again
-        return _warn(f"not seen: {seen}", f"{fix}, or pass --open")
+        return "warn", f"not seen: {seen}", f"{fix}, or pass --open"
     reset = "tt-smi -r resets the boards; on a T3000 then tt-topology -l mesh sets up its Ethernet links; then a cold boot"
     if seen.chips < wanted:
         behind = f": none behind board {' and '.join(seen.alone)}" if seen.alone else ""
-        return _fail(f"{seen.chips} of {wanted}{behind}", reset)
+        return "fail", f"{seen.chips} of {wanted}{behind}", reset
     if seen.untrained:
-        return _fail(f"DRAM of {seen.untrained} did not come up", "tt-smi -r, then a cold boot")
+        return "fail", f"DRAM of {seen.untrained} did not come up", "tt-smi -r, then a cold boot"
     if seen.unlinked:
-        return _fail(f"no Ethernet link is up on board {' and '.join(seen.unlinked)}", f"{reset}; look after its bridge")
+        return "fail", f"no Ethernet link is up on board {' and '.join(seen.unlinked)}", f"{reset}; look after its bridge"
     if seen.uncharted:
-        return _fail(f"all {seen.chips} at coordinates (0, 0, 0, 0)", "tt-topology -l mesh, which tells the boards their places")
+        return "fail", f"all {seen.chips} at coordinates (0, 0, 0, 0)", "tt-topology -l mesh, which tells the boards their places"
     if seen.hot:
         found = f"{len(seen.hot)} of {seen.chips} too hot ({seen.hot[0]})"
-        return _warn(found, "they clock down: look after fans and airflow")
-    return _pass(f"{seen.chips}")
+        return "warn", found, "they clock down: look after fans and airflow"
+    return "pass", f"{seen.chips}", ""
 
 
 def driver(host: Host) -> Verdict:
     found, least = host.hardware.driver, DRIVER_WANTED if host.hardware.iommu else DRIVER_NEEDED
     if found is None:
-        return _fail("not loaded", "install tt-kmd and sudo modprobe tenstorrent")
+        return "fail", "not loaded", "install tt-kmd and sudo modprobe tenstorrent"
     if _numbers(found) < least:
-        return _fail(found, f"install tt-kmd {_dotted(least)} or newer; ttnn refuses this one")
+        return "fail", found, f"install tt-kmd {_dotted(least)} or newer; ttnn refuses this one"
     if _numbers(found) < DRIVER_WANTED:
-        return _warn(found, f"tt-smi asks for tt-kmd {_dotted(DRIVER_WANTED)} or newer")
-    return _pass(found)
+        return "warn", found, f"tt-smi asks for tt-kmd {_dotted(DRIVER_WANTED)} or newer"
+    return "pass", found, ""
 
 
 def firmware(host: Host) -> Verdict:
@@ -217,10 +208,10 @@ def firmware(host: Host) -> Verdict:
     found = ", ".join(versions)
     fix = f"flash all boards with one bundle, {_dotted(FIRMWARE_NEEDED)} or newer (tt-flash)"
     if not versions:
-        return _warn("not seen: the driver reports none", "a newer tt-kmd shows tt_fw_bundle_ver")
+        return "warn", "not seen: the driver reports none", "a newer tt-kmd shows tt_fw_bundle_ver"
     if any(_numbers(version) < FIRMWARE_NEEDED or _numbers(version)[0] >= OLD_FIRMWARE for version in versions):
-        return _fail(found, fix)
-    return _fail(f"boards differ: {found}", fix) if len(versions) > 1 else _pass(found)
+        return "fail", found, fix
+    return ("fail", f"boards differ: {found}", fix) if len(versions) > 1 else ("pass", found, "")
 
 
 def huge_pages(host: Host) -> Verdict:
@@ -228,36 +219,34 @@ def huge_pages(host: Host) -> Verdict:
     have, mounted = hardware.huge_pages, hardware.huge_pages_mounted
     wanted = HUGE_PAGES_PER_BOARD * len(hardware.boards)
     found = f"{have} of {wanted}" + ("" if mounted else ", not mounted")
-    fix = (
-        "install tenstorrent-tools, then sudo systemctl enable --now tenstorrent-hugepages.service "
-        "'dev-hugepages\\x2d1G.mount' and reboot"
-    )
+    units = "tenstorrent-hugepages.service 'dev-hugepages\\x2d1G.mount'"
+    fix = f"install tenstorrent-tools, then sudo systemctl enable --now {units} and reboot"
     if have >= wanted and mounted:
-        return _pass(f"{found}, 1 GiB each")
+        return "pass", f"{found}, 1 GiB each", ""
     if hardware.iommu:
-        return _warn(f"{found}; the IOMMU makes up for them", f"for faster transfers: {fix}")
-    return (_warn if have >= len(hardware.boards) and mounted else _fail)(found, fix)
+        return "warn", f"{found}; the IOMMU makes up for them", f"for faster transfers: {fix}"
+    return "warn" if have >= len(hardware.boards) and mounted else "fail", found, fix
 
 
 def ttnn_installed(host: Host) -> Verdict:
-    return _pass(host.versions["ttnn"]) if "ttnn" in host.versions else _fail("not installed", "run cluster/install.sh")
+    found = host.versions.get("ttnn")
+    return _passes(found is not None, "fail", found or "not installed", "run cluster/install.sh")
 
 
 def compiler(host: Host) -> Verdict:
-    if host.compiler:
-        return _pass(host.compiler)
-    return _fail("sfpi not found", "run cluster/install.sh, which fetches the one ttnn names")
+    fix = "run cluster/install.sh, which fetches the one ttnn names"
+    return _passes(host.compiler is not None, "fail", host.compiler or "sfpi not found", fix)
 
 
 def kernel_cache(host: Host) -> Verdict:
     fix = "set TT_METAL_CACHE to a directory on this host's own disk"
     if host.kernel_cache is None:
-        return _warn("not seen", fix)
+        return "warn", "not seen", fix
     directory, kind = host.kernel_cache
     found = f"on {kind}: {directory}"
     if kind in NETWORK_FILESYSTEMS:
-        return _warn(found, f"{fix}: hosts that share one overwrite each other's kernels")
-    return _pass(found)
+        return "warn", found, f"{fix}: hosts that share one overwrite each other's kernels"
+    return "pass", found, ""
 
 
 def memory(host: Host) -> Verdict:
@@ -265,20 +254,20 @@ def memory(host: Host) -> Verdict:
     actor = 0 if host.is_helper else ACTOR_BYTES
     wanted = host.hardware.huge_pages * GIB + host.cores * WORKER_BYTES + _object_store(host) + actor
     found = f"{have / GIB:.0f} GiB, {wanted / GIB:.0f} wanted"
-    return _pass(found) if have >= wanted else _warn(found, "start the node with a smaller --num-cpus, or add memory")
+    return _passes(have >= wanted, "warn", found, "start the node with a smaller --num-cpus, or add memory")
 
 
 def shared_memory(host: Host) -> Verdict:
     have, wanted = host.hardware.shm_bytes, _object_store(host)
     found = f"{have / GIB:.1f} GiB, {wanted / GIB:.1f} wanted"
     fix = "mount a larger one: below its need Ray keeps decoded images on disk, at disk speed"
-    return _pass(found) if have >= wanted else _fail(found, fix)
+    return _passes(have >= wanted, "fail", found, fix)
 
 
 def limits(host: Host) -> Verdict:
     """Of open files, threads and addresses, and the room for Ray's own files."""
     found, _, fix = "; ".join(host.limits).rpartition("; ")
-    return _fail(found, fix)
+    return "fail", found, fix
 
 
 def locks(host: Host) -> Verdict:
@@ -286,46 +275,34 @@ def locks(host: Host) -> Verdict:
     dead = host.hardware.dead_locks
     more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
     fix = "if opening hangs: end all that uses boards, then rm /dev/shm/TT_UMD_LOCK.*"
-    return _warn(f"{dead[0]}, which has ended{more}", fix)
+    return "warn", f"{dead[0]}, which has ended{more}", fix
 
 
 def meshes(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:
     helpers, count = sum(host.is_helper for host in hosts), _meshes(hosts, boards_per_mesh)
     found = f"{count}; hosts: {len(hosts)}, {helpers} of them without boards"
     fix = "lspci -d 1e52: lists the boards PCIe sees; pass --boards 0 for a cluster without"
-    return _pass(found) if count or not boards_per_mesh else _fail(found, fix)
+    return _passes(bool(count) or not boards_per_mesh, "fail", found, fix)
 
 
 def decoding(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:
     """Cores to decode photographs as fast as the meshes classify them, beside one core a mesh that drives it."""
     cores, count = sum(host.cores for host in hosts), _meshes(hosts, boards_per_mesh)
     if not count:
-        return _pass(f"{cores} cores, no mesh to feed")
+        return "pass", f"{cores} cores, no mesh to feed", ""
     rate = N300_CHIP_IMAGES_PER_SECOND * CHIPS_PER_BOARD["n300"] * boards_per_mesh * count
     wanted = math.ceil(rate * DECODE_SECONDS) + count
     found = f"{cores} cores of {wanted} for {rate:,} images/s"
     share = max(cores - count, 0) / (wanted - count)
     fix = f"the meshes will wait {1 - share:.0%} of the time: add CPU-only helpers"
-    return _pass(found) if cores >= wanted else _warn(found, fix)
-
-
-def packages(hosts: Sequence[Host]) -> Verdict:
-    """Actors and tasks are pickled between hosts: they must run the same Python and packages."""
-    return _equal(hosts, lambda host: {k: v for k, v in host.versions.items() if k != "kernel"}, _fail)
-
-
-def platforms(hosts: Sequence[Host]) -> Verdict:
-    """Kernels and drivers may differ, but a difference is where to look first when one LoudBox behaves unlike the others."""
-    return _equal(hosts, _platform, _warn)
+    return _passes(cores >= wanted, "warn", found, fix)
 
 
 def clock(offset_seconds: float, uncertainty_seconds: float) -> Check:
     """offset_seconds: this host's clock less the driver's; uncertainty_seconds: half of the question's round trip."""
     found = f"{offset_seconds:+.3f} s (± {uncertainty_seconds:.3f})"
     beyond, fix = abs(offset_seconds) - uncertainty_seconds, "sudo timedatectl set-ntp true"
-    if beyond <= CLOCK_WARN:
-        return Check("clock", *_pass(found))
-    return Check("clock", *(_fail if beyond > CLOCK_FAIL else _warn)(found, fix))
+    return Check("clock", *_passes(beyond <= CLOCK_WARN, "fail" if beyond > CLOCK_FAIL else "warn", found, fix))
 
 
 def _platform(host: Host) -> dict[str, str]:
@@ -336,23 +313,17 @@ def _platform(host: Host) -> dict[str, str]:
     return facts | {"driver": host.hardware.driver or "none", "firmware": " and ".join(firmwares)}
 
 
-def _equal(hosts: Sequence[Host], facts: Callable[[Host], dict[str, str]], otherwise: Callable[[str, str], Verdict]) -> Verdict:
+def _equal(hosts: Sequence[Host], facts: Callable[[Host], dict[str, str]], otherwise: Status) -> Verdict:
     values: dict[str, dict[str, list[str]]] = {}
     for host in hosts:
         for key, value in facts(host).items():
             values.setdefault(key, {}).setdefault(value, []).append(host.name)
     differing = {key: by_value for key, by_value in values.items() if len(by_value) > 1}
     if not differing:
-        return _pass(f"alike on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}")
-    found = "; ".join(
-        f"{key} {', '.join(f'{value} on {_some(names)}' for value, names in by_value.items())}"
-        for key, by_value in differing.items()
-    )
-    return otherwise(found, "bring all hosts to one version; cluster/install.sh installs the pinned packages")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return "pass", f"alike on {counted(len(hosts), 'host')}", ""
+    told = {key: ", ".join(f"{value} on {some(names, 3)}" for value, names in of.items()) for key, of in differing.items()}
+    found = "; ".join(f"{key} {values}" for key, values in told.items())
+    return otherwise, found, "bring all hosts to one version; cluster/install.sh installs the pinned packages"
 
 
 def _meshes(hosts: Sequence[Host], boards_per_mesh: int) -> int:

@@ -1,7 +1,5 @@
 """Tenstorrent boards and what they need of a host, read from /dev, /sys and /proc; nothing is opened or changed."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.running import machine
+from jobs.running.machine import text
 from jobs.running.terminal import one_line
 
 VENDOR = "0x1e52"
@@ -91,13 +90,13 @@ def read_hardware(root: Path = Path("/")) -> Hardware:
     """Read the host below `root`. Whatever is missing counts as none; nothing is raised."""
     names, pci = _names(root / "dev/tenstorrent"), root / "sys/bus/pci/devices"
     boards = tuple(_read_board(root, index) for index in sorted(int(name) for name in names if name.isdigit()))
-    mounts = _text(root / "proc/mounts") or ""
+    mounts = text(root / "proc/mounts")
     return Hardware(
         boards=boards,
-        on_pcie=sum(_text(pci / name / "vendor") == VENDOR for name in _names(pci)),
+        on_pcie=sum(text(pci / name / "vendor") == VENDOR for name in _names(pci)),
         entries=len(names),
-        driver=_text(root / "sys/module/tenstorrent/version"),
-        huge_pages=int(_text(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages") or 0),
+        driver=text(root / "sys/module/tenstorrent/version") or None,
+        huge_pages=int(text(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages") or 0),
         huge_pages_mounted=bool(re.search(r"^\S+ \S+ hugetlbfs \S*pagesize=(1024M|1G)", mounts, re.MULTILINE)),
         iommu=bool(boards) and all(_translated(root, board.index) for board in boards),
         memory_bytes=machine.memory_bytes(root),
@@ -125,12 +124,12 @@ def read_snapshot() -> Snapshot | str:
         return f"tt-smi failed ({type(error).__name__})"
 
 
-def parse_snapshot(text: str) -> Snapshot:
+def parse_snapshot(told: str) -> Snapshot:
     """The output of `tt-smi -s`: one JSON object, perhaps among other lines. Raises ValueError for anything else."""
     chips = None
-    for start in re.finditer(r"\{", text):
+    for start in re.finditer(r"\{", told):
         with suppress(ValueError):
-            found = json.JSONDecoder().raw_decode(text, start.start())[0]
+            found = json.JSONDecoder().raw_decode(told, start.start())[0]
             chips = found.get("device_info") if chips is None else chips
     if chips is None:
         raise ValueError("no device_info")
@@ -185,16 +184,15 @@ def _read_board(root: Path, index: int) -> Board:
     attributes = root / f"sys/class/tenstorrent/tenstorrent!{index}"
     return Board(
         index=index,
-        card=_text(attributes / "tt_card_type"),
-        firmware=_text(attributes / "tt_fw_bundle_ver"),
+        card=text(attributes / "tt_card_type") or None,
+        firmware=text(attributes / "tt_fw_bundle_ver") or None,
         accessible=os.access(root / f"dev/tenstorrent/{index}", os.R_OK | os.W_OK),
     )
 
 
 def _translated(root: Path, index: int) -> bool:
     """The test ttnn's driver library makes: the IOMMU group is of type DMA or DMA-FQ."""
-    kind = _text(root / f"sys/class/tenstorrent/tenstorrent!{index}/device/iommu_group/type")
-    return kind is not None and kind.startswith("DMA")
+    return text(root / f"sys/class/tenstorrent/tenstorrent!{index}/device/iommu_group/type").startswith("DMA")
 
 
 def _names(directory: Path) -> list[str]:
@@ -202,10 +200,3 @@ def _names(directory: Path) -> list[str]:
         return os.listdir(directory)
     except OSError:
         return []
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None

@@ -1,7 +1,5 @@
 """Whom preflight asks: this host alone, or every host of a Ray cluster, all at once."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a submitted job needs of this project, in one file: its packages, and what its arguments name."""
 
-from __future__ import annotations
-
 import os
 import stat
 import sys
@@ -27,10 +25,8 @@ def pack(project: Path, module: str, arguments: list[str], folder: Path) -> Path
     largest = sorted(files, key=lambda file: -file[1])[:3]
     told = f"{total / 1e6:,.0f} MB: {', '.join(f'{path} {size / 1e6:,.0f} MB' for path, size in largest)}"
     if total > MOST_BYTES:
-        raise UserError(
-            f"a job server takes an upload of 100 MB, and this one would be of {told}; "
-            "put what is large where every host can read it, and give its absolute path"
-        )
+        fix = "put what is large where every host can read it, and give its absolute path"
+        raise UserError(f"a job server takes an upload of 100 MB, and this one would be of {told}; {fix}")
     if total > TOLD_BYTES:
         say(f"uploading {told}", sys.stderr)
     package = folder / "project.zip"

@@ -4,12 +4,11 @@ python -m cluster.preflight [--address HOST:PORT] [--shared URI] [--data URI] [-
 """
 
 # PYTHON_ARGCOMPLETE_OK
-from __future__ import annotations
-
 import argparse
 import json
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,11 +33,8 @@ def main(arguments: list[str] | None = None, root: Path = Path("/")) -> int:
     """
     args = parse(arguments)
     request = DeviceRequest.of(load_checkpoint(args.model), "t3000", open_seconds=args.open_limit) if args.open else None
-    if args.address:
-        with ray_session(args.address):
-            report = examine(ClusterHosts(), args, request)
-    else:
-        report = examine(ThisHost(root), args, request)
+    with ray_session(args.address) if args.address else nullcontext():
+        report = examine(ClusterHosts() if args.address else ThisHost(root), args, request)
     ready = all(check.status != "fail" for checks in report.values() for check in checks)
     if args.json:
         print(json.dumps({"ready": ready, "checks": {place: [asdict(c) for c in checks] for place, checks in report.items()}}))

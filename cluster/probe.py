@@ -1,7 +1,5 @@
 """What preflight does on a host itself: look at it, try its storage, and open its mesh."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform
@@ -18,9 +16,10 @@ from cluster.hardware import read_hardware, read_snapshot
 from jobs.pipeline.sources import open_source
 from jobs.running import machine
 from jobs.running.manifest import package_versions
+from jobs.running.words import counted
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage, write_atomically
+from jobs.storage.files import open_storage, read_whole, write_atomically
 from vit_actor.errors import UserError
 from vit_actor.opening import DeviceRequest
 from vit_actor.self_check import SelfCheck
@@ -97,22 +96,18 @@ def read_marks(uri: str, names: list[str]) -> Check:
         filesystem, path = open_storage(uri)
         with storage_errors(uri):
             for name in names:
-                if filesystem.get_file_info(f"{path}/{name}").type != fs.FileType.File:
+                there = filesystem.get_file_info(f"{path}/{name}").type == fs.FileType.File
+                if not there or read_whole(filesystem, f"{path}/{name}").to_pybytes() != name.encode():
                     missing.append(name)
-                    continue
-                with filesystem.open_input_stream(f"{path}/{name}") as file:
-                    if file.read() != name.encode():
-                        missing.append(name)
     except UserError as error:
         return Check("shared storage", "fail", str(error), f"let this host read from {shown(uri)}")
     if missing:
         fix = f"mount one file system at {shown(uri)} on every host, or use an object store"
         return Check("shared storage", "fail", f"{len(missing)} of {len(names)} hosts' files are not there", fix)
-    return Check("shared storage", "pass", f"{shown(uri)}: files of {len(names)} host{'s' * (len(names) > 1)} written and read")
+    return Check("shared storage", "pass", f"{shown(uri)}: files of {counted(len(names), 'host')} written and read")
 
 
 def remove_mark(uri: str, name: str) -> Check:
-    """Take away what write_mark wrote."""
     filesystem, path = open_storage(uri)
     try:
         with storage_errors(uri):
@@ -175,7 +170,5 @@ def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
 
 def _find_compiler(root: Path) -> str | None:
     """Where ttnn looks for sfpi: below its own package, then the system's."""
-    for place in (*(package / "runtime/sfpi" for package in _ttnn()), root / "opt/tenstorrent/sfpi"):
-        if os.access(place / COMPILER, os.X_OK):
-            return str(place / COMPILER)
-    return None
+    places = (*(package / "runtime/sfpi" for package in _ttnn()), root / "opt/tenstorrent/sfpi")
+    return next((str(place / COMPILER) for place in places if os.access(place / COMPILER, os.X_OK)), None)

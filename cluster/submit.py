@@ -71,21 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("cluster.submit", __doc__, "[options] module [its arguments]")
     add = parser.add_argument
     default = os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD
-    add(
-        "--address",
-        default=default,
-        metavar="URL",
-        help="job server of the head (default: RAY_API_SERVER_ADDRESS, else %(default)s)",
-    )
+    told = "job server of the head (default: RAY_API_SERVER_ADDRESS, else %(default)s)"
+    add("--address", default=default, metavar="URL", help=told)
     add("--detach", action="store_true", help="return once the job is submitted, instead of following its log")
-    add(
-        "--retries",
-        type=int,
-        default=0,
-        metavar="N",
-        help="start the job again, jobs.imagenet with --resume, up to N times: after every end but exit codes 0, 2, 3 and 4, "
-        "and after a lost connection (default: %(default)s)",
-    )
+    again = "start the job again, jobs.imagenet with --resume, up to N times: after every end but exit codes 0, 2, 3 and 4, "
+    again += "and after a lost connection (default: %(default)s)"
+    add("--retries", type=int, default=0, metavar="N", help=again)
     add("module", help="what to run, such as jobs.imagenet")
     add("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parsed(arguments)
@@ -110,10 +101,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--retries with --overwrite: a retry could resume the run that was to be replaced; give another --out")
     for word in args.arguments:
         if credentials_in(word) or without_secrets(word) != word:
-            raise UserError(
-                f"{shown(word)}: the credentials in it would be kept in the cluster's list of jobs; "
-                "leave them out, and set them in the environment of the cluster's nodes"
-            )
+            fix = "leave them out, and set them in the environment of the cluster's nodes"
+            raise UserError(f"{shown(word)}: the credentials in it would be kept in the cluster's list of jobs; {fix}")
 
 
 def run_to_its_end(client: JobSubmissionClient, args: argparse.Namespace, package: Path) -> int:
@@ -165,20 +154,17 @@ def connect(address: str) -> JobSubmissionClient:
         pass  # it answers: that the question came without a token is for the client, which sends it
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise UserError(
-            f"--address {address}: no job server answers ({reason}); open `ray dashboard cluster/loudboxes.yaml` or an SSH tunnel"
-        ) from None
+        fix = "open `ray dashboard cluster/loudboxes.yaml` or an SSH tunnel"
+        raise UserError(f"--address {address}: no job server answers ({reason}); {fix}") from None
     try:
         return ask(lambda: JobSubmissionClient(address), ANSWER_SECONDS)
     except AuthenticationError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
-        raise UserError(
-            f"--address {address}: {reason}; set RAY_AUTH_MODE=token and copy the cluster's token to ~/.ray/auth_token"
-        ) from None
+        fix = "set RAY_AUTH_MODE=token and copy the cluster's token to ~/.ray/auth_token"
+        raise UserError(f"--address {address}: {reason}; {fix}") from None
     except Exception as error:
-        raise UserError(
-            f"--address {address}: what answers is no job server ({_line(error)}); give the dashboard's URL"
-        ) from None
+        told = f"what answers is no job server ({_line(error)})"
+        raise UserError(f"--address {address}: {told}; give the dashboard's URL") from None
 
 
 def submit(client: JobSubmissionClient, address: str, job: str, entrypoint: str, package: Path) -> bool:

@@ -1,7 +1,5 @@
 """What a user submits, and the pipeline and reports behind it. `jobs.classify` is `python -m jobs.imagenet` from Python."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import TYPE_CHECKING, Any

@@ -14,8 +14,6 @@ Each has --help. To begin with:
   python -m jobs.report --compare out/run-1 out/run-2
 """
 
-from __future__ import annotations
-
 from argparse import RawDescriptionHelpFormatter
 
 from jobs.running.command import Parser, run

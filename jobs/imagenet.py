@@ -4,8 +4,6 @@ python -m jobs.imagenet --data hf://datasets/ILSVRC/imagenet-1k --out s3://bucke
 """
 
 # PYTHON_ARGCOMPLETE_OK
-from __future__ import annotations
-
 import sys
 import time
 
@@ -15,7 +13,7 @@ from jobs.reporting.schema import Summary
 from jobs.running import command
 from jobs.running.chip_checks import checked, told
 from jobs.running.classification import Inputs, claim_output, is_finished
-from jobs.running.clearing import may_delete
+from jobs.running.clearing import check_output
 from jobs.running.command import JobFailed
 from jobs.running.manifest import Manifest
 from jobs.running.output_lock import check_held, hold_output
@@ -29,7 +27,8 @@ from vit_actor.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    result = carry_out(parse(arguments), Phases(process_began()), signals=True)
+    settings = command.parse(ImagenetSettings, arguments, "jobs.imagenet", __doc__)
+    result = carry_out(settings, Phases(process_began()), signals=True)
     from jobs.reporting.terminal_table import summary_table
 
     print(summary_table(result.summary))
@@ -83,7 +82,7 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
 
     out = settings.out
     try:
-        compact = manifest.run_id if may_delete(out) else None
+        compact = manifest.run_id if check_output(out) else None
         if compact is None:
             say(f"{shown(out)}: deleting is refused, so predictions stay one file a chunk; grant it to merge them", sys.stderr)
         summary = write_reports(out, phases, address=settings.address, compact=compact, data=settings.data)
@@ -105,11 +104,6 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
     if checks := told(manifest.attempts):
         say(checks, sys.stderr)
     return summary
-
-
-def parse(arguments: list[str] | None) -> ImagenetSettings:
-    """Settings from a command's arguments."""
-    return command.parse(ImagenetSettings, arguments, "jobs.imagenet", __doc__)
 
 
 if __name__ == "__main__":

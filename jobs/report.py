@@ -11,6 +11,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from jobs.reporting.imagenet_sets import read_real
 from jobs.reporting.outcome import gates, judged
 from jobs.reporting.tables import Reports
 from jobs.reporting.terminal_table import summary_table
@@ -30,12 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         run_a, run_b = args.compare
         return compare_runs(run_a, run_b, args.out, args.address)
     least = gates(" ".join(args.min_top1), " ".join(args.min_top5))
-    real = None
-    if args.real:
-        from jobs.reporting.imagenet_sets import read_real
-
-        real = read_real(args.real)
-    summary = write_reports(args.out, address=args.address, real=real)
+    summary = write_reports(args.out, address=args.address, real=read_real(args.real) if args.real else None)
     print(summary_table(summary))
     say(f"report: {below(args.out, 'report.html')}")
     if summary.planned is not None and summary.images < summary.planned:
@@ -50,12 +46,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser("jobs.report", __doc__, "--out RUN [options] | --compare RUN_A RUN_B [options]")
     add = parser.add_argument
     add("--out", metavar="URI", help="a job's --out: make its report again, and print its summary")
-    add(
-        "--compare",
-        nargs=2,
-        metavar=("RUN_A", "RUN_B"),
-        help="say instead how run B differs from run A; written to --out (default: RUN_B/compared/<run id of A>)",
-    )
+    told = "say instead how run B differs from run A; written to --out (default: RUN_B/compared/<run id of A>)"
+    add("--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help=told)
     add("--real", metavar="URI", help="ReaL's labels (real.json): give the accuracy of ImageNet's validation images by these too")
     for name in ("min_top1", "min_top5"):
         add_setting(parser, name, *ImagenetSettings.options()[name])
@@ -70,7 +62,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def compare_runs(run_a: str, run_b: str, out: str | None, address: str | None = None) -> int:
-    """Compare two runs, and print how they differ."""
     from jobs.reporting.comparison.compare import compare, comparison_table
 
     a, b = read_run(run_a, address), read_run(run_b, address)

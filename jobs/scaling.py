@@ -13,19 +13,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source, open_source, surveyed
 from jobs.pipeline.sources.opening import NO_LABELS
+from jobs.reporting.write import publish
 from jobs.running import command
 from jobs.running.manifest import Manifest, check_free
 from jobs.running.session import ray_session
 from jobs.running.terminal import say
+from jobs.running.words import counted
 from jobs.settings import ScalingSettings
 from jobs.storage.address import below, shown
-from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage, write_atomically, write_table
 from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
 
@@ -43,9 +41,9 @@ Measure = Callable[[int, int, int], "Round"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from jobs.measuring.scaling_table import scaling_table, terminal_table
+    from jobs.measuring.scaling_table import scaling_table, shortcoming, terminal_table, verdict
 
-    settings = parse(arguments)
+    settings = command.parse(ScalingSettings, arguments, "jobs.scaling", __doc__)
     checkpoint = load_checkpoint(settings.model)
     images = images_to_share(settings, checkpoint) if settings.data else 0
     check_free(settings.out, overwrite=settings.overwrite)  # before Ray, which takes seconds to start
@@ -61,15 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 measure, total = _devices(settings, checkpoint, placement, sizes)
             table = scaling_table(interleave(measure, sizes, total, settings.rounds), manifest.data)
-            write(settings.out, table, manifest)
+            from jobs.reporting.page.measured import scaling_page
+
+            page = scaling_page(manifest, table.to_pylist(), verdict(table), shortcoming(table))
+            publish(settings.out, {"scaling": table.replace_schema_metadata({"run_id": manifest.run_id})}, page)
     print(terminal_table(table))
     say(f"report: {below(settings.out, 'report.html')}")
     return 0
-
-
-def parse(arguments: list[str] | None) -> ScalingSettings:
-    """Settings from a command's arguments."""
-    return command.parse(ScalingSettings, arguments, "jobs.scaling", __doc__)
 
 
 def placement_of(settings: ScalingSettings, checkpoint: Checkpoint) -> Placement:
@@ -86,12 +82,10 @@ def placement_of(settings: ScalingSettings, checkpoint: Checkpoint) -> Placement
 
 
 def mesh_counts(largest: int) -> list[int]:
-    """1, 2, 4, ... and the largest."""
     return [*(2**k for k in range((largest - 1).bit_length())), largest]
 
 
 def images_to_share(settings: ScalingSettings, checkpoint: Checkpoint) -> int:
-    """How many images there are to share out."""
     found = surveyed(_source(settings, checkpoint, settings.limit)).images
     images = settings.limit if found is None else found
     if images is None:
@@ -100,7 +94,6 @@ def images_to_share(settings: ScalingSettings, checkpoint: Checkpoint) -> int:
 
 
 def describe(settings: ScalingSettings, checkpoint: Checkpoint, placement: Placement) -> Manifest:
-    """The run, without its attempt."""
     data = shown(settings.data) if settings.data else "random images"
     if settings.cache:
         data += f", decoded images kept in {shown(settings.cache)}"
@@ -111,20 +104,16 @@ def describe(settings: ScalingSettings, checkpoint: Checkpoint, placement: Place
 def interleave(measure: Measure, sizes: list[int], total: int, rounds: int) -> dict[tuple[str, int], list[Round]]:
     """The rounds of each (kind of scaling, meshes), all sizes in turn, so that drift hits all alike.
 
-    Sizes where weak and strong scaling ask for the same work run once for both.
+    total: work of the largest size; weak scaling gives the others their share, strong scaling all of it. Sizes where both ask
+    for the same work run once for both.
     """
-    asked = {(kind, n): (n, work) for kind in ("weak", "strong") for n, work in shares(kind, sizes, total)}
+    asked = {("weak", n): (n, total * n // sizes[-1]) for n in sizes} | {("strong", n): (n, total) for n in sizes}
     measured: dict[tuple[int, int], list[Round]] = {case: [] for case in sorted(set(asked.values()))}
     for number in range(rounds):
         for (n, work), done in measured.items():
             done.append(measure(n, work, number))
-            say(f"round {number + 1}, {n} mesh{'es' if n > 1 else ''}: {done[-1].fps:,.1f} images/s", sys.stderr)
+            say(f"round {number + 1}, {counted(n, 'mesh')}: {done[-1].fps:,.1f} images/s", sys.stderr)
     return {key: measured[case] for key, case in asked.items()}
-
-
-def shares(kind: str, sizes: list[int], total: int) -> list[tuple[int, int]]:
-    """(meshes, work in all) for each size; the largest has `total` either way."""
-    return [(n, total * n // sizes[-1] if kind == "weak" else total) for n in sizes]
 
 
 def _devices(settings: ScalingSettings, checkpoint: Checkpoint, placement: Placement, sizes: list[int]) -> tuple[Measure, int]:
@@ -176,18 +165,6 @@ def _pipeline(settings: ScalingSettings, checkpoint: Checkpoint, placement: Plac
 def _source(settings: ScalingSettings, checkpoint: Checkpoint, limit: int | None) -> Source:
     assert settings.data  # else there is no pipeline to run
     return open_source(settings.data, checkpoint_classes=checkpoint.class_names, labels=NO_LABELS, limit=limit)
-
-
-def write(out: str, table: pa.Table, manifest: Manifest) -> None:
-    """`<out>/report/scaling.parquet`, and the page."""
-    from jobs.measuring.scaling_table import shortcoming, verdict
-    from jobs.reporting.page.measured import scaling_page
-
-    filesystem, path = open_storage(out)
-    with storage_errors(out):
-        write_table(filesystem, f"{path}/report/scaling.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
-        page = scaling_page(manifest, table.to_pylist(), verdict(table), shortcoming(table))
-        write_atomically(filesystem, f"{path}/report.html", page.encode())
 
 
 if __name__ == "__main__":

@@ -125,9 +125,8 @@ class Settings:
         for name in ("out", "cache"):
             path = getattr(self, name, None)
             if path and is_submitted() and not is_uri(path) and not os.path.isabs(os.path.expanduser(path)):
-                raise UserError(
-                    f"--{name} {path}: relative to a submitted job's copy, which is deleted; give an absolute path or a URI"
-                )
+                why = "relative to a submitted job's copy, which is deleted"
+                raise UserError(f"--{name} {path}: {why}; give an absolute path or a URI")
         check_no_partition(self.out)
         read = {"--data": getattr(self, "data", None), "--model": self.model_directory}
         check_apart({**read, "--out": self.out, "--cache": getattr(self, "cache", None)})
@@ -251,9 +250,8 @@ class ScalingSettings(RandomSettings):
         super().check()
         given = [name for name in ("iterations", "warmup", "seed") if getattr(self, name) != getattr(type(self), name)]
         if self.data and given:
-            raise UserError(
-                f"--{given[0]} is for random images; with --data the work is its images, or the first --limit of them"
-            )
+            told = "is for random images; with --data the work is its images, or the first --limit of them"
+            raise UserError(f"--{given[0]} {told}")
         if self.limit and not self.data:
             raise UserError("--limit goes with --data; without it give --iterations")
         if self.cache and not self.data:
@@ -321,16 +319,11 @@ def check_apart(places: dict[str, str | None]) -> None:
     """
     found = {option: place(uri) for option, uri in places.items() if uri and _is_folder(uri)}
     for first, second in combinations(found, 2):
-        if (first in WRITTEN or second in WRITTEN) and _overlap(found[first], found[second]):
-            one, other = (shown(places[option] or "") for option in (first, second))
-            raise UserError(
-                f"{first} {one} and {second} {other} are the same directory, or one is inside the other; give separate ones"
-            )
-
-
-def _overlap(first: tuple[str, str], second: tuple[str, str]) -> bool:
-    (kind, one), (other_kind, other) = first, second
-    return kind == other_kind and (one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/"))
+        (kind, one), (other_kind, other) = found[first], found[second]
+        overlap = kind == other_kind and (f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"))
+        if overlap and (first in WRITTEN or second in WRITTEN):
+            both = " and ".join(f"{option} {shown(places[option] or '')}" for option in (first, second))
+            raise UserError(f"{both} are the same directory, or one is inside the other; give separate ones")
 
 
 def _is_folder(uri: str) -> bool:

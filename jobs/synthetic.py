@@ -4,8 +4,6 @@ python -m jobs.synthetic --out s3://bucket/synthetic-1 --device t3000
 """
 
 # PYTHON_ARGCOMPLETE_OK
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ import pyarrow as pa
 from jobs.measuring.loadgen import check_installed, faults, referee, terminal_lines
 from jobs.measuring.meshes import Measured, Work, drive_together, start_meshes, system_fps
 from jobs.reporting.columns import described
+from jobs.reporting.write import publish
 from jobs.running import command
 from jobs.running.command import JobFailed
 from jobs.running.manifest import Manifest, check_free
@@ -26,7 +25,7 @@ from jobs.running.terminal import say
 from jobs.settings import SyntheticSettings
 from jobs.storage.address import below
 from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage, write_atomically, write_table
+from jobs.storage.files import open_storage, write_atomically
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError
 
@@ -38,41 +37,34 @@ QUICK_SECONDS = 10.0
 """Of the job's own loop where LoadGen measures, or where several sizes are compared, on hardware."""
 
 MESHES = described(
-    {
-        "mesh": (pa.string(), "one row a mesh, and 'system' for all together; in a sweep the images per chip"),
-        "images": (pa.int64(), "timed images, warm-up excluded"),
-        "iterations": (pa.int64(), "timed iterations; one is one batch of one mesh"),
-        "batch_size": (pa.int32(), "images an iteration"),
-        "inference_ms": (pa.float64(), "average wall time of an iteration"),
-        "p50_ms": (pa.float64(), "median wall time of an iteration"),
-        "p90_ms": (pa.float64(), "90th percentile"),
-        "p99_ms": (pa.float64(), "99th percentile"),
-        "latency_p50_ms": (
-            pa.float64(),
-            "median time from when the device took a batch to its answer, others before it included",
-        ),
-        "latency_p99_ms": (pa.float64(), "99th percentile"),
-        "fps": (pa.float64(), "images per second, warm-up's last answer to last answer; the device and its host loop only"),
-        "compile_seconds": (pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
-        "host_ms": (pa.float64(), "CPU time of the thread that drives the device, per iteration"),
-        "host_share": (pa.float64(), "host_ms / inference_ms: hidden under device time while below 1"),
-        "seed": (pa.int64(), "of the random images; null for the system"),
-        "too_short": (pa.string(), "why a figure of this length should not be quoted; null where it may be"),
-        "description": (pa.string(), "what ran; starts with 'simulated' where nothing did"),
-    }
+    ("mesh", pa.string(), "one row a mesh, and 'system' for all together; in a sweep the images per chip"),
+    ("images", pa.int64(), "timed images, warm-up excluded"),
+    ("iterations", pa.int64(), "timed iterations; one is one batch of one mesh"),
+    ("batch_size", pa.int32(), "images an iteration"),
+    ("inference_ms", pa.float64(), "average wall time of an iteration"),
+    ("p50_ms", pa.float64(), "median wall time of an iteration"),
+    ("p90_ms", pa.float64(), "90th percentile"),
+    ("p99_ms", pa.float64(), "99th percentile"),
+    ("latency_p50_ms", pa.float64(), "median time from when the device took a batch to its answer, others before it included"),
+    ("latency_p99_ms", pa.float64(), "99th percentile"),
+    ("fps", pa.float64(), "images per second, warm-up's last answer to last answer; the device and its host loop only"),
+    ("compile_seconds", pa.float64(), "weights, compilation and trace; the slowest mesh for the system"),
+    ("host_ms", pa.float64(), "CPU time of the thread that drives the device, per iteration"),
+    ("host_share", pa.float64(), "host_ms / inference_ms: hidden under device time while below 1"),
+    ("seed", pa.int64(), "of the random images; null for the system"),
+    ("too_short", pa.string(), "why a figure of this length should not be quoted; null where it may be"),
+    ("description", pa.string(), "what ran; starts with 'simulated' where nothing did"),
 )
 
 ITERATIONS = described(
-    {
-        "mesh": (pa.string(), "the mesh"),
-        "started_at": (pa.timestamp("us", tz="UTC"), "when the device took the batch"),
-        "seconds": (pa.float64(), "wall time, from the previous completion or its own start to its completion"),
-    }
+    ("mesh", pa.string(), "the mesh"),
+    ("started_at", pa.timestamp("us", tz="UTC"), "when the device took the batch"),
+    ("seconds", pa.float64(), "wall time, from the previous completion or its own start to its completion"),
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    settings = parse(arguments)
+    settings = command.parse(SyntheticSettings, arguments, "jobs.synthetic", __doc__)
     checkpoint = load_checkpoint(settings.model)
     check_free(settings.out, overwrite=settings.overwrite)  # before Ray, which takes seconds to start
     if settings.loadgen:
@@ -88,10 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
             return start_meshes(placement, request, shape, seed=settings.seed, wait_seconds=settings.wait)
 
         with manifest.single_attempt(settings.out, overwrite=settings.overwrite):
-            if settings.sweep:
-                told = sweep(settings, placement.device, work, manifest, start)
-            else:
-                told = alone(settings, work, manifest, start)
+            told = (sweep if settings.sweep else alone)(settings, work, manifest, start)
     print(told)
     say(f"report: {below(settings.out, 'report.html')}")
     return 0
@@ -141,7 +130,7 @@ def loadgen(settings: SyntheticSettings, meshes: list[Any], measured: list[Measu
     return [*terminal_lines(runs, system_fps(measured), "; ".join(short)), logs]
 
 
-def sweep(settings: SyntheticSettings, device: str, work: Work, manifest: Manifest, start: Start) -> str:
+def sweep(settings: SyntheticSettings, work: Work, manifest: Manifest, start: Start) -> str:
     """The same work at each number of images per chip: `<out>/report/sweep.parquet` and a page; lines for the terminal."""
     from jobs.reporting.page.measured import sweep_page
 
@@ -149,7 +138,7 @@ def sweep(settings: SyntheticSettings, device: str, work: Work, manifest: Manife
     refused: dict[int, UserError] = {}
     for number in IMAGES_PER_CHIP:
         try:
-            cpu = device == "cpu"
+            cpu = manifest.settings["device"] == "cpu"
             meshes = start(replace(settings, batch_size=number) if cpu else replace(settings, images_per_chip=number))
         except UserError as error:
             refused[number] = error
@@ -160,17 +149,9 @@ def sweep(settings: SyntheticSettings, device: str, work: Work, manifest: Manife
     if not rows:
         raise next(iter(refused.values()))
     table = pa.Table.from_pylist(rows, schema=MESHES)
-    filesystem, path = open_storage(settings.out)
-    with storage_errors(settings.out):
-        write_table(filesystem, f"{path}/report/sweep.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
-        write_atomically(filesystem, f"{path}/report.html", sweep_page(manifest, table.to_pylist()).encode())
-    lines = [terminal_table(table), *(f"{number} per chip: {error}" for number, error in refused.items())]
-    return "\n".join(lines)
-
-
-def parse(arguments: list[str] | None) -> SyntheticSettings:
-    """Settings from a command's arguments."""
-    return command.parse(SyntheticSettings, arguments, "jobs.synthetic", __doc__)
+    tables = {"sweep": table.replace_schema_metadata({"run_id": manifest.run_id})}
+    publish(settings.out, tables, sweep_page(manifest, table.to_pylist()))
+    return "\n".join([terminal_table(table), *(f"{number} per chip: {error}" for number, error in refused.items())])
 
 
 def mesh_table(measured: list[Measured], seed: int) -> pa.Table:
@@ -217,16 +198,10 @@ def write(out: str, manifest: Manifest, table: pa.Table, measured: list[Measured
 
     names = np.repeat([m.mesh for m in measured], [len(m.seconds) for m in measured])
     started_at = (np.concatenate([m.started_at for m in measured]) * 1e6).astype("int64").astype("datetime64[us]")
-    columns = [names, started_at, np.concatenate([m.seconds for m in measured])]
-    iterations = pa.table(
-        [pa.array(column, kind) for column, kind in zip(columns, ITERATIONS.types, strict=True)], schema=ITERATIONS
-    )
-    filesystem, path = open_storage(out)
-    with storage_errors(out):
-        write_table(filesystem, f"{path}/report/synthetic.parquet", table.replace_schema_metadata({"run_id": manifest.run_id}))
-        write_table(filesystem, f"{path}/report/iterations.parquet", iterations)
-        page = synthetic_page(manifest, table.to_pylist(), columns[2])
-        write_atomically(filesystem, f"{path}/report.html", page.encode())
+    seconds = np.concatenate([m.seconds for m in measured])
+    iterations = pa.table({"mesh": names, "started_at": started_at, "seconds": seconds}, schema=ITERATIONS)
+    tables = {"synthetic": table.replace_schema_metadata({"run_id": manifest.run_id}), "iterations": iterations}
+    publish(out, tables, synthetic_page(manifest, table.to_pylist(), seconds))
 
 
 def terminal_table(table: pa.Table) -> str:

@@ -9,8 +9,10 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -19,9 +21,11 @@ import pytest
 from ray.scripts.scripts import cli as ray_command
 
 from cluster import preflight
-from jobs import imagenet, report, scaling, synthetic
+from jobs import report
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.shares import SHARE_IMAGES_PER_SECOND
+from jobs.running.command import parse
+from jobs.settings import JOBS
 from tests.commands import ROOT
 from tests.conftest import RayCluster
 from vit_actor.device_time import T3000_IMAGES_PER_SECOND
@@ -36,10 +40,8 @@ README, MANUAL = DOCUMENTS["README.md"], DOCUMENTS["cluster/README.md"]
 TAKES = {"silicon", "simulator", "cluster", "network", "minutes", "root"}
 """What a block of commands may take that a test does not have; said after its language."""
 
-PARSERS = {
-    "jobs.imagenet": imagenet.parse,
-    "jobs.synthetic": synthetic.parse,
-    "jobs.scaling": scaling.parse,
+PARSERS: dict[str, Callable[[list[str]], object]] = {
+    **{f"jobs.{job}": partial(parse, kind, module=f"jobs.{job}", about=None) for job, kind in JOBS.items()},
     "jobs.report": report.parse,
     "cluster.preflight": preflight.parse,
 }

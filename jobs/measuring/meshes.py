@@ -1,7 +1,5 @@
 """Actors that drive a device with random images and nothing else: what the device can do when nothing feeds it."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import socket
@@ -141,12 +139,7 @@ class Mesh:
 
 
 def start_meshes(
-    placement: Placement,
-    open_device: Callable[[], Device],
-    shape: tuple[int, int, int],
-    *,
-    seed: int,
-    wait_seconds: float,
+    placement: Placement, open_device: Callable[[], Device], shape: tuple[int, int, int], *, seed: int, wait_seconds: float
 ) -> list[Any]:
     """Handles of placement.actors meshes, compiled and ready; mesh i has random images of seed + i.
 
@@ -157,10 +150,8 @@ def start_meshes(
     names = [mesh.placed.remote() for mesh in meshes]
     placed, missing = ray.wait(names, num_returns=len(names), timeout=wait_seconds + PLACE_SECONDS)
     if missing:
-        raise UserError(
-            f"only {len(placed)} of {len(names)} meshes were free within {wait_seconds:g} s; "
-            "wait for other jobs, raise --wait or lower --meshes"
-        )
+        free = f"only {len(placed)} of {len(names)} meshes were free within {wait_seconds:g} s"
+        raise UserError(f"{free}; wait for other jobs, raise --wait or lower --meshes")
     try:
         _answers([mesh.open.remote(open_device, shape, seed + i) for i, mesh in enumerate(meshes)])
     except JobFailed as error:

@@ -1,8 +1,5 @@
 """One timed round of work on some of the meshes: random images on the devices alone, or a data set through the pipeline."""
 
-from __future__ import annotations
-
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,14 +8,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
-from pyarrow.fs import FileSelector
 
 from jobs.measuring.meshes import Work, drive_together, system_seconds
 from jobs.measuring.utilisation import Utilisation, Watch
 from jobs.pipeline.cache import Cache
-from jobs.pipeline.commit import FOOTER
+from jobs.pipeline.commit import read_footers
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import Source
@@ -29,8 +24,7 @@ from jobs.running.command import JobFailed, root_cause
 from jobs.running.ledgers import open_ledger, settle
 from jobs.running.manifest import new_run_id, package_versions
 from jobs.running.progress import Progress
-from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage
+from jobs.storage.files import open_storage, parquet_files
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import Device
 from vit_actor.errors import UserError
@@ -126,12 +120,15 @@ def _measured(
         raise UserError(f"{out}: no image could be classified; look into its report for why")
     classified, seconds = summary.images - summary.errors, summary.active_seconds
     cores = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]) - placement.actors * placement.cpus
+    filesystem, path = open_storage(out)
+    files = parquet_files(filesystem, f"{path}/predictions")
+    read_seconds = sum(footer["read_cpu_seconds"] for file in files for footer in read_footers(filesystem, file))
     device_seconds = classified / summary.device_fps
     waits = {reason: getattr(summary, f"wait_{reason}_seconds") for reason in WAITS}
     mesh_seconds = sum(waits.values()) + device_seconds
     busy = Utilisation(
         device=device_seconds / (placement.actors * seconds),
-        decode_cores=_read_cpu_seconds(out) / (cores * seconds),
+        decode_cores=read_seconds / (cores * seconds),
         driver=driver,
         network=network,
         object_store=store,
@@ -147,15 +144,3 @@ def wait_for_meshes(ledger: Any, meshes: int, seconds: float) -> None:
         if time.monotonic() > limit:
             raise JobFailed(f"{meshes} meshes did not open within {seconds:g} s")
         time.sleep(0.1)
-
-
-def _read_cpu_seconds(out: str) -> float:
-    """CPU seconds of reading and decoding, from the footers of a run's predictions."""
-    filesystem, path = open_storage(out)
-    seconds = 0.0
-    with storage_errors(out):
-        for file in filesystem.get_file_info(FileSelector(f"{path}/predictions", recursive=True)):
-            if file.path.endswith(".parquet"):
-                with filesystem.open_input_file(file.path) as stream:
-                    seconds += json.loads(pq.read_metadata(stream).metadata[FOOTER])["read_cpu_seconds"]
-    return seconds

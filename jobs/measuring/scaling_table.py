@@ -1,46 +1,37 @@
 """What rounds on 1, 2, 4, ... meshes add up to: a table of FPS and efficiency, and the verdict on what bounds them."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from jobs.measuring.rounds import Round
 from jobs.measuring.utilisation import WAITING
 from jobs.reporting.columns import described
 from jobs.running.terminal import one_line
+from jobs.running.words import counted
 
 LEAST_SECONDS = 10.0
 """A round shorter than this says little: its ramps, some 0.1 s at each end, are more than 1% of it."""
 
 SCALING = described(
-    {
-        "scaling": (pa.string(), "weak: the same work per mesh at every size; strong: the same work in all"),
-        "meshes": (pa.int32(), "meshes at work"),
-        "images": (pa.int64(), "images of one round"),
-        "seconds": (pa.float64(), "of the median round, from first to last batch; start-up and compile excluded"),
-        "fps": (pa.float64(), "images / seconds of the median round; the whole system"),
-        "fps_low": (pa.float64(), "of the slowest round"),
-        "fps_high": (pa.float64(), "of the fastest round"),
-        "rounds": (pa.int32(), "times each size ran, the sizes in turn"),
-        "efficiency": (pa.float64(), "fps / (meshes x fps of one mesh), of the same kind of scaling"),
-        "device": (pa.float64(), "share of the median round's time that batches kept the meshes"),
-        "host_loop": (pa.float64(), "CPU time of the busiest thread that drives a device / seconds; null with data"),
-        "decode_cores": (pa.float64(), "CPU time of reading and decoding / (cores Ray has for it x seconds); null without"),
-        "driver": (pa.float64(), "CPU time of the job's own process / seconds"),
-        "network": (pa.float64(), "share of its speed of the interface that carried most; null where not known"),
-        "object_store": (pa.float64(), "largest share of the cluster's object store in use; null where not known"),
-        **{
-            f"wait_{why}": (pa.float64(), f"share of mesh time waiting {text}; null without data")
-            for why, text in WAITING.items()
-        },
-        "bound": (
-            pa.string(),
-            "what of these bounds the FPS: the part that is busy, else the longest wait; unknown without data",
-        ),
-        "too_short": (pa.bool_(), f"whether the median round took less than {LEAST_SECONDS:g} s"),
-        "data": (pa.string(), "what was classified: random images reach the devices without any pipeline"),
-        "description": (pa.string(), "what ran; starts with 'simulated' where nothing did"),
-    }
+    ("scaling", pa.string(), "weak: the same work per mesh at every size; strong: the same work in all"),
+    ("meshes", pa.int32(), "meshes at work"),
+    ("images", pa.int64(), "images of one round"),
+    ("seconds", pa.float64(), "of the median round, from first to last batch; start-up and compile excluded"),
+    ("fps", pa.float64(), "images / seconds of the median round; the whole system"),
+    ("fps_low", pa.float64(), "of the slowest round"),
+    ("fps_high", pa.float64(), "of the fastest round"),
+    ("rounds", pa.int32(), "times each size ran, the sizes in turn"),
+    ("efficiency", pa.float64(), "fps / (meshes x fps of one mesh), of the same kind of scaling"),
+    ("device", pa.float64(), "share of the median round's time that batches kept the meshes"),
+    ("host_loop", pa.float64(), "CPU time of the busiest thread that drives a device / seconds; null with data"),
+    ("decode_cores", pa.float64(), "CPU time of reading and decoding / (cores Ray has for it x seconds); null without"),
+    ("driver", pa.float64(), "CPU time of the job's own process / seconds"),
+    ("network", pa.float64(), "share of its speed of the interface that carried most; null where not known"),
+    ("object_store", pa.float64(), "largest share of the cluster's object store in use; null where not known"),
+    *((f"wait_{why}", pa.float64(), f"share of mesh time waiting {text}; null without data") for why, text in WAITING.items()),
+    ("bound", pa.string(), "what of these bounds the FPS: the part that is busy, else the longest wait; unknown without data"),
+    ("too_short", pa.bool_(), f"whether the median round took less than {LEAST_SECONDS:g} s"),
+    ("data", pa.string(), "what was classified: random images reach the devices without any pipeline"),
+    ("description", pa.string(), "what ran; starts with 'simulated' where nothing did"),
 )
 
 
@@ -63,7 +54,7 @@ def scaling_table(measured: dict[tuple[str, int], list[Round]], data: str) -> pa
                 "fps_high": ordered[-1].fps,
                 "rounds": len(ordered),
                 "efficiency": median.fps / (meshes * one[scaling]),
-                **{part: share for part, share in vars(median.busy).items() if part != "waits"},
+                **vars(median.busy),
                 **{f"wait_{reason}": median.busy.waits.get(reason) for reason in WAITING},
                 "bound": median.busy.bound(),
                 "too_short": median.seconds < LEAST_SECONDS,
@@ -80,7 +71,7 @@ def verdict(table: pa.Table) -> str:
     parts = ("device", "host_loop", "decode_cores", "driver", "network", "object_store")
     unused = {"host_loop"} if last["host_loop"] is None else {"decode_cores", "network", "object_store"}
     shown = ", ".join(f"{part.replace('_', ' ')} {_percent(last[part])}" for part in parts if part not in unused)
-    return f"bound with {last['meshes']} mesh{'es' if last['meshes'] > 1 else ''}: {last['bound']} (busy: {shown})"
+    return f"bound with {counted(last['meshes'], 'mesh')}: {last['bound']} (busy: {shown})"
 
 
 def shortcoming(table: pa.Table) -> str:
@@ -92,15 +83,13 @@ def shortcoming(table: pa.Table) -> str:
 
 
 def terminal_table(table: pa.Table) -> str:
-    """The table as it is printed, with the verdict and the warning."""
     lines = [f"{'scaling':<9}{'meshes':>7}{'images':>11}{'seconds':>10}{'FPS':>12}{'efficiency':>12}{'device':>9}  bound by"]
     for row in table.to_pylist():
         lines.append(
             f"{row['scaling']:<9}{row['meshes']:>7}{row['images']:>11,}{row['seconds']:>10.2f}{row['fps']:>12,.1f}"
             f"{row['efficiency']:>12.1%}{row['device']:>9.1%}  {row['bound']}{'  (too short)' if row['too_short'] else ''}"
         )
-    lines.append(f"of: {table['data'][0]}, median of {table['rounds'][0]} rounds")
-    lines.append(f"device: {table['description'][0]}")
+    lines += [f"of: {table['data'][0]}, median of {table['rounds'][0]} rounds", f"device: {table['description'][0]}"]
     lines.append(verdict(table))
     if short := shortcoming(table):
         lines.append(f"warning: {short}")

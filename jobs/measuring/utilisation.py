@@ -1,7 +1,5 @@
 """How busy each part of a running pipeline is, as a share of what it can do, and which part bounds the rest."""
 
-from __future__ import annotations
-
 import threading
 import time
 from dataclasses import dataclass, field
@@ -40,17 +38,13 @@ class Utilisation:
     object_store: float | None = None
     waits: dict[str, float] = field(default_factory=dict)
 
-    def shares(self) -> dict[str, float | None]:
-        """All but the waits, by the part's name as it is written."""
-        return {name.replace("_", " "): share for name, share in vars(self).items() if name != "waits"}
-
     def bound(self) -> str:
         """The part that bounds the rest; where none is busy enough, what the meshes waited for most, 'unknown' without data."""
         if self.device >= BOUND:
             return "device"  # whatever else is busy keeps up with it
-        share, name = max((share, name) for name, share in self.shares().items() if share is not None)
+        share, name = max((share, name) for name, share in vars(self).items() if name != "waits" and share is not None)
         if share >= BOUND:
-            return name
+            return name.replace("_", " ")
         wait, reason = max(((share, reason) for reason, share in self.waits.items()), default=(0.0, "unknown"))
         return f"{reason} ({wait:.0%} of mesh time waiting {WAITING[reason]})" if wait else "unknown"
 
@@ -114,9 +108,7 @@ def busiest(before: list[Traffic], after: list[Traffic]) -> float | None:
 
 def read_traffic() -> Traffic:
     """This host's interfaces but the loopback."""
-    links, counted = psutil.net_if_stats(), psutil.net_io_counters(pernic=True)
-    megabits = {name: link.speed for name, link in links.items()}  # 0 where an interface has none to tell
-    found = {
-        name: (n.bytes_recv, n.bytes_sent, megabits.get(name, 0) * 1e6 or None) for name, n in counted.items() if name != "lo"
-    }
+    bits = {name: link.speed * 1e6 for name, link in psutil.net_if_stats().items()}  # 0 where an interface has none to tell
+    counted = psutil.net_io_counters(pernic=True).items()
+    found = {name: (n.bytes_recv, n.bytes_sent, bits.get(name) or None) for name, n in counted if name != "lo"}
     return Traffic(time.monotonic(), found)

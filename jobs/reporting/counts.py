@@ -3,28 +3,16 @@
 Everything is an integer, a minimum, a maximum or a set, so that a sum of counts does not depend on its order.
 """
 
-from __future__ import annotations
-
 import json
-from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.reporting.imagenet_sets import CORRUPTED, VALIDATION_NUMBER, Real
 
-COLUMNS = [
-    "image_id",
-    "label",
-    "prediction",
-    "held_prediction",
-    "top5",
-    "top5_probability",
-    "error",
-    "batch",
-    "started_at",
-    "batch_seconds",
-]
+COLUMNS = ["image_id", "label", "prediction", "held_prediction", "top5", "top5_probability", "error"]
+COLUMNS += ["batch", "started_at", "batch_seconds"]
 """The columns of predictions that are counted."""
 
 Counts = dict[str, pa.Table]
@@ -57,37 +45,8 @@ MOST_UNREAD = 50
 """Images without an answer that are remembered."""
 
 
-@dataclass(frozen=True)
-class FileMetadata:
-    """The footer of a chunk of predictions: the attempt, mesh and device its rows come from.
-
-    batch_size: images in a full batch. compile_seconds: what the mesh's device took to start.
-    chunk: name of the part of the data set that its rows are, in order. read_cpu_seconds: CPU time of reading and decoding it.
-    start: what the device's start took, by phase (Device.start).
-    opened_at: Unix seconds at which the mesh was ready for its first images; None in files of earlier versions.
-    shared_batches: by number, the batches that other files have a part of: where this file's images begin among the batch's,
-        and how many the batch has.
-    rows: how many a chunk has; None for all of a file.
-    clock: what the host's wall clock was ahead of its monotonic one, in seconds; None in files of earlier versions.
-    boot: the host's boot id: its monotonic clock begins anew with another.
-    """
-
-    run_id: str
-    attempt: int
-    mesh: str
-    description: str
-    batch_size: int
-    compile_seconds: float
-    versions: dict[str, str]
-    chunk: str
-    read_cpu_seconds: float
-    start: dict[str, float] = field(default_factory=dict)
-    opened_at: float | None = None
-    shared_batches: dict[str, list[int]] = field(default_factory=dict)
-    rows: int | None = None
-    clock: float | None = None
-    boot: str = ""
-
+NEEDED = {"run_id", "attempt", "mesh", "description", "batch_size", "compile_seconds", "versions", "chunk", "read_cpu_seconds"}
+"""What every chunk's footer says."""
 
 CHUNKS = """
 CREATE OR REPLACE TEMP TABLE chunks AS
@@ -97,6 +56,14 @@ SELECT rank, unnest(from_json(footer, '{"run_id": "VARCHAR", "attempt": "BIGINT"
   "shared_batches": "MAP(VARCHAR, BIGINT[])", "rows": "BIGINT", "clock": "DOUBLE", "boot": "VARCHAR"}'))
 FROM (SELECT unnest($footers::VARCHAR[]) AS footer, generate_subscripts($footers::VARCHAR[], 1) AS rank)
 """
+"""The footers of chunks of predictions: the attempt, mesh and device that their rows come from.
+
+batch_size: images in a full batch. compile_seconds: what the mesh's device took to start; start: the same by phase.
+chunk: name of the part of the data set that its rows are, in order; rows: how many. read_cpu_seconds: CPU time of reading and
+decoding it. opened_at: Unix seconds at which the mesh was ready for its first images. shared_batches: by number, the batches that
+other files have a part of: where this file's images begin among the batch's, and how many the batch has.
+clock: what the host's wall clock was ahead of its monotonic one, in seconds. boot: the host's boot id, with another of which its
+monotonic clock begins anew."""
 
 NUMBERED = f"""
 CREATE OR REPLACE TEMP VIEW numbered AS
@@ -288,7 +255,7 @@ class Counting:
         self._database.execute("CREATE TABLE reason_lengths AS SELECT unnest(?) AS length", [REASON_LENGTHS])
         self._database.execute("CREATE TABLE buckets AS SELECT unnest(?) AS low, unnest(?) AS high", [low, high])
 
-    def count(self, table: pa.Table, *chunks: FileMetadata) -> Counts:
+    def count(self, table: pa.Table, *footers: dict[str, Any]) -> Counts:
         """The counts of prediction rows: a table with COLUMNS of jobs/pipeline/schema.py, and its chunks' footers in order.
 
         Raises ValueError or KeyError where these are not what a run writes.
@@ -297,10 +264,12 @@ class Counting:
 
         if "held_prediction" not in table.column_names:  # of an earlier version
             table = table.append_column("held_prediction", pa.nulls(len(table), pa.int32()))
-        footers = [json.dumps({**asdict(chunk), "rows": len(table) if chunk.rows is None else chunk.rows}) for chunk in chunks]
+        for footer in footers:
+            if lacking := NEEDED - footer.keys():
+                raise KeyError(*lacking)
         self._database.register("rows", table.select(COLUMNS))
         try:
-            self._database.execute(CHUNKS, {"footers": footers})
+            self._database.execute(CHUNKS, {"footers": [json.dumps({"rows": len(table)} | footer) for footer in footers]})
             self._database.execute(NUMBERED)
             self._database.execute(BATCHES)
             return {name: self._summed(name, rows) for name, (rows, _) in PARTS.items()}

@@ -8,8 +8,6 @@
   predictions' own column held_prediction.
 """
 
-from __future__ import annotations
-
 import json
 
 from jobs.storage.address import shown

@@ -1,7 +1,5 @@
 """Whether answers and labels fit each other: by the confusion counts, whether other labels explain the answers far better."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,9 +51,8 @@ def doubt(answers: pa.Table, names: Sequence[str]) -> str | None:
         example = f"{_name(names, moved)} is mostly answered {_name(names, mapped[moved])}"
         return f"top-1 is {given:.1%}, and {best:.1%} if the classes had another order ({example}): check the labels"
     if _interval(given, total)[0] <= 1 / classes:
-        return (
-            f"top-1 is {given:.1%}, no better than chance among {classes:,} classes: check that the labels are of this checkpoint"
-        )
+        told = f"top-1 is {given:.1%}, no better than chance among {classes:,} classes"
+        return f"{told}: check that the labels are of this checkpoint"
     return None
 
 
@@ -63,12 +60,10 @@ def _others(classes: int) -> list[tuple[str, str, np.ndarray]]:
     """Mistakes in counting that are often made: in words, the option that mends it, and what each label would be."""
     numbers = np.arange(classes)
     by_text = np.array(sorted(range(classes), key=str))
-    rank = np.empty(classes, np.int64)
-    rank[by_text] = numbers
     return [
         ("each label were one higher", BY_NEXT, numbers + 1),
         ("each label were one lower", BY_PREVIOUS, numbers - 1),
-        ("classes were counted in the order of their numbers as text (0, 1, 10, 11, 2)", BY_ORDER, rank),
+        ("classes were counted in the order of their numbers as text (0, 1, 10, 11, 2)", BY_ORDER, np.argsort(by_text)),
         ("labels were numbers and not places in text order", BY_NUMBER, by_text),
     ]
 
@@ -78,8 +73,7 @@ def _best(label: np.ndarray, prediction: np.ndarray, images: np.ndarray, classes
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # takes a while
 
     confusion = np.zeros((classes, classes))
-    answered = prediction >= 0
-    confusion[label[answered], prediction[answered]] = images[answered]
+    confusion[label, prediction] = images
     return np.asarray(linear_sum_assignment(confusion + 1e-9 * np.eye(classes), maximize=True)[1])
 
 

@@ -49,7 +49,6 @@ class Result:
 
     @property
     def report(self) -> Page:
-        """The page with everything."""
         return Page(below(self.out, "report.html"))
 
     def predictions(self) -> Dataset:
@@ -96,7 +95,6 @@ class Gate:
 
 
 def gates(min_top1: str | None, min_top5: str | None) -> list[Gate]:
-    """What was asked for; see Gate.of."""
     return [Gate.of(top, text) for top, text in ((1, min_top1), (5, min_top5)) if text]
 
 

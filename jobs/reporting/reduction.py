@@ -1,10 +1,8 @@
 """What a run's predictions add up to, counted wherever there are cores; a finished run's are put into few files on the way."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched, count
 from typing import Any
@@ -15,8 +13,9 @@ from pyarrow.fs import FileSystem, FileType
 
 from jobs.pipeline.commit import PART, Predictions, footers_of, part_footer, read_footers
 from jobs.pipeline.schema import PREDICTIONS
-from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, FileMetadata, damaged, facts
+from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, damaged, facts
 from jobs.reporting.imagenet_sets import Real
+from jobs.running.words import some
 from jobs.storage.address import shown
 from jobs.storage.failure import Damaged, decoding, patiently
 from jobs.storage.files import delete, named, open_storage, parquet_files, read_twice, read_whole
@@ -58,10 +57,6 @@ class _File:
     table: pa.Table
     footers: list[dict[str, Any]]
 
-    def chunks(self) -> Iterator[FileMetadata]:
-        for footer in self.footers:
-            yield FileMetadata(**{each.name: footer[each.name] for each in fields(FileMetadata) if each.name in footer})
-
 
 def reduce_predictions(out: str, *, address: str | None = None, compact: str | None = None, real: Real | None = None) -> Counts:
     """The counts of all predictions in `out`; in this process where there are few files, else on a cluster.
@@ -95,7 +90,7 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
             counts = counting.merge(*count_on_cluster(tasks))
     damaged = sorted(file.removeprefix(f"{path}/") for file in facts(counts, DAMAGED))
     if damaged:
-        names = ", ".join(damaged[:NAMED]) + (f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else "")
+        names = some(damaged, NAMED)
         raise UserError(f"{shown(out)}: damaged, or no files of predictions: {names}; add --resume to the job to do them again")
     return counts
 
@@ -116,9 +111,8 @@ def count_files(task: Task, counting: Counting) -> Counts:
     """Count the task's files; where all are sound and of the run, replace them by one."""
     filesystem, _ = open_storage(task.out)
     look = partial(filesystem.get_file_info, task.part)
-    if (
-        task.part and patiently(look, named(filesystem, task.part)).type == FileType.File
-    ):  # a retry: the first died later than that
+    # A part that is there is a retry's: the first died later than that.
+    if task.part and patiently(look, named(filesystem, task.part)).type == FileType.File:
         _delete(filesystem, task.files)
         task = replace(task, files=(task.part,), part=None)
     counts: list[Counts] = []
@@ -156,8 +150,8 @@ def _read(filesystem: FileSystem, name: str, columns: list[str] | None) -> _File
 def _count_all(files: Sequence[_File], counting: Counting) -> list[Counts]:
     """Count files at once, which takes a quarter of the time; one by one where some are damaged, to tell which."""
     try:
-        chunks = [chunk for file in files for chunk in file.chunks()]
-        return [counting.count(pa.concat_tables([file.table for file in files]), *chunks)] if files else []
+        footers = [footer for file in files for footer in file.footers]
+        return [counting.count(pa.concat_tables([file.table for file in files]), *footers)] if files else []
     except UNREADABLE:
         return [damaged(files[0].name)] if len(files) == 1 else [c for file in files for c in _count_all([file], counting)]
 

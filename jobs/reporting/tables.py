@@ -1,7 +1,5 @@
 """The report's tables, from what predictions add up to."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter, defaultdict
@@ -12,23 +10,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from jobs.reporting import schema
 from jobs.reporting.columns import schema_of
 from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, EXAMPLES, PICTURED, WINDOWS, Counts, facts
 from jobs.reporting.label_check import doubt
-from jobs.reporting.schema import (
-    BATCH_TIMES,
-    CALIBRATION,
-    CONFUSION,
-    CORRUPTIONS,
-    ERRORS,
-    FAULTS,
-    MESHES,
-    MOST_FREQUENT_ERRORS,
-    PER_CLASS,
-    THROUGHPUT,
-    WAITS,
-    Summary,
-)
+from jobs.reporting.schema import FAULTS, MOST_FREQUENT_ERRORS, WAITS, Summary
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.storage.address import shown
@@ -67,7 +53,7 @@ A mesh completes one batch at a time, so its last batch ended no sooner than its
 
 TABLES = {
     "per_class": (
-        PER_CLASS,
+        schema.PER_CLASS,
         """WITH labelled AS (
           SELECT label AS class, total(images) AS images, total_of(images, label = prediction) AS correct, total(top5) AS top5,
             total_of(images, prediction IS NULL) AS errors
@@ -90,7 +76,7 @@ TABLES = {
         ORDER BY class""",
     ),
     "confusion": (
-        CONFUSION,
+        schema.CONFUSION,
         f"""SELECT label, named(label) AS label_name, prediction, named(prediction) AS predicted_name, images AS count,
           example.image_id AS example, example.confidence / {CERTAIN} AS example_probability
         FROM answers LEFT JOIN (
@@ -99,20 +85,20 @@ TABLES = {
         WHERE label IS NOT NULL AND prediction IS NOT NULL ORDER BY images DESC, label, prediction""",
     ),
     "corruptions": (
-        CORRUPTIONS,
+        schema.CORRUPTIONS,
         """SELECT *, share(correct, images) AS accuracy, low(correct, images) AS accuracy_low,
           high(correct, images) AS accuracy_high
         FROM corruptions ORDER BY corruption, severity""",
     ),
     "calibration": (
-        CALIBRATION,
+        schema.CALIBRATION,
         f"""SELECT bin / {CALIBRATION_BINS} AS confidence_from, (bin + 1) / {CALIBRATION_BINS} AS confidence_to,
           coalesce(images, 0) AS images, coalesce(correct, 0) AS correct, confidence / (images * {CERTAIN}) AS mean_confidence,
           share(correct, images) AS accuracy, low(correct, images) AS accuracy_low, high(correct, images) AS accuracy_high
         FROM (SELECT unnest(range({CALIBRATION_BINS})) AS bin) LEFT JOIN confidence USING (bin) ORDER BY bin""",
     ),
     "meshes": (
-        MESHES,
+        schema.MESHES,
         """SELECT attempt, mesh, images, batches, took['all'] AS compile_seconds, took['import'] AS import_seconds,
           took['open'] AS open_seconds, took['weights'] AS weights_seconds, took['programs'] AS programs_seconds,
           took['trace'] AS trace_seconds, trunc(took['kernels_built']) AS kernels_built,
@@ -127,7 +113,7 @@ TABLES = {
     # Windows are no shorter than a mean batch. Those that the ends of an attempt cut are shorter; one whose rest is too short to
     # give a rate joins its neighbour.
     "throughput": (
-        THROUGHPUT,
+        schema.THROUGHPUT,
         f"""WITH of_length AS (
           SELECT greatest(max(windows.length), (SELECT coalesce(min(each), {WINDOWS[-1]}) FROM (SELECT unnest({WINDOWS}) AS each)
             WHERE each >= (SELECT total(busy) // nullif(total(batches), 0) FROM spans))) AS long
@@ -149,11 +135,11 @@ TABLES = {
         FROM timed JOIN longest USING (mesh) ORDER BY attempt, number, mesh""",
     ),
     "batch_times": (
-        BATCH_TIMES,
+        schema.BATCH_TIMES,
         "SELECT low / 1e6 AS from_ms, high / 1e6 AS to_ms, batches FROM batch_times ORDER BY low",
     ),
     "errors": (
-        ERRORS,
+        schema.ERRORS,
         f"SELECT reason, images, example FROM reasons ORDER BY images DESC, reason LIMIT {MOST_FREQUENT_ERRORS}",
     ),
 }
@@ -255,15 +241,14 @@ class Reports:
 
     def _table(self, name: str) -> pa.Table:
         """One of TABLES; the manifest may name fewer classes than were seen."""
-        schema, query = TABLES[name]
-        return self._database.sql(query).to_arrow_table().select(schema.names).cast(schema)
+        columns, query = TABLES[name]
+        return self._database.sql(query).to_arrow_table().select(columns.names).cast(columns)
 
     def tables(self) -> dict[str, pa.Table]:
         """Every table but the summary, by name."""
         return {name: self.table(name) for name in TABLES} | {"faults": self._faults()}
 
     def summary(self) -> Summary:
-        """The run's one row."""
         counted, times = self._one(TOTALS), self._one(TIMES)
         held, held_correct, real_correct = (counted.pop(name) for name in ("held", "held_correct", "real_correct"))
         manifest, attempts = self.manifest, self._attempts
@@ -272,7 +257,6 @@ class Reports:
         clocks = [host for (host,) in self._database.sql(query).fetchall()]
         if clocks:  # hosts and attempts cannot be put on one scale of time
             times |= {"system_fps": None, "device_busy": None}
-        median, slowest = self._quantile(0.5), self._quantile(0.99)
         return Summary(
             **counted,
             **times,
@@ -302,8 +286,8 @@ class Reports:
             simulated=any(device.startswith("simulated") for device in devices),
             **{wait: sum(self.table("meshes")[wait].to_pylist()) for wait in (f"wait_{reason}_seconds" for reason in WAITS)},
             batch_size=int(batch_sizes[0]) if len(batch_sizes) == 1 else None,
-            inference_p50_ms=median,
-            inference_p99_ms=slowest,
+            inference_p50_ms=self._quantile(0.5),
+            inference_p99_ms=self._quantile(0.99),
             **self.job_time(counted["images"]),
             config=json.dumps(manifest.settings if manifest else {}, sort_keys=True),
             versions=json.dumps(self._versions(), sort_keys=True),
@@ -328,9 +312,7 @@ class Reports:
         """Of each (k, n) by name: k / n and its interval, or Nones of nothing."""
         asked = [{"name": name, "k": k, "n": n} for name, (k, n) in shares.items()]
         found = self._database.sql(SHARES, params={"shares": asked}).fetchall()
-        return {
-            f"{name}{end}": value for name, *values in found for end, value in zip(("", "_low", "_high"), values, strict=True)
-        }
+        return {f"{name}{end}": value for name, *of in found for end, value in zip(("", "_low", "_high"), of, strict=True)}
 
     def _corrupted(self) -> float | None:
         """Mean corruption accuracy: over corruptions, of the mean over each one's severities; None without corrupted images."""
@@ -348,7 +330,6 @@ class Reports:
 
     @property
     def _attempts(self) -> list[dict[str, Any]]:
-        """What the manifest tells of them."""
         return self.manifest.attempts if self.manifest else []
 
     @property
@@ -374,13 +355,11 @@ class Reports:
         return {**(self.manifest.versions if self.manifest else {}), **{name: ", ".join(all) for name, all in seen.items()}}
 
     def _faults(self) -> pa.Table:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for attempt in self._attempts:
-            number = attempt["attempt"]
-            for event in attempt.get("events", []):
-                rows.append({**event, "attempt": number, "at": round(event["at"] * 1e6)})
-            for host in attempt.get("lost_hosts", []):
-                rows.append({"attempt": number, "at": None, "kind": "host", "where": host, "what": "the host was lost"})
+            found = [{**event, "at": round(event["at"] * 1e6)} for event in attempt.get("events", [])]
+            found += [{"kind": "host", "where": host, "what": "the host was lost"} for host in attempt.get("lost_hosts", [])]
             if attempt in self._killed:
-                rows.append({"attempt": number, "at": None, "kind": "driver", "where": "driver", "what": "the driver was killed"})
+                found.append({"kind": "driver", "where": "driver", "what": "the driver was killed"})
+            rows += [{"at": None, **fault, "attempt": attempt["attempt"]} for fault in found]
         return pa.Table.from_pylist(rows, schema=FAULTS) if rows else pa.Table.from_batches([], FAULTS)

@@ -1,31 +1,27 @@
 """A run's summary for a terminal."""
 
-from __future__ import annotations
-
 from jobs.reporting.schema import Summary
-from jobs.reporting.words import counted, duration
 from jobs.running.phases import PHASES
 from jobs.running.terminal import one_line
+from jobs.running.words import counted, duration
 
 
 def summary_table(summary: Summary) -> str:
-    """The summary for a terminal: aligned lines."""
     planned = f" of {summary.planned:,}" if summary.planned is not None else ""
     lines = [("images", f"{summary.images:,}{planned}, {summary.errors:,} with an error")]
     if summary.labels_from:
         found = f"{summary.labelled:,} of {summary.images:,}, from " if summary.labelled else ""
         lines.append(("labels", f"{found}{summary.labels_from}"))
     if summary.top1 is not None:
-        lines.append(("top-1", _percent(summary.top1, summary.top1_low, summary.top1_high)))
-        lines.append(("top-5", _percent(summary.top5, summary.top5_low, summary.top5_high)))
+        lines.append(("top-1", _percent(summary, "top1")))
+        lines.append(("top-5", _percent(summary, "top5")))
     if summary.label_doubt:
         lines.append(("doubtful", summary.label_doubt))
     if summary.held_top1 is not None:
-        told = _percent(summary.held_top1, summary.held_top1_low, summary.held_top1_high)
-        lines.append(("", f"{told} top-1 among the classes the data holds"))
+        lines.append(("", f"{_percent(summary, 'held_top1')} top-1 among the classes the data holds"))
     if summary.real_top1 is not None:
-        told = _percent(summary.real_top1, summary.real_top1_low, summary.real_top1_high)
-        lines.append(("ReaL", f"{told}, over {summary.real_images:,} of {summary.images:,} images"))
+        over = f"over {summary.real_images:,} of {summary.images:,} images"
+        lines.append(("ReaL", f"{_percent(summary, 'real_top1')}, {over}"))
     if summary.corrupted_top1 is not None:
         lines.append(("corrupted", f"{summary.corrupted_top1:.2%}  mean over corruptions (corruptions.parquet)"))
     if summary.inference_ms is not None:
@@ -45,9 +41,8 @@ def summary_table(summary: Summary) -> str:
         lines.append(("compile", f"{summary.compile_seconds:,.2f} s{built}"))
     if summary.job_seconds is not None:
         parts = ", ".join(f"{phase} {summary.phase_seconds(phase):,.1f}" for phase in PHASES)
-        lines.append(
-            ("job", f"{summary.job_seconds:,.1f} s, {summary.job_fps or 0:,.1f} images/s from start to reports ({parts})")
-        )
+        rate = f"{summary.job_fps or 0:,.1f} images/s from start to reports"
+        lines.append(("job", f"{summary.job_seconds:,.1f} s, {rate} ({parts})"))
     if summary.cached:
         lines.append(("cache", f"{summary.cached:,} of {summary.images:,} images were read from it, not decoded"))
     if faults := summary.faults:
@@ -57,5 +52,6 @@ def summary_table(summary: Summary) -> str:
     return "\n".join(one_line(f"{name:<11}{text}") for name, text in lines)
 
 
-def _percent(share: float | None, low: float | None, high: float | None) -> str:
+def _percent(summary: Summary, name: str) -> str:
+    share, low, high = (getattr(summary, f"{name}{end}") for end in ("", "_low", "_high"))
     return f"{share:.2%}  (95% interval {low:.2%} to {high:.2%})"

@@ -1,8 +1,8 @@
 """A run's reports: Parquet tables and one page, from its predictions alone."""
 
-from __future__ import annotations
-
 from dataclasses import replace
+
+import pyarrow as pa
 
 from jobs.reporting.counts import Counts, facts
 from jobs.reporting.imagenet_sets import IMAGENET_CLASSES, Real
@@ -41,9 +41,8 @@ def write_reports(
     reports = Reports(counts, manifest)
     summary, tables = reports.summary(), reports.tables()
     if real is not None and not summary.real_images:
-        raise UserError(
-            f"{shown(out)}: none of its images is one of ReaL's; they must be named ILSVRC2012_val_<number>, in folders or tars"
-        )
+        named = "they must be named ILSVRC2012_val_<number>, in folders or tars"
+        raise UserError(f"{shown(out)}: none of its images is one of ReaL's; {named}")
     from jobs.reporting.page.page import draw, page  # imports what a mistake need not wait for
 
     drawn = draw(reports, summary, tables, data)
@@ -52,12 +51,17 @@ def write_reports(
         manifest.note(out, {"seconds": phases.seconds})
         summary = replace(summary, **reports.job_time(summary.images))
     tables = {"summary": reports.row(summary), **tables}
+    publish(out, tables, page(summary, drawn))
+    return summary
+
+
+def publish(out: str, tables: dict[str, pa.Table], page: str) -> None:
+    """Write each table as `<out>/report/<name>.parquet`, and the page as `<out>/report.html`. Raises StorageError."""
     filesystem, path = open_storage(out)
     with storage_errors(out):
         for name, table in tables.items():
             write_table(filesystem, f"{path}/report/{name}.parquet", table)
-        write_atomically(filesystem, f"{path}/report.html", page(summary, drawn).encode())
-    return summary
+        write_atomically(filesystem, f"{path}/report.html", page.encode())
 
 
 def count_run(

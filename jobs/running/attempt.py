@@ -1,7 +1,5 @@
 """One attempt at a run, from its first listing to its last commit, under a driver that may be stopped and a Ray that may die."""
 
-from __future__ import annotations
-
 import math
 import sys
 import threading
@@ -126,7 +124,6 @@ class Attempt:
             ledger.drain.remote()
 
     def end(self, state: str, account: dict[str, Any] | None = None) -> None:
-        """Write down how the attempt ended."""
         with suppress(UserError):  # where the output is what failed, the manifest cannot say so
             self.manifest.end_attempt(self.out, state, account)
 
@@ -136,7 +133,6 @@ class Attempt:
         self.end("failed")
 
     def cause(self, error: Exception, account: dict[str, Any]) -> str:
-        """Why it failed, in one line."""
         if unopened := ", ".join(account.get("not_open", [])):
             return f"{unopened}: {ended_while_opening(self.device)}"
         if never := [event for event in account.get("events", []) if event["kind"] == "device" and not account["meshes"]]:

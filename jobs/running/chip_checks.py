@@ -1,7 +1,5 @@
 """What a run's attempts say of the checks of its chips (`Ledger.account`, in the manifest)."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from typing import Any

@@ -14,6 +14,7 @@ from jobs.running.clearing import check_output
 from jobs.running.damaged import discard
 from jobs.running.manifest import Manifest, claim
 from jobs.running.terminal import say
+from jobs.running.words import counted, some
 from jobs.settings import ImagenetSettings
 from jobs.storage.address import shown
 from jobs.storage.failure import StorageError, patiently, retry_seconds
@@ -113,9 +114,8 @@ def discard_and_tell(out: str, attempts: Attempts) -> None:
     """Take out of the predictions what is to be classified again, and say so."""
     again = discard(out, attempts)
     if again.damaged:
-        more = f" and {len(again.damaged) - NAMED:,} more" if len(again.damaged) > NAMED else ""
-        names = ", ".join(sorted(again.damaged)[:NAMED])
-        say(f"{shown(out)}: damaged files, deleted so that their images are classified again: {names}{more}", sys.stderr)
+        names = some(sorted(again.damaged), NAMED)
+        say(f"{shown(out)}: damaged files, deleted so that their images are classified again: {names}", sys.stderr)
     if again.unchecked:
         say(f"{shown(out)}: no check of chips followed {again.unchecked:,} of the chunks, which are classified again", sys.stderr)
     if again.unread:

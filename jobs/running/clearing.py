@@ -1,11 +1,8 @@
 """What may be done to an output: whether files may be written and deleted there, and which of them runs wrote."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 
 import pyarrow as pa
@@ -35,19 +32,14 @@ _LOADGEN = re.compile(r"mlperf_log_\w+\.(txt|json)")
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}\.part")
 
 
-def check_output(out: str) -> None:
-    """Write a file in the output and replace it. Raises Refused, which names the operation, where one is not allowed."""
+def check_output(out: str) -> bool:
+    """Write a file in the output, replace it and delete it: whether it can be deleted, as merging predictions needs.
+
+    Raises Refused, which names the operation, where one of the others is not allowed; StorageError where storage fails.
+    """
     filesystem, path = open_storage(below(out, PROBE))
     write_atomically(filesystem, path, b"1")
     write_atomically(filesystem, path, b"2", operation="replace")
-    with suppress(Refused):  # who may not delete runs without merging: see may_delete
-        delete(filesystem, path)
-
-
-def may_delete(out: str) -> bool:
-    """Whether files of the output can be deleted. Raises StorageError where storage fails."""
-    filesystem, path = open_storage(below(out, PROBE))
-    write_atomically(filesystem, path, b"3")
     try:
         delete(filesystem, path)
     except Refused:

@@ -59,9 +59,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, module: str, about: str | None, usage: str = "[options]") -> None:
         command = f"python -m {module}"
-        super().__init__(
-            prog=command, usage=f"{command} {usage}", description=(about or "").partition("\n\n")[0], allow_abbrev=False
-        )
+        first = (about or "").partition("\n\n")[0]
+        super().__init__(prog=command, usage=f"{command} {usage}", description=first, allow_abbrev=False)
         self.add_argument("--version", action="version", version=f"loudbox-vit {version()}", help="show the version and exit")
 
     def parsed(self, arguments: list[str] | None) -> argparse.Namespace:
@@ -77,10 +76,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             name = unknown[0].partition("=")[0]
             close = difflib.get_close_matches(name, re.findall(r"(?<![\w-])--[a-z][\w-]*", self.format_help()), 1, 0.7)
-            self.error(
-                f"{name}: no such {'option' if name[:1] == '-' else 'argument'}"
-                + (f"; did you mean {close[0]}?" if close else "")
-            )
+            perhaps = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"{name}: no such {'option' if name[:1] == '-' else 'argument'}{perhaps}")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -100,9 +97,8 @@ def version() -> str:
 
 def add_setting(group: argparse._ActionsContainer, name: str, hint: Any, option: Option) -> None:
     """Add a setting to a parser or a group of its arguments, of several words where its metavar is; absent if not given."""
-    add = partial(
-        group.add_argument, f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=option.help.replace("%", "%%")
-    )
+    told = option.help.replace("%", "%%")
+    add = partial(group.add_argument, f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=told)
     if hint is bool:
         add(action="store_true")
     elif " " in option.metavar:
@@ -151,7 +147,8 @@ def run(main: Callable[[], int]) -> None:
             sys.stderr.write(_traceback(error))
         told = str(error) if isinstance(error, JobFailed) else _of_the_machine(error)
         if not told:  # unforeseen: one line for the user, the traceback in a file
-            perhaps = ray_settings() if _by_ray(error) else []
+            by_ray = any(f"{os.sep}ray{os.sep}" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
+            perhaps = ray_settings() if by_ray else []
             fault = perhaps[0] if perhaps else f"this is a fault of the program: {_kept(error)}"
             told = f"{type(error).__name__}: {error}; {fault}"
         say("; ".join([f"error: {told}", *getattr(error, "__notes__", ())]), sys.stderr)
@@ -170,14 +167,10 @@ def ray_settings() -> list[str]:
     return [f"perhaps for what the environment says in {', '.join(_SET)}; unset what is not needed"] if _SET else []
 
 
-def _by_ray(error: Exception) -> bool:
-    return any(f"{os.sep}ray{os.sep}" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
-
-
 def _of_the_machine(error: Exception) -> str | None:
     """What this machine refused, and the fix; None for what it has no part in."""
     if isinstance(error, MemoryError):
-        return "no memory is left; see `free -h`, `ulimit -v` and the limit of this process's cgroup"
+        return _LIMITS[errno.ENOMEM]
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return "no more threads may be started; raise `ulimit -u`, or TasksMax under systemd"
     if not isinstance(error, OSError):

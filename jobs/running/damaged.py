@@ -1,8 +1,6 @@
 """What a run that goes on classifies again: chunks that are damaged, lack a check after them, or lack images that storage failed
 to give."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

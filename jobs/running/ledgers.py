@@ -1,7 +1,5 @@
 """The run's ledgers: opened by the driver, one for each stream, and added up to one account."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from functools import cache
@@ -87,14 +85,13 @@ def pace(*ledgers: Any) -> dict[str, int]:
 
 def settle(*ledgers: Any) -> dict[str, Any]:
     """The ledgers' account, for the manifest; empty where the cluster is gone, and the ledgers with it."""
+    account: dict[str, Any]
     try:
         names = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-        alive = set(names)
         drains = _drains(names)
-        first, *others = ray.get([ledger.account.remote(alive) for ledger in ledgers], timeout=ACCOUNT_SECONDS)
+        account, *others = ray.get([ledger.account.remote(set(names)) for ledger in ledgers], timeout=ACCOUNT_SECONDS)
     except (ray.exceptions.RayError, ConnectionError):
         return {}
-    account: dict[str, Any] = first
     for other in others:
         for key, value in other.items():
             if key == "opened_at":

@@ -1,7 +1,5 @@
 """Notice that Ray itself has died: its core then ends the driver's process within seconds, and says nothing."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ output. When its standard input ends, as it does when the job is killed, it ends
 A signal to the job's process group reaches neither the keeper nor Ray.
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import os

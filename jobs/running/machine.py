@@ -3,8 +3,6 @@
 As a program, with the standard library alone, it prints `CPUS STORE_BYTES` for cluster/start-node.sh, and what is too little.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import resource
@@ -35,14 +33,14 @@ def cpus(root: Path = Path("/")) -> int:
 
 def memory_bytes(root: Path = Path("/")) -> int:
     """Of the machine, or of the control group that allows less."""
-    total = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
-    limits = [int(text) for text in _limits(root, "memory", "memory.max", "memory.limit_in_bytes") if text.isdigit()]
+    total = re.search(r"^MemTotal:\s+(\d+) kB", text(root / "proc/meminfo"), re.MULTILINE)
+    limits = [int(each) for each in _limits(root, "memory", "memory.max", "memory.limit_in_bytes") if each.isdigit()]
     return min([int(total[1]) * 1024 if total else 0, *limits])
 
 
 def memory_used(root: Path = Path("/")) -> float:
     """The share of it that is in use, as Ray counts: without the page cache that can be given back."""
-    sizes = dict(re.findall(r"(Mem\w+):\s+(\d+)", _text(root / "proc/meminfo")))
+    sizes = dict(re.findall(r"(Mem\w+):\s+(\d+)", text(root / "proc/meminfo")))
     shares = [1 - int(sizes["MemAvailable"]) / int(sizes["MemTotal"])] if "MemAvailable" in sizes else []
     files = ("memory.max", "memory.limit_in_bytes"), ("memory.current", "memory.usage_in_bytes"), ("memory.stat", "memory.stat")
     for limit, used, stat in zip(*(_limits(root, "memory", *names) for names in files), strict=False):
@@ -87,9 +85,9 @@ def too_little(root: Path = Path("/")) -> list[str]:
         told.append(f"files of {size // 2**20:,} MiB are allowed, {object_store_bytes() // 2**20:,} needed; unset `ulimit -f`")
     if os.geteuid() and 0 <= threads < needed:
         told.append(f"{threads:,} threads are allowed, {needed:,} are needed; raise `ulimit -u`")
-    for text in _limits(root, "pids", "pids.max", "pids.max"):
-        if text.isdigit() and int(text) < needed:
-            told.append(f"the control group allows {text} threads, {needed:,} are needed; raise TasksMax, or the pod's limit")
+    for most in _limits(root, "pids", "pids.max", "pids.max"):
+        if most.isdigit() and int(most) < needed:
+            told.append(f"the control group allows {most} threads, {needed:,} are needed; raise TasksMax, or the pod's limit")
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), 1).close()
@@ -119,7 +117,7 @@ def place_for_files() -> str:
 
 
 def _cpu_limits(root: Path) -> list[tuple[str, str]]:
-    found = [tuple(text.split()) for text in _limits(root, "cpu", "cpu.max", "")]
+    found = [tuple(each.split()) for each in _limits(root, "cpu", "cpu.max", "")]
     quotas = _limits(root, "cpu", "", "cpu.cfs_quota_us")
     found += list(zip(quotas, _limits(root, "cpu", "", "cpu.cfs_period_us"), strict=False))
     return [(each[0], each[1]) for each in found if len(each) == 2 and each[0].isdigit()]
@@ -127,8 +125,8 @@ def _cpu_limits(root: Path) -> list[tuple[str, str]]:
 
 def _limits(root: Path, controller: str, name: str, old_name: str) -> list[str]:
     """What the control groups that this process is in say, the innermost first. old_name: of the file in version 1."""
-    found = []
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    found: list[str] = []
+    for line in text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and name:
             top, file = root / "sys/fs/cgroup", name
@@ -138,11 +136,12 @@ def _limits(root: Path, controller: str, name: str, old_name: str) -> list[str]:
             continue
         inner = top / path.lstrip("/")
         groups = [inner, *inner.parents]
-        found += [text for group in groups[: groups.index(top) + 1] if (text := _text(group / file))]
+        found += filter(None, (text(group / file) for group in groups[: groups.index(top) + 1]))
     return found
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
+    """What a small file says, without white space around it; nothing where it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

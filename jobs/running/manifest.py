@@ -1,7 +1,5 @@
 """`<out>/manifest.json`: what a run is of, so that a resume continues the same one, and when it was attempted."""
 
-from __future__ import annotations
-
 import json
 import platform
 import threading
@@ -79,18 +77,12 @@ class Manifest:
         )
 
     @property
-    def attempt(self) -> int:
-        """The number of the latest attempt; 0 before the first."""
-        return len(self.attempts)
-
-    @property
     def identity(self) -> dict[str, Any]:
         """What every file of the present attempt repeats."""
-        return {"run_id": self.run_id, "attempt": self.attempt, "versions": self.versions}
+        return {"run_id": self.run_id, "attempt": len(self.attempts), "versions": self.versions}
 
     @property
     def finished(self) -> bool:
-        """Whether every image has its row and the reports are written."""
         return bool(self.attempts) and self.attempts[-1]["state"] == "finished"
 
     def begin_attempt(self, out: str, *, overwrite: bool = False) -> None:
@@ -100,7 +92,7 @@ class Manifest:
         """
         if overwrite:
             clear_run(out)
-        self.attempts.append({"attempt": self.attempt + 1, "started_at": _now(), "ended_at": None, "state": "running"})
+        self.attempts.append({"attempt": len(self.attempts) + 1, "started_at": _now(), "ended_at": None, "state": "running"})
         self.save(out)
 
     def end_attempt(self, out: str, state: str, account: dict[str, Any] | None = None) -> None:
@@ -171,13 +163,11 @@ def load_manifest(out: str) -> Manifest | None:
 
 def _check_types(manifest: Manifest) -> None:
     """Raise TypeError for values that no run writes."""
-    types = {
-        name: hint if isinstance(hint, UnionType) else get_origin(hint) or hint for name, hint in get_type_hints(Manifest).items()
-    }
+    hints = get_type_hints(Manifest).items()
+    types = {name: hint if isinstance(hint, UnionType) else get_origin(hint) or hint for name, hint in hints}
     sound = all(isinstance(getattr(manifest, name), kind) for name, kind in types.items())
-    if not sound or not all(isinstance(name, str) for name in manifest.class_names):
-        raise TypeError
-    if not all(isinstance(attempt, dict) and isinstance(attempt.get("state"), str) for attempt in manifest.attempts):
+    sound = sound and all(isinstance(name, str) for name in manifest.class_names)
+    if not sound or not all(isinstance(each, dict) and isinstance(each.get("state"), str) for each in manifest.attempts):
         raise TypeError
 
 
@@ -206,21 +196,16 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
     existing = load_manifest(out)
     if existing is None:  # the command ended before it began, as a scheduler's that always resumes
         return claim(out, wanted, overwrite=False)
-    differing = [
-        TOLD.get(key) or f"{key} was {existing.settings.get(key)!r}, now {wanted.settings.get(key)!r}"
-        for key in sorted(existing.settings.keys() | wanted.settings.keys())
-        if (key, wanted.settings.get(key)) != ("device", AUTO)
-        and not _same(key, existing.settings.get(key), wanted.settings.get(key))
-    ]
+    differing = []
+    for key in sorted(existing.settings.keys() | wanted.settings.keys()):
+        before, now = existing.settings.get(key), wanted.settings.get(key)
+        respelled = key in ("data", "labels") and before and now and place(before) == place(now)
+        if before != now and not respelled and (key, now) != ("device", AUTO):
+            differing.append(TOLD.get(key) or f"{key} was {before!r}, now {now!r}")
     if differing:
         raise UserError(f"--resume: {out} holds a run with other settings ({'; '.join(differing)}); use the same or --overwrite")
     existing.chosen = wanted.chosen
     return existing
-
-
-def _same(setting: str, before: Any, now: Any) -> bool:
-    """Whether a setting is what it was; a place may be spelled in several ways."""
-    return before == now or (setting in ("data", "labels") and bool(before and now) and place(before) == place(now))
 
 
 def package_versions() -> dict[str, str]:

@@ -1,7 +1,5 @@
 """Where a job's time goes, from its start to its reports."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from jobs.running.machine import memory_used
 from jobs.running.terminal import one_line, say
+from jobs.running.words import counted
 
 RECENT = 30.0
 """Seconds that the present rate, and with it the time left, is taken over."""
@@ -51,7 +52,6 @@ class Pace:
         self._mark(now)
 
     def know(self, decoded: int, classified: int, now: float) -> None:
-        """So many images have been decoded so far, and so many classified."""
         self.decoded = decoded
         if classified > self.classified:
             self.classified = classified
@@ -87,7 +87,7 @@ class Pace:
         if recent is not None and average is not None:
             told.append(f"{recent:,.0f} images/s ({average:,.0f} on average)")
         if self.errors:
-            told.append(f"{self.errors:,} error{'s' * (self.errors != 1)}")
+            told.append(f"{counted(self.errors, 'error')}")
         if self.decoded > self._answered:
             told.append(f"{self.decoded:,} decoded")
         if self.images < self._answered:
@@ -164,18 +164,13 @@ class Progress:
     def _waits_for(self, found: dict[str, int], gone_on: bool) -> str:
         """What a run waits for that has not gone on since the last look. found: of Ledger.pace."""
         if found["open"] < found["meshes"]:
-            return (
-                f", opening {found['meshes'] - found['open']} of {found['meshes']} mesh{'es' * (found['meshes'] > 1)}"
-                + self._since_begun(found["open"])
-            )
+            since = "" if found["open"] else f" since {_duration(time.monotonic() - self._began)}"
+            return f", opening {found['meshes'] - found['open']} of {counted(found['meshes'], 'mesh')}{since}"
         if gone_on:
             return ""
         if found["waiting"]:
             return ", waits for storage"
         return "" if found["decoded"] > self._pace.classified else ", waits for decoding"
-
-    def _since_begun(self, open_meshes: int) -> str:
-        return "" if open_meshes else f" since {_duration(time.monotonic() - self._began)}"
 
 
 @contextmanager

@@ -1,12 +1,9 @@
 """Join a Ray cluster, or start Ray on this machine, quietly and within a time limit."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +22,7 @@ from jobs.running.command import USER_ERROR, JobFailed, ray_settings
 from jobs.running.local_ray import LOG_NAME, local_ray
 from jobs.running.progress import telling
 from jobs.running.start import stream
-from jobs.running.stopping import FAILED, SIGNALS, end_at_once
+from jobs.running.stopping import FAILED, end_at_once, handlers_kept
 from jobs.storage.address import redacted
 from vit_actor.errors import UserError
 
@@ -56,26 +53,14 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         return
     said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS")
-    local = not address
     _pass_by_proxies(address)
     set_environment()
     _check_settings()
-    if local:
-        machine.raise_limits()
-        if told := machine.too_little():
-            raise UserError(f"this machine does not let Ray run: {'; '.join(told)}; or give the --address of a cluster")
+    home = None if address else _prepare_machine()
     if address and address != "auto":
         _check_reachable(address, said)
     with ExitStack() as session:
-        if local:
-            if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:  # which it read when it was imported
-                raise UserError(
-                    "Ray was imported before classify(), which then starts no protected Ray of its own; call ray.init() first"
-                )
-            # A token of this session's own: no other account may use it, and no file is left in the home.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-            home = _home()
+        if home:
             started = session.enter_context(local_ray(home))
             log = session.enter_context((home / LOG_NAME).open("a", buffering=1))
         else:  # in memory: a driver that is killed leaves no file
@@ -86,24 +71,43 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         for name in needed:
             import_module(name)
         session.enter_context(_ray_writes_to(log))
-        if local and "ray.data" in needed:
+        if home and "ray.data" in needed:
             session.enter_context(without_helpers())
         session.callback(ray.shutdown)
-        with (
-            _signal_handlers_kept(),
-            _limited("Ray on this machine" if local else said, log if local else None),
-            nullcontext() if local else telling(said),
-        ):
-            address = started() if local else address
-            if not address:
-                raise JobFailed("; ".join(["Ray does not start on this machine", *ray_settings()]))
-            try:
-                ray.init(address=address, configure_logging=False, log_to_driver=False)
-            except (ray.exceptions.AuthenticationError, ConnectionError) as error:
-                if local:
-                    raise JobFailed(f"Ray does not start on this machine: {error}") from error
-                raise UserError(f"{said}: {_why_not_joined(error)}") from None
+        # ray.init sets a handler of its own for SIGTERM.
+        with handlers_kept(), _limited(None if home else said, log), nullcontext() if home else telling(said):
+            _join(started() if home else address, None if home else said)
         yield
+
+
+def _prepare_machine() -> Path:
+    """Let Ray have what it needs here, and no other account use it; a new directory for its files, whatever TMPDIR says."""
+    machine.raise_limits()
+    if told := machine.too_little():
+        raise UserError(f"this machine does not let Ray run: {'; '.join(told)}; or give the --address of a cluster")
+    if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:  # which it read when it was imported
+        why = "Ray was imported before classify(), which then starts no protected Ray of its own"
+        raise UserError(f"{why}; call ray.init() first")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this session's own; no file of it is left in the home
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        return Path(tempfile.mkdtemp(prefix="loudbox-", dir=machine.place_for_files()))
+    except OSError as error:
+        raise UserError(str(error)) from None
+
+
+def _join(address: str | None, said: str | None) -> None:
+    """said: what named a cluster; None for Ray on this machine, which has no address where it has not started."""
+    import ray
+
+    if not address:
+        raise JobFailed("; ".join(["Ray does not start on this machine", *ray_settings()]))
+    try:
+        ray.init(address=address, configure_logging=False, log_to_driver=False)
+    except (ray.exceptions.AuthenticationError, ConnectionError) as error:
+        if said is None:
+            raise JobFailed(f"Ray does not start on this machine: {error}") from error
+        raise UserError(f"{said}: {_why_not_joined(error)}") from None
 
 
 @contextmanager
@@ -145,14 +149,6 @@ def _check_settings() -> None:
     names = [name for name, value in os.environ.items() if re.match("RAY_[a-z]", name) and not re.fullmatch(KNOWN, value)]
     if names and subprocess.run([sys.executable, "-c", "import ray"], capture_output=True, check=False).returncode:
         raise UserError(f"Ray cannot read the value of {' or '.join(names)} in the environment; correct it, or unset it")
-
-
-def _home() -> Path:
-    """A new directory for Ray's files, whatever TMPDIR says: see local_ray."""
-    try:
-        return Path(tempfile.mkdtemp(prefix="loudbox-", dir=machine.place_for_files()))
-    except OSError as error:
-        raise UserError(str(error)) from None
 
 
 def _why_not_joined(error: Exception) -> str:
@@ -209,18 +205,6 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """ray.init sets a handler of its own for SIGTERM."""
-    in_main = threading.current_thread() is threading.main_thread()  # no other may set one
-    kept = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-
-
 def _pass_by_proxies(address: str | None) -> None:
     """Keep an HTTP proxy of the environment out of the way to Ray, whose gRPC would ask it even for this machine's own ports."""
     hosts = ["127.0.0.1", "localhost", *([address.rpartition(":")[0]] if address else [])]
@@ -230,19 +214,20 @@ def _pass_by_proxies(address: str | None) -> None:
 
 
 @contextmanager
-def _limited(said: str, log: TextIO | None) -> Iterator[None]:
+def _limited(said: str | None, log: TextIO) -> Iterator[None]:
     """End the process where the block takes INIT_SECONDS: Ray asks some servers that are not its own for ever.
 
-    log: of Ray on this machine, which is kept; None for a cluster.
+    said: what named a cluster; None for Ray on this machine, whose log is kept.
     """
 
     def end() -> None:
-        told = f"error: {said} gives no answer for {INIT_SECONDS:g} s"
-        if log:
-            with suppress(OSError):
-                told += f"; Ray's log: {_kept(log)}"
-            end_at_once(told, FAILED)
-        end_at_once(f"{told}; see `ray status`, and give the head's host:6379", USER_ERROR)
+        silent = f"gives no answer for {INIT_SECONDS:g} s"
+        if said:
+            end_at_once(f"error: {said} {silent}; see `ray status`, and give the head's host:6379", USER_ERROR)
+        told = f"error: Ray on this machine {silent}"
+        with suppress(OSError):
+            told += f"; Ray's log: {_kept(log)}"
+        end_at_once(told, FAILED)
 
     timer = threading.Timer(INIT_SECONDS, end)
     timer.daemon = True

@@ -3,8 +3,6 @@
 A stream may be closed, full, or gone with its terminal: work goes on without it.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import os
@@ -29,11 +27,8 @@ def begin() -> None:
         print(f"error: the working directory is gone ({error.strerror}); change to one that exists", file=sys.stderr)
         sys.exit(2)
     words = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else [""]
-    if (
-        words[0].startswith("jobs.")
-        and not os.environ.get("RAY_ADDRESS")
-        and not any(word.startswith("--addr") for word in words)
-    ):
+    joins = os.environ.get("RAY_ADDRESS") or any(word.startswith("--addr") for word in words)
+    if words[0].startswith("jobs.") and not joins:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # of a session here; Ray reads it when it is imported, by some at once
     from jobs.running.stopping import stop_on_signals
 

@@ -1,7 +1,5 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command at once; a run that streams first finishes what is in flight, unless told again."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -35,7 +33,6 @@ class Draining:
 
     @property
     def code(self) -> int:
-        """The exit code of a command that a signal has ended."""
         return 128 + (self.signal or 0)
 
 
@@ -69,13 +66,23 @@ def say_when_stopped(line: str) -> None:
 def draining(drain: Callable[[], None], last: Callable[[], None]) -> Iterator[Draining]:
     """While the block runs, a first signal lets it finish (see Draining)."""
     global _draining
-    kept = {number: signal.getsignal(number) for number in SIGNALS}
-    _draining = Draining(drain, last)
-    _listen()
+    with handlers_kept():
+        _draining = Draining(drain, last)
+        _listen()
+        try:
+            yield _draining
+        finally:
+            _draining = None
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """The handlers of SIGNALS are after the block what they were before it."""
+    in_main = threading.current_thread() is threading.main_thread()  # no other may set one
+    kept = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
     try:
-        yield _draining
+        yield
     finally:
-        _draining = None
         for number, handler in kept.items():
             signal.signal(number, handler)
 

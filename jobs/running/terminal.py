@@ -1,7 +1,5 @@
 """Text that is safe on a terminal: names and labels from data sets and checkpoints may hold control characters."""
 
-from __future__ import annotations
-
 import sys
 from typing import TextIO
 

@@ -19,7 +19,8 @@ import yaml
 from ray.autoscaler._private.commands import prepare_config
 from ray.autoscaler._private.util import validate_config
 
-from jobs.imagenet import parse
+from jobs.running.command import parse
+from jobs.settings import ImagenetSettings
 from tests.cluster.fake_host import put
 from tests.commands import ROOT
 from tests.waiting import wait_until
@@ -121,7 +122,7 @@ def test_the_jobs_pod_submits_to_that_cluster_what_the_job_accepts_and_starts_it
     assert token["valueFrom"]["secretKeyRef"] == {"name": name, "key": "auth_token"}
     assert container["command"][:-1] == ["python", "-m", "cluster.submit", "--retries", "10"]
     assert container["command"][-1] == "jobs.imagenet"
-    args = parse(container["args"])
+    args = parse(ImagenetSettings, container["args"], "jobs.imagenet", None)
     mounted = [mount["mountPath"] for mount in next(pods())["containers"][0]["volumeMounts"]]
     assert all(any(path.startswith(f"{mount}/") for mount in mounted) for path in (args.data, args.model, args.out))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.imagenet import parse
+from jobs.running import command
 from jobs.running.classification import Inputs
 from jobs.running.manifest import Manifest, claim
 from jobs.settings import ImagenetSettings
@@ -18,7 +18,8 @@ from vit_actor.errors import UserError
 
 def wanted(data: Path, out: Path, model: Path, *arguments: str, device: str = "cpu") -> Manifest:
     """What a command asks for, as the job itself works it out."""
-    settings = parse(["--data", str(data), "--out", str(out), "--model", str(model), "--resume", *arguments])
+    typed = ["--data", str(data), "--out", str(out), "--model", str(model), "--resume", *arguments]
+    settings = command.parse(ImagenetSettings, typed, "jobs.imagenet", None)
     return Inputs.open(settings).describe(settings, device)
 
 

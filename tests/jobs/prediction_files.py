@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.pipeline.schema import ANSWERS, PREDICTIONS, named_rows
-from jobs.reporting.counts import FileMetadata
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
 
-def metadata(mesh: str = "host-a/0-3", attempt: int = 1, **changes: Any) -> FileMetadata:
+def metadata(mesh: str = "host-a/0-3", attempt: int = 1, **changes: Any) -> dict[str, Any]:
+    """A chunk's footer."""
     values: dict[str, Any] = {
         "run_id": "run-1",
         "attempt": attempt,
@@ -30,7 +29,7 @@ def metadata(mesh: str = "host-a/0-3", attempt: int = 1, **changes: Any) -> File
         "chunk": "images-000000-0123456789abcdef.00000",
         "read_cpu_seconds": 0.25,
     }
-    return FileMetadata(**(values | changes))
+    return values | changes
 
 
 def row(
@@ -62,13 +61,13 @@ def table(rows: list[dict]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PREDICTIONS)
 
 
-def write_file(out: Path, name: str, contents: pa.Table | list[dict], footer: FileMetadata) -> Path:
+def write_file(out: Path, name: str, contents: pa.Table | list[dict], footer: dict[str, Any]) -> Path:
     """One file of `<out>/predictions`, its footer as a run writes it."""
     if isinstance(contents, list):
         contents = table(contents)
     path = out / "predictions" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {b"loudbox-vit": json.dumps(asdict(footer)).encode()}
+    about = {b"loudbox-vit": json.dumps(footer).encode()}
     pq.write_table(contents.replace_schema_metadata({**(contents.schema.metadata or {}), **about}), path)
     return path
 

@@ -15,7 +15,7 @@ import pytest
 from jobs.measuring.rounds import Round
 from jobs.measuring.scaling_table import SCALING, scaling_table, terminal_table, verdict
 from jobs.measuring.utilisation import Traffic, Utilisation, busiest, read_traffic
-from jobs.scaling import interleave, main, mesh_counts, shares
+from jobs.scaling import interleave, main, mesh_counts
 from tests.commands import Finished, run_module
 from tests.conftest import RayCluster
 from tests.jobs.conftest import MODEL, SAMPLE, mistake
@@ -137,8 +137,14 @@ def test_sizes_are_powers_of_two_and_the_largest() -> None:
 
 
 def test_weak_scaling_keeps_the_work_per_mesh_and_strong_the_work_in_all() -> None:
-    assert shares("weak", [1, 2, 4], 400) == [(1, 100), (2, 200), (4, 400)]
-    assert shares("strong", [1, 2, 4], 400) == [(1, 400), (2, 400), (4, 400)]
+    asked: list[tuple[int, int]] = []
+
+    def measure(n: int, work: int, number: int) -> Round:
+        asked.append((n, work))
+        return one_round(n * 100)
+
+    interleave(measure, [1, 2, 4], 400, rounds=1)
+    assert asked == [(1, 100), (1, 400), (2, 200), (2, 400), (4, 400)]
 
 
 def test_rounds_go_through_all_sizes_in_turn_and_what_both_scalings_need_runs_once() -> None:

@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 
 from jobs import classify
-from jobs.imagenet import parse
+from jobs.running import command
 from jobs.running.command import run
 from jobs.settings import ImagenetSettings, check_apart, check_no_partition
 from tests.commands import ROOT
 from vit_actor.errors import UserError
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def parse(arguments: list[str]) -> ImagenetSettings:
+    return command.parse(ImagenetSettings, arguments, "jobs.imagenet", None)
 
 
 def test_relative_paths_are_below_the_directory_the_command_runs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

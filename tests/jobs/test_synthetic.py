@@ -181,8 +181,10 @@ def test_a_size_that_a_device_refuses_is_told_beside_the_others(tmp_path: Path, 
         return []
 
     settings = SyntheticSettings(out=str(tmp_path), device="simulated")
-    manifest = Manifest.of("synthetic", settings, load_checkpoint(str(MODEL)), data="random images", settings={})
-    told = sweep(settings, "simulated", Work(0, 0, 1, 1), manifest, start)
+    manifest = Manifest.of(
+        "synthetic", settings, load_checkpoint(str(MODEL)), data="random images", settings={"device": "simulated"}
+    )
+    told = sweep(settings, Work(0, 0, 1, 1), manifest, start)
 
     rows = pq.read_table(tmp_path / "report" / "sweep.parquet").to_pylist()
     assert [row["mesh"] for row in rows] == [f"{n} per chip" for n in (1, 2, 4, 8)]

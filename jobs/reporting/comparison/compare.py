@@ -1,7 +1,5 @@
 """Whether a second run of the same images answers otherwise than a first, by how much, and on which images."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,20 +11,12 @@ import pyarrow.parquet as pq
 from jobs.reporting.columns import schema_of
 from jobs.reporting.comparison.mcnemar import difference_interval, mcnemar
 from jobs.reporting.comparison.pairs import GAINED, LOST, STILL_WRONG, paired
-from jobs.reporting.comparison.tables import (
-    FLIPS,
-    FLIPS_PER_CLASS,
-    ONLY_IN_ONE,
-    Comparison,
-    differing_settings,
-    p_text,
-    points,
-)
+from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, Comparison, differing_settings, p_text, points
 from jobs.reporting.page.markup import render
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import NAMED
-from jobs.reporting.words import counted
 from jobs.running.manifest import Manifest
+from jobs.running.words import counted
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, write_atomically, write_table
@@ -105,9 +95,8 @@ def compare(a: Run, b: Run, out: str) -> Comparison:
             "flips_per_class": per_class,
             "settings": differing_settings(a.summary, b.summary),
         }
-        rows = {
-            name: database.sql(f"{query} LIMIT {SHOWN}").to_arrow_table().to_pylist() for name, (_, query) in LONG_TABLES.items()
-        }
+        long = {name: database.sql(f"{query} LIMIT {SHOWN}") for name, (_, query) in LONG_TABLES.items()}
+        rows = {name: found.to_arrow_table().to_pylist() for name, found in long.items()}
         html = _page(comparison, a, b, tables, rows)
         filesystem, path = open_storage(out)
         with storage_errors(out):
@@ -160,7 +149,6 @@ def _write_long(database: duckdb.DuckDBPyConnection, name: str, file: str) -> No
 
 
 def _page(c: Comparison, a: Run, b: Run, tables: dict[str, pa.Table], rows: dict[str, list[dict[str, Any]]]) -> str:
-    """The comparison as one page. rows: of the long tables, the first."""
     classes = tables["flips_per_class"].to_pylist()
     changed = [row for row in classes if row["lost"] or row["gained"] or row["still_wrong"]]
     changed.sort(key=lambda row: (-row["lost"] - row["gained"] - row["still_wrong"], row["class"]))
@@ -183,9 +171,8 @@ def comparison_table(c: Comparison) -> str:
     lines = [("answers", f"{c.agreement:.3%} agree; {c.flips:,} of {c.images:,} differ")]
     if c.top1_a is not None and c.top1_b is not None:
         lines.append(("top-1", f"{c.top1_a:.3%} -> {c.top1_b:.3%} over {counted(c.labelled, 'labelled image')}"))
-        lines.append(
-            ("flips", f"{c.lost:,} right to wrong, {c.gained:,} wrong to right, {c.still_wrong:,} wrong to another wrong")
-        )
+        flips = f"{c.lost:,} right to wrong, {c.gained:,} wrong to right, {c.still_wrong:,} wrong to another wrong"
+        lines.append(("flips", flips))
     for what, unit, was, became, ratio in (
         ("FPS", "the whole system", c.system_fps_a, c.system_fps_b, c.system_fps_ratio),
         ("", "one device alone", c.device_fps_a, c.device_fps_b, c.device_fps_ratio),
@@ -194,9 +181,8 @@ def comparison_table(c: Comparison) -> str:
         if was and became:
             lines.append((what, f"{was:,.2f} -> {became:,.2f} {unit}" + (f", {ratio:.3f} times" if ratio else "")))
     if simulated := [run for run, was in (("A", c.simulated_a), ("B", c.simulated_b)) if was]:
-        runs = " and ".join(simulated)
-        said = f"run {runs}: times say nothing about hardware, answers only where ttsim ran the kernels"
-        lines.append(("simulated", said))
+        said = "times say nothing about hardware, answers only where ttsim ran the kernels"
+        lines.append(("simulated", f"run {' and '.join(simulated)}: {said}"))
     if c.relabelled:
         lines.append(("relabelled", f"{counted(c.relabelled, 'image')}, left out of the accuracy"))
     return "\n".join([*(f"{name:<12}{text}" for name, text in lines), c.verdict])

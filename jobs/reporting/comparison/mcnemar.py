@@ -3,8 +3,6 @@
 Both look only at the images on which exactly one of the two is right: `lost`, right before and wrong after, and `gained`.
 """
 
-from __future__ import annotations
-
 import math
 
 NORMAL_95 = 1.959963984540054

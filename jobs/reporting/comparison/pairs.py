@@ -1,7 +1,5 @@
 """The images of two runs side by side, in a DuckDB on local disk: for files of any size, number and order."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,15 +23,8 @@ MEMORY = "256MB"
 
 LOST, GAINED, STILL_WRONG, UNLABELLED = "right to wrong", "wrong to right", "wrong to wrong", "no label"
 
-SIDE = pa.schema(
-    [
-        pa.field("image_id", pa.string()),
-        pa.field("label", pa.int32()),
-        pa.field("prediction", pa.int32()),
-        pa.field("probability", pa.float32()),
-        pa.field("error", pa.string()),
-    ]
-)
+_CLASSES = {"label": pa.int32(), "prediction": pa.int32()}
+SIDE = pa.schema({"image_id": pa.string(), **_CLASSES, "probability": pa.float32(), "error": pa.string()})
 """What is kept of one run's row; probability is that of the prediction."""
 
 JOINED = """
@@ -45,9 +36,7 @@ SELECT image_id, a.row AS row_a, b.row AS row_b, a.prediction AS prediction_a, b
 FROM a FULL JOIN b USING (image_id, nth)
 """
 NUMBERED = "row_number() OVER (PARTITION BY image_id ORDER BY rowid)"
-REPEATED = """
-SELECT count(row_a) > (SELECT count(*) FROM rows_a) OR count(row_b) > (SELECT count(*) FROM rows_b) FROM joined
-"""
+REPEATED = "SELECT count(row_a) > (SELECT count(*) FROM rows_a) OR count(row_b) > (SELECT count(*) FROM rows_b) FROM joined"
 
 VIEWS = f"""
 CREATE VIEW pairs AS

@@ -1,7 +1,5 @@
 """What two runs' answers, side by side, add up to: the tables of a comparison, whose fields say what they hold."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,7 +9,7 @@ import pyarrow as pa
 from jobs.reporting.columns import described
 from jobs.reporting.comparison.pairs import GAINED, LOST, STILL_WRONG, UNLABELLED
 from jobs.reporting.schema import Summary
-from jobs.reporting.words import counted
+from jobs.running.words import counted
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,8 @@ class Comparison:
     inference_ratio: Annotated[float | None, "B / A: below 1, B is faster; null where their batches are not of one size"]
 
     @property
-    def identical(self) -> bool:
-        """Whether both runs have the same images and give the same answers."""
-        return not (self.flips or self.only_a or self.only_b)
-
-    @property
     def verdict(self) -> str:
-        """The comparison in a sentence."""
-        if self.identical:
+        if not (self.flips or self.only_a or self.only_b):
             same = "this is the same run twice" if self.run_a == self.run_b else "the answers are identical"
             return f"{same}: {self.images:,} of {self.images:,} images agree"
         told = f"answers differ on {self.flips:,} of {self.images:,} images"
@@ -78,52 +70,44 @@ class Comparison:
 
 
 FLIPS = described(
-    {
-        "image_id": (pa.string(), "the image"),
-        "label": (pa.int32(), "its true class; null where the data has none, or the runs disagree"),
-        "label_name": (pa.string(), "its name"),
-        "prediction_a": (pa.int32(), "run A's answer; null on error"),
-        "name_a": (pa.string(), "its name"),
-        "probability_a": (pa.float32(), "its softmax probability"),
-        "error_a": (pa.string(), "why run A has no answer"),
-        "prediction_b": (pa.int32(), "run B's answer; null on error"),
-        "name_b": (pa.string(), "its name"),
-        "probability_b": (pa.float32(), "its softmax probability"),
-        "error_b": (pa.string(), "why run B has no answer"),
-        "kind": (pa.string(), f"{LOST}, {GAINED}, {STILL_WRONG} or {UNLABELLED}"),
-    }
+    ("image_id", pa.string(), "the image"),
+    ("label", pa.int32(), "its true class; null where the data has none, or the runs disagree"),
+    ("label_name", pa.string(), "its name"),
+    ("prediction_a", pa.int32(), "run A's answer; null on error"),
+    ("name_a", pa.string(), "its name"),
+    ("probability_a", pa.float32(), "its softmax probability"),
+    ("error_a", pa.string(), "why run A has no answer"),
+    ("prediction_b", pa.int32(), "run B's answer; null on error"),
+    ("name_b", pa.string(), "its name"),
+    ("probability_b", pa.float32(), "its softmax probability"),
+    ("error_b", pa.string(), "why run B has no answer"),
+    ("kind", pa.string(), f"{LOST}, {GAINED}, {STILL_WRONG} or {UNLABELLED}"),
 )
 
 FLIPS_PER_CLASS = described(
-    {
-        "class": (pa.int32(), "true class in the checkpoint's order; classes without a labelled image in both runs are left out"),
-        "name": (pa.string(), "its name"),
-        "images": (pa.int64(), "labelled images of it in both runs"),
-        "correct_a": (pa.int64(), "of those, right in run A"),
-        "correct_b": (pa.int64(), "of those, right in run B"),
-        "lost": (pa.int64(), "right in A and wrong in B"),
-        "gained": (pa.int64(), "wrong in A and right in B"),
-        "still_wrong": (pa.int64(), "wrong in both, each time with another answer"),
-    }
+    ("class", pa.int32(), "true class in the checkpoint's order; classes without a labelled image in both runs are left out"),
+    ("name", pa.string(), "its name"),
+    ("images", pa.int64(), "labelled images of it in both runs"),
+    ("correct_a", pa.int64(), "of those, right in run A"),
+    ("correct_b", pa.int64(), "of those, right in run B"),
+    ("lost", pa.int64(), "right in A and wrong in B"),
+    ("gained", pa.int64(), "wrong in A and right in B"),
+    ("still_wrong", pa.int64(), "wrong in both, each time with another answer"),
 )
 
 ONLY_IN_ONE = described(
-    {
-        "image_id": (pa.string(), "the image"),
-        "run": (pa.string(), "A or B: the run that has it"),
-        "label": (pa.int32(), "its true class"),
-        "label_name": (pa.string(), "its name"),
-        "prediction": (pa.int32(), "that run's answer; null on error"),
-        "predicted_name": (pa.string(), "its name"),
-    }
+    ("image_id", pa.string(), "the image"),
+    ("run", pa.string(), "A or B: the run that has it"),
+    ("label", pa.int32(), "its true class"),
+    ("label_name", pa.string(), "its name"),
+    ("prediction", pa.int32(), "that run's answer; null on error"),
+    ("predicted_name", pa.string(), "its name"),
 )
 
 SETTINGS = described(
-    {
-        "setting": (pa.string(), "what differs between the runs: a setting, a version, the checkpoint, the data, the devices"),
-        "a": (pa.string(), "in run A; null where it has none"),
-        "b": (pa.string(), "in run B; null where it has none"),
-    }
+    ("setting", pa.string(), "what differs between the runs: a setting, a version, the checkpoint, the data, the devices"),
+    ("a", pa.string(), "in run A; null where it has none"),
+    ("b", pa.string(), "in run B; null where it has none"),
 )
 
 

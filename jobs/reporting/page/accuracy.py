@@ -1,7 +1,5 @@
 """What is drawn of accuracy: by class, as a matrix of labels and answers, and by how sure the model is."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -9,7 +7,7 @@ import pyarrow as pa
 
 from jobs.reporting.page.plots import Axis, Drawing, Rows, column
 from jobs.reporting.schema import Summary
-from jobs.reporting.words import counted, rate
+from jobs.running.words import counted, rate
 
 MATRIX = 50
 """More classes than this are drawn as a curve, and not as a matrix."""

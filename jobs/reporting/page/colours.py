@@ -2,8 +2,6 @@
 
 Text has a contrast of 4.5 or more on what it stands on (WCAG 2.2, 1.4.3), what is drawn 3 or more (1.4.11)."""
 
-from __future__ import annotations
-
 COLOURS = {
     "page": ("#f4f6f9", "#0f1620"),
     "card": ("#ffffff", "#18212d"),

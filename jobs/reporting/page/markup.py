@@ -1,7 +1,5 @@
 """Pages from their templates. A template escapes all text, and shortens what is long."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from functools import cache
@@ -11,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs.reporting import words
 from jobs.reporting.page.colours import variables
+from jobs.running import words
 from jobs.running.clearing import GENERATOR
 
 HERE = Path(__file__).parent

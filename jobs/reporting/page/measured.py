@@ -1,7 +1,5 @@
 """Pages of jobs that measure: the devices alone, and 1, 2, 4, ... meshes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +10,8 @@ from jobs.reporting.page.markup import render
 from jobs.reporting.page.page import configuration, run_facts, simulations
 from jobs.reporting.page.plots import Axis, Drawing, Rows, column
 from jobs.reporting.page.speed import FEWEST_BATCHES, histogram
-from jobs.reporting.words import counted, duration, milliseconds, rate, short_name
 from jobs.running.manifest import Manifest
+from jobs.running.words import counted, duration, milliseconds, rate, short_name
 
 WHOLE, TENTH = "{:,}".format, "{:,.1f}".format
 SYNTHETIC = (
@@ -60,9 +58,8 @@ def sweep_page(manifest: Manifest, sizes: Rows) -> str:
     for shape in ("line", "dots"):
         drawing.line("accent", latency, fps, shape)
     for row in sizes:
-        drawing.mark(
-            row["latency_p50_ms"], row["fps"], row["mesh"].partition(" ")[0], "ink", f"{row['mesh']}: {TENTH(row['fps'])} FPS"
-        )
+        number, says = row["mesh"].partition(" ")[0], f"{row['mesh']}: {TENTH(row['fps'])} FPS"
+        drawing.mark(row["latency_p50_ms"], row["fps"], number, "ink", says)
     note = "Random images. A point's number is that of images per chip. Latency: from the hand-over of a batch to its answer."
     return _page(manifest, SWEEP, sizes, sizes[0]["too_short"], cards, [drawing] if len(sizes) > 1 else [], note)
 

@@ -1,7 +1,5 @@
 """The page of a run, from the report's tables: what was run, how good it is, which classes and pictures, then its time."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections import defaultdict
@@ -18,9 +16,9 @@ from jobs.reporting.page.speed import batch_times, throughput, time_spent
 from jobs.reporting.page.thumbnails import thumbnails
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import MOST_PAIRS, Picture, Reports
-from jobs.reporting.words import short_name, shortened
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
+from jobs.running.words import short_name, shortened
 from jobs.settings import as_typed
 
 RUN = "report.html"
@@ -63,10 +61,13 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
     most = chosen.get("max_errors")
     started = min((row["window_start"] for row in rows["throughput"]), default=None)
     times = f"{summary.run_id}, {started.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if started else summary.run_id
+    title = f"Predictions of run {summary.run_id}"
+    if summary.data and summary.model:
+        title = f"{short_name(summary.data)} classified by {short_name(summary.model)}"
     return {
         "confused": _confused(tables["confusion"]),
         "pictures": _pictures(pictures, thumbnails(reports.manifest, data, pictures)),
-        "title": chosen.get("title") or _title(summary),
+        "title": chosen.get("title") or title,
         "facts": run_facts(
             reports.manifest,
             data=summary.data,
@@ -106,15 +107,8 @@ def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str,
 
 
 def simulations(devices: list[str]) -> list[tuple[str, str]]:
-    """What is to be said of devices that were no hardware."""
     kinds = {next((kind for kind in SIMULATIONS if device.startswith(kind)), None) for device in devices}
     return [text for kind, text in SIMULATIONS.items() if kind in kinds]
-
-
-def _title(summary: Summary) -> str:
-    if not summary.data or not summary.model:
-        return f"Predictions of run {summary.run_id}"
-    return f"{short_name(summary.data)} classified by {short_name(summary.model)}"
 
 
 def _confused(confusion: pa.Table) -> dict[str, Any]:
@@ -146,7 +140,6 @@ SHOWN_ABOVE = {"data", "labels", "model_digest"}
 
 
 def configuration(digest: str | None, settings: dict[str, Any], versions: dict[str, str]) -> list[tuple[str, str]]:
-    """What was set, and versions."""
     facts = [("checkpoint's digest (SHA-256)", digest)]
     for name, value in settings.items():
         if name not in SHOWN_ABOVE and value is not None:

@@ -1,7 +1,5 @@
 """Drawings that are as wide as the reader's page: shapes in an SVG that stretches, and words beside it that do not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -91,5 +89,4 @@ class Drawing:
 
 
 def column(rows: Rows, name: str) -> np.ndarray:
-    """One of the numbers of each row."""
     return np.array([row[name] for row in rows])

@@ -1,7 +1,5 @@
 """What is drawn of a run's time: images per second, how long batches took, and what each device did."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections import Counter
@@ -12,7 +10,7 @@ from PIL import Image
 
 from jobs.reporting.page.plots import Axis, Drawing, Rows, column
 from jobs.reporting.schema import Summary
-from jobs.reporting.words import counted, duration, rate, shortened, time_unit
+from jobs.running.words import counted, duration, rate, shortened, time_unit
 
 NAMED_MESHES = 64
 FEWEST_WINDOWS, FEWEST_BATCHES = 3, 10

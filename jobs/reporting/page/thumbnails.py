@@ -1,11 +1,10 @@
 """Small pictures of a few images of a run, read again from its data set where that can be reached."""
 
-from __future__ import annotations
-
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.decode import DecodeError, decode
-from jobs.pipeline.sources import EncodedImage, Shard, Source, open_source
+from jobs.pipeline.sources import Shard, Source, open_source
 from jobs.pipeline.sources.class_folders import ClassFolders
 from jobs.pipeline.sources.flat_folder import FlatFolder
 from jobs.reporting.tables import Picture
@@ -62,23 +61,13 @@ def _of_shard(source: Source, shard: Shard, wanted: dict[int, str], upright: boo
     # A filter that Pillow alone has: for a few pictures its start is worth more than its speed.
     how = Preprocess(SIDE, SIDE, Image.Resampling.HAMMING, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), upright=upright)
     pixels = np.empty(how.shape, np.uint8)
-    try:
-        for image in _still_there(source.read(shard, wanted.__contains__), wanted):
-            try:
-                decode(image.data, how, pixels)
-            except DecodeError:
-                continue
-            jpeg = io.BytesIO()
-            Image.fromarray(pixels).save(jpeg, "JPEG", quality=80)
-            yield image.image_id, jpeg.getvalue()
-    except (UserError, OSError, pa.ArrowException):
-        return
-
-
-def _still_there(read: Iterator[tuple[int, EncodedImage]], wanted: dict[int, str]) -> Iterator[EncodedImage]:
-    """Stops at the last wanted one; what is not the image that was there is left out."""
-    for ordinal, image in read:
-        if image.error is None and wanted[ordinal] == image.image_id:
-            yield image
-        if ordinal == max(wanted):
-            return
+    with suppress(UserError, OSError, pa.ArrowException):
+        for ordinal, image in source.read(shard, wanted.__contains__):
+            if image.error is None and wanted[ordinal] == image.image_id:
+                with suppress(DecodeError):
+                    decode(image.data, how, pixels)
+                    jpeg = io.BytesIO()
+                    Image.fromarray(pixels).save(jpeg, "JPEG", quality=80)
+                    yield image.image_id, jpeg.getvalue()
+            if ordinal == max(wanted):
+                return

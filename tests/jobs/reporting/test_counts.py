@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.reporting.counts import CERTAIN, MAX_REASONS, MAX_WINDOWS, WINDOWS, Counting, Counts, FileMetadata
+from jobs.reporting.counts import CERTAIN, MAX_REASONS, MAX_WINDOWS, WINDOWS, Counting, Counts
 from jobs.reporting.tables import Reports
 from tests.jobs.prediction_files import START, chunk, metadata, row, table
 from tests.jobs.reporting.conftest import plain
@@ -21,7 +21,7 @@ START_NS = int(START.timestamp()) * 10**9
 COUNTING = Counting()
 
 
-def count(rows: list[dict], *chunks: FileMetadata) -> Counts:
+def count(rows: list[dict], *chunks: dict) -> Counts:
     return COUNTING.count(table(rows), *(chunks or (metadata(),)))
 
 

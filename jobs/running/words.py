@@ -1,7 +1,6 @@
-"""How reports write numbers, times, names and paths."""
+"""How reports and terminals write numbers, times, names and paths."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -10,6 +9,11 @@ def counted(number: int, noun: str) -> str:
     if number != 1:
         noun += "es" if noun.endswith(("s", "sh", "ch")) else "s"
     return f"{number:,} {noun}"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """At most so many of them: 'a, b and 3 more'."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def given(value: Any, form: str = "") -> str:
