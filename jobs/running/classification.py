@@ -14,7 +14,7 @@ from jobs.running.clearing import check_output
 from jobs.running.damaged import discard
 from jobs.running.manifest import Manifest, claim
 from jobs.running.terminal import say
-from jobs.running.words import counted, some
+from jobs.running.words import some
 from jobs.settings import ImagenetSettings
 from jobs.storage.address import shown
 from jobs.storage.failure import StorageError, patiently, retry_seconds
