@@ -3,11 +3,13 @@
 To be imported in a session of Ray (jobs.running.session).
 """
 
+from __future__ import annotations
+
 import logging
-import pickle
 import threading
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data.aggregate import AggregateFnV2
 from ray.data.block import Block, BlockAccessor
@@ -35,7 +37,7 @@ def count_on_cluster(tasks: list[Task]) -> list[Counts]:
     counted = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_count, fn_args=(ray.put(tasks),))
     merged = counted.groupby("merge", num_partitions=min(MERGES, len(rows))).aggregate(_Merged())
     try:
-        return [pickle.loads(row["counts"]) for row in merged.iter_rows()]
+        return [_unpacked(row["counts"]) for row in merged.iter_rows()]
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause).splitlines()[0]) from None  # Ray Data adds advice of its own below it
@@ -44,11 +46,29 @@ def count_on_cluster(tasks: list[Task]) -> list[Counts]:
 
 def _count(row: dict[str, Any], tasks: ray.ObjectRef) -> dict[str, Any]:
     task = ray.get(tasks)[row["task"]]
-    return {"merge": row["merge"], "counts": pickle.dumps(count_files(task, Counting(task.real, threads=1)))}
+    return {"merge": row["merge"], "counts": _packed(count_files(task, Counting(task.real, threads=1)))}
+
+
+def _packed(counts: Counts) -> bytes:
+    """Counts as one Arrow stream of their names and streams."""
+    return _stream(pa.table({"part": list(counts), "rows": [_stream(table) for table in counts.values()]}))
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _unpacked(packed: bytes) -> Counts:
+    rows = pa.ipc.open_stream(packed).read_all().to_pylist()
+    return {row["part"]: pa.ipc.open_stream(row["rows"]).read_all() for row in rows}
 
 
 class _Merged(AggregateFnV2[bytes, bytes]):
-    """The sum of the pickled Counts in the column `counts`."""
+    """The sum of the packed Counts in the column `counts`."""
 
     def __init__(self) -> None:
         super().__init__("counts", zero_factory=bytes, on="counts", ignore_nulls=True)
@@ -60,12 +80,12 @@ class _Merged(AggregateFnV2[bytes, bytes]):
         return _merge([current_accumulator, new])
 
 
-def _merge(pickled: list[bytes]) -> bytes:
-    if len(pickled) == 1:
-        return pickled[0]
+def _merge(packed: list[bytes]) -> bytes:
+    if len(packed) == 1:
+        return packed[0]
     if not hasattr(_of_thread, "counting"):  # an actor merges in several threads
         _of_thread.counting = Counting(threads=1)
-    return pickle.dumps(_of_thread.counting.merge(*map(pickle.loads, pickled)))
+    return _packed(_of_thread.counting.merge(*map(_unpacked, packed)))
 
 
 _of_thread = threading.local()
