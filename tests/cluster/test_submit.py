@@ -6,18 +6,16 @@ import os
 import re
 import secrets
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 from uuid import UUID
@@ -144,24 +142,6 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_get_back(server: JobServe
         assert "RUNNING" in ray_job(server, "status", job)
 
 
-@pytest.mark.slow
-def test_the_documented_command_uploads_the_packages_and_little_else(server: JobServer) -> None:
-    done = subprocess.run(
-        [RAY, "job", "submit", "--working-dir", ".", "--", "bash", "-c", "ls -A; du -s -B1 --apparent-size ."],
-        cwd=ROOT,
-        env=server.environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
-    assert {"cluster", "jobs", "vit_actor"} <= set(lines)
-    assert not {".git", ".venv", "tests", "out"} & set(lines)
-    (size,) = (int(line.split()[0]) for line in lines if line.endswith("\t."))
-    assert size < 10e6
-
-
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
@@ -195,7 +175,6 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-COUNTS = "import time; [(print(n, flush=True), time.sleep(1)) for n in range(%s)]; raise SystemExit(%s)"
 JOB = "raysubmit_0000000000000001"
 
 
@@ -433,48 +412,6 @@ def test_a_job_server_that_goes_away_and_returns_is_followed_again_and_starts_no
     assert "no answer for" in err
     assert (code, mark.read_text()) == (0, "x"), out + err
     assert re.findall(r"^\d+$", out, re.MULTILINE) == [str(n) for n in range(8)]
-
-
-class Between:
-    """A proxy before a server. After `seconds` it resets each connection that is open, or swallows what comes on it."""
-
-    def __init__(self, address: str, how: str, seconds: float) -> None:
-        host, _, port = address.removeprefix("http://").partition(":")
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self._server.getsockname()[1]}"
-        self._to, self._how, self._seconds = (host, int(port)), how, seconds
-        Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            ours, _ = self._server.accept()
-            theirs, end = socket.create_connection(self._to), time.monotonic() + self._seconds
-            for one, other in ((ours, theirs), (theirs, ours)):
-                Thread(target=self._carry, args=(one, other, end), daemon=True).start()
-
-    def _carry(self, one: socket.socket, other: socket.socket, end: float) -> None:
-        with suppress(OSError):
-            while True:
-                one.settimeout(max(end - time.monotonic(), 0.01))
-                try:
-                    if not (data := one.recv(65536)):
-                        break
-                    other.sendall(data)
-                except TimeoutError:
-                    if self._how == "swallow":
-                        Event().wait(120)
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    break
-            one.close()
-            other.close()
-
-
-@pytest.mark.parametrize("how", [pytest.param("reset", marks=pytest.mark.slow), "swallow"])
-def test_a_log_stream_that_breaks_or_goes_silent_changes_nothing(server: JobServer, how: str) -> None:
-    between = Between(server.environment["RAY_API_SERVER_ADDRESS"], how, 3.0)
-    done = server.submit("--address", between.address, "timeit", "-n1", "-r1", COUNTS % (9, 3))
-    assert re.findall(r"^\d$", done.stdout, re.MULTILINE) == [str(n) for n in range(9)], done.output
-    assert (done.code, done.stdout.count("SystemExit: 3\n")) == (1, 1)
 
 
 @pytest.fixture

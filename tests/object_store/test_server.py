@@ -83,15 +83,6 @@ def test_rules_choose_by_number_chance_and_time(store: Store) -> None:
     assert fails(since=60) == fails(until=-1) == []
 
 
-def test_what_is_cut_is_done_or_not(store: Store) -> None:
-    store.rules = [Rule(acts.Cut(), "PUT"), Rule(acts.Cut(1.0), "DELETE")]
-    assert ask(store, "PUT", "/bucket/cut", b"new")[0] == 0
-    assert store.keys("cut") == []
-    store.put("cut", b"new")
-    assert ask(store, "DELETE", "/bucket/cut")[0] == 0
-    assert store.keys("cut") == []
-
-
 def test_pyarrow_works_with_it_and_each_operation_is_known(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)

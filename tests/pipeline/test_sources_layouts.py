@@ -171,16 +171,6 @@ def test_the_same_comes_from_a_store_behind_fsspec(data_sets: dict[str, Path], l
         store.rm("/bucket", recursive=True)
 
 
-def test_a_file_uri_is_the_same_as_its_path(data_sets: dict[str, Path], layout: str) -> None:
-    assert contents(read_all(opened(data_sets[layout].as_uri()))) == contents(read_all(opened(data_sets[layout])))
-
-
-def test_what_travels_to_workers_stays_small(data_sets: dict[str, Path], layout: str) -> None:
-    source = opened(data_sets[layout])
-    names = len(pickle.dumps(CLASS_NAMES))
-    assert len(pickle.dumps(source)) < names + 1500
-
-
 @pytest.mark.parametrize("name", ["ILSVRC2012_val_00000001.JPEG", "a b.jpg", "käse#1 é%20.png", "50%.webp", "a{1,2}*?.jpg"])
 def test_a_single_image_is_a_data_set(tmp_path: Path, name: str) -> None:
     flat_folder(tmp_path, [Picture(name, 3, IMAGES[0].data), Picture("other.jpg", 4, IMAGES[1].data)])

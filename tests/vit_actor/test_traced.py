@@ -149,27 +149,3 @@ def test_an_input_that_moved_since_the_capture_is_refused(mesh: Any, traced: Any
     with pytest.raises(DeviceError, match="input has moved"):
         traced.start(host_batch(mesh, 1.0)[1])
     traced._arrivals[0] = stayed
-
-
-def test_a_replay_reads_the_address_it_was_captured_with(mesh: Any, goldens: Goldens) -> None:
-    import ttnn
-
-    captured = ttnn.from_torch(torch.ones(32, 64), layout=ttnn.TILE_LAYOUT, dtype=ttnn.bfloat16, device=mesh)
-    ttnn.multiply(captured, 2.0)
-    trace = ttnn.begin_trace_capture(mesh, cq_id=0)
-    doubled = ttnn.multiply(captured, 2.0)
-    ttnn.end_trace_capture(mesh, trace, cq_id=0)
-    moved = ttnn.from_torch(torch.full((32, 64), 5.0), layout=ttnn.TILE_LAYOUT, dtype=ttnn.bfloat16, device=mesh)
-    ttnn.execute_trace(mesh, trace, cq_id=0, blocking=True)
-    assert moved.buffer_address() != captured.buffer_address()
-    assert torch.equal(ttnn.to_torch(doubled), torch.full((32, 64), 2.0))
-
-
-def test_a_program_first_met_during_capture_is_refused_as_the_device_would(mesh: Any, goldens: Goldens) -> None:
-    import ttnn
-
-    values = ttnn.from_torch(torch.ones(96, 32), layout=ttnn.TILE_LAYOUT, dtype=ttnn.bfloat16, device=mesh)
-    trace = ttnn.begin_trace_capture(mesh, cq_id=0)
-    ttnn.exp(values)
-    with pytest.raises(AssertionError, match="compiled during capture"):
-        ttnn.end_trace_capture(mesh, trace, cq_id=0)

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -192,18 +191,6 @@ def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_pat
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(&#34;1&#34;)" in html
     assert not re.search(r"<(link|iframe)|https?://|url\(", html)
-
-
-def test_runs_on_a_remote_filesystem_compare_as_local_ones_do(tmp_path: Path) -> None:
-    a, b = a_run(tmp_path / "a", BEFORE, "run-1"), a_run(tmp_path / "b", AFTER, "run-2")
-    local = compared(a, b, tmp_path / "out")
-    memory = fsspec.filesystem("memory")
-    memory.put(str(b / "predictions"), "/compare-test/predictions", recursive=True)
-    try:
-        assert compare(read_run(str(a)), read_run("memory://compare-test"), "memory://compare-test/compared") == local
-        assert memory.cat("/compare-test/compared/flips.parquet") == (tmp_path / "out" / "flips.parquet").read_bytes()
-    finally:
-        memory.rm("/compare-test", recursive=True)
 
 
 @pytest.mark.parametrize(
