@@ -126,6 +126,7 @@ def ray_job(server: JobServer, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_stopping_a_job_ends_the_one_who_follows_it_with_143(server: JobServer) -> None:
     with followed(server) as (follower, job):
         ray_job(server, "stop", job)

@@ -41,6 +41,7 @@ def test_an_actor_that_is_killed_a_resume_and_two_streams_answer_as_ever(
     assert answers(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_scaling_with_data_runs(plain: RayCluster, data: Path, tmp_path: Path) -> None:
     job = ["jobs.scaling", "--data", str(data), "--out", str(tmp_path / "out"), "--model", str(MODEL), "--device", "simulated"]
     done = begin(*job, "--rounds=1", "--address", plain.address, environment=plain.environment).end()
@@ -49,6 +50,7 @@ def test_scaling_with_data_runs(plain: RayCluster, data: Path, tmp_path: Path) -
     assert {row["meshes"] for row in table} == {1, 2}
 
 
+@pytest.mark.slow
 def test_a_job_that_starts_its_own_ray_answers_as_ever(data: Path, undisturbed: Answers, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {PLAIN_RAY: "1"}
     _, *line = command(data, tmp_path, "compute=1ms")
