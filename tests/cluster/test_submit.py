@@ -22,7 +22,6 @@ from uuid import UUID
 from zipfile import ZipFile
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 from ray.job_submission import JobStatus
 
@@ -366,24 +365,6 @@ def processes(server: JobServer, *words: str) -> list[psutil.Process]:
     """Of this head, with all these words in their command line."""
     found = psutil.Process(server.head).children(recursive=True)
     return [each for each in found if set(words) <= set(each.cmdline())]
-
-
-@pytest.mark.slow
-def test_a_killed_driver_is_started_again_and_its_run_finishes(
-    server: JobServer, retried: Callable[..., Future[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    where = ("--data", "jobs/sample/images", "--model", "jobs/sample/model", "--out", str(out))
-    running = retried("jobs.imagenet", *where, "--device", "simulated", "--simulate", "compute=400ms")
-    wait_until(lambda: running.done() or list((out / "predictions").rglob("*.parquet")), 100)
-    for driver in processes(server, "jobs.imagenet", str(out)):
-        driver.kill()
-    assert running.result(100) == 0, capsys.readouterr()
-    told = capsys.readouterr().err
-    assert re.search(r"exit code 137; retry 1 of 3 in 0.5 s", told)
-    assert "--resume" in told
-    ids = pq.read_table(out / "predictions")["image_id"].to_pylist()
-    assert len(ids) == len(set(ids)) == 500
 
 
 def test_a_job_server_that_goes_away_and_returns_is_followed_again_and_starts_nothing_twice(

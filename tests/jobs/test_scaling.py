@@ -117,14 +117,6 @@ def test_on_one_host_without_boards_meshes_run_side_by_side(ray_cluster: RayClus
         assert [row["meshes"] for row in rows if row["scaling"] == "weak"] == sizes
 
 
-@pytest.mark.slow
-def test_with_data_too_they_share_one_host(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    where = ["--out", str(tmp_path), "--device", "cpu", "--data", str(SAMPLE), "--limit=64"]
-    done = scaling(ray_cluster, *where, "--rounds=1", "--meshes=2")
-    assert done.code == 0, done.output
-    assert [len(list((tmp_path / "runs").glob(f"{size}-*"))) for size in (1, 2)] == [2, 1]
-
-
 def test_more_meshes_than_the_one_host_has_cores_are_refused(
     ray_cluster: RayCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

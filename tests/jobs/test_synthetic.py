@@ -119,13 +119,6 @@ def test_loadgen_drives_every_mesh_and_its_verdict_and_logs_are_kept(mesh_cluste
         ).items()
 
 
-def test_a_device_that_fails_while_loadgen_measures_ends_the_job(mesh_cluster: RayCluster, tmp_path: Path) -> None:
-    timing = ["--device=simulated", "--simulate", "compute=1ms,fail_after=150", "--meshes=1", "--loadgen", "--seconds=2"]
-    done = synthetic(mesh_cluster, tmp_path, *timing)
-    assert done.code == 1
-    assert "error: the simulated device failed after 150 batches" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("accuracy", "audit", "verdict", "wrong"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from jobs.report import main, read_run
 from jobs.reporting.comparison.compare import compare, comparison_table
 from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, SETTINGS, Comparison
 from jobs.running.command import run
-from tests.commands import Finished
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
 from vit_actor.errors import UserError
 
@@ -226,28 +224,3 @@ def test_a_run_damaged_after_it_was_counted_is_named(tmp_path: Path) -> None:
     (tmp_path / "b" / "predictions" / "0.parquet").write_bytes(b"half")
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "b" / "predictions" / "0.parquet"))):
         compare(a, b, str(tmp_path / "out"))
-
-
-@pytest.mark.slow
-def test_two_real_runs_compare_beside_the_second(
-    sample_run: tuple[Path, Finished],
-    simulated_run: tuple[Path, Finished],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """A checkpoint's answers against a simulated device's, which are checksums; three images were not in the first."""
-    a, b = sample_run[0], Path(shutil.copytree(simulated_run[0], tmp_path / "b"))
-    assert main(["--compare", str(a), str(b)]) == 0
-    [out] = (b / "compared").iterdir()
-    was, became = ({r["image_id"]: r["prediction"] for r in pq.read_table(each / "predictions").to_pylist()} for each in (a, b))
-    flipped = {image for image in was if was[image] != became[image]}
-    assert {flip["image_id"] for flip in read(out, "flips")} == flipped
-    assert {r["image_id"] for r in read(out, "only_in_one")} == {"7/empty.jpeg", "7/text.jpeg", "8/empty.jpeg"}
-    [c] = read(out, "comparison")
-    tops = [pq.read_table(each / "report" / "summary.parquet")["correct"][0].as_py() for each in (a, b)]
-    assert (c["correct_a"], c["correct_b"], c["images"]) == (*tops, 500)
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) <= 10
-    assert printed[-2].startswith(f"answers differ on {len(flipped)} of 500 images; accuracy -")
-    assert printed[-2].endswith("McNemar p < 0.0001; 0 images only in A, 3 only in B")
-    assert printed[-1] == f"report: {out}/comparison.html"
