@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -98,35 +95,6 @@ def test_no_program_is_compiled_after_the_capture(mesh: Any, traced: Any) -> Non
     flights = [traced.start(host_batch(mesh, 10.0 * index)[1]) for index in range(4)]
     assert [read(mesh, flight)[0, 0, 0].item() for flight in flights] == [0.0, 20.0, 40.0, 60.0]
     assert mesh.num_program_cache_entries() == programs
-
-
-def test_other_threads_run_while_an_event_is_waited_for(mesh: Any) -> None:
-    """Outside of the goldens, with ttnn's own functions."""
-    import ttnn
-
-    turns, done = 0, threading.Event()
-
-    def take_turns() -> None:
-        nonlocal turns
-        while not done.is_set():
-            turns += 1
-            time.sleep(0)
-
-    def lets_others_run(call: Callable[[], object], calls: int) -> bool:
-        before = turns
-        return any(call() is not None or turns > before for _ in range(calls))
-
-    event, interval = ttnn.record_event(mesh, 0), sys.getswitchinterval()
-    other = threading.Thread(target=take_turns)
-    sys.setswitchinterval(1000)  # now a thread gives Python's lock away only where it says so
-    try:
-        other.start()
-        assert not lets_others_run(lambda: None, 10_000)
-        assert lets_others_run(lambda: ttnn.event_synchronize(event), 10_000_000)
-    finally:
-        sys.setswitchinterval(interval)
-        done.set()
-        other.join()
 
 
 def test_the_next_upload_waits_for_no_computation(mesh: Any, traced: Any, goldens: Goldens) -> None:
