@@ -7,26 +7,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.processes import processes
-from tests.rig import Rig
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow  # as are all tests that run on it
 
 CLI = [sys.executable, "-m", "tests.rig", "--loudboxes", "0", "--"]
-NODES = "import json, ray; ray.init(log_to_driver=False); print(json.dumps(ray.nodes()))"
-
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(loudboxes=2, helpers=1) as rig:
-        yield rig
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -201,7 +201,3 @@ def test_wilson_interval_holds_the_proportions_within_z_standard_errors(trials: 
         for bound in (low, high):  # by definition the observed share is z standard errors from each bound
             z = abs(successes / trials - bound) - 1.959964 * np.sqrt(bound * (1 - bound) / trials)
             assert z == pytest.approx(0, abs=1e-6)
-
-
-def test_wilson_interval_of_eight_in_ten_is_the_textbooks() -> None:
-    assert interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)

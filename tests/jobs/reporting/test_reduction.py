@@ -157,23 +157,19 @@ def test_compacted_runs_compare_as_they_did_before(run: Path, tmp_path: Path, ca
     assert "1 of 540 differ" in capsys.readouterr().out
 
 
-def test_many_files_are_counted_on_a_cluster_with_the_same_result(
+def test_many_files_are_counted_and_compacted_on_a_cluster_with_the_same_result(
     run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
 ) -> None:
     alone = plain(reduce_predictions(str(run)))
     monkeypatch.setattr(reduction, "FEW_FILES", 0)
     monkeypatch.setattr(reduction, "FILES_IN_A_TASK", 1)
-    assert plain(reduce_predictions(str(run), address=ray_cluster.address)) == alone
+    monkeypatch.setattr(reduction, "FILES_IN_A_PART", 4)
+    sound = (run / "predictions" / names(run)[2]).read_bytes()
     (run / "predictions" / names(run)[2]).write_bytes(b"half")
     with pytest.raises(UserError, match="damaged") as raised:
         reduce_predictions(str(run), address=ray_cluster.address)
     assert f"predictions/{names(run)[2]}; add" in str(raised.value)
-
-
-def test_files_are_compacted_on_a_cluster(run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster) -> None:
-    alone = plain(reduce_predictions(str(run)))
-    monkeypatch.setattr(reduction, "FEW_FILES", 0)
-    monkeypatch.setattr(reduction, "FILES_IN_A_PART", 4)
+    (run / "predictions" / names(run)[2]).write_bytes(sound)
     assert plain(reduce_predictions(str(run), address=ray_cluster.address, compact="run-1")) == alone
     parts, chunks, replaced = list_predictions(*open_storage(str(run)))
     assert (len(parts), len(chunks), replaced) == (2, 1, [])
@@ -188,14 +184,3 @@ def test_a_task_that_is_retried_after_it_wrote_its_file_counts_the_same(run: Pat
     Path(files[3]).write_bytes(kept)  # its process died before this one was deleted
     assert plain(count_files(task, Counting())) == whole
     assert names(run) == ["part-000000.parquet"]
-
-
-def test_a_file_that_goes_while_a_task_reads_is_told_as_a_users_line(
-    run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
-) -> None:
-    gone: tuple[list[str], ...] = ([], [str(run / "predictions" / "gone.parquet")], [])
-    monkeypatch.setattr(reduction, "list_predictions", lambda *_: gone)
-    monkeypatch.setattr(reduction, "FEW_FILES", 0)
-    with pytest.raises(UserError, match="no such file") as raised:
-        reduce_predictions(str(run), address=ray_cluster.address)
-    assert "\n" not in str(raised.value)

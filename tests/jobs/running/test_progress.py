@@ -17,7 +17,7 @@ import pytest
 
 from jobs.running import progress
 from jobs.running.progress import Pace, Progress
-from tests.commands import ROOT, Finished
+from tests.commands import ROOT
 from tests.conftest import RayCluster
 from tests.faults.running import command, write_shards
 
@@ -115,10 +115,6 @@ def test_a_log_gets_plain_lines_while_a_chunk_is_waited_for_and_each_trouble_onc
     assert "% full: Ray ends tasks above 0%" in lines[0]
     assert any(line.startswith("50 of 100 images") and ", 2 errors" in line for line in lines)
     assert lines.count("loudbox-1/0-3: the actor on this mesh was replaced") == 1
-
-
-def test_a_jobs_log_has_no_control_characters(sample_run: tuple[Path, Finished]) -> None:
-    assert not CONTROL.search(sample_run[1].output)
 
 
 def test_on_a_terminal_of_unknown_size_one_line_is_rewritten(ray_cluster: RayCluster, tmp_path: Path) -> None:
