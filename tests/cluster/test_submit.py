@@ -161,9 +161,11 @@ def test_who_lacks_the_token_is_refused_in_one_line(server: JobServer, changed: 
     [
         (["/etc/passwd"], "/etc/passwd: no module of this project, such as jobs.imagenet"),
         (["--address", "127.0.0.1:8265", "jobs.imagenet"], "give the job server's URL, such as http://127.0.0.1:8265"),
+        (["--retries", "1", "--detach", "jobs.imagenet"], "--retries needs to follow the job"),
+        (["--retries", "1", "jobs.imagenet", "--overwrite"], "--retries with --overwrite"),
     ],
 )
-def test_what_is_no_module_and_no_url_is_refused(line: list[str], told: str) -> None:
+def test_a_line_that_could_not_be_right_is_refused(line: list[str], told: str) -> None:
     with pytest.raises(UserError, match=re.escape(told)):
         main(line)
 
@@ -341,12 +343,6 @@ def test_a_job_that_the_server_took_without_an_answer_is_the_one_that_is_followe
     assert (server.started, server.asked) == ([PLAIN, RESUMED], [JOB, f"{JOB}-2"])
     told = capsys.readouterr().err
     assert all(f"before `ray job stop {job}`, end this command" in told for job in server.asked)
-
-
-@pytest.mark.parametrize("arguments", [["--detach", "jobs.imagenet"], ["jobs.imagenet", "--overwrite"]])
-def test_retries_that_could_not_be_right_are_refused(arguments: list[str]) -> None:
-    with pytest.raises(UserError, match="--retries"):
-        main(["--retries", "1", *arguments])
 
 
 @pytest.fixture

@@ -208,8 +208,6 @@ def test_traffic_is_that_of_this_hosts_interfaces_but_the_loopback() -> None:
     [
         (["--device", "t3000", "--boards-per-mesh", "17"], "not whole meshes of 17 boards"),
         (["--device", "simulated", "--meshes", "5"], "the cluster has room for 4"),
-        (["--device", "t3000", "--simulate", "compute=1ms"], "--simulate goes with --device simulated, not t3000"),
-        (["--device", "simulated", "--simulate", "compute=1"], "is not a duration"),
         (["--data", "{sample}", "--iterations", "5"], "--iterations is for random images"),
         (["--limit", "5"], "--limit goes with --data"),
         (["--cache", "kept"], "--cache goes with --data"),
