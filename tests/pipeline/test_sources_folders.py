@@ -117,22 +117,6 @@ def test_what_is_no_data_is_left_out_and_counted(tmp_path: Path) -> None:
     assert f".txt files, such as {folder.name}/more.TXT" in survey.left_out
 
 
-@pytest.mark.parametrize(
-    ("folder", "classes", "says"),
-    [
-        ("walrus", CLASS_NAMES, "folder 'walrus': label 'walrus' is no class"),
-        ("1000", CLASS_NAMES, "label 1000 is outside the checkpoint's classes 0-999"),
-        ("n99999999", CLASS_NAMES, "n99999999 is not one of"),
-        ("n01440764", ["a", "b"], "this one has 2 classes, not 1000"),
-    ],
-)
-def test_a_folder_that_is_no_class_ends_before_any_work(tmp_path: Path, folder: str, classes: list[str], says: str) -> None:
-    class_folders(tmp_path, IMAGES[:1], name=lambda _: folder)
-    with pytest.raises(UserError, match=says):
-        surveyed(opened(tmp_path, classes))
-    assert surveyed(opened(tmp_path, classes, labels="none")).images == 1
-
-
 TRUTH = {image.name: image.label for image in IMAGES}
 LABEL_FILES = {
     "names.csv": "name,label\n" + "".join(f'{i.name},"{CLASS_NAMES[i.label]}"\n' for i in IMAGES),
@@ -245,22 +229,6 @@ def test_metadata_beside_the_images_has_their_labels_where_it_has_any(
     assert (survey.labels_from.startswith(str(tmp_path / file)), survey.left_out == {}) == (survey.labelled,) * 2
     assert survey.labelled is (labels[0] is not None)
     assert [image.label for image in read_all(opened(tmp_path, labels="none"))] == [None, None]
-
-
-def test_metadata_above_folders_has_the_labels_of_their_images_by_path(tmp_path: Path) -> None:
-    for folder in ("part-1", "part-2/deeper"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "x.jpg").write_bytes(jpeg(0))
-    lines = ["file_name,label", "part-2/deeper/x.jpg,9", "part-1/x.jpg,7"]
-    (tmp_path / "metadata.csv").write_text("\n".join(lines))
-    source = opened(tmp_path)
-    survey = surveyed(source)
-    assert (survey.images, survey.left_out) == (2, {})
-    assert survey.labels_from == f"{tmp_path / 'metadata.csv'} as class numbers, of 0-999, which no name confirms"
-    assert [(image.image_id, image.label) for image in read_all(source)] == [("part-1/x.jpg", 7), ("part-2/deeper/x.jpg", 9)]
-    (tmp_path / "metadata.csv").write_text("\n".join(lines[:2]))
-    with pytest.raises(UserError, match=r"no label for image part-1/x\.jpg"):
-        surveyed(opened(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.pipeline.sources import EncodedImage, Source, open_source, surveyed
-from tests.pipeline.corpus import CLASS_NAMES, WNIDS, pictures, read_all, tar, webdataset
+from tests.pipeline.corpus import CLASS_NAMES, WNIDS, pictures, read_all, tar
 from vit_actor.errors import UserError
 
 IMAGES = pictures(6)
@@ -120,15 +120,6 @@ def test_what_is_no_tar_of_images_ends_before_any_work(tmp_path: Path, data: byt
         path.write_bytes(data)
     with pytest.raises(UserError, match=says):
         surveyed(opened(path))
-
-
-def test_a_tar_that_is_gone_after_it_was_listed_is_told(tmp_path: Path) -> None:
-    webdataset(tmp_path, pictures(4), shards=1)
-    source = open_source(str(tmp_path), checkpoint_classes=CLASS_NAMES)
-    (shard,) = source.shards()
-    next(tmp_path.iterdir()).unlink()
-    with pytest.raises(UserError, match=r"shard-000\.tar: no such file"):
-        list(source.read(shard, lambda _: True))
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
