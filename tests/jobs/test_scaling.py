@@ -108,13 +108,14 @@ def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
         assert pq.read_table(run / "report" / "summary.parquet")["images"].to_pylist() == [images]
 
 
-def test_on_one_host_without_boards_meshes_run_side_by_side(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    for device, sizes in (("simulated", [1, 2, 4]), ("cpu", [1, 2])):
-        out = tmp_path / device
-        done = scaling(ray_cluster, "--out", str(out), "--device", device, "--iterations=4", "--rounds=1")
-        assert done.code == 0, done.output
-        rows = pq.read_table(out / "report" / "scaling.parquet").to_pylist()
-        assert [row["meshes"] for row in rows if row["scaling"] == "weak"] == sizes
+@pytest.mark.parametrize(("device", "sizes"), [("simulated", [1, 2, 4]), pytest.param("cpu", [1, 2], marks=pytest.mark.slow)])
+def test_on_one_host_without_boards_meshes_run_side_by_side(
+    ray_cluster: RayCluster, tmp_path: Path, device: str, sizes: list[int]
+) -> None:
+    done = scaling(ray_cluster, "--out", str(tmp_path), "--device", device, "--iterations=4", "--rounds=1")
+    assert done.code == 0, done.output
+    rows = pq.read_table(tmp_path / "report" / "scaling.parquet").to_pylist()
+    assert [row["meshes"] for row in rows if row["scaling"] == "weak"] == sizes
 
 
 def test_more_meshes_than_the_one_host_has_cores_are_refused(
