@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from jobs.pipeline.sources import EncodedImage, Shard, Source, open_source, surveyed, unpacked
+from jobs.pipeline.sources import EncodedImage, Source, open_source, surveyed
 from tests.pipeline.corpus import (
     CLASS_NAMES,
     Picture,
@@ -151,13 +151,6 @@ def test_files_that_change_after_they_were_listed_are_told_and_not_read(
         else:
             with pytest.raises(UserError, match=r"changed while the run read it; restore it first|not a readable Parquet file"):
                 next(source.read(shard, lambda _: True))
-
-
-def test_packed_shards_are_those_that_were_listed(data_sets: dict[str, Path], layout: str) -> None:
-    source = opened(data_sets[layout])
-    packed = surveyed(source).shards
-    found = [Shard(i, json.loads(payload), n) for k, part in enumerate(packed) for i, payload, n in unpacked(part, k)]
-    assert found == list(source.shards())
 
 
 def test_the_same_comes_from_a_store_behind_fsspec(data_sets: dict[str, Path], layout: str) -> None:

@@ -15,7 +15,6 @@ from jobs.reporting.comparison.compare import compare, comparison_table
 from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, SETTINGS, Comparison
 from jobs.running.command import run
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
-from vit_actor.errors import UserError
 
 Answers = list[tuple[str, int | None, int | None]]
 """(image id, label, prediction)"""
@@ -217,10 +216,3 @@ def test_what_cannot_be_compared_costs_one_line(
     assert printed.err.count("\n") == 1
     assert message in printed.err
     assert not (tmp_path / other / "compared").exists()
-
-
-def test_a_run_damaged_after_it_was_counted_is_named(tmp_path: Path) -> None:
-    a, b = read_run(str(a_run(tmp_path / "a", BEFORE, "run-1"))), read_run(str(a_run(tmp_path / "b", AFTER, "run-2")))
-    (tmp_path / "b" / "predictions" / "0.parquet").write_bytes(b"half")
-    with pytest.raises(UserError, match=re.escape(str(tmp_path / "b" / "predictions" / "0.parquet"))):
-        compare(a, b, str(tmp_path / "out"))

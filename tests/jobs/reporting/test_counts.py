@@ -181,23 +181,3 @@ def test_messages_that_differ_in_numbers_or_addresses_are_one_reason() -> None:
         ("no prediction", 2, "5.jpg"),
         ("truncated (N of N bytes)", 2, "8.jpg"),
     ]
-
-
-def interval(successes: int, trials: int) -> tuple[float, float]:
-    """That of the accuracy of so many images."""
-    answers = [row(0, 0 if n < successes else 1) for n in range(trials)]
-    summary = Reports(count(answers), None).summary()
-    assert summary.top1_low is not None
-    assert summary.top1_high is not None
-    return summary.top1_low, summary.top1_high
-
-
-@pytest.mark.parametrize("trials", [1, 7, 60])
-def test_wilson_interval_holds_the_proportions_within_z_standard_errors(trials: int) -> None:
-    for successes in (0, trials // 2, trials):
-        low, high = interval(successes, trials)
-        assert 0 <= low <= successes / trials + 1e-12
-        assert successes / trials - 1e-12 <= high <= 1
-        for bound in (low, high):  # by definition the observed share is z standard errors from each bound
-            z = abs(successes / trials - bound) - 1.959964 * np.sqrt(bound * (1 - bound) / trials)
-            assert z == pytest.approx(0, abs=1e-6)

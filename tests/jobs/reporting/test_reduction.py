@@ -140,23 +140,6 @@ def test_files_of_another_run_and_damaged_ones_are_left_as_they_are(run: Path) -
     assert names(run) == before
 
 
-def test_compacted_runs_compare_as_they_did_before(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(run, other)
-    first = pq.ParquetFile(other / "predictions" / "0.00000.parquet")
-    rows = first.read().to_pylist()
-    rows[1]["prediction"] = (rows[1]["prediction"] or 0) + 1
-    write_file(other, "0.00000.parquet", rows, metadata(chunk="0.00000", mesh="host/0", batch_size=8))
-    compare_runs(str(run), str(other), str(tmp_path / "before"))
-    for out in (run, other):
-        reduce_predictions(str(out), compact="run-1")
-    compare_runs(str(run), str(other), str(tmp_path / "after"))
-    for name in ("flips", "flips_per_class", "comparison"):
-        was, became = (pq.read_table(tmp_path / when / f"{name}.parquet") for when in ("before", "after"))
-        assert became.equals(was)
-    assert "1 of 540 differ" in capsys.readouterr().out
-
-
 def test_many_files_are_counted_and_compacted_on_a_cluster_with_the_same_result(
     run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
 ) -> None:
