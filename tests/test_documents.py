@@ -50,7 +50,6 @@ COMMANDS_WITH_OPTIONS = [
     "cluster.submit",
     "jobs.sample.train",
     "tests.rig.__main__",
-    "tests.silicon.tune",
     "tests.soak",
 ]
 

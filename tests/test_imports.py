@@ -16,12 +16,8 @@ LOAD = "from vit_actor.checkpoint import load_checkpoint; checkpoint = load_chec
 REQUEST = (
     f"{LOAD}; import jobs.pipeline.classify; from vit_actor.opening import DeviceRequest; "
     "device = DeviceRequest(device=DEVICE, name='sample', path=checkpoint.path, digest=checkpoint.digest, classes=10, "
-    "batch_size=8, threads=1, precision=PRECISION, simulate='')(); device.compile()"
+    "batch_size=8, threads=1, precision='auto', simulate='')(); device.compile()"
 )
-
-
-def request(device: str, precision: str = "auto") -> str:
-    return REQUEST.replace("DEVICE", repr(device)).replace("PRECISION", repr(precision))
 
 
 DECODE = f"""
@@ -33,12 +29,10 @@ decode(photo.read_bytes(), checkpoint.preprocess, np.empty(checkpoint.preprocess
 """
 
 CASES = {
-    "jobs": ("import jobs", set()),
     "jobs.classify, before Ray": ("from jobs import classify", set()),
     "jobs.imagenet, before Ray": ("import jobs.imagenet", set()),
     "jobs.synthetic, before Ray": ("import jobs.synthetic", {"ray"}),
     "jobs.scaling, before Ray": ("import jobs.scaling", {"ray"}),
-    "jobs.report, before it draws": ("import jobs.report", set()),
     "a checkpoint, looked at": (f"{LOAD}; checkpoint.digest, checkpoint.flops, checkpoint.tensors()", set()),
     "a data set, surveyed": (
         "from jobs.pipeline.sources import open_source, surveyed; "
@@ -46,9 +40,8 @@ CASES = {
         set(),
     ),
     "a decode worker": (DECODE, {"ray"}),
-    "an actor with OpenVINO": (request("cpu"), {"ray", "openvino"}),
-    "an actor with the reference": (request("cpu", "fp32"), {"ray", "openvino", "torch", "transformers"}),
-    "an actor with a simulated device": (request("simulated"), {"ray"}),
+    "an actor with OpenVINO": (REQUEST.replace("DEVICE", "'cpu'"), {"ray", "openvino"}),
+    "an actor with a simulated device": (REQUEST.replace("DEVICE", "'simulated'"), {"ray"}),
 }
 
 

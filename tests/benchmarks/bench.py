@@ -61,12 +61,10 @@ def report(title: str, rates: Rates, baseline: str) -> None:
         print(f"{name:44} {statistics.median(each):9.1f} {min(each):9.1f} {max(each):9.1f} {ratio:6.2f}x")
 
 
-def imagenet(data: Path, model: Path | str, out: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> float:
-    """The seconds that a whole command takes."""
-    line = ["-m", "jobs.imagenet", "--data", str(data), "--model", str(model), "--out", str(out), *arguments]
-    began = time.monotonic()
-    subprocess.run([sys.executable, *line], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - began
+def imagenet(data: Path, model: Path, out: Path) -> None:
+    """A whole command."""
+    line = ["-m", "jobs.imagenet", "--data", str(data), "--model", str(model), "--out", str(out)]
+    subprocess.run([sys.executable, *line], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def summary(out: Path) -> dict[str, Any]:

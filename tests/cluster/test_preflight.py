@@ -65,17 +65,14 @@ def test_a_sound_loudbox_passes_and_only_bystanders_warn(preflight: Callable[...
     [
         (FakeHost(disk="nfs4"), "kernel cache", "warn", "on nfs4", "TT_METAL_CACHE"),
         (FakeHost(boards=3, on_pcie=4), "boards", "fail", "3 n300, 4 on PCIe", "modprobe"),
-        (FakeHost(boards=0, on_pcie=4, driver=None), "boards", "fail", "none with a driver, 4 on PCIe", "modprobe"),
         (FakeHost(boards=0, on_pcie=4, driver=None), "kernel driver", "fail", "not loaded", "tt-kmd"),
         (FakeHost(boards=3), "boards", "fail", "3 n300, 4 wanted", "--boards"),
         (FakeHost(card="n150"), "boards", "warn", "4 n150", "T3000"),
         (FakeHost(driver="1.33"), "kernel driver", "fail", "1.33", "1.34.0"),
-        (FakeHost(driver="1.34"), "kernel driver", "warn", "1.34", "2.0.0"),
         (FakeHost(driver="1.34.0"), "kernel driver", "warn", "1.34.0", "2.0.0"),
         (FakeHost(driver="1.34.0", iommu="DMA-FQ"), "kernel driver", "fail", "1.34.0", "2.0.0"),
         (FakeHost(driver="2.10.1-pre"), "kernel driver", "pass", "2.10.1-pre", ""),
         (FakeHost(firmware=("18.9.0.0",)), "firmware", "fail", "18.9.0.0", "tt-flash"),
-        (FakeHost(firmware=("80.18.0.0",)), "firmware", "fail", "80.18.0.0", "tt-flash"),
         (FakeHost(firmware=("18.12.0.0", "19.2.0.0")), "firmware", "fail", "boards differ: 18.12.0.0, 19.2.0.0", "tt-flash"),
         (FakeHost(firmware=("",)), "firmware", "warn", "not seen: the driver reports none", "tt-kmd"),
         (FakeHost(huge_pages=0), "huge pages", "fail", "0 of 16", "tenstorrent-hugepages.service"),
@@ -125,11 +122,9 @@ def test_chips_behind_ethernet_are_seen_through_tt_smi_or_said_to_be_unseen(
 @pytest.mark.parametrize(
     ("card", "boards", "chips", "status", "found"),
     [
-        ("n300", 1, 2, "pass", "2"),
         ("n300", 1, 1, "fail", "1 of 2: none behind board 0100014211703010 (0000:01:00.0)"),
         ("n150", 1, 1, "pass", "1"),
         ("n150", 4, 4, "pass", "4"),
-        ("n150", 4, 3, "fail", "3 of 4"),
     ],
 )
 def test_each_kind_of_board_has_its_number_of_chips(
@@ -145,7 +140,6 @@ def test_each_kind_of_board_has_its_number_of_chips(
     [
         ("2", "1", 2, "boards", "pass", "1 n300 of 4, by TT_VISIBLE_DEVICES=2"),
         ("2", "1", 8, "boards for Ray", "pass", "TTNPU: 1, once Ray runs"),
-        ("2", "1", 2, "chips", "pass", "2"),
         ("2", "1", 1, "chips", "fail", "1 of 2: none behind board 0100014211703010 (0000:01:00.0)"),
         ("0,1,2,3", "4", 8, "boards", "pass", "4 n300"),
         ("2", "4", 2, "boards", "fail", "1 n300 of 4, by TT_VISIBLE_DEVICES=2, 4 wanted"),
@@ -400,21 +394,6 @@ def test_a_mesh_that_cannot_be_opened_is_one_failed_line(request_: DeviceRequest
         "refused": "simulated device: compute must be above 0, such as compute=10ms",
         "dies": "the process died (exit code 9)",
     }
-
-
-def test_a_mesh_that_opens_is_told_with_the_time_that_it_took(request_: DeviceRequest) -> None:
-    check = try_mesh(replace(request_, device="simulated"), 60)
-    assert check.status == "pass"
-    assert re.search(r": compiled in 0\.1 s, 64 images in 0\.\d{4} s, all 8 chips answer right, \d+ s in all$", check.found)
-
-
-@pytest.mark.slow
-def test_without_boards_the_chips_are_missed(preflight: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TT_METAL_MOCK_CLUSTER_DESC_PATH", raising=False)
-    code, checks, _ = preflight(FakeHost(), "--open", "--model", str(ROOT / "jobs/sample/model"))
-    assert (code, checks["open mesh"]["status"]) == (1, "fail")
-    assert re.search("no Tenstorrent|No chips|/dev/tenstorrent", checks["open mesh"]["found"])
-    assert "\n" not in checks["open mesh"]["found"]
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:

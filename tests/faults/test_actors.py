@@ -86,6 +86,7 @@ def test_a_killed_decode_worker_costs_no_image(meshes: RayCluster, tmp_path: Pat
     assert answers(tmp_path / "out") == answers(tmp_path / "expected")
 
 
+@pytest.mark.slow
 def test_an_actor_without_boards_that_is_replaced_is_the_same_mesh(
     ray_cluster: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import pytest
 from jobs.report import main as report
 from jobs.running.command import JobFailed
 from tests.commands import begin
-from tests.conftest import RayCluster, free_port, ray_head
+from tests.conftest import RayCluster
 from tests.faults.running import (
     LIMIT,
     Answers,
@@ -84,7 +81,8 @@ def test_a_driver_killed_around_a_commit_loses_and_doubles_nothing_once_resumed(
 def test_a_second_job_on_a_running_output_is_refused_and_a_signal_ends_the_first_resumable(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, how: signal.Signals, code: int
 ) -> None:
-    job = Job.start(meshes, data, tmp_path, "compute=1s")
+    (tmp_path / ".lock").touch()  # of a command that was stopped before it wrote a manifest
+    job = Job.start(meshes, data, tmp_path, "compute=1s", "--resume")
     job.wait_until((tmp_path / "manifest.json").exists)
     second = run(meshes, data, tmp_path, "compute=1ms", "--resume")
     assert second.code == 2, second.output
@@ -94,7 +92,8 @@ def test_a_second_job_on_a_running_output_is_refused_and_a_signal_ends_the_first
     stopped = job.end(how)
 
     assert stopped.code == code, stopped.output
-    assert "--resume" in stopped.stderr
+    assert f"--resume: no run in {tmp_path} yet; this begins one\n" in stopped.stderr
+    assert "add --resume to go on" in stopped.stderr
     assert states(tmp_path) == ["stopped"]
     before = committed(tmp_path)
     assert 1 <= len(before) < 24
@@ -104,16 +103,6 @@ def test_a_second_job_on_a_running_output_is_refused_and_a_signal_ends_the_first
     assert answers(tmp_path) == undisturbed
     assert {name: committed(tmp_path)[name] for name in before} == before
     assert summary(tmp_path)["attempts"] == 2
-
-
-def test_a_resume_begins_where_nothing_has_begun_and_says_so(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    (tmp_path / ".lock").touch()  # of a command that was stopped before it wrote a manifest
-    done = run(meshes, data, tmp_path, "compute=1ms", "--resume")
-    assert done.code == 0, done.output
-    assert f"--resume: no run in {tmp_path} yet; this begins one\n" in done.stderr
-    assert answers(tmp_path) == undisturbed
 
 
 @pytest.mark.slow
@@ -149,39 +138,6 @@ def test_a_ledger_that_dies_is_told_in_a_line_and_what_is_committed_stays(
     resumed = run(meshes, data, tmp_path, "compute=1ms", "--resume")
     assert resumed.code == 0, resumed.output
     assert answers(tmp_path) == undisturbed
-
-
-@pytest.mark.slow
-def test_a_submitted_job_that_is_stopped_is_completed_by_a_resume(data: Path, undisturbed: Answers, tmp_path: Path) -> None:
-    server = f"http://127.0.0.1:{(port := free_port())}"
-    dashboard = ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
-    dashboard.append(f"--dashboard-agent-listen-port={free_port()}")  # the usual one is the other cluster's
-    with ray_head(tmp_path / "home", "--num-cpus=2", '--resources={"TTNPU": 8}', *dashboard) as cluster:
-        client = {**cluster.environment, "RAY_API_SERVER_ADDRESS": server}
-
-        def ray_job(*arguments: str) -> str:
-            line = [str(Path(sys.executable).parent / "ray"), "job", *arguments]
-            done = subprocess.run(line, env=client, capture_output=True, text=True, timeout=LIMIT, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
-
-        out = tmp_path / "out"
-        ray_job("submit", "--no-wait", "--submission-id=first", "--", sys.executable, *command(data, out, "compute=3s"))
-        limit = time.monotonic() + LIMIT
-        while not committed(out):
-            assert time.monotonic() < limit, ray_job("logs", "first")
-            time.sleep(0.2)
-        ray_job("stop", "first")
-        assert "was stopped" in ray_job("status", "first")
-        before = committed(out)
-        assert len(before) < 24
-
-        resume = command(data, out, "compute=1ms", "--resume")
-        assert "finished" not in states(out)
-        said = ray_job("submit", "--submission-id=second", "--", sys.executable, *resume)
-    assert "succeeded" in said
-    assert answers(out) == undisturbed
-    assert {name: committed(out)[name] for name in before} == before
 
 
 @pytest.mark.slow

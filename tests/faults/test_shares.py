@@ -27,6 +27,7 @@ from tests.faults.running import (
 )
 
 
+@pytest.mark.slow
 def test_two_streams_answer_as_one_does_on_both_meshes_and_one_that_has_finished_gives_its_mesh_to_the_other(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from jobs.pipeline.commit import Predictions
 from jobs.running.output_lock import hold_output
 from tests.conftest import RayCluster, ray_head
-from tests.faults.running import Answers, Job, answers, committed, run, write_shards
+from tests.faults.running import Answers, Job, answers, run, write_shards
 from tests.jobs.prediction_files import row, table
 from tests.small_disk import small_disk
 from vit_actor.errors import UserError
@@ -73,26 +73,6 @@ def test_a_commit_that_does_not_fit_is_told_in_one_line_and_leaves_whole_files_a
         remount(disk, "rw,size=64m")
         predictions.commit("another", rows, {})
         assert predictions.is_committed("another")
-
-
-@pytest.mark.slow
-def test_a_full_disk_ends_the_job_in_one_line_and_room_on_it_lets_a_resume_complete_it(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    with small_disk(tmp_path / "disk", "160k") as disk:
-        failed = run(meshes, data, disk)
-        assert failed.code == 1, failed.output
-        line = only_error(failed.stderr)
-        assert f"{disk}/predictions/" in line
-        assert "cannot write: No space left on device; free some" in line
-        assert "--resume" in line
-        before = committed(disk)
-        assert 0 < len(before) < 24
-
-        remount(disk, "size=64m")
-        resumed = run(meshes, data, disk, "compute=1ms", "--resume")
-        assert resumed.code == 0, resumed.output
-        assert answers(disk) == undisturbed
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -55,6 +54,7 @@ def test_the_whole_commands_time_is_told_by_phase(sample_run: tuple[Path, Finish
     assert summary["active_seconds"] < summary["job_seconds"] <= done.seconds
     assert summary["job_fps"] == pytest.approx(summary["images"] / summary["job_seconds"])
     assert f"job        {summary['job_seconds']:,.1f} s" in done.stdout
+    assert "WARNING" not in done.output
     assert "The whole command" in (out / "report.html").read_text()
     meshes = pq.read_table(out / "report" / "meshes.parquet").to_pylist()
     assert [mesh["programs_seconds"] > 0 for mesh in meshes] == [True]
@@ -72,13 +72,6 @@ def test_rows_follow_the_documented_schema(sample_run: tuple[Path, Finished]) ->
     assert len(row["top5"]) == len(row["top5_probability"]) == 5
     assert row["top5"][0] == row["prediction"]
     assert row["top5_probability"] == sorted(row["top5_probability"], reverse=True)
-
-
-def test_the_terminal_shows_the_accuracy_once_and_no_noise(sample_run: tuple[Path, Finished]) -> None:
-    _, done = sample_run
-    assert "top-1" in done.stdout.lower()
-    assert "Traceback" not in done.output
-    assert "WARNING" not in done.output
 
 
 def test_a_second_run_into_the_same_output_is_refused_and_a_resume_has_nothing_to_do(
@@ -118,39 +111,17 @@ def test_unreadable_images_cost_a_row_each_and_too_many_the_exit_code(ray_cluste
     assert allowed.code == 0, allowed.output
 
 
-def test_limit_takes_the_first_images_and_the_last_partial_batch_counts(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(tmp_path), "--limit", "77", "--device", "simulated")
-    assert done.code == 0, done.output
-    names = sorted(str(path.relative_to(SAMPLE)) for path in SAMPLE.rglob("*.jpeg"))
-    assert sorted(rows(tmp_path)) == names[:77]
-
-
-def test_unlabelled_images_get_predictions_and_no_accuracy(ray_cluster: RayCluster, tmp_path: Path) -> None:
+def test_the_first_of_unlabelled_images_get_predictions_and_no_accuracy(ray_cluster: RayCluster, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     for digit in range(10):
         shutil.copy(sorted((SAMPLE / str(digit)).iterdir())[0], data / f"{digit}.jpeg")
-    done = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out"), "--device", "simulated")
+    done = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out"), "--device", "simulated", "--limit", "7")
     assert done.code == 0, done.output
     got = rows(tmp_path / "out")
-    assert len(got) == 10
+    assert sorted(got) == [f"{digit}.jpeg" for digit in range(7)]
     assert all(row["label"] is None and row["correct"] is None and row["prediction"] is not None for row in got.values())
     assert pq.read_table(tmp_path / "out" / "report" / "summary.parquet")["top1"].to_pylist() == [None]
-
-
-def test_simulated_answers_belong_to_their_images_through_the_whole_pipeline(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    from jobs.pipeline.decode import decode
-    from vit_actor.checkpoint import load_checkpoint
-    from vit_actor.simulated import expected_class
-
-    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(tmp_path), "--device", "simulated")
-    assert done.code == 0, done.output
-    assert "simulated" in done.stdout.lower()
-    preprocess = load_checkpoint(str(MODEL)).preprocess
-    for image, row in rows(tmp_path).items():
-        pixels = np.empty((1, *preprocess.shape), np.uint8)
-        decode((SAMPLE / image).read_bytes(), preprocess, pixels[0])
-        assert row["prediction"] == expected_class(pixels, 10)[0]
 
 
 def test_a_second_run_reads_decoded_images_from_the_cache_and_answers_the_same(ray_cluster: RayCluster, tmp_path: Path) -> None:
@@ -187,8 +158,6 @@ def test_a_second_run_reads_decoded_images_from_the_cache_and_answers_the_same(r
         (["--data", "{sample}", "--meshes", "9"], "room for"),
         (["--data", "{sample}", "--cpus-per-actor", "64"], "64"),
         (["--data", "{sample}", "--cache", "abfs://c@a.dfs.core.windows.net/x?sas=1"], "not a valid URI"),
-        (["--data", "{sample}", "--device", "cpu", "--simulate", "compute=1ms"], "--simulate goes with --device simulated"),
-        (["--data", "{sample}", "--max-errors", "many"], "percentage"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[2:]) or value[1],
 )

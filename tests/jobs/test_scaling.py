@@ -108,21 +108,14 @@ def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
         assert pq.read_table(run / "report" / "summary.parquet")["images"].to_pylist() == [images]
 
 
-def test_on_one_host_without_boards_meshes_run_side_by_side(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    for device, sizes in (("simulated", [1, 2, 4]), ("cpu", [1, 2])):
-        out = tmp_path / device
-        done = scaling(ray_cluster, "--out", str(out), "--device", device, "--iterations=4", "--rounds=1")
-        assert done.code == 0, done.output
-        rows = pq.read_table(out / "report" / "scaling.parquet").to_pylist()
-        assert [row["meshes"] for row in rows if row["scaling"] == "weak"] == sizes
-
-
-@pytest.mark.slow
-def test_with_data_too_they_share_one_host(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    where = ["--out", str(tmp_path), "--device", "cpu", "--data", str(SAMPLE), "--limit=64"]
-    done = scaling(ray_cluster, *where, "--rounds=1", "--meshes=2")
+@pytest.mark.parametrize(("device", "sizes"), [("simulated", [1, 2, 4]), pytest.param("cpu", [1, 2], marks=pytest.mark.slow)])
+def test_on_one_host_without_boards_meshes_run_side_by_side(
+    ray_cluster: RayCluster, tmp_path: Path, device: str, sizes: list[int]
+) -> None:
+    done = scaling(ray_cluster, "--out", str(tmp_path), "--device", device, "--iterations=4", "--rounds=1")
     assert done.code == 0, done.output
-    assert [len(list((tmp_path / "runs").glob(f"{size}-*"))) for size in (1, 2)] == [2, 1]
+    rows = pq.read_table(tmp_path / "report" / "scaling.parquet").to_pylist()
+    assert [row["meshes"] for row in rows if row["scaling"] == "weak"] == sizes
 
 
 def test_more_meshes_than_the_one_host_has_cores_are_refused(
@@ -222,8 +215,6 @@ def test_traffic_is_that_of_this_hosts_interfaces_but_the_loopback() -> None:
     [
         (["--device", "t3000", "--boards-per-mesh", "17"], "not whole meshes of 17 boards"),
         (["--device", "simulated", "--meshes", "5"], "the cluster has room for 4"),
-        (["--device", "t3000", "--simulate", "compute=1ms"], "--simulate goes with --device simulated, not t3000"),
-        (["--device", "simulated", "--simulate", "compute=1"], "is not a duration"),
         (["--data", "{sample}", "--iterations", "5"], "--iterations is for random images"),
         (["--limit", "5"], "--limit goes with --data"),
         (["--cache", "kept"], "--cache goes with --data"),

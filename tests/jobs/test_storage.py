@@ -90,12 +90,6 @@ def test_settings_of_ours_are_taken_out_of_a_query_and_the_stores_stay(uri: str,
     assert without_query(uri, "split", "config") == (left, found)
 
 
-def test_what_pyarrow_does_not_know_opens_through_fsspec() -> None:
-    filesystem, path = open_storage("memory://storage-test/a")
-    write_atomically(filesystem, f"{path}/b/c.bin", b"content")
-    assert filesystem.open_input_file(f"{path}/b/c.bin").read() == b"content"
-
-
 def test_a_web_server_that_does_not_answer_is_not_one_without_the_file() -> None:
     filesystem, path = open_storage("http://127.0.0.1:1/x")
     with pytest.raises(Failing, match="Connect call failed"), storage_errors(path):

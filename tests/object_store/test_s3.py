@@ -19,7 +19,7 @@ from jobs.storage.files import open_storage, write_table
 from tests.commands import Finished, run_module
 from tests.faults.running import command, write_shards
 from tests.jobs.prediction_files import row, table
-from tests.object_store.server import SLOW_DOWN, Delay, Refuse, Rule, Store, s3_server
+from tests.object_store.server import Delay, Refuse, Rule, Store, s3_server
 from vit_actor.errors import UserError
 
 DATA = "s3://bucket/data set/größe"
@@ -50,17 +50,6 @@ def store(whole: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 def imagenet(out: str, data: str = DATA) -> Finished:
     return run_module(*command(data, out, "compute=1ms")[1:], environment=os.environ)
-
-
-@pytest.mark.slow
-def test_a_store_that_is_slow_and_answers_503_to_one_request_in_ten_costs_no_row(store: Store) -> None:
-    store.rules = [Rule(SLOW_DOWN, every=10), Rule(Delay(0.02))]
-    done = imagenet("s3://bucket/runs/unavailable")
-    assert done.code == 0, done.output
-    assert store.rules[0].done > 3
-    filesystem, path = open_storage("s3://bucket/runs/unavailable/predictions")
-    ids = pq.read_table(path, filesystem=filesystem)["image_id"].to_pylist()
-    assert len(ids) == len(set(ids)) == SHARDS * IMAGES
 
 
 @pytest.mark.parametrize(

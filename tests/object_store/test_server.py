@@ -7,7 +7,6 @@ from http.client import HTTPConnection, HTTPException, IncompleteRead
 from urllib.parse import urlsplit
 
 import pytest
-from pyarrow.fs import FileSelector, S3FileSystem
 
 from tests.object_store import server as acts
 from tests.object_store.server import Rule, Store, s3_server
@@ -81,35 +80,3 @@ def test_rules_choose_by_number_chance_and_time(store: Store) -> None:
     assert fails(times=2) == [1, 2]
     assert 20 < len(fails(60, probability=0.5, seed=1)) < 40
     assert fails(since=60) == fails(until=-1) == []
-
-
-def test_what_is_cut_is_done_or_not(store: Store) -> None:
-    store.rules = [Rule(acts.Cut(), "PUT"), Rule(acts.Cut(1.0), "DELETE")]
-    assert ask(store, "PUT", "/bucket/cut", b"new")[0] == 0
-    assert store.keys("cut") == []
-    store.put("cut", b"new")
-    assert ask(store, "DELETE", "/bucket/cut")[0] == 0
-    assert store.keys("cut") == []
-
-
-def test_pyarrow_works_with_it_and_each_operation_is_known(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in store.environment.items():
-        monkeypatch.setenv(name, value)
-    filesystem = S3FileSystem(endpoint_override=store.address)
-    for name, body in (("größe +/file", BODY), ("big", BODY * 1500)):
-        with filesystem.open_output_stream(f"bucket/here/{name}") as stream:
-            stream.write(body)
-        with filesystem.open_input_file(f"bucket/here/{name}") as file:
-            assert file.readall() == body
-    filesystem.copy_file("bucket/here/big", "bucket/here/copy")
-    names = {info.path for info in filesystem.get_file_info(FileSelector("bucket/here", recursive=True))}
-    assert {"bucket/here/big", "bucket/here/copy", "bucket/here/größe +/file"} <= names
-    filesystem.delete_file("bucket/here/copy")
-    filesystem.delete_dir_contents("bucket/here")
-    assert store.keys("here/b") == []
-    assert set(acts.OPERATIONS) <= set(store.requests)
-    store.rules = [Rule(acts.DENIED, "DELETE_MANY", "there/a")]
-    store.put("there/a", b"")
-    with pytest.raises(OSError, match="Access Denied"):
-        filesystem.delete_dir_contents("bucket/there")
-    assert store.keys("there") == ["there/a"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,9 +126,4 @@ def webdataset(root: Path, images: list[Picture], shards: int = 2, label: str = 
 
 def read_all(source: Source, wanted: Callable[[int], bool] = lambda _: True) -> list[EncodedImage]:
     """Every image of a source, shard by shard."""
-    return [image for _, image in read_ordinals(source, wanted)]
-
-
-def read_ordinals(source: Source, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
-    for shard in source.shards():
-        yield from source.read(shard, wanted)
+    return [image for shard in source.shards() for _, image in source.read(shard, wanted)]

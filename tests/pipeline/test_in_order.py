@@ -101,7 +101,3 @@ def test_what_an_item_raises_arrives_in_its_turn_and_the_rest_is_left(slow: bool
     with pytest.raises(OSError, match="gone"):
         next(results)
     assert len(begun) < 100
-
-
-def test_no_items_are_no_results() -> None:
-    assert list(in_order(lambda item: item, [])) == []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,342 +105,211 @@ NUMBERS_IN_NUMBERS: Files = {f"{i}/{i % 3}/x.jpg": "" for i in range(10)}
 IN_ORDER = [0, 1, 2]
 LINES: Files = {"l.txt": "\n".join(TWELVE)}
 METADATA = csv([f"{i}.jpg,{CLASSES[i]}" for i in range(3)])
-NAMED = [f"{i}.jpg,{i}" for i in range(3)]
+THREE = tree(["."])
 
-# name: (files, classes, --labels, the library that says the same, or what the refusal says, or NONE, or our labels by class)
-LAYOUTS: dict[
-    str, tuple[Files, tuple[str, ...], str | None, Callable[[Path, str], dict[str, str]] | str | list[int] | list[int | None]]
-] = {
-    "class folders": (tree(["ant", "cat", "dog"]), CLASSES, None, torchvision),
-    "class folders, datasets": (tree(["ant", "cat", "dog"]), CLASSES, None, imagefolder),
-    "WordNet ids": (tree(WNIDS[3:6]), tuple(WNIDS), None, torchvision),
-    "class folders with others in them": (tree(["ant/by x", "ant/by y", "cat/by x", "dog"]), CLASSES, None, torchvision),
-    "a class called _dog": (tree(["ant", "bee", "_dog"]), ("ant", "bee", "_dog"), None, torchvision),
-    "pictures of cameras": (
-        {"ant/_DSC1.JPG": "", "bee/_MG_1.jpg": "", "cat/_1.png": "", "cat/._1.png": "x"},
-        CLASSES,
-        None,
-        IN_ORDER,
+
+@dataclass(frozen=True)
+class Layout:
+    """expected: the library that says the same, what the refusal says, NONE, or our labels in order.
+
+    labels: of --labels, else the file l.*, if there is one.
+    """
+
+    files: Files
+    expected: Callable[[Path, str], dict[str, str]] | str | Sequence[int | None]
+    labels: str | None = None
+    classes: tuple[str, ...] = CLASSES
+
+
+LAYOUTS = {
+    "class folders": Layout(tree(["ant", "cat", "dog"]), torchvision),
+    "class folders, datasets": Layout(tree(["ant", "cat", "dog"]), imagefolder),
+    "WordNet ids": Layout(tree(WNIDS[3:6]), torchvision, classes=tuple(WNIDS)),
+    "class folders with others in them": Layout(tree(["ant/by x", "ant/by y", "cat/by x", "dog"]), torchvision),
+    "a class called _dog": Layout(tree(["ant", "bee", "_dog"]), torchvision, classes=("ant", "bee", "_dog")),
+    "pictures of cameras": Layout({"ant/_DSC1.JPG": "", "bee/_MG_1.jpg": "", "cat/_1.png": "", "cat/._1.png": "x"}, IN_ORDER),
+    "ten numbers": Layout(tree(TWELVE[:10]), [i for i in range(10) for _ in range(3)], classes=NUMBERED[:10]),
+    "twelve numbers in text order": Layout(
+        tree(TWELVE), lambda root, split: numbered(torchvision(root, split)), labels="by-order", classes=NUMBERED
     ),
-    "ten numbers": (tree(TWELVE[:10]), NUMBERED[:10], None, [i for i in range(10) for _ in range(3)]),
-    "twelve numbers in text order": (tree(TWELVE), NUMBERED, "by-order", lambda root, split: numbered(torchvision(root, split))),
-    "twelve names that are numbers": (
-        tree(TWELVE),
-        tuple(sorted(TWELVE)),
-        None,
-        "by name.*--labels by-name or --labels by-number|by-name",
+    "twelve names that are numbers": Layout(
+        tree(TWELVE), "by name.*--labels by-name or --labels by-number|by-name", classes=tuple(sorted(TWELVE))
     ),
-    "the same by name": (tree(TWELVE), tuple(sorted(TWELVE)), "by-name", torchvision),
-    "numbers in numbers": (NUMBERS_IN_NUMBERS, NUMBERED, None, "by-folder:1.*or --labels by-folder:2"),
-    "the outer numbers": (NUMBERS_IN_NUMBERS, NUMBERED, "by-folder:1", list(range(10))),
-    "the inner numbers": (NUMBERS_IN_NUMBERS, NUMBERED, "by-folder:2", [i % 3 for i in range(10)]),
-    "names in other names": (tree(["ant/bee", "cat/dog"]), CLASSES, None, "by-folder:1"),
-    "folders without names": (tree(["x", "y", "z"]), NUMBERED[:3], None, "no class of the checkpoint"),
-    "folders without names, by order": (tree(["x", "y", "z"]), NUMBERED[:3], "by-order", [0, 0, 0, 1, 1, 1, 2, 2, 2]),
-    "names and numbers": (tree(["ant", "bee", "2"]), CLASSES, None, "labels are names .* and numbers"),
-    "numbers beside a background": (tree(TWELVE[:3], 1), BACKGROUND, None, r"class 0 is 'background'.*by-number\+1"),
-    "numbers without the background": (tree(TWELVE[:3], 1), BACKGROUND, "by-number+1", [1, 2, 3]),
-    "numbers from 1": (tree(["1", "2", "3", "4"], 1), CLASSES, None, "by-number-1"),
-    "numbers from 1, told": (tree(["1", "2", "3", "4"], 1), CLASSES, "by-number-1", [0, 1, 2, 3]),
-    "splits": (tree(["train/ant", "val/ant"]), CLASSES, None, "its folders are splits"),
-    "splits beside other folders": (tree(["train/ant", "val/ant", "more/bee"]), CLASSES, None, "its folders are splits"),
-    "one folder of numbers around others": (
-        {f"0/{i}/x.jpg": "" for i in IN_ORDER},
-        NUMBERED,
-        None,
-        "by-folder:1.*or --labels by-folder:2",
+    "the same by name": Layout(tree(TWELVE), torchvision, labels="by-name", classes=tuple(sorted(TWELVE))),
+    "numbers in numbers": Layout(NUMBERS_IN_NUMBERS, "by-folder:1.*or --labels by-folder:2", classes=NUMBERED),
+    "the outer numbers": Layout(NUMBERS_IN_NUMBERS, list(range(10)), labels="by-folder:1", classes=NUMBERED),
+    "the inner numbers": Layout(NUMBERS_IN_NUMBERS, [i % 3 for i in range(10)], labels="by-folder:2", classes=NUMBERED),
+    "names in other names": Layout(tree(["ant/bee", "cat/dog"]), "by-folder:1"),
+    "folders without names": Layout(tree(["x", "y", "z"]), "no class of the checkpoint", classes=NUMBERED[:3]),
+    "folders without names, by order": Layout(
+        tree(["x", "y", "z"]), [0, 0, 0, 1, 1, 1, 2, 2, 2], labels="by-order", classes=NUMBERED[:3]
     ),
-    "a wrapper": (tree(["val/ant", "val/bee", "val/dog"]), CLASSES, None, [0, 0, 0, 1, 1, 1, 3, 3, 3]),
-    "names within numbers": (tree(["fog/1/ant", "fog/2/bee", "snow/1/ant"], 1), CLASSES, None, [0, 1, 0]),
-    "others within numbers": (tree(["0/a", "2/b"], 1), NUMBERED, None, [0, 2]),
-    "images beside class folders": ({**tree(["ant", "bee"]), "x.jpg": ""}, CLASSES, None, "also folder 'ant' with images"),
-    "a class beside other spellings": (tree(["Ant", "BEE", "cat"]), CLASSES, None, [0, 0, 0, 1, 1, 1, 2, 2, 2]),
-    "classes that differ by case": (tree(["Crane", "crane", "dog"], 1), ("crane", "Crane", "dog"), None, torchvision),
-    "a case that fits two": (tree(["CRANE", "dog"], 1), ("crane", "Crane", "dog"), None, "fits classes 0, 1"),
-    "padded numbers": (tree(["00", "01", "02"]), NUMBERED, None, [0, 0, 0, 1, 1, 1, 2, 2, 2]),
-    "digits of other scripts": (tree(["\u0661", "\u0662"]), NUMBERED, None, "no class of the checkpoint"),
-    "numbers below 0": (tree(["-1", "0"]), NUMBERED, None, "no class of the checkpoint"),
-    "fractions": (tree(["0.0", "1.0"]), NUMBERED, None, "no class of the checkpoint"),
-    "a number too many": (tree(["0", "12"]), NUMBERED, None, "12 is outside .* 0-11; pass --labels by-number-1"),
-    "numbers from 1 that begin at 0": (tree(["0", "1"]), NUMBERED, "by-number-1", "label 0 by by-number-1 is outside"),
-    "names behind numbers": (tree(["001.ant", "002.bee"]), CLASSES, None, "no class of the checkpoint"),
-    "splits of other words": (tree(["training/ant", "evaluation/ant"]), CLASSES, None, "its folders are splits"),
-    "an archive of macOS": ({**tree(["ant", "bee"]), "__MACOSX/ant/._0.jpg": "x"}, CLASSES, None, [0, 0, 0, 1, 1, 1]),
-    "a train among vehicles": (tree(["bus", "train"]), ("bus", "train"), None, torchvision),
-    "metadata.csv": ({**tree(["."]), "metadata.csv": METADATA}, CLASSES, None, imagefolder),
-    "metadata.jsonl": (
-        {
-            **tree(["."]),
-            "metadata.jsonl": "".join(json.dumps({"file_name": f"{i}.jpg", "label": CLASSES[i]}) + "\n" for i in range(3)),
-        },
-        CLASSES,
-        None,
-        imagefolder,
+    "names and numbers": Layout(tree(["ant", "bee", "2"]), "labels are names .* and numbers"),
+    "numbers beside a background": Layout(tree(TWELVE[:3], 1), r"class 0 is 'background'.*by-number\+1", classes=BACKGROUND),
+    "numbers without the background": Layout(tree(TWELVE[:3], 1), [1, 2, 3], labels="by-number+1", classes=BACKGROUND),
+    "numbers from 1": Layout(tree(["1", "2", "3", "4"], 1), "by-number-1"),
+    "numbers from 1, told": Layout(tree(["1", "2", "3", "4"], 1), [0, 1, 2, 3], labels="by-number-1"),
+    "splits": Layout(tree(["train/ant", "val/ant"]), "its folders are splits"),
+    "one folder of numbers around others": Layout(
+        {f"0/{i}/x.jpg": "" for i in IN_ORDER}, "by-folder:1.*or --labels by-folder:2", classes=NUMBERED
     ),
-    "metadata.csv above folders": (
-        {**tree(["a", "b"], 1), "metadata.csv": csv(["a/0.jpg,dog", "b/0.jpg,bee"])},
-        CLASSES,
-        None,
-        imagefolder,
+    "a wrapper": Layout(tree(["val/ant", "val/bee", "val/dog"]), [0, 0, 0, 1, 1, 1, 3, 3, 3]),
+    "names within numbers": Layout(tree(["fog/1/ant", "fog/2/bee", "snow/1/ant"], 1), [0, 1, 0]),
+    "others within numbers": Layout(tree(["0/a", "2/b"], 1), [0, 2], classes=NUMBERED),
+    "images beside class folders": Layout({**tree(["ant", "bee"]), "x.jpg": ""}, "also folder 'ant' with images"),
+    "a class beside other spellings": Layout(tree(["Ant", "BEE", "cat"]), [0, 0, 0, 1, 1, 1, 2, 2, 2]),
+    "classes that differ by case": Layout(tree(["Crane", "crane", "dog"], 1), torchvision, classes=("crane", "Crane", "dog")),
+    "a case that fits two": Layout(tree(["CRANE", "dog"], 1), "fits classes 0, 1", classes=("crane", "Crane", "dog")),
+    "padded numbers": Layout(tree(["00", "01", "02"]), [0, 0, 0, 1, 1, 1, 2, 2, 2], classes=NUMBERED),
+    "digits of other scripts": Layout(tree(["\u0661", "\u0662"]), "no class of the checkpoint", classes=NUMBERED),
+    "numbers below 0": Layout(tree(["-1", "0"]), "no class of the checkpoint", classes=NUMBERED),
+    "a number too many": Layout(tree(["0", "12"]), "12 is outside .* 0-11; pass --labels by-number-1", classes=NUMBERED),
+    "numbers from 1 that begin at 0": Layout(
+        tree(["0", "1"]), "label 0 by by-number-1 is outside", labels="by-number-1", classes=NUMBERED
     ),
-    "metadata.csv against its folders": (
-        {**tree(["ant", "bee"], 1), "metadata.csv": csv(["ant/0.jpg,dog", "bee/0.jpg,bee"])},
-        CLASSES,
-        None,
-        "another label for ant/0.jpg",
+    "splits of other words": Layout(tree(["training/ant", "evaluation/ant"]), "its folders are splits"),
+    "an archive of macOS": Layout({**tree(["ant", "bee"]), "__MACOSX/ant/._0.jpg": "x"}, [0, 0, 0, 1, 1, 1]),
+    "a train among vehicles": Layout(tree(["bus", "train"]), torchvision, classes=("bus", "train")),
+    "metadata.csv": Layout({**THREE, "metadata.csv": METADATA}, imagefolder),
+    "metadata.csv above folders": Layout(
+        {**tree(["a", "b"], 1), "metadata.csv": csv(["a/0.jpg,dog", "b/0.jpg,bee"])}, imagefolder
     ),
-    "metadata.csv in a class folder": (
-        {**tree(["ant", "bee"]), "ant/metadata.csv": METADATA},
-        CLASSES,
-        None,
-        "may have the labels",
+    "metadata.csv against its folders": Layout(
+        {**tree(["ant", "bee"], 1), "metadata.csv": csv(["ant/0.jpg,dog", "bee/0.jpg,bee"])}, "another label for ant/0.jpg"
     ),
-    "semicolons": ({**tree(["."]), "l.csv": "filename;label\n0.jpg;ant\n1.jpg;dog\n2.jpg;bee\n"}, CLASSES, "l.csv", [0, 3, 1]),
-    "tabs with a heading": (
-        {**tree(["."]), "l.tsv": "image\tlabel\n2.jpg\tant\n1.jpg\tdog\n0.jpg\tbee\n"},
-        CLASSES,
-        "l.tsv",
-        [1, 3, 0],
+    "metadata.csv in a class folder": Layout({**tree(["ant", "bee"]), "ant/metadata.csv": METADATA}, "may have the labels"),
+    "tabs with a heading": Layout({**THREE, "l.tsv": "image\tlabel\n2.jpg\tant\n1.jpg\tdog\n0.jpg\tbee\n"}, [1, 3, 0]),
+    "columns of names that agree": Layout(
+        {**THREE, "l.csv": csv([f"{i}.jpg,{i},{CLASSES[i]}" for i in IN_ORDER], "file,label,label_name")}, IN_ORDER
     ),
-    "columns of names that agree": (
-        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{i},{CLASSES[i]}" for i in IN_ORDER], "file,label,label_name")},
-        CLASSES,
-        "l.csv",
-        IN_ORDER,
-    ),
-    "a column of names that differ": (
-        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{CLASSES[i]},{i + 1}" for i in IN_ORDER], "file,name,label")},
-        CLASSES,
-        "l.csv",
+    "a column of names that differ": Layout(
+        {**THREE, "l.csv": csv([f"{i}.jpg,{CLASSES[i]},{i + 1}" for i in IN_ORDER], "file,name,label")},
         "label '1' is class 1, and 'ant' beside it, in 'name', is class 0",
     ),
-    "a column of what a model answered": (
-        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{CLASSES[i]},{CLASSES[i + 1]}" for i in IN_ORDER], "filename,label,prediction")},
-        CLASSES,
-        "l.csv",
+    "a column of what a model answered": Layout(
+        {**THREE, "l.csv": csv([f"{i}.jpg,{CLASSES[i]},{CLASSES[i + 1]}" for i in IN_ORDER], "filename,label,prediction")},
         IN_ORDER,
     ),
-    "the same in Parquet": ({"x.parquet": rows(IN_ORDER, prediction=list(CLASSES[1:]))}, CLASSES, None, IN_ORDER),
-    "the same in json": (
-        {"x.tar": samples(JPG, ("json", '{"label": *, "top1": "dog"}'))},
-        CLASSES,
-        None,
-        IN_ORDER,
+    "the same in Parquet": Layout({"x.parquet": rows(IN_ORDER, prediction=list(CLASSES[1:]))}, IN_ORDER),
+    "the same in json": Layout({"x.tar": samples(JPG, ("json", '{"label": *, "top1": "dog"}'))}, IN_ORDER),
+    "a column in which a name occurs": Layout(
+        {**THREE, "l.csv": csv(["0.jpg,0,bee", "1.jpg,1,a big bee", "2.jpg,2,cat"], "file,label,caption")}, IN_ORDER
     ),
-    "a column in which a name occurs": (
-        {**tree(["."]), "l.csv": csv(["0.jpg,0,bee", "1.jpg,1,a big bee", "2.jpg,2,cat"], "file,label,caption")},
-        CLASSES,
-        "l.csv",
-        IN_ORDER,
+    "one-hot columns": Layout({**THREE, "l.csv": csv(["0.jpg,1,0"], "file,ant,bee")}, "name the one of the labels"),
+    "an empty label": Layout({**THREE, "l.csv": csv(["0.jpg,", "1.jpg,2"])}, "'' is no class"),
+    "several labels": Layout({**THREE, "l.csv": csv(["0.jpg,ant bee", "1.jpg,ant"])}, "'ant bee' is no class"),
+    "one line for two images": Layout(
+        {"0.jpg": "", "0.png": "", "l.csv": csv(["0,1", "1,2"])}, "the line for 0.png is that of another image too"
     ),
-    "one-hot columns": (
-        {**tree(["."]), "l.csv": csv(["0.jpg,1,0"], "file,ant,bee")},
-        CLASSES,
-        "l.csv",
-        "name the one of the labels",
-    ),
-    "two labels of one image": ({**tree(["."]), "l.csv": csv(["0.jpg,1", "0.jpg,2"])}, CLASSES, "l.csv", "two different labels"),
-    "no label of one image": (
-        {**tree(["."]), "l.csv": csv(["0.jpg,1", "1.jpg,2"])},
-        CLASSES,
-        "l.csv",
-        "no label for image 2.jpg",
-    ),
-    "an empty label": ({**tree(["."]), "l.csv": csv(["0.jpg,", "1.jpg,2"])}, CLASSES, "l.csv", "'' is no class"),
-    "several labels": ({**tree(["."]), "l.csv": csv(["0.jpg,ant bee", "1.jpg,ant"])}, CLASSES, "l.csv", "'ant bee' is no class"),
-    "one line for two images": (
-        {"0.jpg": "", "0.png": "", "l.csv": csv(["0,1", "1,2"])},
-        CLASSES,
-        "l.csv",
-        "the line for 0.png is that of another image too",
-    ),
-    "JSON of lists": ({**tree(["."]), "l.jsonl": '{"file": "0.jpg", "label": [1]}\n'}, CLASSES, "l.jsonl", "no class"),
-    "a heading without images": (
-        {**tree(["."]), "l.csv": csv(["a,0", "b,1", "c,2"], "who,label")},
-        CLASSES,
-        "l.csv",
-        "the images 'filename'",
-    ),
-    "two columns that differ": (
-        {**tree(["."]), "l.csv": csv([f"{i}.jpg,{i},{CLASSES[i + 1]}" for i in range(3)], "id,class,label")},
-        CLASSES,
-        "l.csv",
+    "JSON of lists": Layout({**THREE, "l.jsonl": '{"file": "0.jpg", "label": [1]}\n'}, "no class"),
+    "a heading without images": Layout({**THREE, "l.csv": csv(["a,0", "b,1", "c,2"], "who,label")}, "the images 'filename'"),
+    "two columns that differ": Layout(
+        {**THREE, "l.csv": csv([f"{i}.jpg,{i},{CLASSES[i + 1]}" for i in range(3)], "id,class,label")},
         "'0' beside it, in 'class', is class 0; remove 'class'",
     ),
-    "JSON": ({**tree(["."]), "l.json": '{"0.jpg": 0}'}, CLASSES, "l.json", "looks like JSON"),
-    "lines in number order": (
+    "JSON": Layout({**THREE, "l.json": '{"0.jpg": 0}'}, "looks like JSON"),
+    "lines in number order": Layout(
         {**{f"img_{i}.jpg": "" for i in range(12)}, **LINES},
-        NUMBERED,
-        "l.txt",
         "img_1.jpg before img_10.jpg|img_11.jpg before img_2.jpg",
+        classes=NUMBERED,
     ),
-    "lines, of two cases": (
-        {"B.jpg": "", "a.jpg": "", "c.jpg": "", "l.txt": "0\n1\n2\n"},
-        CLASSES,
-        "l.txt",
-        "B.jpg before a.jpg",
+    "lines, of two cases": Layout({"B.jpg": "", "a.jpg": "", "c.jpg": "", "l.txt": "0\n1\n2\n"}, "B.jpg before a.jpg"),
+    "lines in one order": Layout({**{f"img_{i:02d}.jpg": "" for i in range(12)}, **LINES}, list(range(12)), classes=NUMBERED),
+    "cls": Layout({"x.tar": PLAIN}, webdataset),
+    "cls behind a byte order mark": Layout({"x.tar": samples(JPG, ("cls", "\ufeff*\n"))}, IN_ORDER),
+    "keys to the first dot": Layout({"x.tar": samples(("input.jpg", ""), ("cls", "*"))}, webdataset),
+    "two views of a sample": Layout({"x.tar": samples(("left.jpg", ""), ("right.jpg", ""), ("cls", "*"))}, webdataset),
+    "json": Layout({"x.tar": samples(JPG, ("json", '{"label": *, "width": 3}'))}, IN_ORDER),
+    "json that differs": Layout({"x.tar": samples(JPG, CLS, ("json", '{"class": 3}'))}, "cls or --labels json.class"),
+    "json, told": Layout({"x.tar": samples(JPG, CLS, ("json", '{"class": 3}'))}, [3, 3, 3], labels="json.class"),
+    "img2dataset": Layout({"x.tar": samples(JPG, ("json", '{"key": "*", "caption": "a cat"}'), ("txt", "a cat"))}, NONE),
+    "captions, some of one word": Layout(
+        {"x.tar": samples(JPG, ("txt", "a photo of *")), "y.tar": samples(JPG, ("txt", "cat"))}, NONE
     ),
-    "lines in one order": ({**{f"img_{i:02d}.jpg": "" for i in range(12)}, **LINES}, NUMBERED, "l.txt", list(range(12))),
-    "cls": ({"x.tar": PLAIN}, CLASSES, None, webdataset),
-    "cls behind a byte order mark": ({"x.tar": samples(JPG, ("cls", "\ufeff*\n"))}, CLASSES, None, IN_ORDER),
-    "keys to the first dot": ({"x.tar": samples(("input.jpg", ""), ("cls", "*"))}, CLASSES, None, webdataset),
-    "two views of a sample": ({"x.tar": samples(("left.jpg", ""), ("right.jpg", ""), ("cls", "*"))}, CLASSES, None, webdataset),
-    "several tars": ({f"{k}.tar": PLAIN for k in range(3)}, CLASSES, None, webdataset),
-    "json": ({"x.tar": samples(JPG, ("json", '{"label": *, "width": 3}'))}, CLASSES, None, IN_ORDER),
-    "json that differs": ({"x.tar": samples(JPG, CLS, ("json", '{"class": 3}'))}, CLASSES, None, "cls or --labels json.class"),
-    "json, told": ({"x.tar": samples(JPG, CLS, ("json", '{"class": 3}'))}, CLASSES, "json.class", [3, 3, 3]),
-    "img2dataset": ({"x.tar": samples(JPG, ("json", '{"key": "*", "caption": "a cat"}'), ("txt", "a cat"))}, CLASSES, None, NONE),
-    "captions, some of one word": (
-        {"x.tar": samples(JPG, ("txt", "a photo of *")), "y.tar": samples(JPG, ("txt", "cat"))},
-        CLASSES,
-        None,
-        NONE,
-    ),
-    "txt that is labels": ({"x.tar": samples(JPG, ("txt", "*"))}, CLASSES, None, IN_ORDER),
-    "json of other names": (
+    "txt that is labels": Layout({"x.tar": samples(JPG, ("txt", "*"))}, IN_ORDER),
+    "json of other names": Layout(
         {"x.tar": samples(JPG, ("json", '{"label": 1, "label_name": "ant"}'))},
-        CLASSES,
-        None,
         "in 'json.label_name', is class 0; pass --labels json.label or --labels json.label_name",
     ),
-    "json of other names, told": (
-        {"x.tar": samples(JPG, ("json", '{"label": 1, "label_name": "ant"}'))},
-        CLASSES,
-        "json.label_name",
-        [0, 0, 0],
-    ),
-    "json without a label": ({"x.tar": samples(JPG, ("json", '{"annotation": {"label": *}}'))}, CLASSES, None, NONE),
-    "cls of no label": ({"x.tar": samples(JPG, ("cls", "-1"))}, CLASSES, None, NONE),
-    "cls of several labels": ({"x.tar": samples(JPG, ("cls", "1 2"))}, CLASSES, None, "'1 2' is no class"),
-    "masks beside images": ({"x.tar": samples(JPG, ("seg.png", ""), CLS)}, CLASSES, None, webdataset),
-    "another suffix": ({"x.tar": samples(JPG, ("label.txt", "*"))}, CLASSES, None, NONE),
-    "tars and a file": (
-        {"x.tar": samples(JPG), "l.csv": csv([f"k{i}.jpg,{2 - i}" for i in IN_ORDER])},
-        CLASSES,
-        "l.csv",
-        [2, 1, 0],
-    ),
-    "tars and a file, background": (
+    "json without a label": Layout({"x.tar": samples(JPG, ("json", '{"annotation": {"label": *}}'))}, NONE),
+    "cls of no label": Layout({"x.tar": samples(JPG, ("cls", "-1"))}, NONE),
+    "cls of several labels": Layout({"x.tar": samples(JPG, ("cls", "1 2"))}, "'1 2' is no class"),
+    "masks beside images": Layout({"x.tar": samples(JPG, ("seg.png", ""), CLS)}, webdataset),
+    "another suffix": Layout({"x.tar": samples(JPG, ("label.txt", "*"))}, NONE),
+    "tars and a file": Layout({"x.tar": samples(JPG), "l.csv": csv([f"k{i}.jpg,{2 - i}" for i in IN_ORDER])}, [2, 1, 0]),
+    "tars and a file, background": Layout(
         {"x.tar": samples(JPG), "l.csv": csv([f"k{i}.jpg,{i}" for i in IN_ORDER])},
-        BACKGROUND,
-        "l.csv",
         "which data sets may not count",
+        classes=BACKGROUND,
     ),
-    "tars and a file of bare lines": ({"x.tar": samples(JPG), "l.txt": "0\n1\n2\n"}, CLASSES, "l.txt", "its lines have no names"),
-    "tars called by class": (
-        {f"{name}.tar": PLAIN for name in ("bus", "car", "train", "valve", "dev-board")},
-        CLASSES,
-        None,
-        [0, 1, 2] * 5,
+    "tars and a file of bare lines": Layout({"x.tar": samples(JPG), "l.txt": "0\n1\n2\n"}, "its lines have no names"),
+    "tars called by class": Layout(
+        {f"{name}.tar": PLAIN for name in ("bus", "car", "train", "valve", "dev-board")}, [0, 1, 2] * 5
     ),
-    "tars called like splits": (
-        {f"{name}.tar": PLAIN for name in ("train-station", "test-bench")},
-        CLASSES,
-        None,
-        "may be splits or not",
+    "tars called like splits": Layout({f"{name}.tar": PLAIN for name in ("train-station", "test-bench")}, "may be splits or not"),
+    "tars of splits and others": Layout({f"{name}-0.tar": PLAIN for name in ("train", "test", "extra")}, "may be splits or not"),
+    "tars of splits in other words": Layout({f"{name}-0.tar": PLAIN for name in ("training", "dev", "eval")}, IN_ORDER),
+    "tars of splits": Layout({f"{name}-000.tar": PLAIN for name in ("train", "val")}, IN_ORDER),
+    "ClassLabel": Layout({"x.parquet": rows([0, 1, 2], names=["dog", "ant", "cat"])}, parquet),
+    "ClassLabel of numbers": Layout(
+        {"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, "is called '10'.*by-number .*by-order", classes=NUMBERED
     ),
-    "tars of splits and others": (
-        {f"{name}-0.tar": PLAIN for name in ("train", "test", "extra")},
-        CLASSES,
-        None,
-        "may be splits or not",
+    "ClassLabel of numbers, by number": Layout(
+        {"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, [0, 1, 10], labels="by-number", classes=NUMBERED
     ),
-    "tars of splits in other words": ({f"{name}-0.tar": PLAIN for name in ("training", "dev", "eval")}, CLASSES, None, IN_ORDER),
-    "tars of splits": ({f"{name}-000.tar": PLAIN for name in ("train", "val")}, CLASSES, None, IN_ORDER),
-    "ClassLabel": ({"x.parquet": rows([0, 1, 2], names=["dog", "ant", "cat"])}, CLASSES, None, parquet),
-    "ClassLabel of numbers": (
-        {"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))},
-        NUMBERED,
-        None,
-        "is called '10'.*by-number .*by-order",
+    "ClassLabel of numbers, by order": Layout(
+        {"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, IN_ORDER, labels="by-order", classes=NUMBERED
     ),
-    "ClassLabel of numbers, by number": ({"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, NUMBERED, "by-number", [0, 1, 10]),
-    "ClassLabel of numbers, by order": ({"x.parquet": rows([0, 1, 2], names=sorted(TWELVE))}, NUMBERED, "by-order", IN_ORDER),
-    "ClassLabel of WordNet ids": ({"x.parquet": rows(IN_ORDER, names=WNIDS[5:9])}, THOUSAND, None, [5, 6, 7]),
-    "ClassLabel of others": ({"x.parquet": rows(IN_ORDER, names=["x", "y", "z"])}, CLASSES, None, "does not fit"),
-    "ClassLabel of others, told": ({"x.parquet": rows(IN_ORDER, names=["x", "y", "z"])}, CLASSES, "label", IN_ORDER),
-    "ClassLabel in the first file": (
+    "ClassLabel of WordNet ids": Layout({"x.parquet": rows(IN_ORDER, names=WNIDS[5:9])}, [5, 6, 7], classes=THOUSAND),
+    "ClassLabel of others": Layout({"x.parquet": rows(IN_ORDER, names=["x", "y", "z"])}, "does not fit"),
+    "ClassLabel of others, told": Layout({"x.parquet": rows(IN_ORDER, names=["x", "y", "z"])}, IN_ORDER, labels="label"),
+    "ClassLabel in the first file": Layout(
         {"a.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"]), "b.parquet": rows(IN_ORDER)},
-        CLASSES,
-        None,
         "it has labels in column 'label', and a.parquet has labels in column 'label' with class names",
     ),
-    "ClassLabels that differ": (
+    "ClassLabels that differ": Layout(
         {"a.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"]), "b.parquet": rows(IN_ORDER, names=["ant", "bee", "dog"])},
-        CLASSES,
-        None,
         "the class names of column 'label' are others than in a.parquet",
     ),
-    "labels in the first file": (
+    "labels in the first file": Layout(
         {"a.parquet": rows(IN_ORDER), "b.parquet": rows()},
-        CLASSES,
-        None,
         "b.parquet: it has no label column, and a.parquet has labels in column 'label'; give files that are alike",
     ),
-    "tars and a file of a part": (
-        {"x.tar": samples(JPG), "l.csv": csv(["k2.jpg,3", "k0.jpg,1"])},
-        CLASSES,
-        "l.csv",
-        [1, None, 3],
-    ),
-    "labels in other columns": ({"a.parquet": rows(IN_ORDER), "b.parquet": rows(cls=IN_ORDER)}, CLASSES, None, "in column 'cls'"),
-    "names beside numbers": ({"x.parquet": rows(IN_ORDER, name=list(CLASSES[:3]))}, CLASSES, None, IN_ORDER),
-    "other names beside numbers": (
+    "tars and a file of a part": Layout({"x.tar": samples(JPG), "l.csv": csv(["k2.jpg,3", "k0.jpg,1"])}, [1, None, 3]),
+    "labels in other columns": Layout({"a.parquet": rows(IN_ORDER), "b.parquet": rows(cls=IN_ORDER)}, "in column 'cls'"),
+    "names beside numbers": Layout({"x.parquet": rows(IN_ORDER, name=list(CLASSES[:3]))}, IN_ORDER),
+    "other names beside numbers": Layout(
         {"x.parquet": rows(IN_ORDER, name=list(CLASSES[1:]))},
-        CLASSES,
-        None,
         "'bee' beside it, in 'name', is class 1; pass --labels label or --labels name",
     ),
-    "ClassLabel beside other names": (
+    "ClassLabel beside other names": Layout(
         {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word_name=list(CLASSES[:3]))},
-        CLASSES,
-        None,
         "'ant' beside it, in 'word_name', is class 0; pass --labels by-name:label or --labels word_name",
     ),
-    "ClassLabel beside other names, told": (
-        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word_name=list(CLASSES[:3]))},
-        CLASSES,
-        "by-name:label",
-        [3, 2, 1],
+    "ClassLabel beside other names, told": Layout(
+        {"x.parquet": rows(IN_ORDER, names=["dog", "cat", "bee"], word_name=list(CLASSES[:3]))}, [3, 2, 1], labels="by-name:label"
     ),
-    "other names beside numbers, told": ({"x.parquet": rows(IN_ORDER, name=list(CLASSES[1:]))}, CLASSES, "name", [1, 2, 3]),
-    "no label": ({"x.parquet": rows([-1, -1, -1])}, CLASSES, None, NONE),
-    "categories": ({"x.parquet": rows(pa.array(["dog", "ant", "bee"]).dictionary_encode())}, CLASSES, None, parquet),
-    "lists of labels": ({"x.parquet": rows([[0], [1, 2], [3]])}, CLASSES, None, "must be whole numbers or text"),
-    "truth values": ({"x.parquet": rows([True, False, True])}, CLASSES, None, "must be whole numbers or text"),
-    "text column": ({"x.parquet": rows(["bee", "ant", "dog"])}, CLASSES, None, parquet),
-    "dictionary of binary": (
-        {"x.parquet": rows(["bee", "ant", "dog"], image=pa.array([jpeg(i) for i in range(3)]).dictionary_encode())},
-        CLASSES,
-        None,
-        [1, 0, 3],
+    "other names beside numbers, told": Layout({"x.parquet": rows(IN_ORDER, name=list(CLASSES[1:]))}, [1, 2, 3], labels="name"),
+    "no label": Layout({"x.parquet": rows([-1, -1, -1])}, NONE),
+    "categories": Layout({"x.parquet": rows(pa.array(["dog", "ant", "bee"]).dictionary_encode())}, parquet),
+    "lists of labels": Layout({"x.parquet": rows([[0], [1, 2], [3]])}, "must be whole numbers or text"),
+    "text column": Layout({"x.parquet": rows(["bee", "ant", "dog"])}, parquet),
+    "dictionary of binary": Layout(
+        {"x.parquet": rows(["bee", "ant", "dog"], image=pa.array([jpeg(i) for i in range(3)]).dictionary_encode())}, [1, 0, 3]
     ),
-    "two label columns": ({"x.parquet": rows([0, 1, 2], cls=[3, 3, 3])}, CLASSES, None, "column 'label' and column 'cls'"),
-    "two label columns, told": ({"x.parquet": rows([0, 1, 2], cls=[3, 3, 3])}, CLASSES, "cls", [3, 3, 3]),
-    "Hive": ({f"label={i}/x.parquet": rows() for i in range(3)}, CLASSES, None, [i for i in range(3) for _ in range(3)]),
-    "Delta": ({"x.parquet": rows(IN_ORDER), "_delta_log/0.json": "{}"}, CLASSES, None, "a Delta table"),
-    "Hudi": ({"p/x.parquet": rows(IN_ORDER), ".hoodie/hoodie.properties": "a"}, CLASSES, None, "a Hudi table"),
-    "Iceberg": ({"data/x.parquet": rows(IN_ORDER), "metadata/v1.metadata.json": "{}"}, CLASSES, None, "an Iceberg table"),
-    "CIFAR's pickles": (
-        {"data_batch_1": b"\x80\x02", "batches.meta": b"\x80\x02"},
-        CLASSES,
-        None,
-        "no images, Parquet files or tar",
-    ),
-    "tiny-imagenet": (
+    "two label columns": Layout({"x.parquet": rows([0, 1, 2], cls=[3, 3, 3])}, "column 'label' and column 'cls'"),
+    "two label columns, told": Layout({"x.parquet": rows([0, 1, 2], cls=[3, 3, 3])}, [3, 3, 3], labels="cls"),
+    "Delta": Layout({"x.parquet": rows(IN_ORDER), "_delta_log/0.json": "{}"}, "a Delta table"),
+    "Hudi": Layout({"p/x.parquet": rows(IN_ORDER), ".hoodie/hoodie.properties": "a"}, "a Hudi table"),
+    "Iceberg": Layout({"data/x.parquet": rows(IN_ORDER), "metadata/v1.metadata.json": "{}"}, "an Iceberg table"),
+    "CIFAR's pickles": Layout({"data_batch_1": b"\x80\x02", "batches.meta": b"\x80\x02"}, "no images, Parquet files or tar"),
+    "tiny-imagenet": Layout(
         {
             **{f"images/val_{i}.JPEG": "" for i in range(3)},
             "val_annotations.txt": "".join(f"val_{i}.JPEG\t{WNIDS[i]}\t0\t0\t9\t9\n" for i in range(3)),
         },
-        tuple(WNIDS),
-        None,
         "no class",
-    ),
-    "Kaggle": (
-        {**tree(["."]), "LOC.csv": csv([f"{i},{WNIDS[9 - i]} 1 2 3 4" for i in range(3)], "ImageId,PredictionString")},
-        THOUSAND,
-        "LOC.csv",
-        [9, 8, 7],
+        classes=tuple(WNIDS),
     ),
 }
 
@@ -459,9 +329,10 @@ def written(root: Path, files: Files) -> Path:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_has_the_labels_that_others_read_or_is_refused(tmp_path: Path, layout: str) -> None:
-    files, classes, labels, expected = LAYOUTS[layout]
+    of = LAYOUTS[layout]
+    files, classes, labels, expected = of.files, of.classes, of.labels, of.expected
     root = written(tmp_path / "data", files)
-    labels = str(root / labels) if labels and labels in files else labels
+    labels = labels or next((str(root / name) for name in files if name.startswith("l.")), None)
 
     def ours() -> dict[str, int | None]:
         source = open_source(str(root), checkpoint_classes=list(classes), labels=labels)

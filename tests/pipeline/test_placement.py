@@ -53,6 +53,7 @@ print("placed", placed().actors)
 """
 
 
+@pytest.mark.slow
 def test_free_boards_are_counted_by_host() -> None:
     line = [sys.executable, "-c", TWO_HOSTS]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)

@@ -14,7 +14,6 @@ import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub import HfFileSystem
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from jobs.pipeline.sources import Source, open_source, surveyed
 from tests.pipeline.corpus import CLASS_NAMES, class_folders, hub_parquet, pictures, read_all, webdataset
@@ -245,11 +244,3 @@ def test_a_hub_that_does_not_answer_ends_in_one_clear_line(hub: Hub, monkeypatch
     said = refusal("hf://datasets/ILSVRC/imagenet-1k")
     assert "huggingface.co cannot be reached" in said
     assert "give a local copy" in said
-
-
-def test_an_error_of_the_client_without_a_message_still_names_itself(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise LocalEntryNotFoundError("")
-
-    monkeypatch.setattr(HfFileSystem, "ls", fail)
-    assert "hf://datasets/someone/open: " in refusal(f"hf://datasets/{OPEN}")

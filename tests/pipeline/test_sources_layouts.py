@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from jobs.pipeline.sources import EncodedImage, Shard, Source, open_source, surveyed, unpacked
+from jobs.pipeline.sources import EncodedImage, Source, open_source, surveyed
 from tests.pipeline.corpus import (
     CLASS_NAMES,
     Picture,
@@ -153,13 +153,6 @@ def test_files_that_change_after_they_were_listed_are_told_and_not_read(
                 next(source.read(shard, lambda _: True))
 
 
-def test_packed_shards_are_those_that_were_listed(data_sets: dict[str, Path], layout: str) -> None:
-    source = opened(data_sets[layout])
-    packed = surveyed(source).shards
-    found = [Shard(i, json.loads(payload), n) for k, part in enumerate(packed) for i, payload, n in unpacked(part, k)]
-    assert found == list(source.shards())
-
-
 def test_the_same_comes_from_a_store_behind_fsspec(data_sets: dict[str, Path], layout: str) -> None:
     store = fsspec.filesystem("memory")
     store.put(str(data_sets[layout]) + "/", "/bucket/data/", recursive=True)
@@ -169,16 +162,6 @@ def test_the_same_comes_from_a_store_behind_fsspec(data_sets: dict[str, Path], l
         assert contents(read_all(source)) == contents(read_all(local))
     finally:
         store.rm("/bucket", recursive=True)
-
-
-def test_a_file_uri_is_the_same_as_its_path(data_sets: dict[str, Path], layout: str) -> None:
-    assert contents(read_all(opened(data_sets[layout].as_uri()))) == contents(read_all(opened(data_sets[layout])))
-
-
-def test_what_travels_to_workers_stays_small(data_sets: dict[str, Path], layout: str) -> None:
-    source = opened(data_sets[layout])
-    names = len(pickle.dumps(CLASS_NAMES))
-    assert len(pickle.dumps(source)) < names + 1500
 
 
 @pytest.mark.parametrize("name", ["ILSVRC2012_val_00000001.JPEG", "a b.jpg", "käse#1 é%20.png", "50%.webp", "a{1,2}*?.jpg"])

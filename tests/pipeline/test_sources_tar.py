@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.pipeline.sources import EncodedImage, Source, open_source, surveyed
-from tests.pipeline.corpus import CLASS_NAMES, WNIDS, pictures, read_all, tar, webdataset
+from tests.pipeline.corpus import CLASS_NAMES, WNIDS, pictures, read_all, tar
 from vit_actor.errors import UserError
 
 IMAGES = pictures(6)
@@ -26,33 +26,6 @@ def members(label: str = "cls") -> list[tuple[str, bytes]]:
 
 def labels(images: list[EncodedImage]) -> list[int | None]:
     return [image.label for image in images]
-
-
-@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])
-def test_compressed_tars_are_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
-    source = opened(tar(tmp_path / f"shard{suffix}", members()))
-    assert surveyed(source).labelled
-    assert [(image.label, bytes(image.data)) for image in read_all(source)] == [(i.label, i.data) for i in IMAGES]
-
-
-@pytest.mark.parametrize(
-    ("content", "label"),
-    [
-        ("7", 7),
-        (" 7\n", 7),
-        (WNIDS[8], 8),
-        ("thing 9", 9),
-        ('{"label": 10}', 10),
-        ('{"cls": "thing 11"}', 11),
-        ('{"width": 3}', None),
-        ("12", 12),
-    ],
-)
-def test_labels_are_indices_wordnet_ids_or_names_in_cls_or_json(tmp_path: Path, content: str, label: int | None) -> None:
-    extension = "json" if content.startswith("{") else "cls"
-    source = opened(tar(tmp_path / "x.tar", [(f"a.{extension}", content.encode()), ("a.jpg", IMAGES[0].data)]))
-    assert surveyed(source).labelled == (label is not None)
-    assert labels(read_all(source)) == [label]
 
 
 def test_names_with_dots_folders_and_repeats_keep_every_image_apart(tmp_path: Path) -> None:
@@ -128,16 +101,6 @@ def test_a_tar_without_its_end_marker_is_whole(tmp_path: Path) -> None:
     assert [image.error for image in read_all(opened(path))] == [None] * 6
 
 
-def test_one_damaged_tar_of_many_is_one_error(tmp_path: Path) -> None:
-    webdataset(tmp_path, IMAGES)
-    (tmp_path / "shard-002.tar").write_bytes(b"not a tar" * 200)
-    source = opened(tmp_path)
-    surveyed(source)
-    images = read_all(source)
-    assert [image.image_id for image in images if image.error] == ["shard-002.tar"]
-    assert len(images) == 7
-
-
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe", b"[" * 100_000, b"{", b"x" * (2**20 + 1)], ids=["not text", "deep", "cut", "vast"]
 )
@@ -149,24 +112,6 @@ def test_a_label_that_cannot_be_read_costs_one_image_at_most(tmp_path: Path, con
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"1000", "outside the checkpoint's classes"), (b"walrus", "'walrus' is no class")]
-)
-def test_a_first_label_outside_the_classes_ends_before_any_work(tmp_path: Path, content: bytes, says: str) -> None:
-    path = tar(tmp_path / "x.tar", [("a.jpg", IMAGES[0].data), ("a.cls", content)])
-    with pytest.raises(UserError, match=says):
-        surveyed(opened(path))
-
-
-def test_a_later_label_outside_the_classes_is_an_error_of_its_image(tmp_path: Path) -> None:
-    many = [
-        pair for k in range(80) for pair in ((f"{k:03d}.jpg", IMAGES[0].data), (f"{k:03d}.cls", b"1000" if k == 79 else b"3"))
-    ]
-    source = opened(tar(tmp_path / "x.tar", many))
-    assert surveyed(source).labelled
-    assert [image.image_id for image in read_all(source) if image.error] == ["x.tar/079.jpg"]
-
-
-@pytest.mark.parametrize(
     ("data", "says"), [(b"", "not a readable tar"), (b"junk" * 1000, "not a readable tar"), (None, "hold no images")]
 )
 def test_what_is_no_tar_of_images_ends_before_any_work(tmp_path: Path, data: bytes | None, says: str) -> None:
@@ -175,23 +120,6 @@ def test_what_is_no_tar_of_images_ends_before_any_work(tmp_path: Path, data: byt
         path.write_bytes(data)
     with pytest.raises(UserError, match=says):
         surveyed(opened(path))
-
-
-def test_skipped_images_are_not_read_from_a_plain_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    extractfile = tarfile.TarFile.extractfile
-    monkeypatch.setattr(tarfile.TarFile, "extractfile", lambda self, m: read.append(m.name) or extractfile(self, m))  # type: ignore[func-returns-value]
-    assert len(read_all(opened(tar(tmp_path / "x.tar", members())), lambda i: i == 2)) == 1
-    assert [name for name in read if str(name).endswith(".JPEG")] == [IMAGES[2].name]
-
-
-def test_a_tar_that_is_gone_after_it_was_listed_is_told(tmp_path: Path) -> None:
-    webdataset(tmp_path, pictures(4), shards=1)
-    source = open_source(str(tmp_path), checkpoint_classes=CLASS_NAMES)
-    (shard,) = source.shards()
-    next(tmp_path.iterdir()).unlink()
-    with pytest.raises(UserError, match=r"shard-000\.tar: no such file"):
-        list(source.read(shard, lambda _: True))
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
@@ -224,8 +152,6 @@ def test_links_to_earlier_files_of_the_tar_are_followed(tmp_path: Path, suffix: 
     [
         ([("s0.jpg", 0), ("s0.seg.png", 1), ("s0.cls", b"2")], [("s0.jpg", 2)]),
         ([("s0.depth.png", 1), ("s0.jpg", 0), ("s0.cls", b"2")], [("s0.jpg", 2)]),
-        ([("s0.jpg", 0), ("s0.json", b'{"class_id": 4}')], [("s0.jpg", 4)]),
-        ([("s0.jpg", 0), ("s0.json", b'{"label": -1}')], [("s0.jpg", None)]),
         ([(f"d/x_{WNIDS[5]}.JPEG", 0)], [(f"d/x_{WNIDS[5]}.JPEG", 5)]),
         ([("__MACOSX/._s0.jpg", 1), ("s0.jpg", 0), ("_tmp/s1.jpg", 1)], [("s0.jpg", None)]),
         ([("v1.2.jpg", 0), ("v1.3.jpg", 1)], [("v1.2.jpg", None), ("v1.3.jpg", None)]),
@@ -247,16 +173,6 @@ def test_many_images_whose_names_have_dots_are_not_held_as_one_sample(tmp_path: 
     assert [(image.label, bytes(image.data)) for image in images] == [
         (i % 7, IMAGES[i % 6].data) for i in range(50) if i % 3 == 0
     ]
-
-
-def test_labels_in_a_file_beside_the_tars(tmp_path: Path) -> None:
-    tar(tmp_path / "data" / "x.tar", [(image.name, image.data) for image in IMAGES])
-    (tmp_path / "labels.txt").write_text("".join(f"{image.name} {image.label}\n" for image in IMAGES[1:]))
-    source = open_source(str(tmp_path / "data"), checkpoint_classes=CLASS_NAMES, labels=str(tmp_path / "labels.txt"))
-    assert surveyed(source).labelled
-    images = read_all(source)
-    assert labels(images) == [None, *(image.label for image in IMAGES[1:])]
-    assert [image.error for image in images] == [None] * len(IMAGES)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,7 @@ from ray.data import DataContext
 
 from jobs.pipeline import stages
 from jobs.pipeline.chunk import Chunk
-from jobs.pipeline.classify import NO_ANSWER, NO_ANSWER_TO_ANY, Classifier, prediction_rows
-from jobs.pipeline.commit import Predictions
+from jobs.pipeline.classify import NO_ANSWER, NO_ANSWER_TO_ANY, prediction_rows
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import EncodedImage, Shard, Survey, surveyed
@@ -160,31 +159,6 @@ def test_a_resume_decodes_only_what_is_not_committed_and_reads_no_shard_of_known
     doubtful = frozenset({"3.00000"})  # its file is there, and no other shard is read
     assert run(cluster, SignedImages(frozenset("3"), counted), tmp_path, resume=True, doubtful=doubtful) == (2, 0)
     assert pq.read_table(tmp_path / "predictions").num_rows == 8
-
-
-@pytest.mark.slow
-def test_an_actor_that_gets_boards_when_the_run_lets_go_of_them_opens_them_only_for_a_chunk(
-    cluster: RayCluster, tmp_path: Path
-) -> None:
-    opened = tmp_path / "opened"
-
-    def noted() -> SimulatedVit:
-        with opened.open("a") as log:
-            log.write(f"{os.getpid()}\n")
-        return open_device()
-
-    out = tmp_path / "out"
-    with ray_session(cluster.address):
-        ledger = open_ledger(str(out))
-        plan = plan_of(SignedImages(), out, ledger, noted)
-        list(committed(plan))
-        late = ray.remote(Classifier).remote(noted, Predictions(str(out)), plan.identity, ledger, 60, 2)
-        ray.get(late.__ray_ready__.remote())
-        assert len(opened.read_text().split()) == 1
-
-        chunk = Chunk("late", ["late.jpg"], [None], [None], np.zeros((1, 32, 32, 3), np.uint8))
-        assert ray.get(late.__call__.remote(chunk.to_table()))["images"].to_pylist() == [1]
-        assert len(opened.read_text().split()) == 2
 
 
 @pytest.mark.parametrize("counted", [True, pytest.param(False, marks=pytest.mark.slow)])

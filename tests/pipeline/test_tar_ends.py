@@ -19,6 +19,7 @@ IMAGES = pictures(12)
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "tar": bytes,
     "tar.gz": gzip.compress,
+    "tgz": gzip.compress,
     "tar.bz2": bz2.compress,
     "tar.xz": lzma.compress,
 }

@@ -108,29 +108,6 @@ def test_a_host_without_boards_decodes_for_those_with_boards(rig: Rig, data: Pat
     assert answers(tmp_path) == undisturbed
 
 
-def test_a_host_whose_output_turns_read_only_ends_the_job_in_one_line_and_a_resume_completes_it(
-    rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    def mount(*arguments: str) -> int:
-        return rig.run(["mount", *arguments, str(tmp_path)], host="loudbox-1", check=False).returncode
-
-    assert mount("--bind", str(tmp_path)) == 0
-    job = start(rig, data, tmp_path, "compute=500ms")
-    job.wait_until(lambda: "loudbox-1" in hosts(tmp_path))
-    job.wait_until(lambda: mount("-o", "remount,bind,ro") == 0)  # refused while a file is open for writing
-    failed = job.end()
-    assert failed.code == 1, failed.output
-    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("error:")]
-    assert f"{tmp_path}: Read-only file system; mount it for writing" in line
-    assert "Traceback" not in failed.output
-    before = committed(tmp_path)
-    assert 0 < len(before) < 48
-    assert mount("-o", "remount,bind,rw") == 0
-    finish(start(rig, data, tmp_path, "compute=1ms", "--resume"))
-    assert answers(tmp_path) == undisturbed
-    assert committed(tmp_path).items() >= before.items()
-
-
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_a_lost_host_costs_time_and_no_image(
     rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path, comes_back: bool

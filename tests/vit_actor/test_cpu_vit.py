@@ -153,17 +153,6 @@ def test_the_best_of_the_classes_that_the_data_holds_is_told_beside(pixels: np.n
     assert told == [held for held, found in zip(result.held.tolist(), ranks, strict=True) if len(found) == 2]  # type: ignore[union-attr]
 
 
-def test_busy_seconds_leave_out_a_caller_who_is_away(devices: dict[Precision, CpuVit], pixels: np.ndarray) -> None:
-    def questions() -> Iterator[np.ndarray | None]:
-        yield pixels[:8]
-        time.sleep(0.5)
-        yield None
-
-    for device in devices.values():
-        (result,) = device.classify(questions())
-        assert result.seconds < 0.5
-
-
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
 def test_closing_twice_is_harmless_and_a_closed_device_refuses_work(pixels: np.ndarray, precision: Precision) -> None:
     device = CpuVit(load_checkpoint(str(SAMPLE / "model")), threads=1, precision=precision)
@@ -177,13 +166,6 @@ def test_closing_twice_is_harmless_and_a_closed_device_refuses_work(pixels: np.n
         device.classify([pixels[:4]])
 
 
-def test_the_description_names_the_library_precision_and_threads(devices: dict[Precision, CpuVit]) -> None:
-    flags = set(Path("/proc/cpuinfo").read_text().split())
-    precision = "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
-    assert f"OpenVINO {precision}, 2 threads" in devices["auto"].description
-    assert "torch eager float32, 1 thread" in devices["fp32"].description
-
-
 def test_the_reference_computes_on_as_many_threads_as_it_is_given() -> None:
     for threads in (2, 1):
         CpuVit(load_checkpoint(str(SAMPLE / "model")), threads=threads, precision="fp32").compile()
@@ -194,11 +176,3 @@ def test_openvinos_usage_reporting_is_never_loaded(devices: dict[Precision, CpuV
     devices["auto"].compile()
     assert "openvino.tools.ovc" in sys.modules
     assert [name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module] == []
-
-
-@pytest.mark.parametrize(("batch_size", "threads"), [(0, 1), (64, 0)])
-def test_no_images_or_no_threads_are_refused(batch_size: int, threads: int) -> None:
-    checkpoint = load_checkpoint(str(SAMPLE / "model"))
-    with pytest.raises(ValueError, match="at least 1"):
-        CpuVit(checkpoint, batch_size=batch_size, threads=threads)
-    assert CpuVit(checkpoint, batch_size=1, threads=1).batch_size == 1

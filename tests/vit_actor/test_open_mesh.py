@@ -88,13 +88,6 @@ def test_another_release_of_ttnn_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         t3000.open_mesh()
 
 
-def test_processes_started_by_the_tests_do_not_find_the_mock(mock_environment: dict[str, str]) -> None:
-    code = "import os; print(sorted(name for name in os.environ if name.startswith('TT_METAL_MOCK')))"
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "TT_METAL_MOCK_CLUSTER_DESC_PATH" in mock_environment
-    assert child.stdout.strip() == "[]"
-
-
 def test_a_closed_device_says_so_and_closes_again(environ: pytest.MonkeyPatch, sample_directory: Path) -> None:
     from vit_actor.t3000 import T3000Vit
 

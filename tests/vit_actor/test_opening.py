@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from vit_actor.checkpoint import load_checkpoint
-from vit_actor.errors import DeviceError, UserError
-from vit_actor.opening import DeviceRequest, check_precision, own_kernel_cache
+from vit_actor.errors import DeviceError
+from vit_actor.opening import DeviceRequest, own_kernel_cache
 
 
 @pytest.fixture
@@ -56,13 +56,6 @@ def test_a_checkpoint_that_is_not_the_drivers_is_refused(request_: DeviceRequest
 
 def test_a_host_without_the_drivers_directory_asks_for_the_checkpoint_by_its_name(request_: DeviceRequest) -> None:
     replace(request_, path=Path("/nowhere"))().close()
-
-
-@pytest.mark.parametrize(("device", "precision"), [("cpu", "fast"), ("t3000", "fp32"), ("simulated", "accurate")])
-def test_a_precision_that_the_device_does_not_have_is_refused(device: str, precision: str) -> None:
-    with pytest.raises(UserError, match=f"--precision {precision}: device {device} takes auto"):
-        check_precision(device, precision)
-    check_precision(device, "auto")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def expected(base: ViTForImageClassification, photographs: np.ndarray) -> torch.
     return reference_logits(base, photographs, plain_preprocess(224))
 
 
+@pytest.mark.slow
 def test_twelve_layers_of_base_equal_transformers_in_float32(
     base: ViTForImageClassification, photographs: np.ndarray, expected: torch.Tensor, mesh: Any
 ) -> None:

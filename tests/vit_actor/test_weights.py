@@ -47,32 +47,6 @@ def test_embeddings_of_raw_pixels_equal_those_of_normalised_images(random_vit: B
     assert torch.equal(embedded[:, size.tokens :], torch.zeros(3, size.padded_tokens - size.tokens, 64))
 
 
-def test_each_head_finds_its_query_key_and_value_side_by_side(random_vit: Build) -> None:
-    model = random_vit(**TINY)
-    layer, attention = arranged(model)[0].layers[1], model.vit.layers[1].attention
-    hidden = torch.randn(5, 64)
-    query, key, value = (hidden @ layer.qkv.weight + layer.qkv.bias).unflatten(1, (2, 3, 32)).unbind(2)
-    for grouped, linear in ((query, attention.q_proj), (key, attention.k_proj), (value, attention.v_proj)):
-        torch.testing.assert_close(grouped.flatten(1), linear(hidden), atol=1e-6, rtol=1e-5)
-
-
-def test_classifier_padding_scores_zero_and_leaves_the_classes_alone(random_vit: Build) -> None:
-    model = random_vit(**TINY)
-    weights, size = arranged(model)
-    hidden = torch.randn(5, 64)
-    scores = hidden @ weights.classifier.weight + weights.classifier.bias
-    torch.testing.assert_close(scores[:, :10], model.classifier(hidden), atol=1e-6, rtol=1e-5)
-    assert scores.shape == (5, size.padded_classes)
-    assert torch.equal(scores[:, 10:], torch.zeros(5, size.padded_classes - 10))
-
-
-def test_the_mask_shuts_out_padding_tokens_only(random_vit: Build) -> None:
-    weights, size = arranged(random_vit(**TINY))
-    probabilities = torch.softmax(torch.randn(8, 2, 32, size.padded_tokens) + weights.mask, dim=-1)
-    assert torch.equal(probabilities[..., size.tokens :], torch.zeros(8, 2, 32, size.padded_tokens - size.tokens))
-    assert probabilities[..., : size.tokens].min() > 0
-
-
 def test_a_model_without_query_key_value_biases_gets_zeros(random_vit: Build) -> None:
     weights, _ = arranged(random_vit(**TINY, qkv_bias=False))
     assert torch.equal(weights.layers[0].qkv.bias, torch.zeros(1, 192))

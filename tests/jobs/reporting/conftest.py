@@ -48,10 +48,6 @@ def drawings(html: str) -> list[str]:
     return re.findall(r'<div class="plot[^>]* role="img" aria-label="([^"]+)"', html)
 
 
-def ticks(html: str, axis: str) -> list[str]:
-    return re.findall(rf'<span class="{axis}" style="[^"]*">([^<]*)</span>', html)
-
-
 def plain(counts: Counts) -> dict[str, list[str]]:
     """Counts without the order of their rows."""
     return {name: sorted(map(str, found.to_pylist())) for name, found in counts.items()}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,9 +14,7 @@ from jobs.report import main, read_run
 from jobs.reporting.comparison.compare import compare, comparison_table
 from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, SETTINGS, Comparison
 from jobs.running.command import run
-from tests.commands import Finished
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
-from vit_actor.errors import UserError
 
 Answers = list[tuple[str, int | None, int | None]]
 """(image id, label, prediction)"""
@@ -194,18 +190,6 @@ def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_pat
     assert not re.search(r"<(link|iframe)|https?://|url\(", html)
 
 
-def test_runs_on_a_remote_filesystem_compare_as_local_ones_do(tmp_path: Path) -> None:
-    a, b = a_run(tmp_path / "a", BEFORE, "run-1"), a_run(tmp_path / "b", AFTER, "run-2")
-    local = compared(a, b, tmp_path / "out")
-    memory = fsspec.filesystem("memory")
-    memory.put(str(b / "predictions"), "/compare-test/predictions", recursive=True)
-    try:
-        assert compare(read_run(str(a)), read_run("memory://compare-test"), "memory://compare-test/compared") == local
-        assert memory.cat("/compare-test/compared/flips.parquet") == (tmp_path / "out" / "flips.parquet").read_bytes()
-    finally:
-        memory.rm("/compare-test", recursive=True)
-
-
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -232,35 +216,3 @@ def test_what_cannot_be_compared_costs_one_line(
     assert printed.err.count("\n") == 1
     assert message in printed.err
     assert not (tmp_path / other / "compared").exists()
-
-
-def test_a_run_damaged_after_it_was_counted_is_named(tmp_path: Path) -> None:
-    a, b = read_run(str(a_run(tmp_path / "a", BEFORE, "run-1"))), read_run(str(a_run(tmp_path / "b", AFTER, "run-2")))
-    (tmp_path / "b" / "predictions" / "0.parquet").write_bytes(b"half")
-    with pytest.raises(UserError, match=re.escape(str(tmp_path / "b" / "predictions" / "0.parquet"))):
-        compare(a, b, str(tmp_path / "out"))
-
-
-@pytest.mark.slow
-def test_two_real_runs_compare_beside_the_second(
-    sample_run: tuple[Path, Finished],
-    simulated_run: tuple[Path, Finished],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """A checkpoint's answers against a simulated device's, which are checksums; three images were not in the first."""
-    a, b = sample_run[0], Path(shutil.copytree(simulated_run[0], tmp_path / "b"))
-    assert main(["--compare", str(a), str(b)]) == 0
-    [out] = (b / "compared").iterdir()
-    was, became = ({r["image_id"]: r["prediction"] for r in pq.read_table(each / "predictions").to_pylist()} for each in (a, b))
-    flipped = {image for image in was if was[image] != became[image]}
-    assert {flip["image_id"] for flip in read(out, "flips")} == flipped
-    assert {r["image_id"] for r in read(out, "only_in_one")} == {"7/empty.jpeg", "7/text.jpeg", "8/empty.jpeg"}
-    [c] = read(out, "comparison")
-    tops = [pq.read_table(each / "report" / "summary.parquet")["correct"][0].as_py() for each in (a, b)]
-    assert (c["correct_a"], c["correct_b"], c["images"]) == (*tops, 500)
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) <= 10
-    assert printed[-2].startswith(f"answers differ on {len(flipped)} of 500 images; accuracy -")
-    assert printed[-2].endswith("McNemar p < 0.0001; 0 images only in A, 3 only in B")
-    assert printed[-1] == f"report: {out}/comparison.html"

@@ -80,8 +80,8 @@ def test_windows_and_reasons_stay_few_when_work_spans_days_and_every_error_is_an
 
 def test_counts_of_four_times_the_rows_are_no_larger() -> None:
     rng = np.random.default_rng(3)
-    parts = [COUNTING.count(chunk(rng, 128, 10, 64, i, 0.05), metadata(batch_size=64)) for i in range(80)]
-    sizes = [len(pickle.dumps(COUNTING.merge(*parts[:n]))) for n in (20, 80)]
+    parts = [COUNTING.count(chunk(rng, 512, 10, 64, i, 0.05), metadata(batch_size=64)) for i in range(20)]
+    sizes = [len(pickle.dumps(COUNTING.merge(*parts[:n]))) for n in (5, 20)]
     assert sizes[1] < 1.2 * sizes[0]
 
 
@@ -114,7 +114,7 @@ def test_confidence_is_binned_from_above_a_bound_to_the_next_over_labelled_class
     assert dict(column(count(rows), "confidence", "bin", "confidence"))[7] == CERTAIN
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=8)
 @given(confidences=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50), cut=st.integers(0, 50))
 def test_confidences_add_up_to_the_same_integer_in_any_order_and_near_their_sum(confidences: list[float], cut: int) -> None:
     files = [[sure(each, 0) for each in part] for part in (confidences[:cut], confidences[cut:], confidences[::-1]) if part]
@@ -140,7 +140,7 @@ def test_only_full_batches_enter_inference_time_and_each_once() -> None:
     assert column(count(rows, metadata(batch_size=4)), "batch_times", "batches", "time") == [(1, 200_000_000)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(times=st.lists(st.floats(20e-6, 3600), min_size=1, max_size=60))
 def test_quantiles_are_within_half_a_percent_of_the_sorted_batch_times(times: list[float]) -> None:
     counts = count([row(0, 0, batch=i, seconds=t) for i, t in enumerate(times)], metadata(batch_size=1))
@@ -181,27 +181,3 @@ def test_messages_that_differ_in_numbers_or_addresses_are_one_reason() -> None:
         ("no prediction", 2, "5.jpg"),
         ("truncated (N of N bytes)", 2, "8.jpg"),
     ]
-
-
-def interval(successes: int, trials: int) -> tuple[float, float]:
-    """That of the accuracy of so many images."""
-    answers = [row(0, 0 if n < successes else 1) for n in range(trials)]
-    summary = Reports(count(answers), None).summary()
-    assert summary.top1_low is not None
-    assert summary.top1_high is not None
-    return summary.top1_low, summary.top1_high
-
-
-@pytest.mark.parametrize("trials", [1, 7, 60])
-def test_wilson_interval_holds_the_proportions_within_z_standard_errors(trials: int) -> None:
-    for successes in (0, trials // 2, trials):
-        low, high = interval(successes, trials)
-        assert 0 <= low <= successes / trials + 1e-12
-        assert successes / trials - 1e-12 <= high <= 1
-        for bound in (low, high):  # by definition the observed share is z standard errors from each bound
-            z = abs(successes / trials - bound) - 1.959964 * np.sqrt(bound * (1 - bound) / trials)
-            assert z == pytest.approx(0, abs=1e-6)
-
-
-def test_wilson_interval_of_eight_in_ten_is_the_textbooks() -> None:
-    assert interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)

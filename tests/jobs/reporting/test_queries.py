@@ -9,7 +9,6 @@ from typing import Any
 
 import datasets
 import duckdb
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -169,14 +168,6 @@ def test_every_tool_sees_the_types_that_were_written(run: Path, tmp_path: Path) 
         assert [plain(field.type) for field in pl.read_parquet(files).to_arrow().schema] == kinds, name
         loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
         assert [plain(field.type) for field in loaded.features.arrow_schema] == kinds, name
-
-
-def test_pandas_keeps_whole_numbers_with_gaps_and_the_time_zone(run: Path) -> None:
-    found = pd.read_parquet(run / "predictions", dtype_backend="numpy_nullable").dtypes.astype(str)
-    expected = {"label": "Int32", "prediction": "Int32", "batch": "Int64", "correct": "boolean", "batch_seconds": "Float64"}
-    assert found[list(expected)].to_dict() == expected
-    assert found["started_at"] == "datetime64[us, UTC]"
-    assert found[["label_name", "predicted_name"]].to_list() == ["category", "category"]
 
 
 def plain(kind: pa.DataType) -> str:

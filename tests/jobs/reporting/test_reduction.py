@@ -140,40 +140,19 @@ def test_files_of_another_run_and_damaged_ones_are_left_as_they_are(run: Path) -
     assert names(run) == before
 
 
-def test_compacted_runs_compare_as_they_did_before(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(run, other)
-    first = pq.ParquetFile(other / "predictions" / "0.00000.parquet")
-    rows = first.read().to_pylist()
-    rows[1]["prediction"] = (rows[1]["prediction"] or 0) + 1
-    write_file(other, "0.00000.parquet", rows, metadata(chunk="0.00000", mesh="host/0", batch_size=8))
-    compare_runs(str(run), str(other), str(tmp_path / "before"))
-    for out in (run, other):
-        reduce_predictions(str(out), compact="run-1")
-    compare_runs(str(run), str(other), str(tmp_path / "after"))
-    for name in ("flips", "flips_per_class", "comparison"):
-        was, became = (pq.read_table(tmp_path / when / f"{name}.parquet") for when in ("before", "after"))
-        assert became.equals(was)
-    assert "1 of 540 differ" in capsys.readouterr().out
-
-
-def test_many_files_are_counted_on_a_cluster_with_the_same_result(
+def test_many_files_are_counted_and_compacted_on_a_cluster_with_the_same_result(
     run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
 ) -> None:
     alone = plain(reduce_predictions(str(run)))
     monkeypatch.setattr(reduction, "FEW_FILES", 0)
     monkeypatch.setattr(reduction, "FILES_IN_A_TASK", 1)
-    assert plain(reduce_predictions(str(run), address=ray_cluster.address)) == alone
+    monkeypatch.setattr(reduction, "FILES_IN_A_PART", 4)
+    sound = (run / "predictions" / names(run)[2]).read_bytes()
     (run / "predictions" / names(run)[2]).write_bytes(b"half")
     with pytest.raises(UserError, match="damaged") as raised:
         reduce_predictions(str(run), address=ray_cluster.address)
     assert f"predictions/{names(run)[2]}; add" in str(raised.value)
-
-
-def test_files_are_compacted_on_a_cluster(run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster) -> None:
-    alone = plain(reduce_predictions(str(run)))
-    monkeypatch.setattr(reduction, "FEW_FILES", 0)
-    monkeypatch.setattr(reduction, "FILES_IN_A_PART", 4)
+    (run / "predictions" / names(run)[2]).write_bytes(sound)
     assert plain(reduce_predictions(str(run), address=ray_cluster.address, compact="run-1")) == alone
     parts, chunks, replaced = list_predictions(*open_storage(str(run)))
     assert (len(parts), len(chunks), replaced) == (2, 1, [])
@@ -188,14 +167,3 @@ def test_a_task_that_is_retried_after_it_wrote_its_file_counts_the_same(run: Pat
     Path(files[3]).write_bytes(kept)  # its process died before this one was deleted
     assert plain(count_files(task, Counting())) == whole
     assert names(run) == ["part-000000.parquet"]
-
-
-def test_a_file_that_goes_while_a_task_reads_is_told_as_a_users_line(
-    run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
-) -> None:
-    gone: tuple[list[str], ...] = ([], [str(run / "predictions" / "gone.parquet")], [])
-    monkeypatch.setattr(reduction, "list_predictions", lambda *_: gone)
-    monkeypatch.setattr(reduction, "FEW_FILES", 0)
-    with pytest.raises(UserError, match="no such file") as raised:
-        reduce_predictions(str(run), address=ray_cluster.address)
-    assert "\n" not in str(raised.value)

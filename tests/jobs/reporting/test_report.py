@@ -19,7 +19,6 @@ from jobs.report import main
 from jobs.reporting.schema import Summary
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import write_reports
-from jobs.running.command import run
 from tests.commands import ROOT
 from tests.jobs.prediction_files import START, metadata, row, write_file, write_manifest
 from tests.jobs.reporting.conftest import a_run, page, read
@@ -229,25 +228,6 @@ def test_a_small_report_starts_without_pandas_and_without_ray(tmp_path: Path) ->
     assert done.stderr == ""
 
 
-def test_no_predictions_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run(lambda: main(["--out", str(tmp_path / "nothing")]))
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    assert f"{tmp_path}/nothing: no predictions there" in printed.err
-
-
-def test_the_command_prints_the_summary_and_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a_run(tmp_path, files=2)
-    assert main(["--out", f"{tmp_path}/"]) == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"^images +192, \d+ with an error$", printed, re.MULTILINE)
-    assert re.search(r"^top-1 +\d\d\.\d\d%  \(95% interval \d\d\.\d\d% to \d\d\.\d\d%\)$", printed, re.MULTILINE)
-    assert f"report: {tmp_path}/report.html\n" in printed
-
-
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data.replace(b"attempt", b"attermp")]
 )
@@ -318,9 +298,3 @@ def test_what_the_run_survived_is_counted_over_its_attempts_and_listed(tmp_path:
         (2, "restart", "loudbox-1/0-3"),
         (2, "host", "loudbox-2"),
     ]
-
-
-def test_a_run_without_faults_does_not_speak_of_them(steady: tuple[Path, Summary]) -> None:
-    out, summary = steady
-    assert "faults" not in summary_table(summary)
-    assert "<h2>Faults</h2>" not in page(out)

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.pipeline import commit
 from jobs.pipeline.commit import FOOTER, Predictions, chunks_in_parts, committed_files, committed_rows, footers_of, part_footer
 from jobs.pipeline.commit import read_footers as read_footers_of
 from jobs.storage.files import open_storage
@@ -76,10 +75,3 @@ def test_a_damaged_file_is_told_and_not_counted(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="a file of predictions is damaged"):
             look(str(tmp_path))
     assert read_footers_of(open_storage(str(tmp_path))[0], str(path)) == []
-
-
-def test_rows_of_too_many_files_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "MOST_FOOTERS", 2)
-    for number, expected in enumerate(((3, 0), (6, 0), None)):
-        Predictions(str(tmp_path)).commit(f"s.{number}", ROWS, FOOTERS[0])
-        assert committed_rows(str(tmp_path), bool) == expected

@@ -41,10 +41,6 @@ def run_chunk(images: int, poison: set[int], batch_size: int = 64) -> Outcome:
     pytest.fail("the chunk never came through")
 
 
-def test_a_sound_chunk_takes_one_attempt() -> None:
-    assert run_chunk(512, set()) == Outcome(list(range(512)), set(), 1)
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 512).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1, max_size=2))))
 def test_the_images_that_kill_the_device_are_given_up_and_no_others(case: tuple[int, set[int]]) -> None:
@@ -259,23 +255,9 @@ def test_more_is_coming_until_all_is_listed_read_and_begun() -> None:
     assert ledger.more_is_coming()  # a chunk is on its way
     ledger.begin("x", 512, 64, "mesh")
     assert not ledger.more_is_coming()
-
-
-def test_nothing_more_is_coming_when_the_run_drains() -> None:
-    ledger = Ledger()
     ledger.listing(1)
     ledger.drain()
     assert not ledger.more_is_coming()
-
-
-def test_what_does_not_fit_into_the_cache_is_told_once() -> None:
-    ledger = Ledger()
-    ledger.cache_room(100)
-    assert [ledger.cache_takes(60), ledger.cache_takes(60), ledger.cache_takes(40)] == [True, False, False]
-    ledger.cache_off("the disk is full")
-    assert [event["what"] for event in ledger.account()["events"]] == [
-        "it has reached --cache-limit; what is left is decoded and not kept"
-    ]
 
 
 def test_a_mesh_is_down_from_its_loss_until_it_is_back() -> None:

@@ -114,6 +114,7 @@ def test_where_ray_does_not_start_the_line_names_the_file_that_says_why(tmp_path
     Path(log).unlink()
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_jobs_process_group_drains_it_since_ray_is_in_another(tmp_path: Path) -> None:
     data, out = write_shards(tmp_path / "data", 12), tmp_path / "out"
     job = [sys.executable, "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), "--model", "jobs/sample/model"]
