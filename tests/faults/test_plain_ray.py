@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.ray_internals import PLAIN_RAY
 from tests.commands import begin
 from tests.conftest import RayCluster, ray_head
-from tests.faults.running import Answers, Job, answers, command, kill_one, lose_chunks, run, summary
+from tests.faults.running import MODEL, Answers, Job, answers, command, kill_one, lose_chunks, run, summary
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,14 @@ def test_an_actor_that_is_killed_a_resume_and_two_streams_answer_as_ever(
     resumed = run(plain, data, tmp_path, "compute=1ms", "--resume")
     assert resumed.code == 0, resumed.output
     assert answers(tmp_path) == undisturbed
+
+
+def test_scaling_with_data_runs(plain: RayCluster, data: Path, tmp_path: Path) -> None:
+    job = ["jobs.scaling", "--data", str(data), "--out", str(tmp_path / "out"), "--model", str(MODEL), "--device", "simulated"]
+    done = begin(*job, "--limit=256", "--rounds=1", "--address", plain.address, environment=plain.environment).end()
+    assert done.code == 0, done.output
+    table = pq.read_table(tmp_path / "out" / "report" / "scaling.parquet").to_pylist()
+    assert {row["meshes"] for row in table} == {1, 2}
 
 
 @pytest.mark.slow
