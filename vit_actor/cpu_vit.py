@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import DeviceError
+from vit_actor.kept_reference import kept_reference
 from vit_actor.openvino_vit import openvino_graph, ov
 
 PIECE = 4
@@ -60,7 +62,7 @@ class CpuVit:
         self.batch_size = batch_size
         self.shape = checkpoint.preprocess.shape
         self.chips: tuple[str, ...] = ()  # the CPU is what chips are checked by
-        self.tolerance = 0.0
+        self.tolerance, self.reference = 0.0, partial(kept_reference, checkpoint)
         self._checkpoint = checkpoint
         self._threads = threads
         self._held = held
@@ -103,12 +105,6 @@ class CpuVit:
         """
         self.compile()
         return in_flight(batches, self._start, self._finish, most=IN_FLIGHT if self._core else 0, abandon=self._await_pieces)
-
-    def reference(self, images: np.ndarray) -> np.ndarray:
-        """As `Device.reference` says."""
-        from vit_actor.reference_vit import ReferenceVit  # torch and transformers, which OpenVINO does without
-
-        return ReferenceVit(self._checkpoint, self._threads)(images)
 
     def close(self) -> None:
         """Release the weights and refuse further work."""

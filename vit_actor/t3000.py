@@ -17,7 +17,8 @@ from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import NOT_UP, DeviceError
 from vit_actor.geometry import IMAGES_PER_CHIP, geometry
-from vit_actor.kept_reference import cache_directory, kept_reference
+from vit_actor.kept_reference import kept_reference
+from vit_actor.opening import cache_directory
 from vit_actor.watchdog import killed_after
 from vit_actor.weights import arrange, steep
 

@@ -110,7 +110,7 @@ def embeddings(pixels: Tensor, weights: Weights[Tensor], size: Geometry) -> Tens
     patches = ttnn.linear(
         centred,
         weights.patches,
-        program_config=dense(size, size.columns, size.pixels_t // size.columns, size.features_t, EXACT_REGISTERS),
+        program_config=dense(size, size.columns, size.pixels // size.columns // TILE, size.features_t, EXACT_REGISTERS),
         compute_kernel_config=PATCHES,
         memory_config=sharded(size, size.hidden),
         dtype=RESIDUAL,
@@ -138,7 +138,7 @@ def attention(qkv: Tensor, mask: Tensor, plan: Plan) -> Tensor:
     if plan.qkv_columns != size.attention_columns:
         qkv = ttnn.to_memory_config(qkv, sharded(size, 3 * size.hidden, size.attention_columns))
     query, key, value = ttnn.transformer.split_query_key_value_and_split_heads(qkv, num_heads=size.heads, memory_config=in_heads)
-    scores = per_head(query, key, size, size.head_t, size.tokens_t)
+    scores = per_head(query, key, size, size.head_size // TILE, size.tokens_t)
     del query, key
     weights = ttnn.scale_mask_softmax_in_place(
         scores,
@@ -153,7 +153,7 @@ def attention(qkv: Tensor, mask: Tensor, plan: Plan) -> Tensor:
         compute_kernel_config=HIFI2,
         numeric_stable=plan.stable_softmax,
     )
-    context = per_head(weights, value, size, size.tokens_t, size.head_t)
+    context = per_head(weights, value, size, size.tokens_t, size.head_size // TILE)
     return ttnn.transformer.concatenate_heads(context, memory_config=ttnn.L1_BLOCK_SHARDED_MEMORY_CONFIG)
 
 
@@ -198,7 +198,7 @@ def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> 
         token,
         weights.classifier.weight,
         bias=weights.classifier.bias,
-        program_config=dense(size, GRID, size.features_t, size.classes_t // GRID, EXACT_REGISTERS, rows_t=on_a_row),
+        program_config=dense(size, GRID, size.features_t, size.padded_classes // GRID // TILE, EXACT_REGISTERS, rows_t=on_a_row),
         compute_kernel_config=EXACT,
         memory_config=ttnn.L1_MEMORY_CONFIG,
         dtype=ttnn.bfloat16,

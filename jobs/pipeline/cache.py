@@ -110,15 +110,11 @@ def _kept_row(cache: Cache, chunk: Chunk, node: str) -> pa.Table:
     row = cache.load_row(chunk.name, check=node != ray.get_runtime_context().get_node_id())
     if row is None:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        row = ray.get(ray.remote(_load_row).options(num_cpus=0, scheduling_strategy=there).remote(cache, chunk.name))
+        row = ray.get(ray.remote(Cache.load_row).options(num_cpus=0, scheduling_strategy=there).remote(cache, chunk.name))
     if row is None:
         where = shown(cache.uri)
         raise Failing(f"{where}: a chunk is gone or damaged that was there a moment ago; leave the cache alone in a run")
     return row
-
-
-def _load_row(cache: Cache, chunk: str) -> pa.Table | None:
-    return cache.load_row(chunk)
 
 
 def stored_bytes(uri: str) -> int:

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from jobs.pipeline.attempts import QUARANTINE_AFTER
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk, chunk_name
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.decode import DecodeError, decode
-from jobs.pipeline.ledger import QUARANTINE_AFTER, SHARD_ATTEMPTS, Reading, tell_ledger
+from jobs.pipeline.ledger import SHARD_ATTEMPTS, Reading, tell_ledger
 from jobs.pipeline.read_apart import lost, read_apart
 from jobs.pipeline.sandbox import Sandbox, TimeLimit
 from jobs.pipeline.sources import EncodedImage, Shard, Source, address_of

@@ -6,7 +6,6 @@ import faulthandler
 import multiprocessing
 import threading
 import time
-from types import TracebackType
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
@@ -33,7 +32,7 @@ class TimeLimit:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
@@ -63,7 +62,7 @@ class Sandbox:
         self._pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.stop()
         self._pool.join()
 

@@ -13,9 +13,9 @@ def test_every_size_of_base() -> None:
     size = geometry(VitConfig.from_json({"num_labels": 1000}), images_per_chip=8)
     assert (size.images, size.columns, size.attention_columns, size.heads) == (8, 8, 6, 12)
     assert (size.tokens, size.tokens_t, size.padded_tokens) == (197, 7, 224)
-    assert (size.patch_size, size.patches, size.pixels_t, size.pixels) == (16, 14, 24, 768)
-    assert (size.features_t, size.hidden, size.head_t, size.head_size, size.score_rows_t) == (3, 768, 2, 64, 14)
-    assert (size.classes, size.classes_t, size.padded_classes, size.epsilon) == (1000, 32, 1024, 1e-12)
+    assert (size.patch_size, size.patches, size.pixels) == (16, 14, 768)
+    assert (size.features_t, size.hidden, size.head_size, size.score_rows_t) == (3, 768, 64, 14)
+    assert (size.classes, size.padded_classes, size.epsilon) == (1000, 1024, 1e-12)
 
 
 @pytest.mark.parametrize(

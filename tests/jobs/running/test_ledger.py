@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.pipeline.ledger import MOST_ATTEMPTS, Ledger, Quarantine, Reading
-from jobs.pipeline.unchecked import check_seconds
+from jobs.pipeline.attempts import MOST_ATTEMPTS, Quarantine
+from jobs.pipeline.ledger import Ledger, Reading, check_seconds
 from vit_actor.errors import UserError
 
 
@@ -241,7 +241,7 @@ def test_a_process_that_ended_while_it_opened_its_chips_is_noticed_by_the_next_o
 def test_an_error_while_opening_is_told_and_is_no_death() -> None:
     ledger = Ledger()
     ledger.opening("host/0-3")
-    ledger.did_not_open("host/0-3", "no Tenstorrent chip found")
+    ledger.note("device", "host/0-3", "no Tenstorrent chip found")
     ledger.opening("host/0-3")
     assert [event["what"] for event in ledger.account()["events"]] == ["no Tenstorrent chip found"]
 
