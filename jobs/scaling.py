@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from jobs.pipeline.labels import NO_LABELS
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source, open_source, surveyed
-from jobs.pipeline.sources.opening import NO_LABELS
 from jobs.running import command
 from jobs.running.manifest import Manifest, check_free
 from jobs.running.session import ray_session

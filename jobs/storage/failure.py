@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 
@@ -265,11 +266,14 @@ def _again[R](act: Callable[[], R]) -> R:
 
     began = time.monotonic()
 
+    def tell(state: Any) -> None:
+        _teller(str(state.outcome.exception()), time.monotonic() - began)
+
     retrying = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, Failing) and not isinstance(error, GivenUp)),
         stop=stop_after_delay(retry_seconds()),
         wait=wait_random_exponential(0.2, MOST_SECONDS),
-        before_sleep=lambda state: _teller(str(state.outcome.exception()), time.monotonic() - began),
+        before_sleep=tell,
         reraise=True,
     )
     try:

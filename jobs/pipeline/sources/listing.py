@@ -33,6 +33,7 @@ IMAGE_EXTENSIONS = (
 """Of the formats that jobs.pipeline.decode reads."""
 PARQUET_EXTENSIONS = (".parquet", ".parq", ".pq")
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+KINDS = {"Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS, "Arrow": (".arrow",), "images": IMAGE_EXTENSIONS}
 
 RUBBISH = {
     *("@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "__pycache__"),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import LabelError, LabelSpace
-from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import FileSet, LeftOut
-from jobs.pipeline.sources.parquet_columns import Columns, Rows, label_errors, partition_label
+from jobs.pipeline.labels import LabelError
+from jobs.pipeline.sources.parquet_columns import Columns, label_errors, partition_label
 from jobs.pipeline.sources.parquet_footer import SMALL_BYTES, check_footer
-from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
+from jobs.pipeline.sources.row_files import RowFiles, Surveyed
+from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, Gone, decoded, decoding
 from jobs.storage.files import SteadyFile, read_twice
@@ -36,37 +34,8 @@ READ_ROWS = 64
 """Rows decoded at a time: about 7 MB of ImageNet."""
 
 
-@dataclass(frozen=True)
-class ParquetShards:
-    """Rows of Parquet files, in the order of the files' names. An image's id is `file.parquet#row`.
-
-    label_column: as the user named it; None to find one, and to map its integers by the class names stored with it.
-    """
-
-    files: FileSet
-    space: LabelSpace
-    use_labels: bool
-    label_column: str | None
-    limit: int | None
-    images_per_shard: int
-
-    @property
-    def folder(self) -> str:
-        return self.files.folder
-
-    def shards(self) -> Generator[Shard, None, Survey]:
-        images, left_out = 0, LeftOut()
-        found = Rows(self.space, left_out)
-        for (name, size), groups, words, columns in in_order(self._survey_file, self.files.files(left_out), survey=True):
-            with label_errors(below(self.files.folder, name)):
-                found.add(name, sum(groups), words, columns)
-            yield from self._cut(name, size, groups, None if self.limit is None else self.limit - images)
-            images += sum(groups)
-            if self.limit is not None and images >= self.limit:
-                images = self.limit
-                break
-        with label_errors(self.files.folder):
-            return found.survey(images, self.label_column, self.use_labels)
+class ParquetShards(RowFiles):
+    """Shards are runs of whole row groups."""
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, row = shard.payload["file"], shard.payload["first_row"]
@@ -75,7 +44,7 @@ class ParquetShards:
         ordinal = 0
         with self._opened(name, shard.payload["size"]) as (file, columns):
             if _groups(file)[first : first + len(sizes)] != sizes:
-                raise Gone(f"{shown(below(self.files.folder, name))}: changed while the run read it; restore it first")
+                raise Gone(f"{shown(below(self.folder, name))}: changed while the run read it; restore it first")
             for group, rows in enumerate(sizes, first):
                 span = range(ordinal, min(ordinal + rows, take))
                 selected = {i for i in span if wanted(i)}
@@ -84,20 +53,19 @@ class ParquetShards:
                     yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
                 ordinal, row = ordinal + rows, row + rows
 
-    def _survey_file(self, listed: tuple[str, int]) -> tuple[tuple[str, int], list[int], list[str], Columns]:
-        """A file's name and size, the rows of its row groups, words for its labels, and its columns."""
-        where = below(self.files.folder, listed[0])
+    def _survey_file(self, listed: tuple[str, int]) -> Surveyed:
+        where = below(self.folder, listed[0])
         try:
             return read_twice(where, partial(self._survey_groups, listed, where))
         except Damaged as damage:
             raise UserError(f"{shown(where)}: not a readable Parquet file ({damage})") from None
 
-    def _survey_groups(self, listed: tuple[str, int], where: str) -> tuple[tuple[str, int], list[int], list[str], Columns]:
+    def _survey_groups(self, listed: tuple[str, int], where: str) -> Surveyed:
         name, size = listed
         if size > SMALL_BYTES:  # in the survey alone: what it has refused, no host reads
             with SteadyFile(where, size) as steady:
                 check_footer(steady)
-        with self._opened(name, size) as (file, columns), label_errors(below(self.files.folder, name)), decoding():
+        with self._opened(name, size) as (file, columns), label_errors(where), decoding():
             for group in range(file.num_row_groups):
                 _check_label_size(file, columns, group)
             words = columns.words(file, self.space)
@@ -115,19 +83,16 @@ class ParquetShards:
         for rows in islice(file.iter_batches(READ_ROWS, [0], [columns.label, *texts], use_threads=False), bool(texts)):
             columns.check_beside(rows, self.space)
 
-    def _cut(self, name: str, size: int, groups: list[int], left: int | None) -> Iterator[Shard]:
-        """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself.
-
-        groups: rows of each. left: rows to take, None for all.
-        """
+    def _cut(self, name: str, size: int, groups: list[int], rows: int) -> Iterator[Shard]:
+        """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself."""
         first = row = position = 0
-        while first < len(groups) and (left is None or row < left):
+        while first < len(groups) and row < rows:
             last, total = first, 0
             while last < len(groups) and (last == first or total + groups[last] <= self.images_per_shard):
                 last, total = last + 1, total + groups[last]
             if total:
                 payload = {"file": name, "size": size, "first_group": first, "first_row": row, "rows": groups[first:last]}
-                take = total if left is None else min(total, left - row)
+                take = min(total, rows - row)
                 yield Shard(shard_id(name, position), payload if take == total else payload | {"take": take}, take)
                 position += 1
             first, row = last, row + total
@@ -149,8 +114,8 @@ class ParquetShards:
     @contextmanager
     def _opened(self, name: str, size: int) -> Iterator[tuple[pq.ParquetFile, Columns]]:
         """A file and its columns. Raises Damaged if it is not Parquet, UserError naming it if it lacks what is needed."""
-        with SteadyFile(below(self.files.folder, name), size) as steady:
-            with label_errors(below(self.files.folder, name)), decoding():
+        with SteadyFile(below(self.folder, name), size) as steady:
+            with label_errors(below(self.folder, name)), decoding():
                 file = pq.ParquetFile(steady, buffer_size=READ_BYTES)
                 partition = partition_label(name, self.label_column) if self.use_labels else None
                 columns = Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, partition)
