@@ -5,8 +5,6 @@ call waits for its last answers, the next call's first batches are already being
 one call and the beginning of the next, so that batches are full for calls of any size.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

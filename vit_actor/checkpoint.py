@@ -1,7 +1,5 @@
 """A Hugging Face ViT checkpoint: a directory or a hub id, checked before anything starts."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,9 +1,7 @@
 """The sizes of a ViT, read from a checkpoint's config.json as transformers reads it, without importing transformers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class VitConfig:
         return self.patches[0] * self.patches[1] + 1
 
     @classmethod
-    def from_json(cls, given: dict[str, Any]) -> VitConfig:
+    def from_json(cls, given: dict[str, Any]) -> Self:
         """From the parsed config.json; what it leaves out takes its default.
 
         Raises ValueError, in one line, for what makes no ViT.

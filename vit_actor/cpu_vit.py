@@ -1,7 +1,5 @@
 """A ViT on the CPU: OpenVINO at the best float precision this CPU computes in, or the plain torch reference."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

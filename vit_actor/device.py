@@ -1,7 +1,5 @@
 """The one interface every device stands behind: T3000 mesh, CPU, simulation."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How one ViT lies on a Wormhole chip: every size in tiles, computed once from the checkpoint's configuration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import gcd
 

@@ -1,7 +1,5 @@
 """The CPU's answers to a device's known images, computed once for each checkpoint on a host."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from io import BytesIO

@@ -3,10 +3,8 @@
 Resizing happens where images are decoded; rescaling and normalising, affine per channel, happen on the device.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from vit_actor.errors import UserError
 
@@ -66,7 +64,7 @@ class Preprocess:
         return self.height, self.width, 3
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Preprocess:
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """From the parsed preprocessor_config.json of a ViT checkpoint, with the reference processor's defaults.
 
         A null switches off, as it does there: only an absent key takes its default. Raises UserError for a processor that

@@ -1,7 +1,5 @@
 """A T3000's timing without its answers: three engines on one clock, and classes that are a checksum of the pixels."""
 
-from __future__ import annotations
-
 import os
 import re
 import threading
@@ -9,7 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,7 +57,7 @@ class SimulatedTiming:
     wrong_after: int = 0
 
     @classmethod
-    def from_spec(cls, spec: str) -> SimulatedTiming:
+    def from_spec(cls, spec: str) -> Self:
         """From text such as `compute=10ms,upload=5ms,jitter=0.1,seed=1,fail_after=100`; what it omits is the default.
 
         Durations carry a unit: us, ms or s. Raises UserError naming the part that is wrong.

@@ -1,7 +1,5 @@
 """Host buffers that uploads read from: images are cut into patches as they are copied in, and never copied again."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import ttnn

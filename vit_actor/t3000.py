@@ -1,7 +1,5 @@
 """A ViT on the Wormhole chips this process was given: one n150, one n300, or the eight chips of a T3000."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterable, Iterator

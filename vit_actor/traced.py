@@ -1,7 +1,5 @@
 """Two captured traces replayed in turn: one queue moves data, the other computes, events order the two."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The Vision Transformer as ttnn runs it: pixels in, class scores out, one function per block of the paper."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

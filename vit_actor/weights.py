@@ -1,7 +1,5 @@
 """A checkpoint's tensors in the layout the graph multiplies with: folded, grouped and padded, still on the host."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

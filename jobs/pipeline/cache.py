@@ -4,14 +4,13 @@ A file is an Arrow stream of one row (Chunk.to_table) and its XXH3 checksum of 8
 Whatever is missing, cut off or damaged is decoded again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from typing import Self
 
 import pyarrow as pa
 import ray
@@ -40,7 +39,7 @@ class Cache:
     key: str
 
     @classmethod
-    def of(cls, uri: str, data_fingerprint: str, preprocess: Preprocess, class_names: Sequence[str]) -> Cache:
+    def of(cls, uri: str, data_fingerprint: str, preprocess: Preprocess, class_names: Sequence[str]) -> Self:
         """data_fingerprint: Survey.fingerprint, so that other names, sizes or labels are another data set.
 
         class_names: the checkpoint's, since the labels that are kept are indices of them.

@@ -1,7 +1,5 @@
 """Classify chunks on one mesh and commit the predictions; the class Ray Data makes an actor of."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys
@@ -247,14 +245,6 @@ def lose(ledger: Any, mesh: str, log: EventLog, error: DeviceError) -> NoReturn:
     os._exit(1)
 
 
-@contextmanager
-def _leaving(calls: _Calls, checks: MeshChecks) -> Iterator[None]:
-    """The end of a mesh whose host is drained: no chunk is on it, and those that were are checked."""
-    with calls.alone():
-        checks.check(last=True)
-        yield
-
-
 def _tell_images(device: DeviceThread, ledger: Any) -> None:
     """Tell the ledger how many more images have an answer, while this process lives: a chunk takes a slow device minutes."""
     told = 0
@@ -337,6 +327,14 @@ class _Calls:
             with self._changed:
                 self._alone = False
                 self._changed.notify_all()
+
+
+@contextmanager
+def _leaving(calls: _Calls, checks: MeshChecks) -> Iterator[None]:
+    """The end of a mesh whose host is drained: no chunk is on it, and those that were are checked."""
+    with calls.alone():
+        checks.check(last=True)
+        yield
 
 
 def mesh_name(host: str, number: int) -> str:

@@ -5,8 +5,6 @@ same rows, so every image is there exactly once without any coordination, and wh
 has left to do.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Sequence

@@ -11,8 +11,6 @@ JPEG in grey or colour takes the fast path: a full libjpeg-turbo decode, then Py
 that libjpeg as much as warns about, takes Pillow's path, whose verdict on damage is final.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """Leave a host that is being drained: what was begun there is finished and committed, and nothing more is taken."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """What a data set calls a class -> the checkpoint's class index, and how that was read: by name, WordNet id or number."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import defaultdict
@@ -9,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from jobs.storage.address import shown
 from vit_actor.errors import UserError
@@ -54,7 +52,7 @@ class Asked(NamedTuple):
     where: str | None
 
     @classmethod
-    def of(cls, labels: str | None) -> Asked:
+    def of(cls, labels: str | None) -> Self:
         """From None, "none", READING, READING:WHERE or WHERE. Raises UserError for a reading that there is not."""
         reading, colon, where = (labels or "").partition(":")
         if reading in READINGS and (colon or reading != BY_FOLDER):

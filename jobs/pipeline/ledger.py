@@ -4,8 +4,6 @@ It lives as long as its driver. A chunk is announced before it touches a device 
 took its actor down twice is then tried in pieces, each announced, until the image that does it stands alone.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """Hand out the shards that are left to do: rows of packed shards in, rows of shards out."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Check the chips of a mesh while it works: more and more seldom up to every minute, and whenever it has nothing to do."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a mesh does while it runs, at Ray's Prometheus endpoint: images, errors, batch seconds, queue depth, busy share."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Sequence

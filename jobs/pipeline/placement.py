@@ -1,7 +1,5 @@
 """Where a job runs: which device, how many actors of which size, and what is left for decoding."""
 
-from __future__ import annotations
-
 import math
 import sys
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What a run's stages are to do, on what and where: made once, by the driver."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property

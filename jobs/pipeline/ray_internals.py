@@ -8,8 +8,6 @@ Each looks for the attributes and arguments that it needs. Where Ray lacks one i
 jobs/pipeline/README.md says what each saves.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import logging
@@ -17,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Self
 
 PLAIN_RAY = "LOUDBOX_PLAIN_RAY"
 LOG = logging.getLogger("ray.loudbox")
@@ -107,7 +105,7 @@ def start_bare_node(temp_dir: str) -> str:
 class Nobody:
     """Stands for an actor's handle: whatever is asked of it, it does nothing."""
 
-    def __getattr__(self, name: str) -> Nobody:
+    def __getattr__(self, name: str) -> Self:
         if name.startswith("__"):
             raise AttributeError(name)
         return self

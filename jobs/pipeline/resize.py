@@ -5,8 +5,6 @@ second; `import torch` takes two, more than all else that a decode worker starts
 whatever torch's thread count.
 """
 
-from __future__ import annotations
-
 import ctypes
 from functools import cache
 from importlib.util import find_spec

@@ -1,11 +1,10 @@
 """A limit on the time and the harm of one image: what takes too long or kills its process becomes an error."""
 
-from __future__ import annotations
-
 import faulthandler
 import multiprocessing
 import threading
 import time
+from typing import Self
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
@@ -25,7 +24,7 @@ class TimeLimit:
     that for every image would cost a thirtieth of its decoding.
     """
 
-    def __enter__(self) -> TimeLimit:
+    def __enter__(self) -> Self:
         self._began: float | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -58,7 +57,7 @@ class TimeLimit:
 class Sandbox:
     """Decodes in a process of its own; a new one replaces each that an image kills."""
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         self._pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
         return self
 

@@ -1,7 +1,5 @@
 """The prediction row: exactly one per input image, also for one that failed. Every report is computed from these alone."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.compute as pc
 

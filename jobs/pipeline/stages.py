@@ -1,7 +1,5 @@
 """The stages as Ray Data streams them: list, read and decode, classify and commit. Rows are chunks all the way."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import replace

@@ -4,8 +4,6 @@ Gone: what was listed is not what is there. Refused: credentials, permission or 
 again may help. Damaged is no error of storage: the bytes are all there, and do not decode.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Files and objects: opened, read as they were listed, and written whole."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """What the Hugging Face hub's client raises, in one line with the fix."""
 
-from __future__ import annotations
-
 import os
 
 from jobs.storage.failure import Failing, Gone, Refused, StorageError, first_line

@@ -1,7 +1,5 @@
 """The values of the secrets in this process's reach: no text is printed or kept with one of them, whatever is around it."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -4,8 +4,6 @@ Its files are Arrow streams. They are mapped into memory for what says where the
 that fails ends the process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 

@@ -1,7 +1,5 @@
 """A tree of class folders: each image's label is the name of a folder it is in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice

@@ -1,7 +1,5 @@
 """A folder of image files, or one of them: labels in a file, in the names, or none. With a file, also of a tree of folders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Data sets on the Hugging Face hub: which files a hf:// URI means, and what went wrong in one line."""
 
-from __future__ import annotations
-
 import fnmatch
 import os
 import re

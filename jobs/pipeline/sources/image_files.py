@@ -1,7 +1,5 @@
 """Shards of image files: cut from a listing, read back a few files at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from itertools import batched

@@ -1,7 +1,5 @@
 """Work done in order, ahead of who asks for it: by threads where it waits for a store, by processes where it computes long."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

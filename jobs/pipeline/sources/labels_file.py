@@ -1,7 +1,5 @@
 """Labels of a flat folder in a text file: one line an image."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """What a place holds, listed as a stream: one call a folder, sizes included, hidden names left out."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -113,7 +111,7 @@ class LeftOut:
         if path != self.but:
             self.add(f"files {name}" if name in METADATA else kind, path)
 
-    def update(self, other: LeftOut) -> None:
+    def update(self, other: "LeftOut") -> None:
         for kind, (count, example) in other.found.items():
             self.add(kind, example, count)
 
@@ -285,7 +283,7 @@ class FileSet:
             raise UserError(f"{shown(below(self.folder, self.names or ''))}: nothing here matches")
         return found
 
-    def of_split(self, split: str | None) -> FileSet:
+    def of_split(self, split: str | None) -> "FileSet":
         """The files of one split: the one that is asked for, else validation where every file is of one and there are several.
 
         Raises UserError where that split is not there, and where files are called like splits, but not all alike.

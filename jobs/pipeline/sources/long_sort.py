@@ -1,7 +1,5 @@
 """Sort more files than fit into memory."""
 
-from __future__ import annotations
-
 import heapq
 import json
 from collections.abc import Iterable, Iterator

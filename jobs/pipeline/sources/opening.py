@@ -1,7 +1,5 @@
 """Tell a data set's layout by what its URI holds."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from functools import partial

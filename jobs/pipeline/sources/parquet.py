@@ -1,7 +1,5 @@
 """Parquet shards: the Hugging Face image layout or plain bytes columns, read by whole row groups."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

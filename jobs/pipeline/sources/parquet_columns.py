@@ -1,12 +1,10 @@
 """Which columns of a Parquet file hold images and labels, and whether the labels fit the checkpoint."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -57,7 +55,7 @@ class Columns:
     @classmethod
     def of(
         cls, schema: pa.Schema, space: LabelSpace, use_labels: bool, label_column: str | None, partition: str | None = None
-    ) -> Columns:
+    ) -> Self:
         """From a file's schema. label_column: as the user named it, None to look for one. partition: a label in the file's path.
 
         Raises ColumnError for no image column or several, LabelError for a label column that is not there or has no usable

@@ -1,7 +1,5 @@
 """Footers of Parquet files that would take far more memory than they have bytes: pyarrow makes a kilobyte of three of them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Files of rows, Parquet or Arrow: surveyed one after the other, and what they hold together."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass

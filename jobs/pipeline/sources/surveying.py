@@ -1,7 +1,5 @@
 """List a data set, once, before work starts: what it holds, and its shards, packed to go to whoever reads them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

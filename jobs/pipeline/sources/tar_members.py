@@ -1,7 +1,5 @@
 """The files inside a tar, in one pass; none is unpacked to disk. Links to earlier files of the tar are followed."""
 
-from __future__ import annotations
-
 import bz2
 import io
 import lzma

@@ -1,7 +1,5 @@
 """WebDataset tar shards: neighbouring members whose names agree up to the first dot are one sample, an image and its label."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
