@@ -22,7 +22,6 @@ from vit_actor.self_check import SelfCheck
 
 LOOK_SECONDS = 0.05
 """Between two questions whether more images are coming, while a batch that is not full waits for them."""
-
 MOST_HELD_SECONDS = 3.0
 """After so long, an idle device takes a batch that is not full even if more images are expected."""
 

@@ -76,13 +76,11 @@ class CpuVit:
 
     @property
     def description(self) -> str:
-        """One line: the library, the precision it chose, and the threads."""
         name = ov.Core().get_property("CPU", "FULL_DEVICE_NAME").strip()
         runs = f"OpenVINO {'bfloat16' if self._bfloat16 else 'float32'}" if self._core else "torch eager float32"
         return f"CPU {name}: {runs}, {self._threads} {'thread' if self._threads == 1 else 'threads'}"
 
     def compile(self) -> float:
-        """Load the weights and, for OpenVINO, build, compile and run once; seconds. Later calls return the same number."""
         self._check_open()
         if self._compile_seconds is None:
             start = time.monotonic()
@@ -97,15 +95,10 @@ class CpuVit:
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        """Answer batches in order, as `Device.classify` says.
-
-        Raises DeviceError when closed; ValueError for a batch the contract excludes.
-        """
         self.compile()
         return in_flight(batches, self._start, self._finish, most=IN_FLIGHT if self._core else 0, abandon=self._await_pieces)
 
     def close(self) -> None:
-        """Release the weights and refuse further work."""
         self._closed = True
         self._reference, self._idle = None, []
 
@@ -164,5 +157,4 @@ class CpuVit:
         return request
 
     def _await_pieces(self) -> None:
-        """Leave no request running."""
         self._idle += [self._await_piece() for _ in range(len(self._pieces))]

@@ -73,6 +73,7 @@ class Device(Protocol):
             copies what it needs before asking for the next item, so the caller may reuse the array.
             None means "nothing to do at present": the device completes and yields its oldest
             batch in flight, if any, so that no answer waits for the next question.
+        Raises DeviceError when closed or when the device fails, ValueError for other batches than these.
         """
 
     def close(self) -> None:

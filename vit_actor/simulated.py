@@ -115,24 +115,18 @@ class SimulatedVit:
 
     @property
     def description(self) -> str:
-        """One line: the times it simulates."""
         t = self._timing
         times = f"compute {t.compute * 1e3:.2f} ms, upload {t.upload * 1e3:.2f} ms, read-back {t.readback * 1e3:.2f} ms"
         jitter = f", jitter {t.jitter:g}" if t.jitter else ""
         return f"simulated T3000: {times} per batch of {self.batch_size}{jitter}; answers are checksums, not predictions"
 
     def compile(self) -> float:
-        """Wait the simulated compile time; seconds. Later calls return the same number at once."""
         if self._compile_seconds is None:
             time.sleep(self._timing.compile)
             self._compile_seconds = self.start["programs"] = self._timing.compile
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        """Answer batches in order, one on each engine, as `Device.classify` says.
-
-        Raises DeviceError after `fail_after` answers, or when closed; ValueError for a batch the contract excludes.
-        """
         self.compile()
         return in_flight(batches, self._submit, self._complete)
 
@@ -161,14 +155,8 @@ class SimulatedVit:
             wrong = np.repeat(self._wrong, self.batch_size // len(self.chips))[: len(images)]
             classes[wrong] = (classes[wrong] + 1) % self._classes
         self._submitted += 1
-        result = BatchResult(
-            classes=classes,
-            probabilities=probabilities,
-            scores=classes.astype(np.float32),
-            started_at=float(started + self._clock_offset),
-            seconds=float(self._read - max(started, previous)),
-        )
-        return self._read, result
+        started_at, seconds = float(started + self._clock_offset), float(self._read - max(started, previous))
+        return self._read, BatchResult(classes, probabilities, started_at, seconds, scores=classes.astype(np.float32))
 
     def _answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Classes and probabilities, as in BatchResult."""

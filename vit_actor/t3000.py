@@ -115,7 +115,6 @@ class T3000Vit:
         self.description = _describe(len(self.chips), precision)
 
     def compile(self) -> float:
-        """Copy the weights, compile every program, capture the trace; seconds. Later calls return the same number."""
         if self._compile_seconds is None:
             start, mesh = time.monotonic(), self._opened()
             program = plan(self._size, self._precision, stable_softmax=steep(self._weights, self._size))
@@ -132,13 +131,11 @@ class T3000Vit:
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        """Answer batches in order, as `Device.classify` says. Raises DeviceError when closed or when a chip fails."""
         self.compile()
         with _explained():
             yield from in_flight(batches, self._start, self._finish, abandon=self._drain)
 
     def close(self) -> None:
-        """Release the trace and the mesh; safe to call twice and after an error."""
         mesh, self._mesh = self._mesh, None
         forward, self._forward = self._forward, None
         self._staging = []

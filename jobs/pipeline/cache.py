@@ -26,7 +26,6 @@ from vit_actor.preprocess import Preprocess
 
 FORMAT = 2
 """Raised when files of earlier versions can no longer be read or hold other pixels."""
-
 DECODERS = ("simplejpeg", "pillow", "torch")
 """Packages whose versions decide what the pixels are."""
 

@@ -27,7 +27,6 @@ from vit_actor.errors import UserError
 
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
-
 PART = re.compile(r"part-([0-9]{6})\.parquet")
 """Name of a file that holds the rows of many chunks: of a run that was complete."""
 READERS = 16

@@ -26,13 +26,10 @@ from vit_actor.preprocess import Preprocess
 
 MAX_PIXELS = 178_956_970
 """Pixels an image may have: more, Pillow refuses as a decompression bomb; 512 MB of RGB. It warns from half of it on."""
-
 MAX_SCANNED_PIXELS = 30_000_000_000
 """Pixels times scans a JPEG may have: about 3 s of empty scans, of which a few hundred kilobytes can hold thousands."""
-
 MAX_TILES = 100_000
 """Strips or tiles an image may have that Pillow handles one by one."""
-
 MAX_PLAIN_BYTES = 8 * 2**20
 """Of a PPM in text, which Pillow reads a few characters at a time."""
 
@@ -45,7 +42,6 @@ FORMATS = (
 # fmt: on
 """Formats that are tried, in this order: those of Pillow's that it can decode by itself. A TGA has no signature, so that it comes
 last."""
-
 _JPEG = b"\xff\xd8"
 _ORIENTED = re.compile(rb"Exif\0\0|tiff:Orientation")
 _ORIENTATION = 0x0112

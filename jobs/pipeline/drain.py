@@ -13,7 +13,6 @@ from jobs.pipeline.ray_internals import draining_nodes
 
 LOOK_SECONDS = 10.0
 """Between two questions to the cluster; with 1,000 meshes it answers 100 a second."""
-
 LAST_SECONDS = 3.0
 """For the last chunks to be committed and reported, after the device has answered."""
 

@@ -69,9 +69,8 @@ class Ledger:
         self._nodes: dict[str, str] = {}
         self._heard: dict[str, float] = {}
         self._down: dict[str, float] = {}
-        self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0}
+        self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0, "committed_before": 0, "cached": 0}
         self._events: list[dict[str, Any]] = []
-        self._committed_before = self._cached = 0
         self._pace = {"decoded": 0, "classified": 0}
         self._cache_room: float = 0
         self._parts = 0
@@ -192,7 +191,7 @@ class Ledger:
         """A chunk of so many images has been decoded, or read from the cache."""
         self._reading.pop(chunk, None)
         self._decoded.add(chunk)
-        self._cached += images if from_cache else 0
+        self._counts["cached"] += images if from_cache else 0
         self._pace["decoded"] += images
 
     def classified(self, images: int) -> None:
@@ -228,7 +227,7 @@ class Ledger:
     def passed_over(self, images: int) -> None:
         """A shard has been read whose images were committed before, so many of them."""
         if self._passes == 1:
-            self._committed_before += images
+            self._counts["committed_before"] += images
 
     def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Quarantine | Literal["stop"] | None:
         """A chunk of so many decoded images is about to go to a device; None for the ordinary way, "stop" when draining."""
@@ -303,23 +302,22 @@ class Ledger:
         self._draining = True
 
     def is_draining(self) -> bool:
-        """Whether nothing more is to be begun."""
         return self._draining
 
     def account(self, alive: set[str] | None = None) -> dict[str, Any]:
         """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
         lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
-        tried: dict[str, Any] = {
-            "committed_before": self._committed_before,
-            "cached": self._cached,
+        return {
+            **self._counts,
+            "lost_hosts": lost,
             "images_read": sum(self._images.values()),
             "meshes": sorted(self._meshes),
             "down_seconds": dict(self._down),
             "checks": self._lives,
             "opened_at": self._opened_at,
             "not_open": sorted(self._opening),
+            "events": self._events,
         }
-        return {**self._counts, "lost_hosts": lost, **tried, "events": self._events}
 
     def opened(self, mesh: str, opened_at: float) -> None:
         """A process has opened a mesh and checked it once. What another one left unchecked there is doubtful."""

@@ -19,13 +19,11 @@ from typing import Any, Self
 
 PLAIN_RAY = "LOUDBOX_PLAIN_RAY"
 LOG = logging.getLogger("ray.loudbox")
-
 IDLE_COMMAND = "cat"
 """In place of an agent, without which Ray's scheduler does not start: it ends when the scheduler closes its standard input."""
 AGENT_COMMANDS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
 AGENT_PORTS = ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT")
 NO_PORT = -1  # what an agent without a service writes down
-
 _POOL = "ray.data._internal.execution.operators.actor_pool_map_operator"
 _AUTOSCALER = "ray.data._internal.cluster_autoscaler.rate_based_cluster_autoscaler"
 HELPERS: dict[tuple[str, str], tuple[str, ...]] = {  # where Ray Data finds what is replaced: arguments it takes

@@ -13,10 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-KERNELS = {
-    Image.Resampling.BILINEAR: b"aten::_upsample_bilinear2d_aa",
-    Image.Resampling.BICUBIC: b"aten::_upsample_bicubic2d_aa",
-}
+KERNELS = {Image.Resampling.BILINEAR: b"aten::_upsample_bilinear2d_aa", Image.Resampling.BICUBIC: b"aten::_upsample_bicubic2d_aa"}
 """By Pillow's filter; each is called in its overload `out`, which writes where it is told to."""
 
 

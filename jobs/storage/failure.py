@@ -62,7 +62,6 @@ class Damaged(Exception):
 _CLIENTS = ("huggingface_hub", "httpx", "httpcore", "requests", "aiohttp", "fsspec", "obstore")
 """How the names of packages begin whose errors are storage's, of whatever class they are."""
 _OF_STORAGE = (OSError, pa.ArrowException, ImportError, UnicodeEncodeError, NotImplementedError)
-
 _SPACE = {
     errno.ENOSPC: "free some space or inodes there, or write elsewhere",
     errno.EDQUOT: "free some, or have the quota raised",

@@ -5,7 +5,6 @@ import os
 from jobs.storage.failure import Failing, Gone, Refused, StorageError, first_line
 
 TOKENS = "https://huggingface.co/settings/tokens"
-
 type Kind = type[StorageError]
 
 

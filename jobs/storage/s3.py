@@ -19,7 +19,6 @@ from vit_actor.errors import UserError
 SCHEMES = ("s3", "s3a")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 30.0
-
 _SAID = re.compile(r"<Code>\s*(\w+)\s*</Code>(?:.*?<Message>\s*(.*?)\s*</Message>)?", re.DOTALL)
 
 

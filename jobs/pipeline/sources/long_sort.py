@@ -13,7 +13,6 @@ MOST = 500_000
 """Files that are in memory at once: 90 MB of names and sizes."""
 _A_LINE = 1_000
 """Files written and read together."""
-
 type File = tuple[str, int]
 """Name and size."""
 

@@ -20,14 +20,12 @@ from vit_actor.errors import UserError
 READ_BYTES = 8 * 2**20
 """Bytes a read asks of storage: large enough for a distant store. A page must fit in memory (by pyarrow's writers at most
 1,024 rows), a row group need not."""
-
 MAX_DICTIONARY_BYTES = 16 * 2**20
 """Of a column's distinct values, each of which may be in every row that is read at once; writers stop at 1 MiB."""
 MAX_BLOWN_UP_BYTES = 256 * 2**20
 """Of a column in a row group that is mostly made up by its compression."""
 MAX_LABEL_BYTES = 64 * 2**20
 """Of the labels in a row group, and 1 KiB a row."""
-
 READ_ROWS = 64
 """Rows decoded at a time: about 7 MB of ImageNet."""
 
@@ -121,7 +119,6 @@ class ParquetShards(RowFiles):
 
 
 def _groups(file: pq.ParquetFile) -> list[int]:
-    """Rows of each row group, by the file's footer."""
     return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
@@ -146,6 +143,5 @@ def _check_label_size(file: pq.ParquetFile, columns: Columns, group: int) -> Non
 
 
 def _of(file: pq.ParquetFile, path: str, group: int) -> Iterator[pq.ColumnChunkMetaData]:
-    """A column's chunk of a row group."""
     found = file.metadata.row_group(group)
     return (found.column(i) for i in range(found.num_columns) if found.column(i).path_in_schema == path)

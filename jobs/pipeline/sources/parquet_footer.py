@@ -11,7 +11,6 @@ SMALL_BYTES = 256 * 2**10
 MOST_MEMORY = 2**30
 """Bytes that reading a footer may take. 10,000 row groups of three columns, 3 MB as pyarrow writes them, take 36 MB."""
 MOST_SECONDS = 60
-
 READ = f"""
 import io, resource, sys
 import pyarrow.parquet as pq

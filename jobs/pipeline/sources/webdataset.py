@@ -32,10 +32,8 @@ MOST_IMAGES = 16
 """Of one sample: more of them are images of their own, whose names have dots in them."""
 MAX_SAMPLE_BYTES = 256 * 2**20
 """Of one sample's images together, which are in memory at once."""
-
 SURVEYED = 64
 """Samples of the first tar whose labels are checked before work starts; all would mean reading the whole data set."""
-
 type Own = dict[str, bytes]
 """A sample's members that may be labels, by what follows its name."""
 
