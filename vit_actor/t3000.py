@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -65,12 +64,8 @@ def _explained() -> Iterator[None]:
         raise DeviceError(explanation(str(error))) from error
 
 
-@dataclass(frozen=True)
-class _Flight:
-    images: int
-    started_at: float
-    started: float
-    answer: Answer
+type _Flight = tuple[int, float, float, Answer]
+"""Images, when it started on the wall clock and on the monotonic one, and what becomes the answer."""
 
 
 class T3000Vit:
@@ -161,7 +156,7 @@ class T3000Vit:
         staging = self._staging[self._batches % len(self._staging)]
         self._batches += 1
         staging.put(images)
-        return _Flight(len(images), started_at, started, self._forward.start(staging.host))
+        return len(images), started_at, started, self._forward.start(staging.host)
 
     def _drain(self) -> None:
         """Wait for answers that are on their way to host memory which nobody holds any more."""
@@ -170,13 +165,14 @@ class T3000Vit:
                 self._forward.drain()
 
     def _finish(self, flight: _Flight) -> BatchResult:
-        began = max(flight.started, self._completed)
-        rows = flight.answer.wait()  # without Python's lock: other threads fetch the next images meanwhile
+        images, started_at, started, answer = flight
+        began = max(started, self._completed)
+        rows = answer.wait()  # without Python's lock: other threads fetch the next images meanwhile
         self._completed = time.monotonic()
         logits = ttnn.to_torch(rows, mesh_composer=ttnn.ConcatMeshToTensor(self._opened(), dim=0))
-        answers = logits[: flight.images, 0, : self._size.classes].float().numpy()
+        answers = logits[:images, 0, : self._size.classes].float().numpy()
         held = best_of(answers, self._held)
-        return BatchResult(*top_k(answers), flight.started_at, self._completed - began, held, answers)
+        return BatchResult(*top_k(answers), started_at, self._completed - began, held, answers)
 
 
 def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:

@@ -83,7 +83,7 @@ def place(weights: Weights[torch.Tensor], mesh: ttnn.MeshDevice, plan: Plan) -> 
         tokens=put(weights.tokens.repeat(size.images, 1, 1), memory=table_memory),
         mask=put(weights.mask),
         layers=tuple(Layer(**{name: encoder_part(part) for name, part in vars(layer).items()}) for layer in weights.layers),
-        norm=Norm(put(weights.norm.weight), put(weights.norm.bias)),
+        norm=encoder_part(weights.norm),
         classifier=Linear(put(weights.classifier.weight), put(weights.classifier.bias)),
     )
 
@@ -186,12 +186,10 @@ def mlp(hidden: Tensor, layer: Layer[Tensor], plan: Plan) -> Tensor:
 
 def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> Tensor:
     """Normalise the class token alone and score it -> bfloat16 (images, 1, padded classes), row-major."""
-    on_a_row = size.images // size.rows
+    norm, on_a_row = weights.norm, size.images // size.rows
     hidden = ttnn.sharded_to_interleaved(hidden, ttnn.L1_MEMORY_CONFIG)
     token = ttnn.slice(hidden, [0, 0, 0], [size.images, 1, size.hidden])
-    token = ttnn.layer_norm(
-        token, weight=weights.norm.weight, bias=weights.norm.bias, epsilon=size.epsilon, compute_kernel_config=EXACT
-    )
+    token = ttnn.layer_norm(token, weight=norm.weight, bias=norm.bias, epsilon=size.epsilon, compute_kernel_config=EXACT)
     logits = ttnn.linear(
         token,
         weights.classifier.weight,

@@ -6,8 +6,8 @@ import pyarrow.compute as pc
 NAME = pa.dictionary(pa.int32(), pa.string())
 
 
-def _field(name: str, kind: pa.DataType, meaning: str, nullable: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"description": meaning})
+def _field(name: str, kind: pa.DataType, meaning: str, null: bool = True) -> pa.Field:
+    return pa.field(name, kind, nullable=null, metadata={"description": meaning})
 
 
 PREDICTIONS = pa.schema(
@@ -28,12 +28,12 @@ PREDICTIONS = pa.schema(
         ),
         _field("correct", pa.bool_(), "prediction == label; null without a label; false on error with one"),
         _field("error", pa.string(), "why there is no prediction, in one line; null where there is one"),
-        _field("host", pa.string(), "host that classified the image (on error: that handled it)", nullable=False),
-        _field("mesh", pa.string(), "device that classified the image, unique in the cluster, e.g. host/0-3", nullable=False),
+        _field("host", pa.string(), "host that classified the image (on error: that handled it)", null=False),
+        _field("mesh", pa.string(), "device that classified the image, unique in the cluster, e.g. host/0-3", null=False),
         _field("batch", pa.int64(), "batch of its mesh's actor the image was in; null on error"),
         _field("started_at", pa.timestamp("us", tz="UTC"), "when the device took that batch; null on error"),
         _field("batch_seconds", pa.float64(), "seconds that batch kept the device; null on error"),
-        _field("run_id", pa.string(), "the run that wrote the row", nullable=False),
+        _field("run_id", pa.string(), "the run that wrote the row", null=False),
     ],
     metadata={"schema": "loudbox-vit/predictions/3"},
 )

@@ -75,9 +75,7 @@ class Rows:
             return
         self._first = other, first = self._first or (name, columns)
         if columns.place() != first.place():
-            here, there = (
-                "no label column" if (at := each.place()) == "nowhere" else f"labels {at}" for each in (columns, first)
-            )
+            here, there = ("no label column" if (at := one.place()) == "nowhere" else f"labels {at}" for one in (columns, first))
             raise LabelError(f"it has {here}, and {other} has {there}; give files that are alike")
         if columns.indices != first.indices:
             raise LabelError(f"the class names of column {columns.label!r} are others than in {other}; give files that are alike")
