@@ -23,9 +23,8 @@ class BatchResult:
     held: int32 (n,), the best of the classes that the data set holds (`best_of`); None where those are all, or not known.
     scores: float32 (n, classes) before the softmax, of a device with chips.
     started_at: Unix time in seconds when the device took the batch.
-    seconds: wall time this batch kept the device from the next: completion minus the later of
-        its own start and the previous batch's completion. Summed over batches it is the device's
-        busy time, however many batches were in flight.
+    seconds: wall time this batch kept the device from the next: completion minus the later of its own start and the previous
+        batch's completion. Summed over batches it is the device's busy time, however many batches were in flight.
     """
 
     classes: np.ndarray
@@ -68,11 +67,10 @@ class Device(Protocol):
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
         """Answer batches in order, keeping several in flight.
 
-        batches: uint8 (n, height, width, 3) with 1 <= n <= batch_size, as the checkpoint's
-            preprocessing resized them; short ones are padded inside and cut outside. The device
-            copies what it needs before asking for the next item, so the caller may reuse the array.
-            None means "nothing to do at present": the device completes and yields its oldest
-            batch in flight, if any, so that no answer waits for the next question.
+        batches: uint8 (n, height, width, 3) with 1 <= n <= batch_size, as the checkpoint's preprocessing resized them; short ones
+            are padded inside and cut outside. The device copies what it needs before asking for the next item, so the caller may
+            reuse the array. None means "nothing to do at present": the device completes and yields its oldest batch in flight, if
+            any, so that no answer waits for the next question.
         Raises DeviceError when closed or when the device fails, ValueError for other batches than these.
         """
 

@@ -1,8 +1,7 @@
 """The predictions on disk: one Parquet file a chunk, named by the chunk and written whole or not at all.
 
-A chunk that is classified twice (a retry, a lost host, a late worker of a dead job) overwrites its own file with the
-same rows, so every image is there exactly once without any coordination, and what is not there is what a resumed run
-has left to do.
+A chunk that is classified twice (a retry, a lost host, a late worker of a dead job) overwrites its own file with the same rows,
+so every image is there exactly once without any coordination, and what is not there is what a resumed run has left to do.
 """
 
 import json

@@ -27,9 +27,8 @@ def open_source(
 ) -> Source:
     """The data set at a local path or URI: a folder of class folders, a flat folder, Parquet or tar shards, or one file.
 
-    uri: where there are several splits, validation is taken, or the one that ?split=<name> says.
-        * and ? and {000..010} may stand in the last part of a path to Parquet or tar files.
-        hf://datasets/<owner>/<name> is its validation split; see hub.locate.
+    uri: where there are several splits, validation is taken, or the one that ?split=<name> says. * and ? and {000..010} may stand
+        in the last part of a path to Parquet or tar files. hf://datasets/<owner>/<name> is its validation split; see hub.locate.
     checkpoint_classes: class names by index, which labels are mapped to.
     labels: where labels are, if not where the layout has them: a file for images or tars (see labels_file), a column for
         Parquet, whose integers are then taken as the checkpoint's indices, a member of tars. Or how they are to be read, one of
