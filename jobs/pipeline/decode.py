@@ -15,6 +15,7 @@ import io
 import re
 import struct
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -50,6 +51,10 @@ _START_OF_SCAN = b"\xff\xda"
 
 # Pillow warns about damage that it gets over, once per image: over millions of images that is no news.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+type Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
+"""As `decode`."""
 
 
 class DecodeError(ValueError):

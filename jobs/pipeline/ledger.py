@@ -8,10 +8,9 @@ import os
 import re
 import socket
 import time
-from enum import Enum
 from typing import Any, Literal
 
-from jobs.pipeline.attempts import QUARANTINE_AFTER, Quarantine, Tries
+from jobs.pipeline.attempts import Quarantine, Tries
 from jobs.storage.failure import TOLD_AFTER, tell_waits
 from vit_actor.errors import UserError
 
@@ -21,16 +20,6 @@ MOST_FAILED_CHECKS = 2
 """Failed checks until a mesh stays out; after the first it is opened anew."""
 SHARD_ATTEMPTS = 4
 """Attempts at a shard before what is left of it becomes errors, unread."""
-
-
-class Reading(Enum):
-    """How a chunk is to be read and decoded."""
-
-    ORDINARY = "ordinary"
-    SANDBOXED = "sandboxed"
-    """Its task died before: every image in a process of its own."""
-    STOP = "stop"
-    """The run is draining: not at all."""
 
 
 def tell_ledger(ledger: Any) -> None:
@@ -177,15 +166,15 @@ class Ledger:
             self.note("retry", "decode", f"attempt {attempts} at reading shard {shard}")
         return attempts
 
-    def begin_reading(self, chunk: str) -> Reading:
-        """A chunk is about to be decoded."""
+    def begin_reading(self, chunk: str) -> int | None:
+        """A chunk is about to be decoded: which attempt that is; None when draining."""
         if self._draining:
-            return Reading.STOP
+            return None
         attempts = self._reading[chunk] = self._reading.get(chunk, 0) + 1
         if attempts > 1:
             self._counts["retries"] += 1
             self.note("retry", "decode", f"attempt {attempts} at reading {chunk}")
-        return Reading.SANDBOXED if attempts > QUARANTINE_AFTER else Reading.ORDINARY
+        return attempts
 
     def done_reading(self, chunk: str, images: int, from_cache: bool = False) -> None:
         """A chunk of so many images has been decoded, or read from the cache."""

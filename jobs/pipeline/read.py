@@ -20,18 +20,16 @@ from jobs.pipeline.attempts import QUARANTINE_AFTER
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk, chunk_name
 from jobs.pipeline.commit import Predictions
-from jobs.pipeline.decode import DecodeError, decode
-from jobs.pipeline.ledger import SHARD_ATTEMPTS, Reading, tell_ledger
+from jobs.pipeline.decode import Decode, DecodeError, decode
+from jobs.pipeline.ledger import SHARD_ATTEMPTS, tell_ledger
 from jobs.pipeline.read_apart import lost, read_apart
-from jobs.pipeline.sandbox import Sandbox, TimeLimit
+from jobs.pipeline.sandbox import sandboxed, time_limited
 from jobs.pipeline.sources import EncodedImage, Shard, Source, address_of
 from jobs.storage.address import shown
 from jobs.storage.failure import REFUSED_ROW, Damaged, Failing, patiently
 from jobs.storage.files import forget_cached
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
-
-Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
 
 
 def read_chunks(
@@ -88,7 +86,7 @@ class _Chunks:
         self._preprocess, self._ledger = preprocess, ledger
         self._groups: Iterator[tuple[int, Iterator[tuple[int, EncodedImage]]]] | None = None
         self._following = 0
-        self._begun: tuple[str, Reading] = ("", Reading.ORDINARY)
+        self._begun: tuple[str, int | None] = ("", None)
         self.sandboxed = self.stopped = False
 
     def next(self) -> Chunk | None:
@@ -113,13 +111,13 @@ class _Chunks:
         name = chunk_name(self._shard.id, k)
         if self._begun[0] != name:
             self._begun = name, ray.get(self._ledger.begin_reading.remote(name))
-        how = self._begun[1]
-        self.stopped, self.sandboxed = how is Reading.STOP, how is Reading.SANDBOXED
-        if self.stopped:
+        attempt = self._begun[1]
+        if attempt is None:
+            self.stopped = True
             return None
-        limited: Sandbox | TimeLimit = Sandbox() if self.sandboxed else TimeLimit()
-        with limited:
-            chunk, failed = decode_chunk(name, numbered, self._preprocess, limited.decode)
+        self.sandboxed = attempt > QUARANTINE_AFTER
+        with sandboxed() if self.sandboxed else time_limited() as decoder:
+            chunk, failed = decode_chunk(name, numbered, self._preprocess, decoder)
         self._read_again(failed)
         self._following = (k + 1) * CHUNK_IMAGES
         return chunk

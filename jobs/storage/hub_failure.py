@@ -5,10 +5,9 @@ import os
 from jobs.storage.failure import Failing, Gone, Refused, StorageError, first_line
 
 TOKENS = "https://huggingface.co/settings/tokens"
-type Kind = type[StorageError]
 
 
-def hub_explained(error: Exception, uri: str) -> tuple[Kind, str]:
+def hub_explained(error: Exception, uri: str) -> tuple[type[StorageError], str]:
     """What an error of the hub's client means, and it in one line with the fix."""
     from huggingface_hub.errors import (  # only where the hub was used
         GatedRepoError,
