@@ -1,8 +1,6 @@
 """Pins one device: a single thread owns it, and concurrent calls hand it images through a queue.
 
-Because the device sees one endless stream of batches, nothing drains between the calls that Ray makes: while one
-call waits for its last answers, the next call's first batches are already being uploaded. A batch may hold the end of
-one call and the beginning of the next, so that batches are full for calls of any size.
+A batch may hold the end of one call and the beginning of the next, so that nothing drains between the calls that Ray makes.
 """
 
 import queue

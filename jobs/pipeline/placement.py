@@ -78,16 +78,8 @@ def place(
     found = sum(each // boards for each in offered)
     if device == "auto":
         device = "t3000" if found else "cpu"
-    if device == "t3000" and any(each % boards for each in offered):
-        raise UserError(
-            f"hosts offer {sorted(set(offered))} {BOARDS}, not whole meshes of {boards} boards: Ray counts every entry of "
-            "/dev/tenstorrent, by-id too; start nodes with cluster/start-node.sh, or pass --boards-per-mesh"
-        )
-    if device == "t3000" and not found:
-        raise UserError(
-            f"--device t3000: no host has {boards} free Tenstorrent boards (most found: {max(offered)}); "
-            "check /dev/tenstorrent and `ray status`, or pass --device cpu"
-        )
+    if device == "t3000":
+        _check_boards(offered, boards)
     cores = [host.get("CPU", 0.0) for host in hosts if host.get("CPU", 0.0) >= 1]
     if not cores:
         raise UserError("the cluster has no CPUs for decoding; start Ray nodes with --num-cpus of at least 1")
@@ -106,6 +98,20 @@ def place(
         placement = replace(placement, actors=meshes, grows=False)
     _wait_until_free(placement, wait_seconds)
     return placement
+
+
+def _check_boards(offered: list[int], boards: int) -> None:
+    """Raise UserError unless there are whole meshes of boards. offered: boards of each host."""
+    if any(each % boards for each in offered):
+        raise UserError(
+            f"hosts offer {sorted(set(offered))} {BOARDS}, not whole meshes of {boards} boards: Ray counts every entry of "
+            "/dev/tenstorrent, by-id too; start nodes with cluster/start-node.sh, or pass --boards-per-mesh"
+        )
+    if not any(offered):
+        raise UserError(
+            f"--device t3000: no host has {boards} free Tenstorrent boards (most found: {max(offered)}); "
+            "check /dev/tenstorrent and `ray status`, or pass --device cpu"
+        )
 
 
 def _place_on_cpus(cores: list[float], flops_per_image: float, cpus_per_actor: float | None) -> Placement:
