@@ -125,7 +125,7 @@ class Classifier:
             self._checks.keep_on(self._check_seconds)
             again = ray.get_runtime_context().was_current_actor_reconstructed
             self._log.info("mesh opened", restart=again, description=self._device.description)
-            leave_when_drained(partial(_leaving, self._calls, self._checks), self._log)
+            leave_when_drained(self._calls.alone, partial(self._checks.check, last=True), self._log)
 
     def _start_device(self) -> DeviceThread:
         try:
@@ -321,14 +321,6 @@ class _Calls:
             with self._changed:
                 self._alone = False
                 self._changed.notify_all()
-
-
-@contextmanager
-def _leaving(calls: _Calls, checks: MeshChecks) -> Iterator[None]:
-    """The end of a mesh whose host is drained: no chunk is on it, and those that were are checked."""
-    with calls.alone():
-        checks.check(last=True)
-        yield
 
 
 def mesh_name(host: str, number: int) -> str:

@@ -17,22 +17,25 @@ LAST_SECONDS = 3.0
 """For the last chunks to be committed and reported, after the device has answered."""
 
 
-def leave_when_drained(alone: Callable[[], AbstractContextManager[None]], log: EventLog) -> None:
+def leave_when_drained(alone: Callable[[], AbstractContextManager[None]], check: Callable[[], None], log: EventLog) -> None:
     """From a thread, end this actor's process between two chunks once its node drains (`ray drain-node`).
 
-    alone: a block that begins when no chunk is on the device, and in which none is put there.
+    alone: a block that begins when no chunk is on the device, and in which none is put there. check: the last of the chips.
     Ray then starts the actor on other boards, at once or when a mesh has run out of work, and hands it what had not begun.
     """
-    if draining := draining_nodes():
-        threading.Thread(target=_watch, args=(draining, alone, log), name="drain", daemon=True).start()
+    draining = draining_nodes()
 
+    def watch() -> None:
+        assert draining
+        node = ray.get_runtime_context().get_node_id()
+        while node not in draining():
+            time.sleep(LOOK_SECONDS)
+        log.info("host drains")
+        with alone():
+            check()
+            time.sleep(LAST_SECONDS)
+            log.info("mesh drained")
+            os._exit(0)
 
-def _watch(draining: Callable[[], set[str]], alone: Callable[[], AbstractContextManager[None]], log: EventLog) -> None:
-    node = ray.get_runtime_context().get_node_id()
-    while node not in draining():
-        time.sleep(LOOK_SECONDS)
-    log.info("host drains")
-    with alone():
-        time.sleep(LAST_SECONDS)
-        log.info("mesh drained")
-        os._exit(0)
+    if draining:
+        threading.Thread(target=watch, name="drain", daemon=True).start()
