@@ -23,10 +23,10 @@ def leave_when_drained(alone: Callable[[], AbstractContextManager[None]], check:
     alone: a block that begins when no chunk is on the device, and in which none is put there. check: the last of the chips.
     Ray then starts the actor on other boards, at once or when a mesh has run out of work, and hands it what had not begun.
     """
-    draining = draining_nodes()
+    if not (draining := draining_nodes()):
+        return
 
     def watch() -> None:
-        assert draining
         node = ray.get_runtime_context().get_node_id()
         while node not in draining():
             time.sleep(LOOK_SECONDS)
@@ -37,5 +37,4 @@ def leave_when_drained(alone: Callable[[], AbstractContextManager[None]], check:
             log.info("mesh drained")
             os._exit(0)
 
-    if draining:
-        threading.Thread(target=watch, name="drain", daemon=True).start()
+    threading.Thread(target=watch, name="drain", daemon=True).start()
