@@ -40,16 +40,12 @@ class Device(Protocol):
 
     batch_size: int
     """Images per full batch, over the whole mesh."""
-
     shape: tuple[int, int, int]
     """Of an image: height, width, 3."""
-
     chips: tuple[str, ...]
     """Names of the chips, in the order in which they share a batch evenly; none where there is nothing to check (`SelfCheck`)."""
-
     tolerance: float
     """How far a sound chip's scores may be from `reference`, as `self_check.error` measures it."""
-
     start: dict[str, float]
     """What its start took so far. Seconds by phase, of those it has: import (of its library), open (the chips), weights,
     programs, trace. On chips also kernels_built: how many were compiled for want of a cached one, 0 in a warm start."""

@@ -76,7 +76,6 @@ class Preprocess:
         if name not in PROCESSORS:
             raise _refuse(f"{kind} is not supported", f"use a checkpoint with a {' or '.join(PROCESSORS)}")
         given = PROCESSORS[name] | config
-
         if not given["do_resize"] or given["do_pad"]:
             raise _refuse("images would differ in size", "only do_resize true and do_pad false are supported")
         edge = given["size"].get("shortest_edge") if isinstance(given["size"], dict) and given["do_center_crop"] else None
@@ -88,7 +87,6 @@ class Preprocess:
             raise _refuse(f"crop_size {height}x{width} exceeds size {resized[0]}x{resized[1]}", "a crop must fit")
         if given["resample"] not in RESAMPLING:
             raise _refuse(f"resample {given['resample']!r} is not supported", "it must be a Pillow filter number, 0 to 5")
-
         factor = given["rescale_factor"] if given["do_rescale"] else 1.0
         if not isinstance(factor, (int, float)):
             raise _refuse(f"rescale_factor {factor!r} is not supported", "it must be one number")

@@ -149,7 +149,6 @@ class SimulatedVit:
         self._uploaded = started + upload
         self._computed = max(self._uploaded, self._computed) + compute
         self._read = max(self._computed, self._read) + readback
-
         classes, probabilities = self._answers(images)
         if any(self._wrong) and self._submitted >= self._timing.wrong_after:
             wrong = np.repeat(self._wrong, self.batch_size // len(self.chips))[: len(images)]

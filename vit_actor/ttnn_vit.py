@@ -143,10 +143,7 @@ def attention(qkv: Tensor, mask: Tensor, plan: Plan) -> Tensor:
         size.head_size**-0.5,
         mask,
         program_config=ttnn.SoftmaxShardedMultiCoreProgramConfig(
-            compute_with_storage_grid_size=(size.attention_columns, size.images),
-            subblock_w=widest(size.tokens_t),
-            block_h=size.score_rows_t,
-            block_w=size.tokens_t,
+            **in_blocks(size.attention_columns, size.images, size.score_rows_t, size.tokens_t)
         ),
         compute_kernel_config=HIFI2,
         numeric_stable=plan.stable_softmax,
@@ -226,11 +223,7 @@ def layer_norm(hidden: Tensor, part: Norm[Tensor], size: Geometry) -> Tensor:
         bias=part.bias,
         epsilon=size.epsilon,
         program_config=ttnn.LayerNormShardedMultiCoreProgramConfig(
-            compute_with_storage_grid_size=(size.columns, size.rows),
-            subblock_w=widest(size.features_t),
-            block_h=size.rows_t,
-            block_w=size.features_t,
-            inplace=False,
+            **in_blocks(size.columns, size.rows, size.rows_t, size.features_t), inplace=False
         ),
         compute_kernel_config=NORM,
         memory_config=sharded(size, size.hidden),
@@ -280,6 +273,11 @@ def dense(
         transpose_mcast=False,
         fused_activation=activation,
     )
+
+
+def in_blocks(columns: int, rows: int, height_t: int, width_t: int) -> dict[str, Any]:
+    """How a sharded softmax or LayerNorm is computed: every core its own block of so many tiles."""
+    return dict(compute_with_storage_grid_size=(columns, rows), subblock_w=widest(width_t), block_h=height_t, block_w=width_t)
 
 
 def sharded(size: Geometry, width: int, columns: int | None = None) -> Any:
