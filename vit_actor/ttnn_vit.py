@@ -275,9 +275,9 @@ def dense(
     )
 
 
-def in_blocks(columns: int, rows: int, height_t: int, width_t: int) -> dict[str, Any]:
-    """How a sharded softmax or LayerNorm is computed: every core its own block of so many tiles."""
-    return dict(compute_with_storage_grid_size=(columns, rows), subblock_w=widest(width_t), block_h=height_t, block_w=width_t)
+def in_blocks(columns: int, rows: int, height: int, width: int) -> dict[str, Any]:
+    """How a sharded softmax or LayerNorm is computed: every core its own block of height by width tiles."""
+    return {"compute_with_storage_grid_size": (columns, rows), "subblock_w": widest(width), "block_h": height, "block_w": width}
 
 
 def sharded(size: Geometry, width: int, columns: int | None = None) -> Any:
