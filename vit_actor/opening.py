@@ -1,7 +1,5 @@
 """From what a job asks for to a device, on the host that has it."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +49,7 @@ class DeviceRequest:
     open_seconds: float = 120.0
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, device: str, **options: Any) -> Self:
+    def of(cls, checkpoint: "Checkpoint", device: str, **options: Any) -> Self:
         """Of a checkpoint that the driver has loaded; options are the other fields."""
         return cls(device, checkpoint.name, checkpoint.path, checkpoint.digest, checkpoint.config.num_labels, **options)
 

@@ -1,7 +1,5 @@
 """Read and decode shards: rows of shards in, rows of chunks out."""
 
-from __future__ import annotations
-
 import json
 import socket
 import sys
@@ -81,7 +79,9 @@ class _Chunks:
     reading goes on again with the chunk. sandboxed: whether the latest one was. stopped: whether the run is draining.
     """
 
-    def __init__(self, source: Source, shard: Shard, wanted: _Wanted, attempt: int, preprocess: Preprocess, ledger: Any) -> None:
+    def __init__(
+        self, source: Source, shard: Shard, wanted: "_Wanted", attempt: int, preprocess: Preprocess, ledger: Any
+    ) -> None:
         self._source, self._shard, self._wanted, self._attempt = source, shard, wanted, attempt
         self._preprocess, self._ledger = preprocess, ledger
         self._groups: Iterator[tuple[int, Iterator[tuple[int, EncodedImage]]]] | None = None
@@ -149,7 +149,7 @@ def _images(source: Source, shard: Shard, wanted: Callable[[int], bool], attempt
     return (pair for pair in images if wanted(pair[0]))
 
 
-def _from_cache(cache: Cache | None, shard: Shard, wanted: _Wanted) -> Iterator[Chunk]:
+def _from_cache(cache: Cache | None, shard: Shard, wanted: "_Wanted") -> Iterator[Chunk]:
     """The chunks of a shard that are wanted and in the cache; where their number is not known, up to the first that is not."""
     if cache is None:
         return

@@ -6,7 +6,6 @@ import io
 import json
 import posixpath
 import re
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -65,13 +64,6 @@ def metadata_of(folder: str) -> str | None:
     if len(found) > 1:
         raise UserError(f"{shown(folder)}: labels in {' and in '.join(METADATA)}; pass --labels with the path of one of them")
     return found[0] if found else None
-
-
-def check_digest(uri: str, digest: str | None) -> None:
-    """Raise UserError where a labels file is not the one that the job was started with."""
-    if digest_of(uri) != digest:
-        where = f"on {socket.gethostname()} it is another file than where the job was started"
-        raise UserError(f"{shown(uri)}: {where}, or it has changed; put it where all hosts see it")
 
 
 def read_labels(uri: str, readings: Readings) -> Iterator[Line]:
