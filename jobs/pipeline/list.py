@@ -24,7 +24,7 @@ def list_shards(
     resume: bool,
     share: tuple[int, int],
     wait: Callable[[], None] | None,
-    only: frozenset[str] = frozenset(),
+    only: frozenset[str],
 ) -> Iterator[pa.Table]:
     """Rows (number, shards as `surveyed` packed them) -> rows (id, payload as JSON, images), one at a time.
 

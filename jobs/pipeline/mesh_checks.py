@@ -33,7 +33,7 @@ class MeshChecks:
         except DeviceError as error:
             self._lose(error)
 
-    def attempt(self, last: bool = False) -> None:
+    def attempt(self, last: bool) -> None:
         """One check, told to the ledger when it has passed; none after the last. Raises DeviceError."""
         with self._turn:
             if self.begun is None or self._ended.is_set():
