@@ -52,8 +52,8 @@ def open_source(
     if kind in ("Parquet", "Arrow"):
         files = FileSet(folder, KINDS[kind], names).of_split(split)
         files.check_no_table()
-        source = ParquetShards if kind == "Parquet" else ArrowFiles
-        return source(files, space, use, where, limit, images_per_shard)
+        given = files, space, use, where, limit, images_per_shard
+        return ParquetShards(*given) if kind == "Parquet" else ArrowFiles(*given)
     if kind == "tar":
         member = where if where and (where in MEMBERS or where.startswith("json.")) else None
         file, digest = (absolute(where), digest_of(where)) if where and not member else (None, None)
