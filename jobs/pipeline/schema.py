@@ -12,9 +12,7 @@ def _field(name: str, kind: pa.DataType, meaning: str, null: bool = True) -> pa.
 
 PREDICTIONS = pa.schema(
     [
-        _field(
-            "image_id", pa.string(), "unique in the data set: path below its root, shard#row, or shard/member", nullable=False
-        ),
+        _field("image_id", pa.string(), "unique in the data set: path below its root, shard#row, or shard/member", null=False),
         _field("label", pa.int32(), "true class in the checkpoint's order; null where the data has none"),
         _field("label_name", NAME, "its name in the checkpoint; null where it has none"),
         _field("prediction", pa.int32(), "top-1 class; null where the image could not be read"),

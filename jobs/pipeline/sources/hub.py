@@ -40,7 +40,7 @@ def locate(uri: str) -> str:
     with storage_errors(uri):
         from huggingface_hub import HfFileSystem
 
-        hub = HfFileSystem()  # not through pyarrow, which reports every refusal as a missing file
+        hub: Any = HfFileSystem()  # not through pyarrow, which reports every refusal as a missing file
         top = hub.ls(repo, detail=True)
         if found["path"]:
             return f"hf://{repo}/{found['path']}"
