@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jobs.pipeline.labels import NO_LABELS
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source, open_source, surveyed
-from jobs.pipeline.sources.opening import NO_LABELS
 from jobs.reporting.write import publish
 from jobs.running import command
 from jobs.running.manifest import Manifest, check_free

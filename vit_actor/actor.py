@@ -1,11 +1,7 @@
 """Pins one device: a single thread owns it, and concurrent calls hand it images through a queue.
 
-Because the device sees one endless stream of batches, nothing drains between the calls that Ray makes: while one
-call waits for its last answers, the next call's first batches are already being uploaded. A batch may hold the end of
-one call and the beginning of the next, so that batches are full for calls of any size.
+A batch may hold the end of one call and the beginning of the next, so that nothing drains between the calls that Ray makes.
 """
-
-from __future__ import annotations
 
 import queue
 import threading
@@ -24,29 +20,20 @@ from vit_actor.self_check import SelfCheck
 
 LOOK_SECONDS = 0.05
 """Between two questions whether more images are coming, while a batch that is not full waits for them."""
-
 MOST_HELD_SECONDS = 3.0
 """After so long, an idle device takes a batch that is not full even if more images are expected."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A call's own images of one batch: [first, last) of the batch's `images`, with their answers.
+@dataclass(frozen=True, kw_only=True)
+class Part(BatchResult):
+    """The answers to a call's own images of one batch: of its `images` those from the `first`-th on; scores only of a check.
 
     number: the batch's, counted from 0 since the device was opened.
-    classes, probabilities, held: as in BatchResult, of these images; scores too, of a check. started_at, seconds: of the batch.
     """
 
     number: int
     first: int
-    last: int
     images: int
-    classes: np.ndarray
-    probabilities: np.ndarray
-    started_at: float
-    seconds: float
-    held: np.ndarray | None = None
-    scores: np.ndarray | None = None
 
 
 @dataclass
@@ -95,12 +82,8 @@ class DeviceThread:
         self._thread = threading.Thread(target=self._drive, args=(open_device, ready), name="device", daemon=True)
         self._thread.start()
         device, self.compile_seconds = ready.result()
-        self.description, self.batch_size, self.chips, self.start = (
-            device.description,
-            device.batch_size,
-            device.chips,
-            device.start,
-        )
+        self.description, self.batch_size = device.description, device.batch_size
+        self.chips, self.start = device.chips, device.start
 
     @property
     def waiting(self) -> int:
@@ -244,9 +227,9 @@ def _answer(number: int, batch: _Batch, result: BatchResult) -> None:
     for call, count in batch:
         mine = slice(first, first + count)
         held = None if result.held is None else result.held[mine]
-        answers = result.classes[mine], result.probabilities[mine], result.started_at, result.seconds, held
         scores = result.scores if call.alone else None  # kept no longer than the batch
-        call.parts.append(Part(number, first, first + count, images, *answers, scores))
+        answers = result.classes[mine], result.probabilities[mine], result.started_at, result.seconds, held, scores
+        call.parts.append(Part(*answers, number=number, first=first, images=images))
         if sum(len(part.classes) for part in call.parts) == len(call.images):
             call.answer.set_result(call.parts)
         first += count

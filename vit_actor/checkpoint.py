@@ -1,7 +1,5 @@
 """A Hugging Face ViT checkpoint: a directory or a hub id, checked before anything starts."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -68,7 +66,6 @@ class Checkpoint:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Names by class index, from id2label."""
         return list(self.config.id2label)
 
     @cached_property
@@ -177,7 +174,6 @@ def _check_weights(checkpoint: Checkpoint) -> None:
 
 
 def _not_finite(path: Path) -> list[str]:
-    """The tensors of a file that hold a NaN or an infinity."""
     with safe_open(path, framework="np") as file:
         return [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118 - not a mapping
 

@@ -1,9 +1,7 @@
 """The sizes of a ViT, read from a checkpoint's config.json as transformers reads it, without importing transformers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -40,25 +38,17 @@ class VitConfig:
         return self.patches[0] * self.patches[1] + 1
 
     @classmethod
-    def from_json(cls, given: dict[str, Any]) -> VitConfig:
+    def from_json(cls, given: dict[str, Any]) -> Self:
         """From the parsed config.json; what it leaves out takes its default.
 
         Raises ValueError, in one line, for what makes no ViT.
         """
-        default = cls()
-        counts = {
-            name: _count(name, given.get(name, getattr(default, name)))
-            for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels")
-        }
-        config = cls(
-            **counts,
-            hidden_act=given.get("hidden_act", default.hidden_act),
-            layer_norm_eps=given.get("layer_norm_eps", default.layer_norm_eps),
-            image_size=_sides("image_size", given.get("image_size", default.image_size)),
-            patch_size=_sides("patch_size", given.get("patch_size", default.patch_size)),
-            qkv_bias=given.get("qkv_bias", default.qkv_bias),
-            id2label=_class_names(given),
-        )
+        found = vars(cls()) | given
+        counts = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels")
+        sizes: dict[str, Any] = {name: _count(name, found[name]) for name in counts}
+        sizes |= {name: _sides(name, found[name]) for name in ("image_size", "patch_size")}
+        others = {name: found[name] for name in ("hidden_act", "layer_norm_eps", "qkv_bias")}
+        config = cls(**sizes, **others, id2label=_class_names(given))
         if config.hidden_act != "gelu":
             raise ValueError(f"hidden_act {config.hidden_act!r}, where a ViT has 'gelu'")
         if not isinstance(config.layer_norm_eps, (int, float)) or not 0 <= config.layer_norm_eps < 1:

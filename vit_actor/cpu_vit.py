@@ -1,11 +1,10 @@
 """A ViT on the CPU: OpenVINO at the best float precision this CPU computes in, or the plain torch reference."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import DeviceError
+from vit_actor.kept_reference import kept_reference
 from vit_actor.openvino_vit import openvino_graph, ov
 
 PIECE = 4
@@ -60,7 +60,7 @@ class CpuVit:
         self.batch_size = batch_size
         self.shape = checkpoint.preprocess.shape
         self.chips: tuple[str, ...] = ()  # the CPU is what chips are checked by
-        self.tolerance = 0.0
+        self.tolerance, self.reference = 0.0, partial(kept_reference, checkpoint)
         self._checkpoint = checkpoint
         self._threads = threads
         self._held = held
@@ -76,13 +76,11 @@ class CpuVit:
 
     @property
     def description(self) -> str:
-        """One line: the library, the precision it chose, and the threads."""
         name = ov.Core().get_property("CPU", "FULL_DEVICE_NAME").strip()
         runs = f"OpenVINO {'bfloat16' if self._bfloat16 else 'float32'}" if self._core else "torch eager float32"
         return f"CPU {name}: {runs}, {self._threads} {'thread' if self._threads == 1 else 'threads'}"
 
     def compile(self) -> float:
-        """Load the weights and, for OpenVINO, build, compile and run once; seconds. Later calls return the same number."""
         self._check_open()
         if self._compile_seconds is None:
             start = time.monotonic()
@@ -97,21 +95,10 @@ class CpuVit:
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        """Answer batches in order, as `Device.classify` says.
-
-        Raises DeviceError when closed; ValueError for a batch the contract excludes.
-        """
         self.compile()
         return in_flight(batches, self._start, self._finish, most=IN_FLIGHT if self._core else 0, abandon=self._await_pieces)
 
-    def reference(self, images: np.ndarray) -> np.ndarray:
-        """As `Device.reference` says."""
-        from vit_actor.reference_vit import ReferenceVit  # torch and transformers, which OpenVINO does without
-
-        return ReferenceVit(self._checkpoint, self._threads)(images)
-
     def close(self) -> None:
-        """Release the weights and refuse further work."""
         self._closed = True
         self._reference, self._idle = None, []
 
@@ -170,5 +157,4 @@ class CpuVit:
         return request
 
     def _await_pieces(self) -> None:
-        """Leave no request running."""
         self._idle += [self._await_piece() for _ in range(len(self._pieces))]

@@ -1,7 +1,5 @@
 """The one interface every device stands behind: T3000 mesh, CPU, simulation."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,9 +23,8 @@ class BatchResult:
     held: int32 (n,), the best of the classes that the data set holds (`best_of`); None where those are all, or not known.
     scores: float32 (n, classes) before the softmax, of a device with chips.
     started_at: Unix time in seconds when the device took the batch.
-    seconds: wall time this batch kept the device from the next: completion minus the later of
-        its own start and the previous batch's completion. Summed over batches it is the device's
-        busy time, however many batches were in flight.
+    seconds: wall time this batch kept the device from the next: completion minus the later of its own start and the previous
+        batch's completion. Summed over batches it is the device's busy time, however many batches were in flight.
     """
 
     classes: np.ndarray
@@ -43,16 +40,12 @@ class Device(Protocol):
 
     batch_size: int
     """Images per full batch, over the whole mesh."""
-
     shape: tuple[int, int, int]
     """Of an image: height, width, 3."""
-
     chips: tuple[str, ...]
     """Names of the chips, in the order in which they share a batch evenly; none where there is nothing to check (`SelfCheck`)."""
-
     tolerance: float
     """How far a sound chip's scores may be from `reference`, as `self_check.error` measures it."""
-
     start: dict[str, float]
     """What its start took so far. Seconds by phase, of those it has: import (of its library), open (the chips), weights,
     programs, trace. On chips also kernels_built: how many were compiled for want of a cached one, 0 in a warm start."""
@@ -70,11 +63,11 @@ class Device(Protocol):
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
         """Answer batches in order, keeping several in flight.
 
-        batches: uint8 (n, height, width, 3) with 1 <= n <= batch_size, as the checkpoint's
-            preprocessing resized them; short ones are padded inside and cut outside. The device
-            copies what it needs before asking for the next item, so the caller may reuse the array.
-            None means "nothing to do at present": the device completes and yields its oldest
-            batch in flight, if any, so that no answer waits for the next question.
+        batches: uint8 (n, height, width, 3) with 1 <= n <= batch_size, as the checkpoint's preprocessing resized them; short ones
+            are padded inside and cut outside. The device copies what it needs before asking for the next item, so the caller may
+            reuse the array. None means "nothing to do at present": the device completes and yields its oldest batch in flight, if
+            any, so that no answer waits for the next question.
+        Raises DeviceError when closed or when the device fails, ValueError for other batches than these.
         """
 
     def close(self) -> None:

@@ -1,7 +1,5 @@
 """How one ViT lies on a Wormhole chip: every size in tiles, computed once from the checkpoint's configuration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import gcd
 
@@ -13,7 +11,6 @@ GRID = 8
 """Rows and columns of cores that every Wormhole board has free for compute, n150 and n300 alike."""
 IMAGES_PER_CHIP = GRID
 """In a batch, unless told otherwise."""
-
 MOST_SCORE_TILES = 256
 """Tiles of attention scores that a core holds beside the rest, 1,088 bytes each. ViT-Base at 224 has 98, at 384 722."""
 
@@ -42,16 +39,13 @@ class Geometry:
     padded_tokens: int
     tokens_t: int
     pixels: int
-    pixels_t: int
     hidden: int
     features_t: int
     heads: int
     head_size: int
-    head_t: int
     score_rows_t: int
     classes: int
     padded_classes: int
-    classes_t: int
     epsilon: float
 
     @property
@@ -77,17 +71,13 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
             raise UserError(f"model takes {what} of {height}x{width}; the t3000 device takes square ones only")
     if side % patch:
         raise UserError(f"model's image size {side} does not divide into patches of {patch}")
-    sizes = {
-        f"hidden size {hidden} does": hidden,
-        f"MLP size {mlp} does": mlp,
-        f"{heads} heads of {hidden // heads} do": hidden // heads,
-    }
+    head = hidden // heads
+    sizes = {f"hidden size {hidden} does": hidden, f"MLP size {mlp} does": mlp, f"{heads} heads of {head} do": head}
     for what, size in sizes.items():
         if size % TILE:
             raise UserError(f"model's {what} not divide into tiles of {TILE}; the t3000 device cannot run it")
     columns, attention_columns = _most_columns(gcd(hidden // TILE, mlp // TILE)), _most_columns(heads)
-    tokens_t, classes_t = -(-config.tokens // TILE), -(-config.num_labels // (TILE * GRID)) * GRID
-    pixels_t = -(-3 * patch**2 // (TILE * columns)) * columns
+    tokens_t = -(-config.tokens // TILE)
     return Geometry(
         images=images_per_chip,
         rows=images_per_chip // on_a_row,
@@ -99,17 +89,14 @@ def geometry(config: VitConfig, images_per_chip: int) -> Geometry:
         tokens=config.tokens,
         padded_tokens=tokens_t * TILE,
         tokens_t=tokens_t,
-        pixels=pixels_t * TILE,
-        pixels_t=pixels_t,
+        pixels=-(-3 * patch**2 // (TILE * columns)) * TILE * columns,
         hidden=hidden,
         features_t=hidden // TILE // columns,
         heads=heads,
-        head_size=hidden // heads,
-        head_t=hidden // heads // TILE,
+        head_size=head,
         score_rows_t=heads // attention_columns * tokens_t,
         classes=config.num_labels,
-        padded_classes=classes_t * TILE,
-        classes_t=classes_t,
+        padded_classes=-(-config.num_labels // (TILE * GRID)) * TILE * GRID,
         epsilon=config.layer_norm_eps,
     )
 

@@ -1,22 +1,15 @@
 """The CPU's answers to a device's known images, computed once for each checkpoint on a host."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 from zipfile import ZipFile
 from zlib import crc32
 
 import numpy as np
 
 from vit_actor.checkpoint import Checkpoint
-
-
-def cache_directory() -> Path:
-    """Where ttnn keeps its kernels: TT_METAL_CACHE, or the user's cache directory."""
-    return Path(os.environ.get("TT_METAL_CACHE") or Path.home() / ".cache")
+from vit_actor.opening import cache_directory
 
 
 def kept_reference(checkpoint: Checkpoint, images: np.ndarray) -> np.ndarray:

@@ -1,7 +1,5 @@
 """From what a job asks for to a device, on the host that has it."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +49,7 @@ class DeviceRequest:
     open_seconds: float = 120.0
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, device: str, **options: Any) -> Self:
+    def of(cls, checkpoint: "Checkpoint", device: str, **options: Any) -> Self:
         """Of a checkpoint that the driver has loaded; options are the other fields."""
         return cls(device, checkpoint.name, checkpoint.path, checkpoint.digest, checkpoint.config.num_labels, **options)
 
@@ -87,12 +85,17 @@ class DeviceRequest:
         return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=fp32_or_auto, held=self.held)
 
 
+def cache_directory() -> Path:
+    """Where ttnn keeps its kernels: TT_METAL_CACHE, or the user's cache directory."""
+    return Path(os.environ.get("TT_METAL_CACHE") or Path.home() / ".cache")
+
+
 def own_kernel_cache(devices: Path = Path("/dev/tenstorrent")) -> None:
     """Name a directory of its boards' own in TT_METAL_CACHE, where this process has some of the host's boards and others may open
     the rest: processes that compile into one directory at the same time break each other's kernels."""
     mine = os.environ.get("TT_VISIBLE_DEVICES", "")
     all_boards = sum(name.isdigit() for name in os.listdir(devices)) if devices.is_dir() else 0
     if mine and len(mine.split(",")) < all_boards:
-        root, own = Path(os.environ.get("TT_METAL_CACHE") or Path.home() / ".cache"), f"boards-{mine.replace(',', '-')}"
+        root, own = cache_directory(), f"boards-{mine.replace(',', '-')}"
         if root.name != own:
             os.environ["TT_METAL_CACHE"] = str(root / own)

@@ -1,7 +1,5 @@
 """A ViT as an OpenVINO graph, built from the checkpoint's tensors: uint8 pixels in, logits out, no other framework needed."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

@@ -3,10 +3,8 @@
 Resizing happens where images are decoded; rescaling and normalising, affine per channel, happen on the device.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from vit_actor.errors import UserError
 
@@ -28,7 +26,6 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "DeiTImageProcessor": _VIT | {"size": 256, "resample": 3, "do_center_crop": True, "crop_size": 224},
 }
 """Defaults of the processors that ViT checkpoints name: the class attributes in transformers 5.23."""
-
 RESAMPLING = range(6)
 """Pillow's filter numbers: nearest, Lanczos, bilinear, bicubic, box, Hamming."""
 
@@ -66,7 +63,7 @@ class Preprocess:
         return self.height, self.width, 3
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Preprocess:
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """From the parsed preprocessor_config.json of a ViT checkpoint, with the reference processor's defaults.
 
         A null switches off, as it does there: only an absent key takes its default. Raises UserError for a processor that
@@ -79,7 +76,6 @@ class Preprocess:
         if name not in PROCESSORS:
             raise _refuse(f"{kind} is not supported", f"use a checkpoint with a {' or '.join(PROCESSORS)}")
         given = PROCESSORS[name] | config
-
         if not given["do_resize"] or given["do_pad"]:
             raise _refuse("images would differ in size", "only do_resize true and do_pad false are supported")
         edge = given["size"].get("shortest_edge") if isinstance(given["size"], dict) and given["do_center_crop"] else None
@@ -91,7 +87,6 @@ class Preprocess:
             raise _refuse(f"crop_size {height}x{width} exceeds size {resized[0]}x{resized[1]}", "a crop must fit")
         if given["resample"] not in RESAMPLING:
             raise _refuse(f"resample {given['resample']!r} is not supported", "it must be a Pillow filter number, 0 to 5")
-
         factor = given["rescale_factor"] if given["do_rescale"] else 1.0
         if not isinstance(factor, (int, float)):
             raise _refuse(f"rescale_factor {factor!r} is not supported", "it must be one number")

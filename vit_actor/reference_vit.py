@@ -1,7 +1,5 @@
 """transformers' own model in eager torch, float32: the reference that every other way to run a checkpoint is judged by."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from transformers import ViTForImageClassification

@@ -1,7 +1,5 @@
 """A known batch that shows whether every chip still computes what it should: all chips get the same images."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """A T3000's timing without its answers: three engines on one clock, and classes that are a checksum of the pixels."""
 
-from __future__ import annotations
-
 import os
 import re
 import threading
@@ -9,7 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,7 +57,7 @@ class SimulatedTiming:
     wrong_after: int = 0
 
     @classmethod
-    def from_spec(cls, spec: str) -> SimulatedTiming:
+    def from_spec(cls, spec: str) -> Self:
         """From text such as `compute=10ms,upload=5ms,jitter=0.1,seed=1,fail_after=100`; what it omits is the default.
 
         Durations carry a unit: us, ms or s. Raises UserError naming the part that is wrong.
@@ -117,24 +115,18 @@ class SimulatedVit:
 
     @property
     def description(self) -> str:
-        """One line: the times it simulates."""
         t = self._timing
         times = f"compute {t.compute * 1e3:.2f} ms, upload {t.upload * 1e3:.2f} ms, read-back {t.readback * 1e3:.2f} ms"
         jitter = f", jitter {t.jitter:g}" if t.jitter else ""
         return f"simulated T3000: {times} per batch of {self.batch_size}{jitter}; answers are checksums, not predictions"
 
     def compile(self) -> float:
-        """Wait the simulated compile time; seconds. Later calls return the same number at once."""
         if self._compile_seconds is None:
             time.sleep(self._timing.compile)
             self._compile_seconds = self.start["programs"] = self._timing.compile
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        """Answer batches in order, one on each engine, as `Device.classify` says.
-
-        Raises DeviceError after `fail_after` answers, or when closed; ValueError for a batch the contract excludes.
-        """
         self.compile()
         return in_flight(batches, self._submit, self._complete)
 
@@ -157,20 +149,13 @@ class SimulatedVit:
         self._uploaded = started + upload
         self._computed = max(self._uploaded, self._computed) + compute
         self._read = max(self._computed, self._read) + readback
-
         classes, probabilities = self._answers(images)
         if any(self._wrong) and self._submitted >= self._timing.wrong_after:
             wrong = np.repeat(self._wrong, self.batch_size // len(self.chips))[: len(images)]
             classes[wrong] = (classes[wrong] + 1) % self._classes
         self._submitted += 1
-        result = BatchResult(
-            classes=classes,
-            probabilities=probabilities,
-            scores=classes.astype(np.float32),
-            started_at=float(started + self._clock_offset),
-            seconds=float(self._read - max(started, previous)),
-        )
-        return self._read, result
+        started_at, seconds = float(started + self._clock_offset), float(self._read - max(started, previous))
+        return self._read, BatchResult(classes, probabilities, started_at, seconds, scores=classes.astype(np.float32))
 
     def _answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Classes and probabilities, as in BatchResult."""

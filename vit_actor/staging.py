@@ -1,7 +1,5 @@
 """Host buffers that uploads read from: images are cut into patches as they are copied in, and never copied again."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import ttnn
@@ -25,7 +23,11 @@ class Staging:
         self.host = ttnn.from_torch(
             shared, dtype=ttnn.uint8, layout=ttnn.ROW_MAJOR_LAYOUT, mesh_mapper=ttnn.ShardTensorToMesh(mesh, dim=0)
         )
-        self._check_sharing()
+        self.rows[-1, -1, -1] = CENTRE + 1
+        last = ttnn.get_device_tensors(self.host)[-1].to_torch()
+        self.rows[-1, -1, -1] = CENTRE
+        if last[-1, -1, -1] != CENTRE + 1:
+            raise DeviceError("this ttnn copies host tensors instead of sharing them; install the version in requirements.txt")
         # A line of pixels within a patch as one element: numpy then copies 48 bytes at a time, in a third less time.
         self._side, self._patch = size.patches, size.patch_size
         self._line = np.dtype(("V", 3 * size.patch_size))
@@ -39,10 +41,3 @@ class Staging:
         images = np.ascontiguousarray(images)
         lines = images.reshape(len(images), self._side, self._patch, self._side, 3 * self._patch).view(self._line)[..., 0]
         np.copyto(self._lines[: len(images)], lines.transpose(0, 1, 3, 2))
-
-    def _check_sharing(self) -> None:
-        self.rows[-1, -1, -1] = CENTRE + 1
-        last = ttnn.get_device_tensors(self.host)[-1].to_torch()
-        self.rows[-1, -1, -1] = CENTRE
-        if last[-1, -1, -1] != CENTRE + 1:
-            raise DeviceError("this ttnn copies host tensors instead of sharing them; install the version in requirements.txt")

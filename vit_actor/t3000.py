@@ -1,12 +1,9 @@
 """A ViT on the Wormhole chips this process was given: one n150, one n300, or the eight chips of a T3000."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +14,8 @@ from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import NOT_UP, DeviceError
 from vit_actor.geometry import IMAGES_PER_CHIP, geometry
-from vit_actor.kept_reference import cache_directory, kept_reference
+from vit_actor.kept_reference import kept_reference
+from vit_actor.opening import cache_directory
 from vit_actor.watchdog import killed_after
 from vit_actor.weights import arrange, steep
 
@@ -66,12 +64,8 @@ def _explained() -> Iterator[None]:
         raise DeviceError(explanation(str(error))) from error
 
 
-@dataclass(frozen=True)
-class _Flight:
-    images: int
-    started_at: float
-    started: float
-    answer: Answer
+type _Flight = tuple[int, float, float, Answer]
+"""Images, when it started on the wall clock and on the monotonic one, and what becomes the answer."""
 
 
 class T3000Vit:
@@ -116,7 +110,6 @@ class T3000Vit:
         self.description = _describe(len(self.chips), precision)
 
     def compile(self) -> float:
-        """Copy the weights, compile every program, capture the trace; seconds. Later calls return the same number."""
         if self._compile_seconds is None:
             start, mesh = time.monotonic(), self._opened()
             program = plan(self._size, self._precision, stable_softmax=steep(self._weights, self._size))
@@ -133,13 +126,11 @@ class T3000Vit:
         return self._compile_seconds
 
     def classify(self, batches: Iterable[np.ndarray | None]) -> Iterator[BatchResult]:
-        """Answer batches in order, as `Device.classify` says. Raises DeviceError when closed or when a chip fails."""
         self.compile()
         with _explained():
             yield from in_flight(batches, self._start, self._finish, abandon=self._drain)
 
     def close(self) -> None:
-        """Release the trace and the mesh; safe to call twice and after an error."""
         mesh, self._mesh = self._mesh, None
         forward, self._forward = self._forward, None
         self._staging = []
@@ -165,7 +156,7 @@ class T3000Vit:
         staging = self._staging[self._batches % len(self._staging)]
         self._batches += 1
         staging.put(images)
-        return _Flight(len(images), started_at, started, self._forward.start(staging.host))
+        return len(images), started_at, started, self._forward.start(staging.host)
 
     def _drain(self) -> None:
         """Wait for answers that are on their way to host memory which nobody holds any more."""
@@ -174,13 +165,14 @@ class T3000Vit:
                 self._forward.drain()
 
     def _finish(self, flight: _Flight) -> BatchResult:
-        began = max(flight.started, self._completed)
-        rows = flight.answer.wait()  # without Python's lock: other threads fetch the next images meanwhile
+        images, started_at, started, answer = flight
+        began = max(started, self._completed)
+        rows = answer.wait()  # without Python's lock: other threads fetch the next images meanwhile
         self._completed = time.monotonic()
         logits = ttnn.to_torch(rows, mesh_composer=ttnn.ConcatMeshToTensor(self._opened(), dim=0))
-        answers = logits[: flight.images, 0, : self._size.classes].float().numpy()
+        answers = logits[:images, 0, : self._size.classes].float().numpy()
         held = best_of(answers, self._held)
-        return BatchResult(*top_k(answers), flight.started_at, self._completed - began, held, answers)
+        return BatchResult(*top_k(answers), started_at, self._completed - began, held, answers)
 
 
 def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:

@@ -1,7 +1,5 @@
 """What the tensors of a ViT checkpoint are called and how large they are, whichever transformers version wrote them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from vit_actor.config import VitConfig

@@ -1,7 +1,5 @@
 """Two captured traces replayed in turn: one queue moves data, the other computes, events order the two."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -94,12 +92,10 @@ class TracedForward:
         ttnn.wait_for_event(TRANSFER, self._computed[slot])
         ttnn.copy_host_to_device_tensor(host, self._arrivals[slot], cq_id=TRANSFER)
         arrived = ttnn.record_event(self._mesh, TRANSFER)
-
         ttnn.wait_for_event(COMPUTE, arrived)
         ttnn.execute_trace(self._mesh, self._traces[slot], cq_id=COMPUTE, blocking=False)
         self._computed[slot] = ttnn.record_event(self._mesh, COMPUTE)
         answer = Answer(self._mesh, self._departures[slot], self._computed[slot])
-
         # The previous batch is read back after this upload. Before it, this upload would wait until that batch is computed.
         # Later is too late: the next batch's answer goes to the same place.
         if self._latest:

@@ -1,7 +1,5 @@
 """The Vision Transformer as ttnn runs it: pixels in, class scores out, one function per block of the paper."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,7 +83,7 @@ def place(weights: Weights[torch.Tensor], mesh: ttnn.MeshDevice, plan: Plan) -> 
         tokens=put(weights.tokens.repeat(size.images, 1, 1), memory=table_memory),
         mask=put(weights.mask),
         layers=tuple(Layer(**{name: encoder_part(part) for name, part in vars(layer).items()}) for layer in weights.layers),
-        norm=Norm(put(weights.norm.weight), put(weights.norm.bias)),
+        norm=encoder_part(weights.norm),
         classifier=Linear(put(weights.classifier.weight), put(weights.classifier.bias)),
     )
 
@@ -110,7 +108,7 @@ def embeddings(pixels: Tensor, weights: Weights[Tensor], size: Geometry) -> Tens
     patches = ttnn.linear(
         centred,
         weights.patches,
-        program_config=dense(size, size.columns, size.pixels_t // size.columns, size.features_t, EXACT_REGISTERS),
+        program_config=dense(size, size.columns, size.pixels // size.columns // TILE, size.features_t, EXACT_REGISTERS),
         compute_kernel_config=PATCHES,
         memory_config=sharded(size, size.hidden),
         dtype=RESIDUAL,
@@ -138,22 +136,19 @@ def attention(qkv: Tensor, mask: Tensor, plan: Plan) -> Tensor:
     if plan.qkv_columns != size.attention_columns:
         qkv = ttnn.to_memory_config(qkv, sharded(size, 3 * size.hidden, size.attention_columns))
     query, key, value = ttnn.transformer.split_query_key_value_and_split_heads(qkv, num_heads=size.heads, memory_config=in_heads)
-    scores = per_head(query, key, size, size.head_t, size.tokens_t)
+    scores = per_head(query, key, size, size.head_size // TILE, size.tokens_t)
     del query, key
     weights = ttnn.scale_mask_softmax_in_place(
         scores,
         size.head_size**-0.5,
         mask,
         program_config=ttnn.SoftmaxShardedMultiCoreProgramConfig(
-            compute_with_storage_grid_size=(size.attention_columns, size.images),
-            subblock_w=widest(size.tokens_t),
-            block_h=size.score_rows_t,
-            block_w=size.tokens_t,
+            **in_blocks(size.attention_columns, size.images, size.score_rows_t, size.tokens_t)
         ),
         compute_kernel_config=HIFI2,
         numeric_stable=plan.stable_softmax,
     )
-    context = per_head(weights, value, size, size.tokens_t, size.head_t)
+    context = per_head(weights, value, size, size.tokens_t, size.head_size // TILE)
     return ttnn.transformer.concatenate_heads(context, memory_config=ttnn.L1_BLOCK_SHARDED_MEMORY_CONFIG)
 
 
@@ -188,17 +183,15 @@ def mlp(hidden: Tensor, layer: Layer[Tensor], plan: Plan) -> Tensor:
 
 def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> Tensor:
     """Normalise the class token alone and score it -> bfloat16 (images, 1, padded classes), row-major."""
-    on_a_row = size.images // size.rows
+    norm, on_a_row = weights.norm, size.images // size.rows
     hidden = ttnn.sharded_to_interleaved(hidden, ttnn.L1_MEMORY_CONFIG)
     token = ttnn.slice(hidden, [0, 0, 0], [size.images, 1, size.hidden])
-    token = ttnn.layer_norm(
-        token, weight=weights.norm.weight, bias=weights.norm.bias, epsilon=size.epsilon, compute_kernel_config=EXACT
-    )
+    token = ttnn.layer_norm(token, weight=norm.weight, bias=norm.bias, epsilon=size.epsilon, compute_kernel_config=EXACT)
     logits = ttnn.linear(
         token,
         weights.classifier.weight,
         bias=weights.classifier.bias,
-        program_config=dense(size, GRID, size.features_t, size.classes_t // GRID, EXACT_REGISTERS, rows_t=on_a_row),
+        program_config=dense(size, GRID, size.features_t, size.padded_classes // GRID // TILE, EXACT_REGISTERS, rows_t=on_a_row),
         compute_kernel_config=EXACT,
         memory_config=ttnn.L1_MEMORY_CONFIG,
         dtype=ttnn.bfloat16,
@@ -230,11 +223,7 @@ def layer_norm(hidden: Tensor, part: Norm[Tensor], size: Geometry) -> Tensor:
         bias=part.bias,
         epsilon=size.epsilon,
         program_config=ttnn.LayerNormShardedMultiCoreProgramConfig(
-            compute_with_storage_grid_size=(size.columns, size.rows),
-            subblock_w=widest(size.features_t),
-            block_h=size.rows_t,
-            block_w=size.features_t,
-            inplace=False,
+            **in_blocks(size.columns, size.rows, size.rows_t, size.features_t), inplace=False
         ),
         compute_kernel_config=NORM,
         memory_config=sharded(size, size.hidden),
@@ -284,6 +273,11 @@ def dense(
         transpose_mcast=False,
         fused_activation=activation,
     )
+
+
+def in_blocks(columns: int, rows: int, height: int, width: int) -> dict[str, Any]:
+    """How a sharded softmax or LayerNorm is computed: every core its own block of height by width tiles."""
+    return {"compute_with_storage_grid_size": (columns, rows), "subblock_w": widest(width), "block_h": height, "block_w": width}
 
 
 def sharded(size: Geometry, width: int, columns: int | None = None) -> Any:

@@ -1,7 +1,5 @@
 """A limit on what cannot be interrupted: opening chips holds Python's lock, so no thread of this process could give it up."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A checkpoint's tensors in the layout the graph multiplies with: folded, grouped and padded, still on the host."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -131,14 +129,12 @@ def _fold_normalisation(projection: torch.Tensor, preprocess: Preprocess) -> tup
 
 
 def _layer(named: dict[str, torch.Tensor], prefix: str, size: Geometry) -> Layer[torch.Tensor]:
-    query_key_value = [_linear(named, f"{prefix}attention.{part}_proj") for part in "qkv"]
+    qkv = [_linear(named, f"{prefix}attention.{part}_proj") for part in "qkv"]
     # With a group for every head each core splits its own heads; the op that splits them out of DRAM wants a single group.
     groups = 1 if size.fused_attention else size.heads
     return Layer(
         norm_before=_norm(named, prefix + "layernorm_before"),
-        qkv=Linear(
-            _joined([part.weight for part in query_key_value], groups), _joined([part.bias for part in query_key_value], groups)
-        ),
+        qkv=Linear(_joined([part.weight for part in qkv], groups), _joined([part.bias for part in qkv], groups)),
         projection=_linear(named, prefix + "attention.o_proj"),
         norm_after=_norm(named, prefix + "layernorm_after"),
         mlp_up=_linear(named, prefix + "mlp.fc1"),

@@ -4,14 +4,13 @@ A file is an Arrow stream of one row (Chunk.to_table) and its XXH3 checksum of 8
 Whatever is missing, cut off or damaged is decoded again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from typing import Self
 
 import pyarrow as pa
 import ray
@@ -27,7 +26,6 @@ from vit_actor.preprocess import Preprocess
 
 FORMAT = 2
 """Raised when files of earlier versions can no longer be read or hold other pixels."""
-
 DECODERS = ("simplejpeg", "pillow", "torch")
 """Packages whose versions decide what the pixels are."""
 
@@ -40,7 +38,7 @@ class Cache:
     key: str
 
     @classmethod
-    def of(cls, uri: str, data_fingerprint: str, preprocess: Preprocess, class_names: Sequence[str]) -> Cache:
+    def of(cls, uri: str, data_fingerprint: str, preprocess: Preprocess, class_names: Sequence[str]) -> Self:
         """data_fingerprint: Survey.fingerprint, so that other names, sizes or labels are another data set.
 
         class_names: the checkpoint's, since the labels that are kept are indices of them.
@@ -110,15 +108,11 @@ def _kept_row(cache: Cache, chunk: Chunk, node: str) -> pa.Table:
     row = cache.load_row(chunk.name, check=node != ray.get_runtime_context().get_node_id())
     if row is None:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        row = ray.get(ray.remote(_load_row).options(num_cpus=0, scheduling_strategy=there).remote(cache, chunk.name))
+        row = ray.get(ray.remote(Cache.load_row).options(num_cpus=0, scheduling_strategy=there).remote(cache, chunk.name))
     if row is None:
         where = shown(cache.uri)
         raise Failing(f"{where}: a chunk is gone or damaged that was there a moment ago; leave the cache alone in a run")
     return row
-
-
-def _load_row(cache: Cache, chunk: str) -> pa.Table | None:
-    return cache.load_row(chunk)
 
 
 def stored_bytes(uri: str) -> int:

@@ -4,10 +4,8 @@ A chunk is one row of the Ray dataset, so that Ray can neither split nor merge o
 classified and committed together, under a name that a second attempt gives again.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +60,7 @@ class Chunk:
         )
 
     @classmethod
-    def from_table(cls, table: pa.Table) -> Chunk:
+    def from_table(cls, table: pa.Table) -> Self:
         """From one row; the pixels are a read-only view of the table's memory (indexing an Arrow binary would copy)."""
         if table.num_rows != 1:
             raise ValueError(f"a chunk is one row, not {table.num_rows}")
@@ -77,7 +75,7 @@ class Chunk:
             kept=table["kept"][0].as_py(),
         )
 
-    def without(self, lost: set[int], error: str) -> Chunk:
+    def without(self, lost: set[int], error: str) -> Self:
         """The chunk with these decoded images (by their place in `pixels`) turned into errors."""
         if not lost:
             return self

@@ -1,7 +1,5 @@
 """Classify chunks on one mesh and commit the predictions; the class Ray Data makes an actor of."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys
@@ -19,16 +17,16 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
+from jobs.pipeline.attempts import Quarantine
 from jobs.pipeline.cache import with_pixels
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.commit import Predictions
 from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
-from jobs.pipeline.ledger import Quarantine, tell_ledger
+from jobs.pipeline.ledger import tell_ledger
 from jobs.pipeline.mesh_checks import MeshChecks
 from jobs.pipeline.mesh_metrics import MeshMetrics
 from jobs.pipeline.schema import ANSWERS
-from jobs.pipeline.unchecked import CHECK_SECONDS
 from jobs.storage.failure import patiently
 from vit_actor.actor import DeviceThread, Part
 from vit_actor.device import NO_CLASS, Device
@@ -37,19 +35,14 @@ from vit_actor.self_check import CheckFailed
 
 NO_ANSWER = "the model's answer is not a finite number"
 NO_ANSWER_TO_ANY = f"{NO_ANSWER}, nor is any in its batch: suspect the device, or a model that overflows at its precision"
-
 TELL_SECONDS = 1.0
 """Between two messages to the ledger of how many images have an answer."""
-
 CLOCK_SECONDS = 1.0
 """By less, a clock was not set."""
-
 RELEASE_SECONDS = 5.0
 """Limit for telling the ledger that an actor ends."""
-
 HOLD_SECONDS = 60.0
 """A mesh that stays out keeps a chunk so long, lest it be given one after the other."""
-
 _LOSING = threading.Lock()
 
 
@@ -76,12 +69,12 @@ class Classifier:
         ledger: Any,
         limit_seconds: float,
         calls: int,
-        check_seconds: float = CHECK_SECONDS,
+        check_seconds: float,
     ) -> None:
         # The device's thread must not wait 5 ms, half a batch, whenever another thread has the interpreter.
         sys.setswitchinterval(0.5e-3)
-        self._calls = _Calls(calls)
-        more_coming = partial(_more_coming, ledger, self._calls)  # not this object's method: its thread would keep it alive
+        self._calls = _Calls(calls, ledger)
+        more_coming = self._calls.more_coming  # not this object's method: its thread would keep it alive
         self._device_thread = partial(DeviceThread, open_device, limit_seconds=limit_seconds, more_coming=more_coming)
         self._predictions = predictions
         self._ledger = ledger
@@ -104,7 +97,6 @@ class Classifier:
             self._open()
 
     def _open(self) -> None:
-        """Open the device, where it is not open."""
         with self._opening:
             if hasattr(self, "_metrics"):
                 return
@@ -115,7 +107,7 @@ class Classifier:
                 self._lose(error)
             except Exception as error:
                 self._log.warning("mesh did not open", error=str(error))
-                ray.get(self._ledger.did_not_open.remote(self._mesh, str(error)))
+                ray.get(self._ledger.note.remote("device", self._mesh, str(error)))
                 raise
             opened_at = time.time()
             checked_at = opened_at if self._device.chips else None
@@ -129,11 +121,11 @@ class Classifier:
             }
             threading.Thread(target=_tell_images, args=(self._device, self._ledger), daemon=True).start()
             self._metrics = MeshMetrics(self._device, run_id=self._identity["run_id"], mesh=self._mesh)
-            self._checks = MeshChecks(self._device, self._ledger, self._mesh)
-            self._checks.keep_on(self._check_seconds, self._lose)
+            self._checks = MeshChecks(self._device, self._ledger, self._mesh, self._lose)
+            self._checks.keep_on(self._check_seconds)
             again = ray.get_runtime_context().was_current_actor_reconstructed
             self._log.info("mesh opened", restart=again, description=self._device.description)
-            leave_when_drained(partial(_leaving, self._calls, self._checks, self._lose), self._log)
+            leave_when_drained(self._calls.alone, partial(self._checks.check, last=True), self._log)
 
     def _start_device(self) -> DeviceThread:
         try:
@@ -146,7 +138,7 @@ class Classifier:
         if hasattr(self, "_metrics"):  # else it never opened
             with suppress(RayError):  # the driver may be gone
                 try:
-                    self._checks.end()
+                    self._checks.attempt(last=True)
                 except DeviceError as error:
                     tell_loss(self._ledger, self._mesh, self._log, error)
                 ray.get(self._ledger.released.remote(self._mesh), timeout=RELEASE_SECONDS)
@@ -188,8 +180,8 @@ class Classifier:
             "clock": clock,
             "boot": self._boot,
             "checks": begun,
+            "shared_batches": {part.number: [part.first, part.images] for part in parts if len(part.classes) < part.images},
         }
-        footer["shared_batches"] = {part.number: [part.first, part.images] for part in parts if len(part.classes) < part.images}
         try:
             self._predictions.commit(chunk.name, rows, footer)
         except UserError as error:
@@ -197,16 +189,10 @@ class Classifier:
             raise
         more_is_coming = self._ledger.done.remote(chunk.name, self._mesh, begun)
         if begun is not None and not ray.get(more_is_coming):  # Ray Data may end this actor after it
-            self._check()
+            self._checks.check()
         failed = rows.num_rows - rows["error"].null_count
         self._metrics.committed(rows.num_rows, failed, [part.seconds for part in parts if part.first == 0])
         return committed_row(chunk.name, rows.num_rows, failed)
-
-    def _check(self) -> None:
-        try:
-            self._checks.check()
-        except DeviceError as error:
-            self._lose(error)
 
     def _hand_back(self, chunk: str) -> pa.Table:
         """Leave a chunk to other meshes: this one stays out."""
@@ -253,17 +239,6 @@ def lose(ledger: Any, mesh: str, log: EventLog, error: DeviceError) -> NoReturn:
     os._exit(1)
 
 
-@contextmanager
-def _leaving(calls: _Calls, checks: MeshChecks, lose: Callable[[DeviceError], NoReturn]) -> Iterator[None]:
-    """The end of a mesh whose host is drained: no chunk is on it, and those that were are checked."""
-    with calls.alone():
-        try:
-            checks.end()
-        except DeviceError as error:
-            lose(error)
-        yield
-
-
 def _tell_images(device: DeviceThread, ledger: Any) -> None:
     """Tell the ledger how many more images have an answer, while this process lives: a chunk takes a slow device minutes."""
     told = 0
@@ -295,19 +270,21 @@ class _Calls:
     most: how many Ray starts at once.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, ledger: Any) -> None:
         self._changed = threading.Condition()
-        self._most = most
+        self._most, self._ledger = most, ledger
         self._arriving = self._running = 0
         self._alone = False
 
-    def closed(self) -> bool:
-        """Whether no other call can go to the device before one of those there has returned."""
-        return self._alone or self._running >= self._most
-
-    def any_arriving(self) -> bool:
-        """Whether a call is on its way to the device."""
-        return self._arriving > 0
+    def more_coming(self) -> bool:
+        """Whether images that do not fill a batch may wait for others."""
+        if self._alone or self._running >= self._most:  # no other call can go to the device before one has returned
+            return False
+        try:
+            coming: bool = ray.get(self._ledger.more_is_coming.remote())
+        except RayError:  # the driver may be gone
+            return False
+        return coming or self._arriving > 0
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
@@ -344,17 +321,6 @@ class _Calls:
             with self._changed:
                 self._alone = False
                 self._changed.notify_all()
-
-
-def _more_coming(ledger: Any, calls: _Calls) -> bool:
-    """Whether images that do not fill a batch may wait for others."""
-    if calls.closed():
-        return False
-    try:
-        coming: bool = ray.get(ledger.more_is_coming.remote())
-    except RayError:  # the driver may be gone
-        return False
-    return coming or calls.any_arriving()
 
 
 def mesh_name(host: str, number: int) -> str:

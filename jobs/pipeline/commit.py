@@ -1,11 +1,8 @@
 """The predictions on disk: one Parquet file a chunk, named by the chunk and written whole or not at all.
 
-A chunk that is classified twice (a retry, a lost host, a late worker of a dead job) overwrites its own file with the
-same rows, so every image is there exactly once without any coordination, and what is not there is what a resumed run
-has left to do.
+A chunk that is classified twice (a retry, a lost host, a late worker of a dead job) overwrites its own file with the same rows,
+so every image is there exactly once without any coordination, and what is not there is what a resumed run has left to do.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -29,7 +26,6 @@ from vit_actor.errors import UserError
 
 FOOTER = b"loudbox-vit"
 """Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
-
 PART = re.compile(r"part-([0-9]{6})\.parquet")
 """Name of a file that holds the rows of many chunks: of a run that was complete."""
 READERS = 16

@@ -11,12 +11,11 @@ JPEG in grey or colour takes the fast path: a full libjpeg-turbo decode, then Py
 that libjpeg as much as warns about, takes Pillow's path, whose verdict on damage is final.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -28,13 +27,10 @@ from vit_actor.preprocess import Preprocess
 
 MAX_PIXELS = 178_956_970
 """Pixels an image may have: more, Pillow refuses as a decompression bomb; 512 MB of RGB. It warns from half of it on."""
-
 MAX_SCANNED_PIXELS = 30_000_000_000
 """Pixels times scans a JPEG may have: about 3 s of empty scans, of which a few hundred kilobytes can hold thousands."""
-
 MAX_TILES = 100_000
 """Strips or tiles an image may have that Pillow handles one by one."""
-
 MAX_PLAIN_BYTES = 8 * 2**20
 """Of a PPM in text, which Pillow reads a few characters at a time."""
 
@@ -47,7 +43,6 @@ FORMATS = (
 # fmt: on
 """Formats that are tried, in this order: those of Pillow's that it can decode by itself. A TGA has no signature, so that it comes
 last."""
-
 _JPEG = b"\xff\xd8"
 _ORIENTED = re.compile(rb"Exif\0\0|tiff:Orientation")
 _ORIENTATION = 0x0112
@@ -56,6 +51,10 @@ _START_OF_SCAN = b"\xff\xda"
 
 # Pillow warns about damage that it gets over, once per image: over millions of images that is no news.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+type Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
+"""As `decode`."""
 
 
 class DecodeError(ValueError):

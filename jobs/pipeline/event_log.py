@@ -1,7 +1,5 @@
 """One JSON line an event, in the log of the worker where it happened: what a log collector sorts by run and mesh."""
 
-from __future__ import annotations
-
 import json
 import logging
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """What a data set calls a class -> the checkpoint's class index, and how that was read: by name, WordNet id or number."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import defaultdict
@@ -9,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from jobs.storage.address import shown
 from vit_actor.errors import UserError
@@ -18,17 +16,14 @@ WNID = re.compile(r"n[0-9]{8}")
 WNID_SUFFIX = re.compile(r".*_(n[0-9]{8})\.[^.]+")
 """How the hub's copy of ImageNet names its files: ILSVRC2012_val_00000001_n01751748.JPEG."""
 _INDEX = re.compile(r"[0-9]{1,9}")
-
 NO_LABELS = "none"
 BY_NAME, BY_ORDER, BY_FOLDER = "by-name", "by-order", "by-folder"
 BY_NUMBER, BY_NEXT, BY_PREVIOUS = "by-number", "by-number+1", "by-number-1"
 OFFSETS = {BY_NUMBER: 0, BY_NEXT: 1, BY_PREVIOUS: -1}
 """What is added to a number to give its class."""
 READINGS = (BY_NAME, *OFFSETS, BY_ORDER, BY_FOLDER)
-
 NAMES, WNIDS, NUMBERS = "class names", "WordNet ids", "class numbers"
 """Ways to read a label."""
-
 BACKGROUND = {
     *("background", "bg", "none", "null", "dummy", "empty", "nothing"),
     *("unlabeled", "unlabelled", "no class", "n a", "void"),
@@ -54,7 +49,7 @@ class Asked(NamedTuple):
     where: str | None
 
     @classmethod
-    def of(cls, labels: str | None) -> Asked:
+    def of(cls, labels: str | None) -> Self:
         """From None, "none", READING, READING:WHERE or WHERE. Raises UserError for a reading that there is not."""
         reading, colon, where = (labels or "").partition(":")
         if reading in READINGS and (colon or reading != BY_FOLDER):

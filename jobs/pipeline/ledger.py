@@ -4,78 +4,22 @@ It lives as long as its driver. A chunk is announced before it touches a device 
 took its actor down twice is then tried in pieces, each announced, until the image that does it stands alone.
 """
 
-from __future__ import annotations
-
 import os
+import re
 import socket
 import time
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Literal
 
-from jobs.pipeline.unchecked import Unchecked
-from jobs.storage.failure import tell_waits
+from jobs.pipeline.attempts import Quarantine, Tries
+from jobs.storage.failure import TOLD_AFTER, tell_waits
+from vit_actor.errors import UserError
 
-QUARANTINE_AFTER = 2
-"""Attempts at a chunk that may end in a dead actor before it is tried in pieces; at a shard, before it is read in a process
-of its own."""
-POISON_PILL_DEATHS = 2
-"""Deaths with one image alone on the device before it is recorded as an error."""
-MOST_ATTEMPTS = 40
-"""Attempts at a chunk before the images still in quarantine are given up: enough to find several poison pills among 512."""
-STORAGE_SECONDS = 5.0
-"""Seconds that storage fails before it is told, and between two times."""
+CHECK_SECONDS = 60.0
+"""Between two checks in the long run: one batch of a T3000 takes 6 ms, 0.01% of it, and a lost mesh costs a minute of work."""
+MOST_FAILED_CHECKS = 2
+"""Failed checks until a mesh stays out; after the first it is opened anew."""
 SHARD_ATTEMPTS = 4
 """Attempts at a shard before what is left of it becomes errors, unread."""
-
-
-class Reading(Enum):
-    """How a chunk is to be read and decoded."""
-
-    ORDINARY = "ordinary"
-    SANDBOXED = "sandboxed"
-    """Its task died before: every image in a process of its own."""
-    STOP = "stop"
-    """The run is draining: not at all."""
-
-
-@dataclass
-class _Attempts:
-    """What is known of one chunk in progress: [start, end) pieces still to try, and the images given up."""
-
-    attempts: int = 0
-    pieces: list[tuple[int, int]] = field(default_factory=list)
-    trying: tuple[int, int] | None = None
-    deaths: dict[int, int] = field(default_factory=dict)
-    given_up: set[int] = field(default_factory=set)
-
-    def died(self) -> None:
-        """The last attempt did not return: try the images of its piece one by one, or count a death of the one that was alone.
-
-        One by one, not by halves: a batch more costs milliseconds, a death more the opening of a mesh.
-        """
-        if self.trying is None:
-            return
-        start, end = self.trying
-        self.pieces.remove(self.trying)
-        self.trying = None
-        if end - start > 1:
-            self.pieces += [(image, image + 1) for image in range(start, end)]
-        else:
-            self.deaths[start] = self.deaths.get(start, 0) + 1
-            if self.deaths[start] < POISON_PILL_DEATHS:
-                self.pieces.append((start, end))
-            else:
-                self.given_up.add(start)
-        self.pieces.sort()
-
-
-@dataclass(frozen=True)
-class Quarantine:
-    """How to try a chunk that took its actor down: these [start, end) pieces, one at a time; skip given_up images."""
-
-    pieces: list[tuple[int, int]]
-    given_up: set[int]
 
 
 def tell_ledger(ledger: Any) -> None:
@@ -84,23 +28,38 @@ def tell_ledger(ledger: Any) -> None:
     tell_waits(lambda what, seconds: ledger.storage_waits.remote(who, what, seconds))
 
 
-class Ledger(Unchecked):
-    """The actor's body; see `open_ledger`."""
+def check_seconds() -> float:
+    """Between two checks. Raises UserError for a LOUDBOX_CHECK_SECONDS that is no time above 0."""
+    text = os.environ.get("LOUDBOX_CHECK_SECONDS") or str(CHECK_SECONDS)
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text):
+        raise UserError(f"LOUDBOX_CHECK_SECONDS={text}: give a number of seconds above 0, such as 60")
+    return float(text)
+
+
+class Ledger:
+    """The actor's body; see `open_ledger`.
+
+    A chunk is *unchecked* until its mesh passes a check after it, and *doubtful* once that will not happen.
+    """
 
     def __init__(self, index: int = 0, of: int = 1) -> None:
         """index: of the stream it is for, among so many."""
-        super().__init__()
+        self._lives: list[dict[str, Any]] = []
+        self._life: dict[str, dict[str, Any]] = {}
+        self._unchecked: dict[str, dict[str, int]] = {}
+        self._doubtful: set[str] = set()
+        self._begun: dict[str, str] = {}
+        self._failures: dict[str, list[str]] = {}
         self._places: dict[str, list[str]] = {}
         self._index, self._of = index, of
-        self._chunks: dict[str, _Attempts] = {}
+        self._chunks: dict[str, Tries] = {}
         self._reading: dict[str, int] = {}
         self._meshes: dict[str, int] = {}
         self._nodes: dict[str, str] = {}
         self._heard: dict[str, float] = {}
         self._down: dict[str, float] = {}
-        self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0}
+        self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0, "committed_before": 0, "cached": 0}
         self._events: list[dict[str, Any]] = []
-        self._committed_before = self._cached = 0
         self._pace = {"decoded": 0, "classified": 0}
         self._cache_room: float = 0
         self._parts = 0
@@ -131,10 +90,6 @@ class Ledger(Unchecked):
         if mesh in self._opening:
             self.note("device", mesh, "its process ended while it opened the device")
         self._opening.add(mesh)
-
-    def did_not_open(self, mesh: str, why: str) -> None:
-        """Opening the device raised an error."""
-        self.note("device", mesh, why)
 
     def arrive(self, mesh: str, node: str, checked_at: float | None = None) -> None:
         """An actor has opened its device, on the node with this Ray id, and checked its chips, if any, at that Unix time."""
@@ -211,21 +166,21 @@ class Ledger(Unchecked):
             self.note("retry", "decode", f"attempt {attempts} at reading shard {shard}")
         return attempts
 
-    def begin_reading(self, chunk: str) -> Reading:
-        """A chunk is about to be decoded."""
+    def begin_reading(self, chunk: str) -> int | None:
+        """A chunk is about to be decoded: which attempt that is; None when draining."""
         if self._draining:
-            return Reading.STOP
+            return None
         attempts = self._reading[chunk] = self._reading.get(chunk, 0) + 1
         if attempts > 1:
             self._counts["retries"] += 1
             self.note("retry", "decode", f"attempt {attempts} at reading {chunk}")
-        return Reading.SANDBOXED if attempts > QUARANTINE_AFTER else Reading.ORDINARY
+        return attempts
 
     def done_reading(self, chunk: str, images: int, from_cache: bool = False) -> None:
         """A chunk of so many images has been decoded, or read from the cache."""
         self._reading.pop(chunk, None)
         self._decoded.add(chunk)
-        self._cached += images if from_cache else 0
+        self._counts["cached"] += images if from_cache else 0
         self._pace["decoded"] += images
 
     def classified(self, images: int) -> None:
@@ -261,7 +216,7 @@ class Ledger(Unchecked):
     def passed_over(self, images: int) -> None:
         """A shard has been read whose images were committed before, so many of them."""
         if self._passes == 1:
-            self._committed_before += images
+            self._counts["committed_before"] += images
 
     def begin(self, chunk: str, images: int, batch_size: int, mesh: str) -> Quarantine | Literal["stop"] | None:
         """A chunk of so many decoded images is about to go to a device; None for the ordinary way, "stop" when draining."""
@@ -272,8 +227,9 @@ class Ledger(Unchecked):
                 self._begun.pop(chunk, None)
             return "stop"
         self._heard[mesh] = time.time()
-        self.begun(chunk, mesh)
-        tried = self._chunks.setdefault(chunk, _Attempts())
+        if mesh in self._life:
+            self._begun[chunk] = mesh  # it may be committed by a process that ends before it can say so
+        tried = self._chunks.setdefault(chunk, Tries())
         tried.attempts += 1
         if tried.attempts > 1 or chunk in self._again:
             self._counts["images_again"] += images
@@ -282,38 +238,28 @@ class Ledger(Unchecked):
             return None
         self._counts["retries"] += 1
         self.note("retry", mesh, f"attempt {tried.attempts} at {chunk}")
-        if tried.attempts <= QUARANTINE_AFTER:
-            return None
-        if tried.attempts == QUARANTINE_AFTER + 1:
-            tried.pieces = [(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
-        tried.died()
-        if tried.attempts > MOST_ATTEMPTS:
-            tried.given_up.update(i for start, end in tried.pieces for i in range(start, end))
-            tried.pieces = []
-        return Quarantine(list(tried.pieces), set(tried.given_up))
+        return tried.quarantine(images, batch_size)
 
     def trying(self, chunk: str, piece: tuple[int, int] | None) -> None:
         """These images [start, end) of a chunk are about to be alone on a device; None: all of them were classified."""
         self._chunks[chunk].trying = piece
 
     def done(self, chunk: str, mesh: str, begun: int | None) -> bool:
-        """A chunk is committed; as `answered` has it. Whether more is coming."""
-        self.answered(chunk, mesh, begun)
-        tried = self._chunks.pop(chunk, _Attempts())
+        """A chunk is committed, with answers that were there when so many checks had been begun (MeshChecks.begun).
+
+        Returns whether more is coming.
+        """
+        self._doubtful.discard(chunk)
+        self._begun.pop(chunk, None)
+        if begun is not None and mesh not in self._life:  # it failed meanwhile, and its process had yet to end
+            self._doubtful.add(chunk)
+        elif begun is not None and begun >= self._life[mesh]["passed"]:
+            self._unchecked.setdefault(mesh, {})[chunk] = begun
+        tried = self._chunks.pop(chunk, Tries())
         if tried.given_up:
             self._counts["given_up"] += len(tried.given_up)
             self.note("image", chunk, f"{len(tried.given_up)} images that take the device down were given up")
         return self.more_is_coming()
-
-    def failed(self, mesh: str, chips: list[str], why: str) -> None:
-        super().failed(mesh, chips, why)
-        for chunk, place in self._begun.items():
-            if place == mesh:  # it says nothing about its images that this attempt did not return
-                self._chunks[chunk] = _Attempts(1)
-
-    def hand_back(self, chunk: str) -> None:
-        self._decoded.discard(chunk)
-        super().hand_back(chunk)
 
     def again(self) -> None:
         """The doubtful chunks are about to be handed out once more."""
@@ -330,12 +276,12 @@ class Ledger(Unchecked):
             self._events.append({"at": time.time(), "kind": kind, "where": where, "what": what})
 
     def storage_waits(self, who: str, what: str | None, seconds: float) -> None:
-        """A process has waited so long for storage, which says `what`; None: it waits no longer. Told once in STORAGE_SECONDS."""
+        """A process has waited so long for storage, which says `what`; None: it waits no longer. Told once in TOLD_AFTER."""
         if what is None:
             self._waiting.discard(who)
             return
         self._waiting.add(who)
-        if seconds > STORAGE_SECONDS and time.monotonic() - self._waits_told > STORAGE_SECONDS:
+        if seconds > TOLD_AFTER and time.monotonic() - self._waits_told > TOLD_AFTER:
             self._waits_told = time.monotonic()
             tasks = f"{len(self._waiting)} tasks wait" if len(self._waiting) > 1 else "1 task waits"
             self.note("storage", "storage", f"{what}; since {seconds:.0f} s; {tasks}")
@@ -345,19 +291,66 @@ class Ledger(Unchecked):
         self._draining = True
 
     def is_draining(self) -> bool:
-        """Whether nothing more is to be begun."""
         return self._draining
 
     def account(self, alive: set[str] | None = None) -> dict[str, Any]:
         """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
         lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
-        tried: dict[str, Any] = {
-            "committed_before": self._committed_before,
-            "cached": self._cached,
+        return {
+            **self._counts,
+            "lost_hosts": lost,
             "images_read": sum(self._images.values()),
             "meshes": sorted(self._meshes),
             "down_seconds": dict(self._down),
             "checks": self._lives,
+            "opened_at": self._opened_at,
+            "not_open": sorted(self._opening),
+            "events": self._events,
         }
-        tried |= {"opened_at": self._opened_at, "not_open": sorted(self._opening)}
-        return {**self._counts, "lost_hosts": lost, **tried, "events": self._events}
+
+    def opened(self, mesh: str, opened_at: float) -> None:
+        """A process has opened a mesh and checked it once. What another one left unchecked there is doubtful."""
+        self._doubt(mesh)
+        self._life[mesh] = {"mesh": mesh, "opened_at": opened_at, "checks": 1, "passed": 0, "failed": []}
+        self._lives.append(self._life[mesh])
+
+    def passed(self, mesh: str, number: int) -> None:
+        """All chips of a mesh have passed the check of this number: what was answered before it is right."""
+        self._life[mesh] |= {"checks": number + 1, "passed": number}
+        self._unchecked[mesh] = {chunk: begun for chunk, begun in self._unchecked.get(mesh, {}).items() if begun >= number}
+
+    def failed(self, mesh: str, chips: list[str], why: str) -> None:
+        """These chips of a mesh have not passed one, and its process ends."""
+        if mesh not in self._life:  # the first one
+            self.opened(mesh, time.time())
+            self._life[mesh]["checks"] = 0
+        life = self._life.pop(mesh)
+        life |= {"checks": life["checks"] + 1, "failed": chips}
+        self._doubt(mesh)
+        self._failures.setdefault(mesh, []).append(why)
+        for chunk, place in self._begun.items():
+            if place == mesh:  # it says nothing about its images that this attempt did not return
+                self._chunks[chunk] = Tries(1)
+
+    def out(self, mesh: str) -> str | None:
+        """Why a mesh is not to be opened again; None where it may."""
+        failures = self._failures.get(mesh, [])
+        return failures[-1] if len(failures) >= MOST_FAILED_CHECKS else None
+
+    def hand_back(self, chunk: str) -> None:
+        """A mesh that stays out was given this chunk, and leaves it to others."""
+        self._decoded.discard(chunk)
+        self._begun.pop(chunk, None)
+        self._doubtful.add(chunk)
+
+    def doubtful(self, last: bool = False) -> list[str] | None:
+        """Chunks to be classified again; None while some are on a mesh or to be checked. last: they are not waited for."""
+        if last:
+            for mesh in list(self._unchecked):
+                self._doubt(mesh)
+            self._doubtful |= self._begun.keys()
+            self._begun.clear()
+        return None if self._begun or any(self._unchecked.values()) else sorted(self._doubtful)
+
+    def _doubt(self, mesh: str) -> None:
+        self._doubtful |= self._unchecked.pop(mesh, {}).keys()

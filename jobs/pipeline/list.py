@@ -1,7 +1,5 @@
 """Hand out the shards that are left to do: rows of packed shards in, rows of shards out."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,7 +24,7 @@ def list_shards(
     resume: bool,
     share: tuple[int, int],
     wait: Callable[[], None] | None,
-    only: frozenset[str] = frozenset(),
+    only: frozenset[str],
 ) -> Iterator[pa.Table]:
     """Rows (number, shards as `surveyed` packed them) -> rows (id, payload as JSON, images), one at a time.
 

@@ -1,7 +1,5 @@
 """Check the chips of a mesh while it works: more and more seldom up to every minute, and whenever it has nothing to do."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable
@@ -21,13 +19,21 @@ FIRST_SECONDS = 10.0
 class MeshChecks:
     """begun: how many checks have been begun since the opening, which is not counted; None of a device without chips."""
 
-    def __init__(self, device: DeviceThread, ledger: Any, mesh: str) -> None:
-        self._device, self._ledger, self._mesh = device, ledger, mesh
+    def __init__(self, device: DeviceThread, ledger: Any, mesh: str, lose: Callable[[DeviceError], NoReturn]) -> None:
+        """lose: called when a check fails."""
+        self._device, self._ledger, self._mesh, self._lose = device, ledger, mesh, lose
         self._turn, self._ended = threading.Lock(), threading.Event()
         self.begun = 0 if device.chips else None
         self._images = 0
 
     def check(self, last: bool = False) -> None:
+        """As `attempt`, but a mesh that fails is lost."""
+        try:
+            self.attempt(last)
+        except DeviceError as error:
+            self._lose(error)
+
+    def attempt(self, last: bool) -> None:
         """One check, told to the ledger when it has passed; none after the last. Raises DeviceError."""
         with self._turn:
             if self.begun is None or self._ended.is_set():
@@ -38,8 +44,8 @@ class MeshChecks:
             self._device.check()
             ray.get(self._ledger.passed.remote(self._mesh, self.begun))
 
-    def keep_on(self, seconds: float, lose: Callable[[DeviceError], NoReturn]) -> None:
-        """Check from a thread until `end`, and where the device has nothing to do. lose: called when a check fails."""
+    def keep_on(self, seconds: float) -> None:
+        """Check from a thread until the last one, and where the device has nothing to do."""
 
         def run() -> None:
             wait, last = min(FIRST_SECONDS, seconds), time.monotonic()
@@ -49,17 +55,11 @@ class MeshChecks:
                     continue
                 try:
                     self.check()
-                except DeviceError as error:
-                    lose(error)
                 except ray.exceptions.RayActorError:  # the driver is gone
                     return
                 except Exception as error:  # else the mesh would go on without checks
-                    lose(DeviceError(f"its chips cannot be checked: {type(error).__name__}: {error}"))
+                    self._lose(DeviceError(f"its chips cannot be checked: {type(error).__name__}: {error}"))
                 wait, last = min(2 * wait, seconds), time.monotonic()
 
         if self.begun is not None:
             threading.Thread(target=run, name="checks", daemon=True).start()
-
-    def end(self) -> None:
-        """A last check, for what came after the latest one. Raises DeviceError."""
-        self.check(last=True)

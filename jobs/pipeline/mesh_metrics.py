@@ -1,7 +1,5 @@
 """What a mesh does while it runs, at Ray's Prometheus endpoint: images, errors, batch seconds, queue depth, busy share."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Sequence
@@ -12,7 +10,6 @@ from vit_actor.actor import DeviceThread
 
 BATCH_SECONDS = [round(0.001 * 1.5**step, 5) for step in range(24)]
 """Upper bounds of the histogram's buckets, 1 ms to 11 s: a T3000's batch takes some 6 ms and a CPU's seconds."""
-
 SAMPLE_SECONDS = 5.0
 """Between two looks at a device. Prometheus asks every 10 s, and each look covers all that happened since the last."""
 

@@ -1,7 +1,5 @@
 """Where a job runs: which device, how many actors of which size, and what is left for decoding."""
 
-from __future__ import annotations
-
 import math
 import sys
 from dataclasses import dataclass, replace
@@ -12,21 +10,15 @@ from vit_actor.errors import UserError
 
 BOARDS = "TTNPU"
 """Ray's own resource for Tenstorrent boards: one per PCIe board."""
-
 DECODE_SECONDS = 1.1e-3
 """Reading and decoding one photo on one core; the ratio to FORWARD_FLOPS is what matters."""
-
 FORWARD_FLOPS = 60e9
 """Useful FLOP/s of one core in the CPU model."""
-
 MESH_CALLS, CPU_CALLS = 5, 2
 """Chunks an actor works on at once. A mesh takes tens of milliseconds a chunk and needs several on their way in and out while
 one computes (three keep it 89% busy, five 96%); a CPU takes seconds and needs only the next one."""
-
-
 AHEAD_SECONDS = 0.25
 """Work that a device should have waiting. Of a slow one fewer chunks are enough, and what is left is shared out evenly."""
-
 SOON_SECONDS = 1.0
 """What Ray may take to find room that there is."""
 SLOW_SECONDS = 0.5
@@ -82,40 +74,44 @@ def place(
     import ray  # here, because every --help needs this module's arguments
 
     hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    found = sum(int(host.get(BOARDS, 0)) // boards for host in hosts)
+    offered = [int(host.get(BOARDS, 0)) for host in hosts]
+    found = sum(each // boards for each in offered)
     if device == "auto":
         device = "t3000" if found else "cpu"
-    if device == "t3000" and any(int(host.get(BOARDS, 0)) % boards for host in hosts):
-        counts = sorted({int(host.get(BOARDS, 0)) for host in hosts})
-        raise UserError(
-            f"hosts offer {counts} {BOARDS}, not whole meshes of {boards} boards: Ray counts every entry of /dev/tenstorrent, "
-            "by-id too; start nodes with cluster/start-node.sh, or pass --boards-per-mesh"
-        )
-    if device == "t3000" and not found:
-        most = max(int(host.get(BOARDS, 0)) for host in hosts)
-        raise UserError(
-            f"--device t3000: no host has {boards} free Tenstorrent boards (most found: {most}); "
-            "check /dev/tenstorrent and `ray status`, or pass --device cpu"
-        )
+    if device == "t3000":
+        _check_boards(offered, boards)
     cores = [host.get("CPU", 0.0) for host in hosts if host.get("CPU", 0.0) >= 1]
     if not cores:
         raise UserError("the cluster has no CPUs for decoding; start Ray nodes with --num-cpus of at least 1")
     if device == "cpu":
         placement = _place_on_cpus(cores, flops_per_image, cpus_per_actor)
     else:
-        on_boards = bool(found)
         cpus = cpus_per_actor if cpus_per_actor is not None else min(1.0, min(cores) / 4)
-        actors = found if on_boards else len(cores)
-        placement = Placement(device, actors, cpus, boards if on_boards else 0, _decode_cpus(min(cores) - cpus), grows=on_boards)
+        decode_cpus = _decode_cpus(min(cores) - cpus)
+        placement = Placement(device, found or len(cores), cpus, boards if found else 0, decode_cpus, grows=found > 0)
         if device == "simulated" and batch_seconds is not None:
             placement = replace(placement, chunk_seconds=CHUNK_IMAGES / 64 * batch_seconds)
-    if meshes is not None and meshes > placement.actors:
-        each = f"{_need(placement)} each" if placement.boards else f"one a host, without boards; it takes {_need(placement)}"
-        raise UserError(f"--meshes {meshes}: the cluster has room for {placement.actors} ({each})")
     if meshes is not None:
+        if meshes > placement.actors:
+            each = f"{_need(placement)} each" if placement.boards else f"one a host, without boards; it takes {_need(placement)}"
+            raise UserError(f"--meshes {meshes}: the cluster has room for {placement.actors} ({each})")
         placement = replace(placement, actors=meshes, grows=False)
     _wait_until_free(placement, wait_seconds)
     return placement
+
+
+def _check_boards(offered: list[int], boards: int) -> None:
+    """Raise UserError unless there are whole meshes of boards. offered: boards of each host."""
+    if any(each % boards for each in offered):
+        raise UserError(
+            f"hosts offer {sorted(set(offered))} {BOARDS}, not whole meshes of {boards} boards: Ray counts every entry of "
+            "/dev/tenstorrent, by-id too; start nodes with cluster/start-node.sh, or pass --boards-per-mesh"
+        )
+    if not any(offered):
+        raise UserError(
+            f"--device t3000: no host has {boards} free Tenstorrent boards (most found: {max(offered)}); "
+            "check /dev/tenstorrent and `ray status`, or pass --device cpu"
+        )
 
 
 def _place_on_cpus(cores: list[float], flops_per_image: float, cpus_per_actor: float | None) -> Placement:

@@ -1,7 +1,5 @@
 """What a run's stages are to do, on what and where: made once, by the driver."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,9 +9,9 @@ import ray
 
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.commit import Predictions, chunks_in_parts
+from jobs.pipeline.ledger import check_seconds
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.sources import Source
-from jobs.pipeline.unchecked import check_seconds
 from vit_actor.device import Device
 from vit_actor.preprocess import Preprocess
 

@@ -8,8 +8,6 @@ Each looks for the attributes and arguments that it needs. Where Ray lacks one i
 jobs/pipeline/README.md says what each saves.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import logging
@@ -17,17 +15,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Self
 
 PLAIN_RAY = "LOUDBOX_PLAIN_RAY"
 LOG = logging.getLogger("ray.loudbox")
-
 IDLE_COMMAND = "cat"
 """In place of an agent, without which Ray's scheduler does not start: it ends when the scheduler closes its standard input."""
 AGENT_COMMANDS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
 AGENT_PORTS = ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT")
 NO_PORT = -1  # what an agent without a service writes down
-
 _POOL = "ray.data._internal.execution.operators.actor_pool_map_operator"
 _AUTOSCALER = "ray.data._internal.cluster_autoscaler.rate_based_cluster_autoscaler"
 HELPERS: dict[tuple[str, str], tuple[str, ...]] = {  # where Ray Data finds what is replaced: arguments it takes
@@ -107,7 +103,7 @@ def start_bare_node(temp_dir: str) -> str:
 class Nobody:
     """Stands for an actor's handle: whatever is asked of it, it does nothing."""
 
-    def __getattr__(self, name: str) -> Nobody:
+    def __getattr__(self, name: str) -> Self:
         if name.startswith("__"):
             raise AttributeError(name)
         return self

@@ -1,7 +1,5 @@
 """Read and decode shards: rows of shards in, rows of chunks out."""
 
-from __future__ import annotations
-
 import json
 import socket
 import sys
@@ -16,21 +14,20 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from jobs.pipeline.attempts import QUARANTINE_AFTER
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.chunk import CHUNK_IMAGES, Chunk, chunk_name
 from jobs.pipeline.commit import Predictions
-from jobs.pipeline.decode import DecodeError, decode
-from jobs.pipeline.ledger import QUARANTINE_AFTER, SHARD_ATTEMPTS, Reading, tell_ledger
+from jobs.pipeline.decode import Decode, DecodeError, decode
+from jobs.pipeline.ledger import SHARD_ATTEMPTS, tell_ledger
 from jobs.pipeline.read_apart import lost, read_apart
-from jobs.pipeline.sandbox import Sandbox, TimeLimit
+from jobs.pipeline.sandbox import sandboxed, time_limited
 from jobs.pipeline.sources import EncodedImage, Shard, Source, address_of
 from jobs.storage.address import shown
 from jobs.storage.failure import REFUSED_ROW, Damaged, Failing, patiently
 from jobs.storage.files import forget_cached
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
-
-Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
 
 
 def read_chunks(
@@ -82,12 +79,14 @@ class _Chunks:
     reading goes on again with the chunk. sandboxed: whether the latest one was. stopped: whether the run is draining.
     """
 
-    def __init__(self, source: Source, shard: Shard, wanted: _Wanted, attempt: int, preprocess: Preprocess, ledger: Any) -> None:
+    def __init__(
+        self, source: Source, shard: Shard, wanted: "_Wanted", attempt: int, preprocess: Preprocess, ledger: Any
+    ) -> None:
         self._source, self._shard, self._wanted, self._attempt = source, shard, wanted, attempt
         self._preprocess, self._ledger = preprocess, ledger
         self._groups: Iterator[tuple[int, Iterator[tuple[int, EncodedImage]]]] | None = None
         self._following = 0
-        self._begun: tuple[str, Reading] = ("", Reading.ORDINARY)
+        self._begun: tuple[str, int | None] = ("", None)
         self.sandboxed = self.stopped = False
 
     def next(self) -> Chunk | None:
@@ -112,13 +111,13 @@ class _Chunks:
         name = chunk_name(self._shard.id, k)
         if self._begun[0] != name:
             self._begun = name, ray.get(self._ledger.begin_reading.remote(name))
-        how = self._begun[1]
-        self.stopped, self.sandboxed = how is Reading.STOP, how is Reading.SANDBOXED
-        if self.stopped:
+        attempt = self._begun[1]
+        if attempt is None:
+            self.stopped = True
             return None
-        limited: Sandbox | TimeLimit = Sandbox() if self.sandboxed else TimeLimit()
-        with limited:
-            chunk, failed = decode_chunk(name, numbered, self._preprocess, limited.decode)
+        self.sandboxed = attempt > QUARANTINE_AFTER
+        with sandboxed() if self.sandboxed else time_limited() as decoder:
+            chunk, failed = decode_chunk(name, numbered, self._preprocess, decoder)
         self._read_again(failed)
         self._following = (k + 1) * CHUNK_IMAGES
         return chunk
@@ -150,7 +149,7 @@ def _images(source: Source, shard: Shard, wanted: Callable[[int], bool], attempt
     return (pair for pair in images if wanted(pair[0]))
 
 
-def _from_cache(cache: Cache | None, shard: Shard, wanted: _Wanted) -> Iterator[Chunk]:
+def _from_cache(cache: Cache | None, shard: Shard, wanted: "_Wanted") -> Iterator[Chunk]:
     """The chunks of a shard that are wanted and in the cache; where their number is not known, up to the first that is not."""
     if cache is None:
         return

@@ -1,7 +1,5 @@
 """Read a shard that has ended its process before: in a process of its own, with limits, whose death costs rows and no more."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import resource

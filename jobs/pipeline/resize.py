@@ -5,8 +5,6 @@ second; `import torch` takes two, more than all else that a decode worker starts
 whatever torch's thread count.
 """
 
-from __future__ import annotations
-
 import ctypes
 from functools import cache
 from importlib.util import find_spec
@@ -15,10 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-KERNELS = {
-    Image.Resampling.BILINEAR: b"aten::_upsample_bilinear2d_aa",
-    Image.Resampling.BICUBIC: b"aten::_upsample_bicubic2d_aa",
-}
+KERNELS = {Image.Resampling.BILINEAR: b"aten::_upsample_bilinear2d_aa", Image.Resampling.BICUBIC: b"aten::_upsample_bicubic2d_aa"}
 """By Pillow's filter; each is called in its overload `out`, which writes where it is told to."""
 
 

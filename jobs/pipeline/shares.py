@@ -1,7 +1,5 @@
 """A plan cut into shares, where one process cannot hand out all work: each has a process, shards and meshes of its own."""
 
-from __future__ import annotations
-
 import math
 import queue
 import threading

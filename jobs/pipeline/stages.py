@@ -1,7 +1,5 @@
 """The stages as Ray Data streams them: list, read and decode, classify and commit. Rows are chunks all the way."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,17 +18,14 @@ from vit_actor.errors import DeviceError
 
 WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 """A function is given whole blocks as they lie in the object store."""
-
 LISTERS = TaskPoolStrategy(2)
 """On a resume, handing out shards waits for storage, not for compute: no CPU of its own, and two tasks at once keep up."""
 LISTINGS = 16
 """Tasks that hand out shards, at most; LISTERS run at once."""
-
 LAST_CHECK_SECONDS = 20.0
 """What the meshes may take to be released and checked after the last chunk; a lost one never is."""
 MOST_PASSES = 10
 """Over chunks that no passed check followed, until the run fails."""
-
 SETTINGS = {
     "enable_progress_bars": False,
     # Else what reaches the driver is "UDF failed", and the reason only as part of a traceback.
@@ -42,7 +37,6 @@ SETTINGS = {
     "execution_no_progress_timeout_s": -1,
 }
 """Fields of DataContext."""
-
 POOL_SETTINGS = {
     # With every actor full (placement.calls + 1 chunks) the pool asks for more, which a mesh that joins late answers; about
     # one in five waits for such a mesh. None is given up for a lull: it would have to compile again.

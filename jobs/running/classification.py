@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from jobs.pipeline.commit import committed_files
+from jobs.pipeline.ledger import check_seconds
 from jobs.pipeline.sources import Source, Survey, open_source, surveyed
-from jobs.pipeline.unchecked import check_seconds
 from jobs.running.chip_checks import Attempts
 from jobs.running.clearing import check_output
 from jobs.running.damaged import discard

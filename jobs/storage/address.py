@@ -3,8 +3,6 @@
 In a URI, %XX is the character that it stands for, and what follows ? are settings of the store. All else means itself: # too.
 """
 
-from __future__ import annotations
-
 import os
 import posixpath
 import re

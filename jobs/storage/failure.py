@@ -4,8 +4,6 @@ Gone: what was listed is not what is there. Refused: credentials, permission or 
 again may help. Damaged is no error of storage: the bytes are all there, and do not decode.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -64,7 +62,6 @@ class Damaged(Exception):
 _CLIENTS = ("huggingface_hub", "httpx", "httpcore", "requests", "aiohttp", "fsspec", "obstore")
 """How the names of packages begin whose errors are storage's, of whatever class they are."""
 _OF_STORAGE = (OSError, pa.ArrowException, ImportError, UnicodeEncodeError, NotImplementedError)
-
 _SPACE = {
     errno.ENOSPC: "free some space or inodes there, or write elsewhere",
     errno.EDQUOT: "free some, or have the quota raised",
@@ -94,22 +91,9 @@ _FIXES = {
     "requesttimetooskewed": "this machine's clock is wrong; set it",
     "objectlocked": "the object is locked against changes; write where objects may be replaced",
     "methodnotallowed": "the store does not allow that; write where objects may be replaced",
-    **dict.fromkeys(
-        (
-            "invalidaccesskeyid",
-            "invalidclienttokenid",
-            "signaturedoesnotmatch",
-            "unrecognizedclient",
-            "missingauthenticationtoken",
-            "expiredtoken",
-            "tokenrefreshrequired",
-            "invalidtoken",
-            "authenticationfailed",
-            "authorizationfailure",
-            "unauthenticated",
-        ),
-        _KEYS,
-    ),
+    **dict.fromkeys(("invalidaccesskeyid", "invalidclienttokenid", "signaturedoesnotmatch", "unrecognizedclient"), _KEYS),
+    **dict.fromkeys(("missingauthenticationtoken", "expiredtoken", "tokenrefreshrequired", "invalidtoken"), _KEYS),
+    **dict.fromkeys(("authenticationfailed", "authorizationfailure", "unauthenticated"), _KEYS),
 }
 """What is refused, by the store's code in small letters without _, and what to do."""
 _REFUSED_STATUS = {
@@ -251,13 +235,17 @@ def patiently[R](act: Callable[[], R], address: str, operation: str = "") -> R:
 
     operation: as for storage_errors. Raises Gone, Refused, or at last Failing, each in one line that names the address.
     """
-    try:
+
+    def once() -> R:
         with storage_errors(address, operation):
             return act()
+
+    try:
+        return once()
     except GivenUp:
         raise
     except Failing:
-        return _again(act, address, operation)
+        return _again(once)
 
 
 def retry_seconds() -> float:
@@ -270,34 +258,30 @@ def retry_seconds() -> float:
     return float(text)
 
 
-def _again[R](act: Callable[[], R], address: str, operation: str) -> R:
+def _again[R](act: Callable[[], R]) -> R:
     from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential  # few runs need it
 
     began = time.monotonic()
 
-    def wait(state: Any) -> None:
-        told(str(state.outcome.exception()), time.monotonic() - began)
-
-    def once_more() -> R:
-        with storage_errors(address, operation):
-            return act()
+    def tell(state: Any) -> None:
+        _teller(str(state.outcome.exception()), time.monotonic() - began)
 
     retrying = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, Failing) and not isinstance(error, GivenUp)),
         stop=stop_after_delay(retry_seconds()),
         wait=wait_random_exponential(0.2, MOST_SECONDS),
-        before_sleep=wait,
+        before_sleep=tell,
         reraise=True,
     )
     try:
         time.sleep(0.1)
-        return retrying(once_more)
+        return retrying(act)
     except GivenUp:
         raise
     except Failing as error:
         raise GivenUp(f"{error}; asked for {time.monotonic() - began:.0f} s") from None
     finally:
-        told(None, time.monotonic() - began)
+        _teller(None, time.monotonic() - began)
 
 
 def _to_terminal(what: str | None, seconds: float) -> None:
@@ -311,32 +295,20 @@ _last = 0.0
 _teller: Callable[[str | None, float], None] = _to_terminal
 
 
-def told(what: str | None, seconds: float) -> None:
-    """Say what storage has answered for so many seconds; None: it answers again, or is given up."""
-    _teller(what, seconds)
-
-
 def tell_waits(teller: Callable[[str | None, float], None]) -> None:
-    """From now on, this process tells `teller` what it waits for, and not the terminal."""
+    """From now on, this process tells `teller` what it waits for, and not the terminal.
+
+    teller: is told what storage has answered for so many seconds; None once it answers again, or is given up.
+    """
     global _teller
     _teller = teller
 
 
 _BEGINS = re.compile(r"cannot be read: |row group \d+ cannot be read: |the tar is damaged: |has [\d,]+ bytes, had ")
+_TOLD_ERRORS = (errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.ENODEV, errno.ENOTCONN, errno.EAGAIN)
 _BY_STORAGE = re.compile(
-    r"AWS Error|google::cloud|Azure Error|curlCode|\bErrno \d|"
-    + "|".join(
-        re.escape(os.strerror(code))
-        for code in (
-            errno.EIO,
-            errno.ESTALE,
-            errno.EACCES,
-            errno.EPERM,
-            errno.ETIMEDOUT,
-            errno.ENODEV,
-            errno.ENOTCONN,
-            errno.EAGAIN,
-        )
+    "|".join(
+        [r"AWS Error|google::cloud|Azure Error|curlCode|\bErrno \d", *(re.escape(os.strerror(code)) for code in _TOLD_ERRORS)]
     )
 )
 REFUSED_ROW = "cannot be read: storage refuses it"

@@ -1,7 +1,5 @@
 """Files and objects: opened, read as they were listed, and written whole."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os
@@ -23,17 +21,13 @@ from vit_actor.errors import UserError
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """Filesystems without directories, whose objects appear whole or not at all."""
-
 IO_THREADS = 64
 """Requests to a store that are under way at once; pyarrow's own limit is 8 listings, 25 connections."""
 STORE_RETRY_SECONDS = 5
 """How long a store's own client tries again, before `patiently` does."""
-
 _ENDPOINTS = (*ENDPOINTS, "CLOUD_STORAGE_EMULATOR_ENDPOINT")
-
 ROW_GROUP = 128 * 1024
 """Rows that a reader of a long table can skip together by their statistics."""
-
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",

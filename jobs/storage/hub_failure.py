@@ -1,17 +1,13 @@
 """What the Hugging Face hub's client raises, in one line with the fix."""
 
-from __future__ import annotations
-
 import os
 
 from jobs.storage.failure import Failing, Gone, Refused, StorageError, first_line
 
 TOKENS = "https://huggingface.co/settings/tokens"
 
-type Kind = type[StorageError]
 
-
-def hub_explained(error: Exception, uri: str) -> tuple[Kind, str]:
+def hub_explained(error: Exception, uri: str) -> tuple[type[StorageError], str]:
     """What an error of the hub's client means, and it in one line with the fix."""
     from huggingface_hub.errors import (  # only where the hub was used
         GatedRepoError,

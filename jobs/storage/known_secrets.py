@@ -1,7 +1,5 @@
 """The values of the secrets in this process's reach: no text is printed or kept with one of them, whatever is around it."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -14,7 +12,6 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote
 SHORTEST = 6
 """Characters; what is shorter is part of ordinary words."""
 MOST_BYTES = 64 * 1024
-
 _NAMED = re.compile(
     r"(?i)token|secret|passw|credential|signature|(api|access|account|private|storage)_?key|connection_?string|^sig$"
 )

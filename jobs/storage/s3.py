@@ -1,13 +1,11 @@
 """S3: its client of pyarrow's, for all data, and of obstore's, which writes on condition and keeps what the store says."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import parse_qsl, quote, unquote
 from urllib.request import Request, urlopen
@@ -21,7 +19,6 @@ from vit_actor.errors import UserError
 SCHEMES = ("s3", "s3a")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 30.0
-
 _SAID = re.compile(r"<Code>\s*(\w+)\s*</Code>(?:.*?<Message>\s*(.*?)\s*</Message>)?", re.DOTALL)
 
 
@@ -43,7 +40,7 @@ class Access:
     endpoint: str | None
 
     @classmethod
-    def of(cls, parts: Parts) -> Access:
+    def of(cls, parts: Parts) -> Self:
         """From a URI. Raises UserError for a setting that S3 does not have."""
         settings = dict(parse_qsl(parts.query or "", keep_blank_values=True))
         if unknown := settings.keys() - {"region", "scheme", "endpoint_override"}:

@@ -21,7 +21,7 @@ def test_a_batch_was_taken_when_its_process_says_by_its_first_clock(jump: float,
     first = 1e9
     taken = first + time.monotonic() - 0.5
     told = taken if taken_before else taken + jump
-    part = Part(0, 0, 1, 1, np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32), told, 0.1)
+    part = Part(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32), told, 0.1, number=0, first=0, images=1)
     assert steady(part, taken - 1, first, first + jump).started_at == pytest.approx(taken, abs=0.5)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.pipeline import sandbox
 from jobs.pipeline.read import decode_chunk
-from jobs.pipeline.sandbox import Sandbox
+from jobs.pipeline.sandbox import sandboxed
 from jobs.pipeline.sources import EncodedImage
 from tests.commands import ROOT
 from tests.photographs import encoded, photograph
@@ -40,8 +40,8 @@ def test_alone_in_a_process_a_deadly_and_an_endless_image_are_errors_and_the_oth
     sound = encoded(photograph(0, 64, 64))
     images = [EncodedImage(str(n), None, data) for n, data in enumerate([sound, b"deadly", b"endless", b"", sound])]
 
-    with Sandbox() as alone:
-        chunk, _ = decode_chunk("chunk", enumerate(images), PREPROCESS, alone.decode)
+    with sandboxed() as alone:
+        chunk, _ = decode_chunk("chunk", enumerate(images), PREPROCESS, alone)
 
     killed, endless = "decoding it kills the process", "decoding it takes longer than 12 s"
     assert chunk.errors == [None, killed, endless, "empty file", None]
@@ -66,12 +66,12 @@ def decode(seconds):
     return lambda data, preprocess, out: ctypes.PyDLL(None).sleep(seconds)
 
 sandbox.LIMIT_SECONDS = 2.0
-with sandbox.TimeLimit() as limit:
+with sandbox.time_limited() as limited:
     sandbox.decode = decode(0)
-    chunk, _ = decode_chunk("slow", enumerate(slowly("a", "b", "c")), Preprocess.from_config({}), limit.decode)
+    chunk, _ = decode_chunk("slow", enumerate(slowly("a", "b", "c")), Preprocess.from_config({}), limited)
     print("read", len(chunk.image_ids), flush=True)
     sandbox.decode = decode(1000)
-    decode_chunk("endless", enumerate(slowly("d")), Preprocess.from_config({}), limit.decode)
+    decode_chunk("endless", enumerate(slowly("d")), Preprocess.from_config({}), limited)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (1, "read 3\n"), done.stderr

@@ -174,7 +174,8 @@ def test_a_shard_that_ends_whatever_reads_it_costs_the_rows_it_could_not_give(
 def test_an_answer_that_is_no_number_is_an_error_and_one_of_a_whole_batch_points_at_the_device() -> None:
     def part(number: int, *classes: int) -> Part:
         answers = np.array([[c, c] for c in classes], np.int32)
-        return Part(number, 0, len(classes), len(classes), answers, np.full(answers.shape, 0.5, np.float32), 1.0, 0.25)
+        probabilities = np.full(answers.shape, 0.5, np.float32)
+        return Part(answers, probabilities, 1.0, 0.25, number=number, first=0, images=len(classes))
 
     pixels = np.zeros((5, 32, 32, 3), np.uint8)
     chunk = Chunk("c", list("abcdef"), [0, 1, 2, 3, 4, 5], [None, "damaged", None, None, None, None], pixels)

@@ -4,20 +4,16 @@ Its files are Arrow streams. They are mapped into memory for what says where the
 that fails ends the process.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
-from jobs.pipeline.labels import LabelSpace
-from jobs.pipeline.sources.listing import FileSet, LeftOut
-from jobs.pipeline.sources.parquet_columns import Columns, Rows, label_errors
-from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
+from jobs.pipeline.sources.parquet_columns import Columns, label_errors
+from jobs.pipeline.sources.row_files import RowFiles, Surveyed
+from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, decoding, patiently
 from jobs.storage.files import SteadyFile, open_storage, read_twice
@@ -27,46 +23,13 @@ READ_ROWS = 64
 """Rows taken from the mapped file at a time."""
 
 
-@dataclass(frozen=True)
-class ArrowFiles:
-    """Rows of Arrow files, in the order of the files' names. An image's id is `file.arrow#row`.
-
-    label_column: as for Parquet.
-    """
-
-    files: FileSet
-    space: LabelSpace
-    use_labels: bool
-    label_column: str | None
-    limit: int | None
-    images_per_shard: int
-
-    @property
-    def folder(self) -> str:
-        return self.files.folder
-
-    def shards(self) -> Generator[Shard, None, Survey]:
-        images, left_out = 0, LeftOut()
-        found = Rows(self.space, left_out)
-        for name, size in self.files.files(left_out):
-            table, columns, _ = self._open(name)
-            with label_errors(below(self.files.folder, name)):
-                found.add(name, table.num_rows, self._words(table, columns), columns)
-            rows = table.num_rows if self.limit is None else min(table.num_rows, self.limit - images)
-            for position, first in enumerate(range(0, rows, self.images_per_shard)):
-                count = min(self.images_per_shard, rows - first)
-                payload = {"file": name, "size": size, "first_row": first, "rows": count}
-                yield Shard(shard_id(name, position), payload, count)
-            images += rows
-            if images == self.limit:
-                break
-        with label_errors(self.files.folder):
-            return found.survey(images, self.label_column, self.use_labels)
+class ArrowFiles(RowFiles):
+    """Shards are runs of rows."""
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, first, rows = shard.payload["file"], shard.payload["first_row"], shard.payload["rows"]
         table, columns, place = self._open(name)
-        with SteadyFile(below(self.files.folder, name), shard.payload["size"]) as file:
+        with SteadyFile(below(self.folder, name), shard.payload["size"]) as file:
             for start in range(0, rows, READ_ROWS):
                 span = range(start, min(start + READ_ROWS, rows))
                 selected = {ordinal for ordinal in span if wanted(ordinal)}
@@ -75,18 +38,24 @@ class ArrowFiles:
                     images = columns.rows(part, f"{printable(name)}#", first + start, self.space, read)
                     yield from (pair for pair in zip(span, images, strict=True) if pair[0] in selected)
 
-    def _words(self, table: pa.Table, columns: Columns) -> list[str]:
-        """Labels of a file, all that differ."""
-        if columns.label is None:
-            return []
-        if self.label_column is None and not self.space.reading:
-            columns.check_beside(table.select([columns.label, *columns.texts(table.schema)])[:READ_ROWS], self.space)
-        stored = pc.unique(table.column(columns.label)).to_pylist()
-        return sorted({word for value in stored if (word := columns.word(value)) is not None})
+    def _survey_file(self, listed: tuple[str, int]) -> Surveyed:
+        table, columns, _ = self._open(listed[0])
+        words: set[str | None] = set()
+        with label_errors(below(self.folder, listed[0])):
+            if columns.label is not None:
+                if self.label_column is None and not self.space.reading:
+                    columns.check_beside(table.select([columns.label, *columns.texts(table.schema)])[:READ_ROWS], self.space)
+                words.update(map(columns.word, pc.unique(table.column(columns.label)).to_pylist()))
+        return listed, [table.num_rows], sorted(filter(None, words)), columns
+
+    def _cut(self, name: str, size: int, groups: list[int], rows: int) -> Iterator[Shard]:
+        for position, first in enumerate(range(0, rows, self.images_per_shard)):
+            count = min(self.images_per_shard, rows - first)
+            yield Shard(shard_id(name, position), {"file": name, "size": size, "first_row": first, "rows": count}, count)
 
     def _open(self, name: str) -> tuple[pa.Table, Columns, int]:
         """A mapped file, its columns, and where in memory it begins. Raises UserError naming it where it cannot be read."""
-        where = below(self.files.folder, name)
+        where = below(self.folder, name)
         filesystem, path = open_storage(where)
         if not isinstance(filesystem, LocalFileSystem):
             raise UserError(f"{shown(where)}: Arrow files are mapped into memory, so they must lie on a disk; copy them there")

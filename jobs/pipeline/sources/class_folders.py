@@ -1,7 +1,5 @@
 """A tree of class folders: each image's label is the name of a folder it is in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -130,7 +128,8 @@ def label_level(folder: str, space: LabelSpace, use_labels: bool, asked: str | N
         return 0
     paths, each = list[list[str]](), max(1, SAMPLED // max(1, len(names)))
     for name in names[:: max(1, len(names) // SAMPLED)]:
-        folders = (place for place, _ in groupby(walk(folder, name, IMAGE_EXTENSIONS, ordered=True), _folder_of))
+        found = walk(folder, name, IMAGE_EXTENSIONS, ordered=True)
+        folders = (place for place, _ in groupby(path.rpartition("/")[0] for path, _ in found))
         paths += [place.split("/") for place in islice(folders, each)]
     levels = range(min(map(len, paths), default=1))
     sure = {level: min((space.how_sure(path[level]) for path in paths), default=0) for level in levels}
@@ -139,10 +138,6 @@ def label_level(folder: str, space: LabelSpace, use_labels: bool, asked: str | N
         ways = " or ".join(f"--labels {BY_FOLDER}:{level + 1} ({printable(paths[-1][level])!r})" for level in best)
         raise UserError(f"{shown(folder)}: folders at several levels may be the classes; pass {ways}")
     return best[-1]
-
-
-def _folder_of(file: tuple[str, int]) -> str:
-    return file[0].rpartition("/")[0]
 
 
 def folder_order(folder: str, space: LabelSpace) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """A folder of image files, or one of them: labels in a file, in the names, or none. With a file, also of a tree of folders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -56,8 +54,7 @@ class FlatFolder:
         for _ in found:  # beyond the limit, where labels must fit as well
             pass
         told = readings.told(shown(self.labels) if self.labels else "file names") if labelled else LOOKED
-        images_counted = count if self.limit is None else min(count, self.limit)
-        return Survey(images_counted, labelled, told if self.use_labels else "", left_out.told())
+        return Survey(min(count, self.limit or count), labelled, told if self.use_labels else "", left_out.told())
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         return read_files(self.folder, shard, wanted)
@@ -74,7 +71,6 @@ class FlatFolder:
             yield path, size
 
     def _labels_beside(self) -> str | None:
-        """The name of the labels file, if it is in the folder."""
         if self.labels is None:
             return None
         folder, name = parent(self.labels)

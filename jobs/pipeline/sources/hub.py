@@ -1,13 +1,12 @@
 """Data sets on the Hugging Face hub: which files a hf:// URI means, and what went wrong in one line."""
 
-from __future__ import annotations
-
 import fnmatch
 import os
 import re
 from contextlib import suppress
 from typing import Any
 
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, KINDS, has_extension
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
 from vit_actor.errors import UserError
@@ -41,15 +40,15 @@ def locate(uri: str) -> str:
     with storage_errors(uri):
         from huggingface_hub import HfFileSystem
 
-        hub = HfFileSystem()  # not through pyarrow, which reports every refusal as a missing file
-        top = _list(hub, repo)
+        hub: Any = HfFileSystem()  # not through pyarrow, which reports every refusal as a missing file
+        top = hub.ls(repo, detail=True)
         if found["path"]:
             return f"hf://{repo}/{found['path']}"
         if config is not None:
             return _resolve_as_datasets(hub, repo, top, config, split, uri)
         folders = [info["name"] for info in top if info["type"] == "directory" and _last(info) in ("data", split)]
         for folder in (*sorted(folders, key=lambda name: not name.endswith("/data")), repo):
-            names = [_last(info) for info in (top if folder == repo else _list(hub, folder))]
+            names = [_last(info) for info in (top if folder == repo else hub.ls(folder, detail=True))]
             for pattern in (f"{split}-*.parquet", f"{split}.parquet", *(["*.parquet"] if folder.endswith(f"/{split}") else [])):
                 if fnmatch.filter(names, pattern):
                     return f"hf://{folder}/{pattern}"
@@ -100,9 +99,7 @@ def _common(hub: Any, files: list[str]) -> str | None:
 
     Raises UserError where no folder and no pattern names these files and no others.
     """
-    from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, TAR_EXTENSIONS, has_extension
-
-    for extensions in (PARQUET_EXTENSIONS, TAR_EXTENSIONS, (".arrow",), IMAGE_EXTENSIONS):
+    for extensions in KINDS.values():
         some = [file for file in files if has_extension(file, extensions)]
         if len(some) < 2:
             if some:
@@ -119,10 +116,6 @@ def _common(hub: Any, files: list[str]) -> str | None:
             raise UserError(f"hf://{folder}: holds files of other splits too, in the same folders; give the files with a path")
         return f"hf://{folder}"
     return None
-
-
-def _list(hub: Any, folder: str) -> list[dict[str, Any]]:
-    return list(hub.ls(folder, detail=True))
 
 
 def _last(info: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """Shards of image files: cut from a listing, read back a few files at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from itertools import batched
@@ -16,7 +14,6 @@ from jobs.storage.files import open_storage, read_whole
 
 MAX_FILE_BYTES = 256 * 2**20
 """A larger file is no photograph, and one is enough to fill a worker's memory."""
-
 READ_AHEAD = 8
 """Files a thread reads in one go: handing them over one by one costs more than reading them from a page cache."""
 

@@ -1,7 +1,5 @@
 """Work done in order, ahead of who asks for it: by threads where it waits for a store, by processes where it computes long."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal
@@ -13,11 +11,9 @@ from multiprocessing import get_context
 
 THREADS, SURVEY_THREADS, PROCESSES = 8, 64, 16
 """At most: of one of many readers, of the one survey, whose every item is a request or two, and of processes."""
-
 QUICK_SECONDS = 0.5e-3
 """An item that waits no longer is done where it is asked for: a thread would cost as much as it hides. Eight files of 80 KB
 take 0.1 ms from the page cache."""
-
 LONG_SECONDS = 3.0
 """After so much CPU time, starting processes (0.6 s until they answer) pays."""
 

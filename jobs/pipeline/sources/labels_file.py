@@ -1,14 +1,11 @@
 """Labels of a flat folder in a text file: one line an image."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
 import json
 import posixpath
 import re
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,15 +23,11 @@ from vit_actor.errors import UserError
 
 _NAME_AND_LABEL = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, IMAGE_EXTENSIONS))}))[ \t,;]+(.+)", re.IGNORECASE)
 _WNID_AND_BOXES = re.compile(rf"({WNID.pattern})\s.*")
-
 NAME_HEADERS = ("filename", "imageid", "image", "imagename", "path", "file", "name", "id", "key")
 LABEL_HEADERS = ("label", "labels", "class", "cls", "classid", "wnid", "synset", "predictionstring", "target", "category")
 """Of CSV columns, in small letters and without what is none; the first that is there counts."""
-
 MAX_LINE = 2**20
 """Characters a line may have."""
-
-
 type _Row = tuple[str | None, str, dict[str, str]]
 """The name of an image, its label, and what else the row has, by column."""
 
@@ -71,13 +64,6 @@ def metadata_of(folder: str) -> str | None:
     if len(found) > 1:
         raise UserError(f"{shown(folder)}: labels in {' and in '.join(METADATA)}; pass --labels with the path of one of them")
     return found[0] if found else None
-
-
-def check_digest(uri: str, digest: str | None) -> None:
-    """Raise UserError where a labels file is not the one that the job was started with."""
-    if digest_of(uri) != digest:
-        where = f"on {socket.gethostname()} it is another file than where the job was started"
-        raise UserError(f"{shown(uri)}: {where}, or it has changed; put it where all hosts see it")
 
 
 def read_labels(uri: str, readings: Readings) -> Iterator[Line]:

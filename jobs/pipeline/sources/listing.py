@@ -1,7 +1,5 @@
 """What a place holds, listed as a stream: one call a folder, sizes included, hidden names left out."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -33,13 +31,12 @@ IMAGE_EXTENSIONS = (
 """Of the formats that jobs.pipeline.decode reads."""
 PARQUET_EXTENSIONS = (".parquet", ".parq", ".pq")
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
+KINDS = {"Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS, "Arrow": (".arrow",), "images": IMAGE_EXTENSIONS}
 RUBBISH = {
     *("@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "__pycache__"),
     *("_delta_log", "_change_data", "_symlink_format_manifest", "_spark_metadata", "_temporary", "_tmp", "_metadata"),
 }
 """Folders that disks, file servers and writers of tables keep for themselves, thumbnails among them."""
-
 TABLES = {
     "a Delta table": r"_delta_log",
     "a Hudi table": r"\.hoodie.*",
@@ -50,10 +47,8 @@ TABLES = {
     "a streaming table of Spark": r"_spark_metadata",
 }
 """Names by which a folder of Parquet files says that some other file decides which of its rows count."""
-
 METADATA = ("metadata.csv", "metadata.jsonl")
 """Beside the images, in the form of `datasets`."""
-
 MAX_DEPTH = 32
 """Folders inside folders; deeper is a symbolic link that leads back to its own parent."""
 
@@ -112,7 +107,7 @@ class LeftOut:
         if path != self.but:
             self.add(f"files {name}" if name in METADATA else kind, path)
 
-    def update(self, other: LeftOut) -> None:
+    def update(self, other: "LeftOut") -> None:
         for kind, (count, example) in other.found.items():
             self.add(kind, example, count)
 
@@ -154,10 +149,8 @@ def _local_entries(address: str, path: str) -> Iterator[Entry]:
             except Gone:
                 yield Entry(item.name, 0, False)  # a link that leads nowhere
                 continue
-            if stat.S_ISDIR(info.st_mode):
-                yield Entry(item.name, 0, True)
-            else:
-                yield Entry(item.name, info.st_size if stat.S_ISREG(info.st_mode) else -1, False)
+            is_folder = stat.S_ISDIR(info.st_mode)
+            yield Entry(item.name, 0 if is_folder else info.st_size if stat.S_ISREG(info.st_mode) else -1, is_folder)
 
 
 def _store_entries(filesystem: FileSystem, address: str, path: str) -> Iterator[Entry]:
@@ -178,13 +171,7 @@ def _unaddressed(filesystem: FileSystem, path: str, part: str) -> str:
 
 
 def walk(
-    base: str,
-    folder: str,
-    extensions: tuple[str, ...],
-    *,
-    ordered: bool,
-    left_out: LeftOut | None = None,
-    depth: int = 0,
+    base: str, folder: str, extensions: tuple[str, ...], *, ordered: bool, left_out: LeftOut | None = None, depth: int = 0
 ) -> Iterator[tuple[str, int]]:
     """(path below base, size) of the files under a folder: its own by name, then those of its folders by name.
 
@@ -215,7 +202,6 @@ SPLITS = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """What data sets call their splits, and which is meant: as `datasets` has it."""
-
 PARTS = re.compile(r"(.*?)([0-9]+)-of-([0-9]{1,6})(.*)")
 """How many files there are of a kind, in each one's name: train-00000-of-00014.parquet."""
 
@@ -284,7 +270,7 @@ class FileSet:
             raise UserError(f"{shown(below(self.folder, self.names or ''))}: nothing here matches")
         return found
 
-    def of_split(self, split: str | None) -> FileSet:
+    def of_split(self, split: str | None) -> "FileSet":
         """The files of one split: the one that is asked for, else validation where every file is of one and there are several.
 
         Raises UserError where that split is not there, and where files are called like splits, but not all alike.

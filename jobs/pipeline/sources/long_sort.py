@@ -1,7 +1,5 @@
 """Sort more files than fit into memory."""
 
-from __future__ import annotations
-
 import heapq
 import json
 from collections.abc import Iterable, Iterator
@@ -15,7 +13,6 @@ MOST = 500_000
 """Files that are in memory at once: 90 MB of names and sizes."""
 _A_LINE = 1_000
 """Files written and read together."""
-
 type File = tuple[str, int]
 """Name and size."""
 

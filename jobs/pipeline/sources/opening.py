@@ -1,29 +1,18 @@
 """Tell a data set's layout by what its URI holds."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from functools import partial
 
 from pyarrow.fs import FileType
 
-from jobs.pipeline.labels import BY_FOLDER, BY_ORDER, NO_LABELS, Asked, LabelSpace
+from jobs.pipeline.labels import BY_FOLDER, BY_ORDER, Asked, LabelSpace
 from jobs.pipeline.sources.arrow_files import ArrowFiles
 from jobs.pipeline.sources.class_folders import ClassFolders, folder_order, label_level
 from jobs.pipeline.sources.flat_folder import FlatFolder
 from jobs.pipeline.sources.hub import is_hub, locate
 from jobs.pipeline.sources.labels_file import digest_of, metadata_of
-from jobs.pipeline.sources.listing import (
-    IMAGE_EXTENSIONS,
-    PARQUET_EXTENSIONS,
-    TAR_EXTENSIONS,
-    FileSet,
-    LeftOut,
-    entries,
-    has_extension,
-    join,
-)
+from jobs.pipeline.sources.listing import KINDS, FileSet, LeftOut, entries, has_extension, is_image, join
 from jobs.pipeline.sources.parquet import ParquetShards
 from jobs.pipeline.sources.source import Source
 from jobs.pipeline.sources.webdataset import MEMBERS, TarShards
@@ -32,24 +21,14 @@ from jobs.storage.failure import patiently
 from jobs.storage.files import open_storage
 from vit_actor.errors import UserError
 
-KINDS = {"images": IMAGE_EXTENSIONS, "Parquet": PARQUET_EXTENSIONS, "tar": TAR_EXTENSIONS, "Arrow": (".arrow",)}
-
-__all__ = ["NO_LABELS", "open_source"]
-
 
 def open_source(
-    uri: str,
-    *,
-    checkpoint_classes: list[str],
-    labels: str | None = None,
-    limit: int | None = None,
-    images_per_shard: int = 512,
+    uri: str, *, checkpoint_classes: list[str], labels: str | None = None, limit: int | None = None, images_per_shard: int = 512
 ) -> Source:
     """The data set at a local path or URI: a folder of class folders, a flat folder, Parquet or tar shards, or one file.
 
-    uri: where there are several splits, validation is taken, or the one that ?split=<name> says.
-        * and ? and {000..010} may stand in the last part of a path to Parquet or tar files.
-        hf://datasets/<owner>/<name> is its validation split; see hub.locate.
+    uri: where there are several splits, validation is taken, or the one that ?split=<name> says. * and ? and {000..010} may stand
+        in the last part of a path to Parquet or tar files. hf://datasets/<owner>/<name> is its validation split; see hub.locate.
     checkpoint_classes: class names by index, which labels are mapped to.
     labels: where labels are, if not where the layout has them: a file for images or tars (see labels_file), a column for
         Parquet, whose integers are then taken as the checkpoint's indices, a member of tars. Or how they are to be read, one of
@@ -73,12 +52,12 @@ def open_source(
     if kind in ("Parquet", "Arrow"):
         files = FileSet(folder, KINDS[kind], names).of_split(split)
         files.check_no_table()
-        source = ParquetShards if kind == "Parquet" else ArrowFiles
-        return source(files, space, use, where, limit, images_per_shard)
+        given = files, space, use, where, limit, images_per_shard
+        return ParquetShards(*given) if kind == "Parquet" else ArrowFiles(*given)
     if kind == "tar":
         member = where if where and (where in MEMBERS or where.startswith("json.")) else None
         file, digest = (absolute(where), digest_of(where)) if where and not member else (None, None)
-        return TarShards(FileSet(folder, TAR_EXTENSIONS, names).of_split(split), space, use, file, digest, member, limit)
+        return TarShards(FileSet(folder, KINDS[kind], names).of_split(split), space, use, file, digest, member, limit)
     if split is not None:
         raise UserError(f"{shown(uri)}: ?split= is for Parquet and tar files; give the folder of the split")
     if kind == "class folders" and reading == BY_FOLDER:
@@ -111,7 +90,7 @@ def _locate(uri: str) -> tuple[str, str | None]:
         return folder, name
     if not any(mark in name for mark in "*?{"):
         raise UserError(f"{shown(uri)}: no such file or directory; check the path")
-    if has_extension(name, IMAGE_EXTENSIONS):
+    if is_image(name):
         raise UserError(f"{shown(uri)}: patterns are for Parquet and tar files; give the images' folder")
     return folder, name
 

@@ -1,21 +1,17 @@
 """Parquet shards: the Hugging Face image layout or plain bytes columns, read by whole row groups."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 import pyarrow.parquet as pq
 
-from jobs.pipeline.labels import LabelError, LabelSpace
-from jobs.pipeline.sources.in_order import in_order
-from jobs.pipeline.sources.listing import FileSet, LeftOut
-from jobs.pipeline.sources.parquet_columns import Columns, Rows, label_errors, partition_label
+from jobs.pipeline.labels import LabelError
+from jobs.pipeline.sources.parquet_columns import Columns, label_errors, partition_label
 from jobs.pipeline.sources.parquet_footer import SMALL_BYTES, check_footer
-from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
+from jobs.pipeline.sources.row_files import RowFiles, Surveyed
+from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, Gone, decoded, decoding
 from jobs.storage.files import SteadyFile, read_twice
@@ -24,49 +20,18 @@ from vit_actor.errors import UserError
 READ_BYTES = 8 * 2**20
 """Bytes a read asks of storage: large enough for a distant store. A page must fit in memory (by pyarrow's writers at most
 1,024 rows), a row group need not."""
-
 MAX_DICTIONARY_BYTES = 16 * 2**20
 """Of a column's distinct values, each of which may be in every row that is read at once; writers stop at 1 MiB."""
 MAX_BLOWN_UP_BYTES = 256 * 2**20
 """Of a column in a row group that is mostly made up by its compression."""
 MAX_LABEL_BYTES = 64 * 2**20
 """Of the labels in a row group, and 1 KiB a row."""
-
 READ_ROWS = 64
 """Rows decoded at a time: about 7 MB of ImageNet."""
 
 
-@dataclass(frozen=True)
-class ParquetShards:
-    """Rows of Parquet files, in the order of the files' names. An image's id is `file.parquet#row`.
-
-    label_column: as the user named it; None to find one, and to map its integers by the class names stored with it.
-    """
-
-    files: FileSet
-    space: LabelSpace
-    use_labels: bool
-    label_column: str | None
-    limit: int | None
-    images_per_shard: int
-
-    @property
-    def folder(self) -> str:
-        return self.files.folder
-
-    def shards(self) -> Generator[Shard, None, Survey]:
-        images, left_out = 0, LeftOut()
-        found = Rows(self.space, left_out)
-        for (name, size), groups, words, columns in in_order(self._survey_file, self.files.files(left_out), survey=True):
-            with label_errors(below(self.files.folder, name)):
-                found.add(name, sum(groups), words, columns)
-            yield from self._cut(name, size, groups, None if self.limit is None else self.limit - images)
-            images += sum(groups)
-            if self.limit is not None and images >= self.limit:
-                images = self.limit
-                break
-        with label_errors(self.files.folder):
-            return found.survey(images, self.label_column, self.use_labels)
+class ParquetShards(RowFiles):
+    """Shards are runs of whole row groups."""
 
     def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
         name, row = shard.payload["file"], shard.payload["first_row"]
@@ -75,7 +40,7 @@ class ParquetShards:
         ordinal = 0
         with self._opened(name, shard.payload["size"]) as (file, columns):
             if _groups(file)[first : first + len(sizes)] != sizes:
-                raise Gone(f"{shown(below(self.files.folder, name))}: changed while the run read it; restore it first")
+                raise Gone(f"{shown(below(self.folder, name))}: changed while the run read it; restore it first")
             for group, rows in enumerate(sizes, first):
                 span = range(ordinal, min(ordinal + rows, take))
                 selected = {i for i in span if wanted(i)}
@@ -84,20 +49,19 @@ class ParquetShards:
                     yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
                 ordinal, row = ordinal + rows, row + rows
 
-    def _survey_file(self, listed: tuple[str, int]) -> tuple[tuple[str, int], list[int], list[str], Columns]:
-        """A file's name and size, the rows of its row groups, words for its labels, and its columns."""
-        where = below(self.files.folder, listed[0])
+    def _survey_file(self, listed: tuple[str, int]) -> Surveyed:
+        where = below(self.folder, listed[0])
         try:
             return read_twice(where, partial(self._survey_groups, listed, where))
         except Damaged as damage:
             raise UserError(f"{shown(where)}: not a readable Parquet file ({damage})") from None
 
-    def _survey_groups(self, listed: tuple[str, int], where: str) -> tuple[tuple[str, int], list[int], list[str], Columns]:
+    def _survey_groups(self, listed: tuple[str, int], where: str) -> Surveyed:
         name, size = listed
         if size > SMALL_BYTES:  # in the survey alone: what it has refused, no host reads
             with SteadyFile(where, size) as steady:
                 check_footer(steady)
-        with self._opened(name, size) as (file, columns), label_errors(below(self.files.folder, name)), decoding():
+        with self._opened(name, size) as (file, columns), label_errors(where), decoding():
             for group in range(file.num_row_groups):
                 _check_label_size(file, columns, group)
             words = columns.words(file, self.space)
@@ -115,19 +79,16 @@ class ParquetShards:
         for rows in islice(file.iter_batches(READ_ROWS, [0], [columns.label, *texts], use_threads=False), bool(texts)):
             columns.check_beside(rows, self.space)
 
-    def _cut(self, name: str, size: int, groups: list[int], left: int | None) -> Iterator[Shard]:
-        """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself.
-
-        groups: rows of each. left: rows to take, None for all.
-        """
+    def _cut(self, name: str, size: int, groups: list[int], rows: int) -> Iterator[Shard]:
+        """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself."""
         first = row = position = 0
-        while first < len(groups) and (left is None or row < left):
+        while first < len(groups) and row < rows:
             last, total = first, 0
             while last < len(groups) and (last == first or total + groups[last] <= self.images_per_shard):
                 last, total = last + 1, total + groups[last]
             if total:
                 payload = {"file": name, "size": size, "first_group": first, "first_row": row, "rows": groups[first:last]}
-                take = total if left is None else min(total, left - row)
+                take = min(total, rows - row)
                 yield Shard(shard_id(name, position), payload if take == total else payload | {"take": take}, take)
                 position += 1
             first, row = last, row + total
@@ -149,8 +110,8 @@ class ParquetShards:
     @contextmanager
     def _opened(self, name: str, size: int) -> Iterator[tuple[pq.ParquetFile, Columns]]:
         """A file and its columns. Raises Damaged if it is not Parquet, UserError naming it if it lacks what is needed."""
-        with SteadyFile(below(self.files.folder, name), size) as steady:
-            with label_errors(below(self.files.folder, name)), decoding():
+        with SteadyFile(below(self.folder, name), size) as steady:
+            with label_errors(below(self.folder, name)), decoding():
                 file = pq.ParquetFile(steady, buffer_size=READ_BYTES)
                 partition = partition_label(name, self.label_column) if self.use_labels else None
                 columns = Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, partition)
@@ -158,7 +119,6 @@ class ParquetShards:
 
 
 def _groups(file: pq.ParquetFile) -> list[int]:
-    """Rows of each row group, by the file's footer."""
     return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
@@ -183,6 +143,5 @@ def _check_label_size(file: pq.ParquetFile, columns: Columns, group: int) -> Non
 
 
 def _of(file: pq.ParquetFile, path: str, group: int) -> Iterator[pq.ColumnChunkMetaData]:
-    """A column's chunk of a row group."""
     found = file.metadata.row_group(group)
     return (found.column(i) for i in range(found.num_columns) if found.column(i).path_in_schema == path)

@@ -1,12 +1,10 @@
 """Which columns of a Parquet file hold images and labels, and whether the labels fit the checkpoint."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -14,24 +12,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.pipeline.labels import BY_NAME, BY_ORDER, Beside, LabelError, LabelSpace, Readings, predict_only
-from jobs.pipeline.sources.listing import LeftOut
-from jobs.pipeline.sources.source import EncodedImage, Survey, view
+from jobs.pipeline.sources.source import EncodedImage, view
 from jobs.storage.address import shown
 from vit_actor.errors import UserError
 
 IMAGE_NAMES = ("image", "img", "jpeg", "jpg", "png", "webp", "bytes", "image_bytes", "content")
 LABEL_NAMES = ("label", "labels", "cls", "class")
-
 BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-
 NONE = ("", str(-1))
 """Texts that are no label."""
-
 UNKNOWN = -1
 """How Hugging Face writes "no label", in a ClassLabel column of a test split."""
-
-
 type Read = Callable[[pa.Buffer], bytes | memoryview]
 
 
@@ -58,7 +50,7 @@ class Columns:
     @classmethod
     def of(
         cls, schema: pa.Schema, space: LabelSpace, use_labels: bool, label_column: str | None, partition: str | None = None
-    ) -> Columns:
+    ) -> Self:
         """From a file's schema. label_column: as the user named it, None to look for one. partition: a label in the file's path.
 
         Raises ColumnError for no image column or several, LabelError for a label column that is not there or has no usable
@@ -191,51 +183,6 @@ class Columns:
         for batch in file.iter_batches(row_groups=list(groups), columns=[self.label], use_threads=False):
             column = batch.column(0)
             yield column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
-class Rows:
-    """What the files of rows that were surveyed so far hold together."""
-
-    def __init__(self, space: LabelSpace, left_out: LeftOut) -> None:
-        self._space, self._left_out, self._readings = space, left_out, Readings(space)
-        self._first: tuple[str, Columns] | None = None
-        self._labelled = False
-
-    def add(self, name: str, rows: int, words: Iterable[str], columns: Columns) -> None:
-        """One more file. Raises LabelError where its labels are no classes, or are not where the first file has them.
-
-        words: as Columns.words gives them.
-        """
-        for column in columns.others:
-            self._left_out.add("columns of other images", f"{name}#{column}")
-        if not rows:
-            self._left_out.add("files without rows", name)
-            return
-        self._first = other, first = self._first or (name, columns)
-        if columns.place() != first.place():
-            here, there = (
-                "no label column" if (at := each.place()) == "nowhere" else f"labels {at}" for each in (columns, first)
-            )
-            raise LabelError(f"it has {here}, and {other} has {there}; give files that are alike")
-        if columns.indices != first.indices:
-            raise LabelError(f"the class names of column {columns.label!r} are others than in {other}; give files that are alike")
-        for word in words:
-            self._labelled = True
-            if columns.indices is None:
-                self._readings.index(word)
-
-    def survey(self, images: int, label_column: str | None, use_labels: bool) -> Survey:
-        """Of all of them. Raises ColumnError where they have no rows."""
-        if self._first is None:
-            raise ColumnError("its files have no rows")
-        columns, told = self._first[1], self._left_out.told()
-        if not use_labels:
-            return Survey(images, False, left_out=told)
-        labels_by = f"{label_column} {self._space.reading}"
-        if not self._labelled and columns.place() != "nowhere":
-            return Survey(images, False, f"none: all are empty or -1 {columns.place()}", told, labels_by=labels_by)
-        held = self._space.fewer(columns.indices or ()) if self._labelled else None
-        return Survey(images, self._labelled, columns.labels_from(self._readings), told, held, labels_by)
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """Footers of Parquet files that would take far more memory than they have bytes: pyarrow makes a kilobyte of three of them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -13,7 +11,6 @@ SMALL_BYTES = 256 * 2**10
 MOST_MEMORY = 2**30
 """Bytes that reading a footer may take. 10,000 row groups of three columns, 3 MB as pyarrow writes them, take 36 MB."""
 MOST_SECONDS = 60
-
 READ = f"""
 import io, resource, sys
 import pyarrow.parquet as pq

@@ -1,7 +1,5 @@
 """What every layout of a data set offers: its shards, listed as a stream, and the images of one of them."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Generator, Iterator

@@ -1,7 +1,5 @@
 """List a data set, once, before work starts: what it holds, and its shards, packed to go to whoever reads them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator
@@ -14,7 +12,6 @@ from jobs.pipeline.sources.source import Shard, Source, Survey
 
 SHARDS_TOGETHER = 16
 """Shards packed together: names compress well beside each other, and unpacked they are 0.5 MB."""
-
 type Unpacked = tuple[str, str, int | None]
 """A shard's id, its payload as JSON, how many images it has."""
 
@@ -34,7 +31,7 @@ def surveyed(source: Source) -> Survey:
     for together in batched(shards(), SHARDS_TOGETHER):
         lines = "\n".join(map(_line, together)).encode()
         digest.update(lines + b"\n")
-        packed.append(_compressed(lines))
+        packed.append(pa.compress(lines, "zstd", asbytes=True))
     digest.update(found[0].labels_by.encode())
     return replace(found[0], shards=packed, fingerprint=digest.hexdigest())
 
@@ -53,10 +50,3 @@ def unpacked(packed: bytes, number: int, share: tuple[int, int] = (0, 1)) -> lis
 def _line(shard: Shard) -> str:
     """Neither an id nor JSON has a tab or a line's end in it."""
     return f"{shard.id}\t{'' if shard.images is None else shard.images}\t{json.dumps(shard.payload)}"
-
-
-def _compressed(lines: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(lines)
-    return sink.getvalue().to_pybytes()

@@ -1,7 +1,5 @@
 """The files inside a tar, in one pass; none is unpacked to disk. Links to earlier files of the tar are followed."""
 
-from __future__ import annotations
-
 import bz2
 import io
 import lzma
@@ -18,13 +16,12 @@ from jobs.storage.files import Positioned, SteadyFile, forget_cached
 
 READ_BYTES = 8 * 2**20
 """Bytes a read asks of storage; members are a header of 512 bytes and about 110 KB of image."""
-
 MOST_LINKED = 100_000
 """Files of a tar that links to are followed: some 100 bytes of memory each."""
-
 RECORDS = (tarfile.RECORDSIZE, *(tarfile.BLOCKSIZE << bits for bits in range(1, 12)))
 """Sizes in bytes that writers fill up to with zeros: tar's own, and up to 1 MiB for tapes."""
-
+EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+"""Types of headers that extend the next one: long names and links of GNU's, and pax's."""
 MOST_HEADER_BYTES = 2**20
 """Of a long name or other extension of a header; tar's own writers make a few hundred."""
 
@@ -141,17 +138,10 @@ class _Unpacked(Positioned):
 class _Bounded(tarfile.TarInfo):
     """A header whose extensions are no larger than names are."""
 
-    def _proc_gnulong(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        self._check_size()
-        return super()._proc_gnulong(tar)  # type: ignore[misc]
-
-    def _proc_pax(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        self._check_size()
-        return super()._proc_pax(tar)  # type: ignore[misc]
-
-    def _check_size(self) -> None:
-        if self.size > MOST_HEADER_BYTES:
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in EXTENSIONS and self.size > MOST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 def _target(link: tarfile.TarInfo) -> str:

@@ -1,8 +1,7 @@
 """WebDataset tar shards: neighbouring members whose names agree up to the first dot are one sample, an image and its label."""
 
-from __future__ import annotations
-
 import json
+import socket
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,7 +10,7 @@ from typing import Any
 
 from jobs.pipeline.labels import WNID_SUFFIX, Beside, LabelError, LabelSpace, Readings, predict_only, quoted
 from jobs.pipeline.sources.image_files import MAX_FILE_BYTES
-from jobs.pipeline.sources.labels_file import Labels, check_digest, read_labels
+from jobs.pipeline.sources.labels_file import Labels, digest_of, read_labels
 from jobs.pipeline.sources.listing import HIDDEN, FileSet, LeftOut, is_hidden, is_image
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id
 from jobs.pipeline.sources.tar_members import Member, tar_members
@@ -34,10 +33,8 @@ MOST_IMAGES = 16
 """Of one sample: more of them are images of their own, whose names have dots in them."""
 MAX_SAMPLE_BYTES = 256 * 2**20
 """Of one sample's images together, which are in memory at once."""
-
 SURVEYED = 64
 """Samples of the first tar whose labels are checked before work starts; all would mean reading the whole data set."""
-
 type Own = dict[str, bytes]
 """A sample's members that may be labels, by what follows its name."""
 
@@ -264,7 +261,9 @@ def _with_labels(images: list[_Sample], key: str, labels: dict[str, Own], beside
 
 @lru_cache(maxsize=2)
 def _from_file(uri: str, digest: str | None, space: LabelSpace) -> Labels:
-    check_digest(uri, digest)
+    if digest_of(uri) != digest:
+        where = f"on {socket.gethostname()} it is another file than where the job was started"
+        raise UserError(f"{shown(uri)}: {where}, or it has changed; put it where all hosts see it")
     return Labels(uri, read_labels(uri, Readings(space)))
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.pipeline.ledger import MOST_ATTEMPTS, Ledger, Quarantine, Reading
-from jobs.pipeline.unchecked import check_seconds
+from jobs.pipeline.attempts import MOST_ATTEMPTS, Quarantine
+from jobs.pipeline.ledger import Ledger, check_seconds
 from vit_actor.errors import UserError
 
 
@@ -216,7 +216,7 @@ def test_once_it_drains_neither_reading_nor_a_device_is_given_another_chunk() ->
     assert ledger.begin("on the device", 64, 64, "a/0-3") is None
     ledger.drain()
     assert ledger.is_draining()
-    assert ledger.begin_reading("unread") is Reading.STOP
+    assert ledger.begin_reading("unread") is None
     assert ledger.begin("decoded", 64, 64, "a/0-3") == "stop"
 
 
@@ -237,7 +237,7 @@ def test_a_process_that_ended_while_it_opened_its_chips_is_noticed_by_the_next_o
 def test_an_error_while_opening_is_told_and_is_no_death() -> None:
     ledger = Ledger()
     ledger.opening("host/0-3")
-    ledger.did_not_open("host/0-3", "no Tenstorrent chip found")
+    ledger.note("device", "host/0-3", "no Tenstorrent chip found")
     ledger.opening("host/0-3")
     assert [event["what"] for event in ledger.account()["events"]] == ["no Tenstorrent chip found"]
 
@@ -274,9 +274,9 @@ def test_a_mesh_is_down_from_its_loss_until_it_is_back() -> None:
 
 def test_what_kills_its_reader_twice_is_read_apart_and_what_is_read_starts_anew() -> None:
     ledger = Ledger()
-    assert [ledger.begin_reading("a-0.00000") for _ in range(4)] == [Reading.ORDINARY] * 2 + [Reading.SANDBOXED] * 2
+    assert [ledger.begin_reading("a-0.00000") for _ in range(4)] == [1, 2, 3, 4]
     ledger.done_reading("a-0.00000", 64)
-    assert ledger.begin_reading("a-0.00000") is Reading.ORDINARY
+    assert ledger.begin_reading("a-0.00000") == 1
     assert ledger.account()["retries"] == 3
     assert [event["what"] for event in ledger.account()["events"]] == [f"attempt {n} at reading a-0.00000" for n in (2, 3, 4)]
 
