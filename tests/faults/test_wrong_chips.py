@@ -52,7 +52,8 @@ def test_a_run_without_another_mesh_ends_in_one_line_and_leaves_no_wrong_row(
     assert answers(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("moment", ["within", pytest.param("after", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["within", "after"])
 def test_what_was_committed_before_a_check_is_kept_by_a_resume_and_what_none_followed_is_done_again(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, moment: str
 ) -> None:

@@ -25,7 +25,7 @@ from tests.pipeline.corpus import jpeg
 from tests.waiting import wait_until
 
 DASHBOARD = (ROOT / "cluster" / "grafana-dashboard.json").read_text()
-BATCHES = 12
+BATCHES = 7
 """Of a second each: a gauge is sampled every 5."""
 
 Samples = dict[tuple[str, str, str], float]

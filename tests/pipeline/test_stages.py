@@ -128,6 +128,7 @@ def test_each_stage_is_an_operator_of_its_own_in_the_plan_that_ray_prints(cluste
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_may_make_no_progress_for_longer_than_ray_data_allows(
     cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

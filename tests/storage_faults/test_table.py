@@ -86,7 +86,7 @@ def check_resumed(storage: FaultyStorage, data: str, out: str, layout: str, *arg
         slow("folders", Rule(Zeros(), "GET", "*/digit-1297.jpeg", times=1)),
         ("tar", preload.Rule("READ", "*/tar/shard-1.tar", "ZEROS", skip=1, times=1)),
         slow("tar", preload.Rule("READ", "*/tar/shard-1.tar", "END", skip=1, times=1)),
-        ("parquet", preload.Rule("READ", "*/shard-1.parquet", skip=1, times=1)),
+        slow("parquet", preload.Rule("READ", "*/shard-1.parquet", skip=1, times=1)),
         ("folders", preload.Rule("OPEN", "*/digit-1297.jpeg", error=errno.ESTALE, times=1)),
         slow("arrow", preload.Rule("MAP", "*/data-00001*", error=errno.ENODEV, times=1)),
     ],
@@ -115,7 +115,7 @@ def test_what_fails_once_costs_no_row_and_no_resume(
         ("folders", Rule(server.SLOW_DOWN, "*", "*", skip=150), ("slow|503|reduce|less often",)),
         slow("parquet", Rule(Cut(), "GET", "data/parquet/shard-2*", skip=2), ("shard-2.parquet",)),
         slow("tar", Rule(server.ARCHIVED, "GET", "*/shard-1.tar"), ("storage class|InvalidObjectState|archive", "shard-1.tar")),
-        ("tar", Rule(server.GONE, "GET|HEAD", "*/shard-1.tar"), ("shard-1.tar",)),
+        slow("tar", Rule(server.GONE, "GET|HEAD", "*/shard-1.tar"), ("shard-1.tar",)),
     ],
     ids=lambda value: f"{value.operation} {value.key} {value.act}" if isinstance(value, Rule) else "",
 )
@@ -152,7 +152,8 @@ def test_with_a_limit_no_other_image_fills_in_for_what_is_refused(storage: Fault
     assert storage.rows(out) - storage.undisturbed("tar") == {}
 
 
-@pytest.mark.parametrize("text", ["cannot be read: Input/output error", slow(None)])
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["cannot be read: Input/output error", None])
 def test_a_run_of_an_earlier_version_with_storage_errors_as_rows_reads_those_images_again(
     storage: FaultyStorage, tmp_path: Path, text: str | None
 ) -> None:
@@ -221,7 +222,8 @@ def test_a_bucket_whose_objects_cannot_be_replaced_is_told_before_any_work(stora
 # Addresses
 
 
-@pytest.mark.parametrize("layout", ["tar", slow("parquet")])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["tar", "parquet"])
 def test_a_query_of_an_address_is_none_of_its_names(storage: FaultyStorage, out: str, layout: str) -> None:
     data = f"s3://bucket/data/{layout}?region=us-east-1"
     done = storage.job(data, f"{out}?region=us-east-1", ALL)

@@ -83,6 +83,7 @@ def test_corruptions_are_averaged_over_severities_first(tmp_path: Path) -> None:
     assert {(each["corruption"], each["severity"]): each["images"] for each in table} == sizes
 
 
+@pytest.mark.slow
 def test_data_of_fewer_classes_has_both_accuracies(ray_cluster: RayCluster, tmp_path: Path) -> None:
     held, data = [1, 4, 8, 9], tmp_path / "data"
     for label in held:

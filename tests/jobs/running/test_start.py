@@ -40,7 +40,16 @@ NOHUP = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
 
 
 @pytest.mark.parametrize(
-    "streams", ["2>&1 | head -1", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | sleep 60"], ids=str
+    "streams",
+    [
+        "2>&1 | head -1",
+        "2>&-",
+        ">&- 2>&-",
+        "<&- >&- 2>&-",
+        ">/dev/full 2>&1",
+        pytest.param("2>&1 | sleep 60", marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_work_goes_on_without_a_stream(tmp_path: Path, streams: str) -> None:
     command = f"{sys.executable} -c '{TALKS}' 1000 {tmp_path}/told {streams}; exit ${{PIPESTATUS[0]}}"
