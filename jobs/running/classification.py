@@ -64,6 +64,7 @@ class Inputs:
             "preprocess": preprocess,
             "device": device,
             "precision": settings.precision,
+            "images_per_chip": settings.images_per_chip,
         }
         about = {"images": self.survey.images, "labels_from": self.survey.labels_from, "left_out": self.survey.left_out}
         return Manifest.of("imagenet", settings, self.checkpoint, data=shown(settings.data), settings=decisive, **about)

@@ -82,6 +82,7 @@ def test_a_checkpoint_of_other_weights_is_another(begun: tuple[Path, Path, Path]
         (["--limit=4"], "cpu", "limit was None, now 4"),
         (["--precision=fp32"], "cpu", "precision was 'auto', now 'fp32'"),
         ([], "t3000", "device was 'cpu', now 't3000'"),
+        (["--images-per-chip=4"], "simulated", "images_per_chip was None, now 4"),
     ],
 )
 def test_another_setting_is_named_with_both_values(
