@@ -119,6 +119,7 @@ def _become(arguments: tuple[str, ...], environment: dict[str, str], files: list
     os.environ.update(environment)
     os.chdir(ROOT)
     sys.modules["numpy"].random.seed()  # else all would draw the same numbers
+    sys.modules["jobs.running.stopping"].stop_on_signals()  # as `python -m` does at first
     sys.argv[1:] = arguments[1:]
     try:
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
