@@ -8,7 +8,7 @@ import sys
 import time
 
 from jobs.pipeline.commit import committed_files, committed_rows
-from jobs.reporting.outcome import Result, gates, judged, read_summary
+from jobs.reporting.outcome import Result, gates, judged, read_summary, wrong_count
 from jobs.reporting.schema import Summary
 from jobs.running import command
 from jobs.running.chip_checks import checked, told
@@ -93,9 +93,9 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
     manifest.attempts[-1]["seconds"] = phases.seconds
     rows, unchecked = found or (summary.images, 0)
     for images in (summary.images, rows):  # counted for the report, and there at its end
-        if manifest.images is not None and images != manifest.images:
+        if manifest.images is not None and (wrong := wrong_count(images, manifest.images)):
             manifest.end_attempt(out, "incomplete")
-            raise JobFailed(f"{images} of {manifest.images} images have a row in {out}; add --resume to go on")
+            raise JobFailed(f"{shown(out)}: {wrong}")
     if unchecked:  # by actors of a killed driver, which went on after this run had looked
         manifest.end_attempt(out, "failed")
         what = f"{unchecked:,} chunks have no passed check of their chips after them"

@@ -12,11 +12,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from jobs.reporting.imagenet_sets import read_real
-from jobs.reporting.outcome import gates, judged
+from jobs.reporting.outcome import gates, judged, wrong_count
 from jobs.reporting.tables import Reports
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.command import JobFailed, Parser, add_setting, run
+from jobs.running.manifest import load_manifest
 from jobs.running.terminal import say
 from jobs.settings import ImagenetSettings
 from jobs.storage.address import below
@@ -34,9 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     summary = write_reports(args.out, address=args.address, real=read_real(args.real) if args.real else None)
     print(summary_table(summary))
     say(f"report: {below(args.out, 'report.html')}")
-    if summary.planned is not None and summary.images < summary.planned:
-        raise JobFailed(f"{summary.images:,} of {summary.planned:,} images have a row; run the job again with --resume")
-    code, told = judged(summary, least)
+    if summary.planned is not None and (wrong := wrong_count(summary.images, summary.planned)):
+        raise JobFailed(wrong)
+    manifest = load_manifest(args.out)
+    code, told = judged(summary, least, manifest.chosen.get("max_errors", 1.0) if manifest else 1.0)
     for line in told:
         say(f"error: {line}", sys.stderr)
     return code

@@ -52,6 +52,7 @@ def _errors(text: str) -> int | float:
 
 TEXT, WHOLE = Kind(str, "text"), Kind(int, "a whole number of at least 1", 1)
 NUMBER, SEED = Kind(float, "a number of at least 0"), Kind(int, "a whole number of at least 0")
+TRUTH = Kind(str, "True or False")
 SIZE, ERRORS = Kind(_size, "a size such as 50GB", 10**6), Kind(_errors, "a number of images or a percentage such as 1%")
 ACCURACY = Kind(str, "a percentage such as 80%, or 99%-of RUN with another run's --out")
 
@@ -200,6 +201,8 @@ class ImagenetSettings(Settings):
         super().check()
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite exclude each other; give one of them")
+        if isinstance(self.max_errors, float) and self.max_errors > 1:
+            raise UserError(f"--max-errors {self.max_errors:.6g} is more than all images; give {ERRORS.told}")
         if self.cache_limit and self.cache is None:
             raise UserError("--cache-limit goes with --cache; give --cache URI too")
         for option, asked in (("--min-top1", self.min_top1), ("--min-top5", self.min_top5)):
@@ -283,7 +286,7 @@ def _checked(option: str, value: Any, hint: Any, kind: Kind | None) -> Any:
             raise UserError(f"{option} {value}: give {' or '.join(get_args(hint))}")
         return value
     types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    kind = kind or (WHOLE if int in types else NUMBER if float in types else TEXT)
+    kind = kind or (TRUTH if bool in types else WHOLE if int in types else NUMBER if float in types else TEXT)
     given = value
     try:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -344,12 +347,15 @@ def taking[**P, S: Settings, R](kind: Callable[P, S]) -> Callable[[Callable[[S],
 
     def changed(function: Callable[[S], R]) -> Callable[P, R]:
         def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+            signature.bind(*arguments, **keywords)  # raises TypeError in the function's own name
             return function(kind(*arguments, **keywords))
+
+        signature = inspect.signature(kind).replace(return_annotation=inspect.signature(function).return_annotation)
 
         options = kind.options()  # type: ignore[attr-defined]
         told = [f"    {name}: {option.help}" for name, (_, option) in options.items()]
         call.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Settings:", *told])
-        call.__name__, call.__signature__ = function.__name__, inspect.signature(kind)  # type: ignore[attr-defined]
+        call.__name__, call.__signature__ = function.__name__, signature  # type: ignore[attr-defined]
         return call
 
     return changed

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -53,7 +54,13 @@ def committed(plan: Plan) -> Iterator[dict[str, Any]]:
     Raises DeviceError where no mesh is left for it, or passes do not end.
     """
     for _ in range(MOST_PASSES):
-        yield from classified(decoded(plan), plan)
+        try:
+            yield from classified(decoded(plan), plan)
+        except Exception:
+            with suppress(Exception):  # the ledger may be what has failed
+                if ray.get(plan.ledger.none_left.remote()):
+                    plan.predictions.discard(ray.get(plan.ledger.doubtful.remote(last=True)))
+            raise
         doubtful = _doubtful(plan)
         plan.predictions.discard(doubtful)
         if not doubtful or ray.get(plan.ledger.is_draining.remote()):

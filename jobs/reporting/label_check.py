@@ -18,13 +18,15 @@ NEAR = 0.8
 """Of what the best order of the classes explains, the share that a simple mistake must explain to be told instead."""
 
 
-def doubt(answers: pa.Table, names: Sequence[str]) -> str | None:
+def doubt(answers: pa.Table, names: Sequence[str], numbered: bool = True) -> str | None:
     """What makes the labels doubtful, in one line with the figures; None where nothing does.
 
     answers: images by label and prediction, as they are counted. names: of the checkpoint's classes.
+    numbered: whether labels were read as numbers, which they can be counted otherwise.
     """
     label, prediction, images = (_integers(answers[name]) for name in ("label", "prediction", "images"))
     kept = (label >= 0) & (prediction >= 0)  # an image that was not classified says nothing of its label
+    top1 = "top-1" if kept.sum() == (label >= 0).sum() else "top-1 of the images that could be read"
     label, prediction, images = label[kept], prediction[kept], images[kept]
     total, held = int(images.sum()), len(np.unique(label))
     classes = max(len(names), *(int(each.max(initial=0)) + 1 for each in (label, prediction)))
@@ -44,14 +46,15 @@ def doubt(answers: pa.Table, names: Sequence[str]) -> str | None:
     for way, option, counted in _others(classes):
         found = right(counted[label])
         if _far_better(found, given, total) and found >= NEAR * best:
-            told = f"top-1 is {given:.1%}, and {found:.1%} if {way}: check the labels"
-            return told if option == BY_ORDER and held < classes else f"{told}, or pass --labels {option}"
+            told = f"{top1} is {given:.1%}, and {found:.1%} if {way}: check the labels"
+            helps = numbered and not (option == BY_ORDER and held < classes)
+            return f"{told}, or pass --labels {option}" if helps else told
     if best >= 0.5 and _far_better(best, given, total):
         moved = next(each for each in np.unique(label) if mapped[each] != each)
         example = f"{_name(names, moved)} is mostly answered {_name(names, mapped[moved])}"
-        return f"top-1 is {given:.1%}, and {best:.1%} if the classes had another order ({example}): check the labels"
+        return f"{top1} is {given:.1%}, and {best:.1%} if the classes had another order ({example}): check the labels"
     if _interval(given, total)[0] <= 1 / classes:
-        told = f"top-1 is {given:.1%}, no better than chance among {classes:,} classes"
+        told = f"{top1} is {given:.1%}, no better than chance among {classes:,} classes"
         return f"{told}: check that the labels are of this checkpoint"
     return None
 

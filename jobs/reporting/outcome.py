@@ -122,6 +122,15 @@ def allowed_errors(max_errors: int | float, images: int) -> int:
     return max_errors if isinstance(max_errors, int) else int(max_errors * images + 1e-6)
 
 
+def wrong_count(rows: int, images: int) -> str | None:
+    """What is wrong with so many rows for so many images, and the fix; None where nothing is."""
+    if rows < images:
+        return f"{rows:,} of {images:,} images have a row; run the job again with --resume"
+    if rows > images:
+        return f"{rows:,} rows for {images:,} images: predictions/ holds a file that the run did not write; remove it"
+    return None
+
+
 def read_summary(out: str) -> Summary:
     """A finished run's, as its report has it; counted again where that is gone, or of an earlier version. Writes nothing."""
     filesystem, path = open_storage(below(out, "report/summary.parquet"))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from jobs.pipeline.labels import NUMBERS
 from jobs.reporting import schema
 from jobs.reporting.columns import schema_of
 from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, EXAMPLES, PICTURED, WINDOWS, Counts, facts
@@ -24,6 +25,8 @@ MOST_PAIRS, OF_A_PAIR = 15, 4
 MOST_SAMPLED = 50
 """Classes with pictures, those predicted most."""
 
+CHECKSUMS = "simulated T3000"
+"""How a device's description starts whose answers are none of a model's."""
 TOLD = ("restarts", "retries", "images_again", "given_up", "cached")
 """What the manifest counts of each attempt, under the summary's names."""
 
@@ -255,6 +258,8 @@ class Reports:
         devices, batch_sizes = facts(self._counts, "device"), facts(self._counts, "batch size")
         query = "SELECT DISTINCT host FROM clocks WHERE high - low > 1e9 ORDER BY host"
         clocks = [host for (host,) in self._database.sql(query).fetchall()]
+        checksums = all(device.startswith(CHECKSUMS) for device in devices)  # which say nothing of labels
+        names, numbered = (manifest.class_names, NUMBERS in manifest.labels_from) if manifest else ([], True)
         if clocks:  # hosts and attempts cannot be put on one scale of time
             times |= {"system_fps": None, "device_busy": None}
         return Summary(
@@ -276,7 +281,7 @@ class Reports:
             model_digest=manifest.model_digest if manifest else None,
             planned=manifest.images if manifest else None,
             labels_from=(manifest.labels_from if manifest else None) or None,
-            label_doubt=doubt(self._counts["answers"], manifest.class_names if manifest else []),
+            label_doubt=None if checksums else doubt(self._counts["answers"], names, numbered),
             left_out=sum(manifest.left_out.values()) if manifest else 0,
             left_out_kinds=[f"{count:,} {kind}" for kind, count in manifest.left_out.items()] if manifest else [],
             killed_attempts=len(self._killed),

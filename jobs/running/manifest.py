@@ -197,7 +197,10 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
     if existing is None:  # the command ended before it began, as a scheduler's that always resumes
         return claim(out, wanted, overwrite=False)
     differing = []
-    for key in sorted(existing.settings.keys() | wanted.settings.keys()):
+    keys = existing.settings.keys() | wanted.settings.keys()
+    if existing.settings.get("limit") != wanted.settings.get("limit"):
+        keys -= {"data_fingerprint"}  # which is of the images within the limit
+    for key in sorted(keys):
         before, now = existing.settings.get(key), wanted.settings.get(key)
         respelled = key in ("data", "labels") and before and now and place(before) == place(now)
         if before != now and not respelled and (key, now) != ("device", AUTO):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.running.chip_checks import checked
@@ -46,6 +47,9 @@ def test_a_run_without_another_mesh_ends_in_one_line_and_leaves_no_wrong_row(
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "self-check failed: board 1 chip 3: 40 of 40 scores differ, by up to" in line
     assert ("; no other mesh is left; what is committed stays: add --resume" in line) == bool(after)
+    for file in prediction_files(tmp_path):
+        for row in pq.ParquetFile(file).read(["image_id", "prediction"]).to_pylist():
+            assert undisturbed.rows[row["image_id"]][1] == str(row["prediction"])
 
     resumed = run(meshes, data, tmp_path, "compute=1ms", "--resume")
     assert resumed.code == 0, resumed.output

@@ -36,6 +36,14 @@ def test_names_with_dots_folders_and_repeats_keep_every_image_apart(tmp_path: Pa
     assert [(image.image_id, image.label) for image in images] == list(zip(ids, [1, 2, 3, 4], strict=True))
 
 
+def test_of_many_names_with_dots_each_label_finds_its_image_and_none_is_left_out(tmp_path: Path) -> None:
+    pairs = [((f"photo.{n:03d}.jpg", IMAGES[n % 6].data), (f"photo.{n:03d}.cls", b"%d" % (n % 6))) for n in range(40)]
+    for order in (1, -1):  # the label after its image, and before
+        source = opened(tar(tmp_path / "x.tar", [member for pair in pairs for member in pair[::order]]))
+        assert labels(read_all(source)) == [n % 6 for n in range(40)]
+        assert surveyed(source).left_out == {}
+
+
 def test_hostile_members_write_nothing_and_links_out_of_the_tar_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with tarfile.open(tmp_path / "data" / "x.tar", "w") as file:

@@ -50,6 +50,11 @@ class _Sample:
     data: bytes = b""
     error: str | None = None
 
+    @property
+    def stem(self) -> str:
+        """The member's name up to its last dot."""
+        return self.member.rpartition(".")[0]
+
 
 @dataclass(frozen=True)
 class TarShards:
@@ -230,9 +235,13 @@ class TarShards:
                             beside.add("images beside a sample's own", image.member)
                         images, held = [], 0
                     if len(images) == MOST_IMAGES:  # names with dots in them, and no sample
-                        yield from _with_labels(images[:-1], key, labels, beside)
-                        ordinal += len(images) - 1
-                        images, held = images[-1:], len(images[-1].data)
+                        *ready, latest = images
+                        yield from ((image, _own(image, key, labels)) for image in ready)
+                        for image in ready:
+                            if image.stem != latest.stem:
+                                labels.pop(image.stem, None)
+                        ordinal += len(ready)
+                        images, held = [latest], len(latest.data)
                     seen[member.name] = seen.get(member.name, 0) + 1
                     repeat = f"#{seen[member.name]}" if seen[member.name] > 1 else ""
                     image_id = printable(f"{name}/{member.name}{repeat}")
@@ -251,12 +260,16 @@ class TarShards:
 
 def _with_labels(images: list[_Sample], key: str, labels: dict[str, Own], beside: LeftOut) -> Iterator[tuple[_Sample, Own]]:
     """The images of one sample with its label members, which are by name up to the last dot. beside: is told those of none."""
-    stems = {image.member.rpartition(".")[0] for image in images}
+    stems = {image.stem for image in images}
     for stem in labels.keys() - (stems | {key} if images else set()):
         for member in labels[stem]:
             beside.add(f".{member} members without an image of that name beside them", f"{stem}.{member}")
     for image in images:
-        yield image, labels.get(image.member.rpartition(".")[0]) or labels.get(key, {})
+        yield image, _own(image, key, labels)
+
+
+def _own(image: _Sample, key: str, labels: dict[str, Own]) -> Own:
+    return labels.get(image.stem) or labels.get(key, {})
 
 
 @lru_cache(maxsize=2)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC
@@ -18,8 +19,10 @@ from jobs.reporting.schema import Summary
 from jobs.reporting.tables import MOST_PAIRS, Picture, Reports
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
+from jobs.running.terminal import say
 from jobs.running.words import short_name, shortened
 from jobs.settings import as_typed
+from jobs.storage.address import shown
 
 RUN = "report.html"
 """The page's template."""
@@ -57,6 +60,9 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
     """
     rows = {name: table.to_pylist() for name, table in tables.items() if name not in ("confusion", "summary")}
     pictures = reports.pictures()
+    jpegs = thumbnails(reports.manifest, data, pictures)
+    if pictures and reports.manifest and not jpegs:
+        say(f"no pictures on the page: its images cannot be read again at {shown(data or reports.manifest.data)}", sys.stderr)
     chosen = reports.manifest.chosen if reports.manifest else {}
     most = chosen.get("max_errors")
     started = min((row["window_start"] for row in rows["throughput"]), default=None)
@@ -66,7 +72,7 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
         title = f"{short_name(summary.data)} classified by {short_name(summary.model)}"
     return {
         "confused": _confused(tables["confusion"]),
-        "pictures": _pictures(pictures, thumbnails(reports.manifest, data, pictures)),
+        "pictures": _pictures(pictures, jpegs),
         "title": chosen.get("title") or title,
         "facts": run_facts(
             reports.manifest,

@@ -62,6 +62,13 @@ def test_a_model_that_guesses_is_told_and_a_weak_one_is_not(accuracy: float, say
     assert (told is None) if says is None else says in (told or "")
 
 
+def test_of_labels_that_are_names_no_other_count_is_offered_and_what_was_not_read_is_said() -> None:
+    answers = counted(12, 1.0, lambda truth: truth - 1)
+    unread = pa.table({"label": [3], "prediction": pa.array([None], answers["prediction"].type), "images": [7]})
+    told = doubt(pa.concat_tables([answers, unread.cast(answers.schema)]), [], numbered=False)
+    assert told == "top-1 of the images that could be read is 0.0%, and 100.0% if each label were one higher: check the labels"
+
+
 def test_of_few_images_nothing_is_said() -> None:
     assert doubt(counted(12, 1.0, lambda truth: truth - 1, images=2), []) is None
 

@@ -24,6 +24,21 @@ def a_run(out: Path, right: int, of: int, state: str = "finished", labelled: boo
     return out
 
 
+def test_a_report_made_again_says_what_the_run_was_told_to_allow_and_more_rows_than_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row(0, None, error="no", image_id=f"{n}") for n in range(3)]
+    write_file(tmp_path, "a.parquet", [*rows, row(0, 0, image_id="right")], metadata())
+    for images, code, told in (
+        (4, 3, "error: 3 of 4 images could not be read; --max-errors allows 1"),
+        (3, 1, "error: 4 rows for 3"),
+    ):
+        write_manifest(tmp_path, images=images, chosen={"max_errors": 1})
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: main(["--out", str(tmp_path)]))
+        assert (ended.value.code, told in capsys.readouterr().err) == (code, True)
+
+
 @pytest.mark.parametrize(
     ("right", "of", "reference", "asked", "told"),
     [
@@ -56,7 +71,7 @@ def test_a_run_below_what_was_asked_ends_with_4_and_says_by_how_much(
     code = main(["--out", str(out), "--min-top1", *asked.format(other).split()])
     printed = capsys.readouterr()
     assert code == (4 if told else 0)
-    assert (told.format(other) in printed.err, printed.err.count("\n")) == (True, 1 if told else 0)
+    assert (told.format(other) in printed.err, printed.err.count("error:")) == (True, 1 if told else 0)
     assert "images" in printed.out
 
 
