@@ -162,7 +162,7 @@ def test_a_sweep_shows_the_rate_over_the_latency(mesh_cluster: RayCluster, tmp_p
         assert 2 * row["inference_ms"] < row["latency_p50_ms"] < row["latency_p99_ms"] + 1e-9
         assert f"{row['fps']:,.1f}" in done.stdout
     drawn = (tmp_path / "report.html").read_text()
-    assert all(text in drawn for text in ("SIMULATED", "16 per chip", "too short to quote: 20 iterations, below 100"))
+    assert all(text in drawn for text in ("SIMULATED", "16 per chip", "Too short to quote", "20 iterations, below 100"))
 
 
 def test_a_size_that_a_device_refuses_is_told_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
