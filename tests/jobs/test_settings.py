@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jobs import classify
+from jobs.reporting.outcome import Result
 from jobs.running import command
 from jobs.running.command import run
 from jobs.settings import ImagenetSettings, check_apart, check_no_partition
@@ -82,6 +83,8 @@ def test_a_terminal_and_python_give_the_same_settings(typed: list[str], given: d
         ({"cpus_per_actor": -1}, "--cpus-per-actor -1: give a number of at least 0"),
         ({"max_errors": "1 %%"}, "--max-errors 1 %%: give a number of images or a percentage such as 1%"),
         ({"max_errors": -1}, "--max-errors -1: give a number of images"),
+        ({"max_errors": "150%"}, "--max-errors 1.5 is more than all images; give a number of images"),
+        ({"overwrite": "no"}, "--overwrite no: give True or False"),
         ({"cache": "/c", "cache_limit": "50"}, "--cache-limit 50: give a size such as 50GB"),
         ({"cache_limit": "5GB"}, "--cache-limit goes with --cache"),
         ({"device": "gpu"}, "--device gpu: give auto or t3000 or cpu or simulated"),
@@ -102,6 +105,18 @@ def test_a_mistake_is_told_before_anything_starts(given: dict[str, Any], told: s
     with pytest.raises(UserError) as refused:
         classify(**{"data": "/d", "out": "/o", **given})
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [({"data": "/d", "lable": "x"}, "got an unexpected keyword argument 'lable'"), ({}, "missing a required argument: 'data'")],
+    ids=str,
+)
+def test_a_keyword_that_is_misspelt_or_missing_is_told_without_an_inner_name(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(TypeError) as refused:
+        classify(out="/o", **given)
+    assert str(refused.value) == told
+    assert inspect.signature(classify).return_annotation is Result
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def comparison_table(c: Comparison) -> str:
         if was and became:
             lines.append((what, f"{was:,.2f} -> {became:,.2f} {unit}" + (f", {ratio:.3f} times" if ratio else "")))
     if c.errors_a or c.errors_b:
-        lines.append(("unread", f"{counted(c.errors_a, 'image')} in A, {c.errors_b:,} in B, which count as wrong answers"))
+        lines.append(("unread", f"{counted(c.errors_a, 'image')} in A, {c.errors_b:,} in B"))
     if simulated := [run for run, was in (("A", c.simulated_a), ("B", c.simulated_b)) if was]:
         said = "no accelerator ran: times say nothing about hardware, nor do answers, unless ttsim ran the real kernels"
         lines.append(("simulated", f"run {' and '.join(simulated)}: {said}"))

@@ -108,7 +108,9 @@ def test_faults_are_marked_where_they_were_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["class folders", "parquet"])
-def test_pictures_are_shown_where_the_images_can_be_read(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_shown_where_the_images_can_be_read(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, encoded = tmp_path / "data", []
     for colour in ("red", "lime", "blue"):
         file = io.BytesIO()
@@ -148,6 +150,7 @@ def test_pictures_are_shown_where_the_images_can_be_read(tmp_path: Path, layout:
     assert page(tmp_path).count("<img") == 2
     shutil.rmtree(data)
     write_reports(str(tmp_path))
+    assert f"no pictures on the page: its images cannot be read again at {data}" in capsys.readouterr().err
     assert "<img" not in page(tmp_path)
     assert f">{ids[1]}</td>" in page(tmp_path)
 
