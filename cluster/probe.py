@@ -132,7 +132,7 @@ def read_first_image(data: str) -> Check:
 
 
 def open_mesh(request: DeviceRequest) -> str:
-    """Open the device, classify a batch whose answers are known, close it; what it took.
+    """Open the device, classify batches whose answers are known, close it; what it took.
 
     Raises DeviceError or UserError, CheckFailed where a chip answers wrongly.
     """
@@ -140,9 +140,9 @@ def open_mesh(request: DeviceRequest) -> str:
     try:
         compile_seconds = device.compile()
         check = SelfCheck(device)
-        (result,) = device.classify([check.images])
-        check.judge(result.scores)
-        found = f"{device.description}: compiled in {compile_seconds:.1f} s, {len(check.images)} images in {result.seconds:.4f} s"
+        check.judge(answers := list(device.classify(check.batches)))
+        images, seconds = len(answers) * device.batch_size, sum(answer.seconds for answer in answers)
+        found = f"{device.description}: compiled in {compile_seconds:.1f} s, {images} images in {seconds:.4f} s"
         found += f", all {len(device.chips)} chips answer right"
         if built := device.start.get("kernels_built"):
             return f"{found}, {built:.0f} kernels built and cached"

@@ -11,7 +11,7 @@ from jobs.pipeline.commit import committed_files, committed_rows
 from jobs.reporting.outcome import Result, gates, judged, read_summary, wrong_count
 from jobs.reporting.schema import Summary
 from jobs.running import command
-from jobs.running.chip_checks import checked, told
+from jobs.running.chip_checks import checked
 from jobs.running.classification import Inputs, claim_output, is_finished
 from jobs.running.clearing import check_output
 from jobs.running.command import JobFailed
@@ -101,8 +101,6 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
         what = f"{unchecked:,} chunks have no passed check of their chips after them"
         raise JobFailed(f"{what}; add --resume to classify them again")
     manifest.end_attempt(out, "finished")
-    if checks := told(manifest.attempts):
-        say(checks, sys.stderr)
     return summary
 
 

@@ -38,7 +38,7 @@ class Part(BatchResult):
 
 @dataclass
 class _Call:
-    """Images, how many of them were given to the device, and their answers so far. alone: they are a batch of their own."""
+    """Images, how many of them were given to the device, and their answers so far. alone: they fill batches of their own."""
 
     images: np.ndarray
     alone: bool = False
@@ -104,13 +104,12 @@ class DeviceThread:
         return self._answered(_Call(images)) if len(images) else []
 
     def check(self) -> None:
-        """Classify the known batch between the others. Of a device with chips only.
+        """Classify the known batches between the others. Of a device with chips only.
 
         Raises CheckFailed where a chip's answers are wrong, and otherwise as `classify` does.
         """
         assert self._check
-        [part] = self._answered(_Call(self._check.images, alone=True))
-        self._check.judge(part.scores)
+        self._check.judge(self._answered(_Call(np.concatenate(self._check.batches), alone=True)))
 
     def _answered(self, call: _Call) -> list[Part]:
         with self._asking:
@@ -164,8 +163,7 @@ class DeviceThread:
             known = cpu.submit(SelfCheck, device)
             seconds = device.compile()
             self._check = known.result()
-        for result in device.classify([self._check.images]):
-            self._check.judge(result.scores)
+        self._check.judge(device.classify(self._check.batches))
         return seconds
 
     def _batches(self, size: int) -> Iterator[np.ndarray | None]:

@@ -1,16 +1,19 @@
-"""A known batch that shows whether every chip still computes what it should: all chips get the same images."""
+"""Known batches that show whether every chip still computes what it should: all chips get the same images."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from vit_actor.device import Device
+from vit_actor.device import BatchResult, Device
 from vit_actor.errors import DeviceError
+
+ROUNDS = 4
+"""Batches of a check. Each place on a chip gets another image in each: with one, what was wrong there could be rounded off."""
 
 
 class CheckFailed(DeviceError):
-    """Chips answered the known batch wrongly. chips: their names."""
+    """Chips answered the known batches wrongly. chips: their names."""
 
     def __init__(self, told: str, chips: Sequence[str] = ()) -> None:
         super().__init__(told)
@@ -18,7 +21,7 @@ class CheckFailed(DeviceError):
 
 
 class SelfCheck:
-    """What a device with chips has to answer to `images`, uint8 (batch size, height, width, 3).
+    """What a device with chips has to answer to `batches`, ROUNDS of uint8 (batch size, height, width, 3).
 
     Right is what most chips answer at first, if it agrees with the CPU. From then on it is the same to the bit, of every chip.
     Images are compared with those at their own place on another chip.
@@ -26,16 +29,19 @@ class SelfCheck:
 
     def __init__(self, device: Device) -> None:
         """Computes the reference on the CPU, which takes seconds for a large model."""
-        on_a_chip = known_images(device.batch_size // len(device.chips), device.shape)
-        self.images = np.concatenate([on_a_chip] * len(device.chips))
+        places = device.batch_size // len(device.chips)
+        known = known_images(max(places, ROUNDS), device.shape)
+        moved = [np.roll(np.arange(len(known)), turn * (len(known) // ROUNDS))[:places] for turn in range(ROUNDS)]
+        self.batches = [np.concatenate([known[images]] * len(device.chips)) for images in moved]
         self._chips, self._tolerance = device.chips, device.tolerance
-        self._reference = device.reference(on_a_chip)
+        self._reference = device.reference(known)[np.concatenate(moved)]
         self._right: np.ndarray | None = None
 
-    def judge(self, scores: np.ndarray | None) -> None:
-        """Raise CheckFailed unless a batch's `scores` (BatchResult) are right, naming the chips that are wrong."""
-        assert scores is not None
-        by_chip = scores.reshape(len(self._chips), *self._reference.shape)
+    def judge(self, answers: Iterable[BatchResult]) -> None:
+        """Raise CheckFailed unless the answers to `batches` are right, naming the chips that are wrong."""
+        scores = np.stack([answer.scores for answer in answers if answer.scores is not None])
+        by_chip = scores.reshape(ROUNDS, len(self._chips), -1, scores.shape[-1]).swapaxes(0, 1)
+        by_chip = by_chip.reshape(len(self._chips), *self._reference.shape)
         right = self._right
         if right is None:
             votes = Counter(answer.tobytes() for answer in by_chip)

@@ -15,7 +15,7 @@ from jobs.storage.failure import TOLD_AFTER, tell_waits
 from vit_actor.errors import UserError
 
 CHECK_SECONDS = 60.0
-"""Between two checks in the long run: one batch of a T3000 takes 6 ms, 0.01% of it, and a lost mesh costs a minute of work."""
+"""Between two checks in the long run: one takes a T3000 24 ms, 0.04% of it, and a lost mesh costs a minute of work."""
 MOST_FAILED_CHECKS = 2
 """Failed checks until a mesh stays out; after the first it is opened anew."""
 SHARD_ATTEMPTS = 4

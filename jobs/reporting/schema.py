@@ -70,6 +70,8 @@ class Summary:
     retries: Annotated[int, "chunks that were read or classified once more for a process that died"]
     images_again: Annotated[int, "images of chunks that went to a device once more: at most what retries cost; each has one row"]
     given_up: Annotated[int, "images that took their device down each time and became errors"]
+    checks: Annotated[int, "checks of all chips of a mesh, at its opening and later; 0 where no device has chips"]
+    failed_checks: Annotated[list[str], "chips that failed some, each with its mesh and how many"]
     cached: Annotated[int, "images whose pixels were read from the cache of decoded images"]
     lost_hosts: Annotated[list[str], "hosts with a device that were lost; one that was lost twice is here twice"]
     meshes: Annotated[int, "devices that classified images, in the attempt that had most"]
@@ -121,6 +123,11 @@ class Summary:
     def phase_seconds(self, phase: str) -> float:
         """Of one of jobs.running.phases.PHASES; 0 where it was not measured."""
         return getattr(self, f"{phase}_seconds") or 0.0
+
+    @property
+    def chips(self) -> str | None:
+        """How the checks of chips came out, in one line; None without any."""
+        return f"{self.checks:,} checks of all chips, {', '.join(self.failed_checks) or 'none failed'}" if self.checks else None
 
     @property
     def faults(self) -> str:

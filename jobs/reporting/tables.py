@@ -16,6 +16,7 @@ from jobs.reporting.columns import schema_of
 from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, EXAMPLES, PICTURED, WINDOWS, Counts, facts
 from jobs.reporting.label_check import doubt
 from jobs.reporting.schema import FAULTS, MOST_FREQUENT_ERRORS, WAITS, Summary
+from jobs.running.chip_checks import counted as counted_checks
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.storage.address import shown
@@ -259,6 +260,7 @@ class Reports:
         query = "SELECT DISTINCT host FROM clocks WHERE high - low > 1e9 ORDER BY host"
         clocks = [host for (host,) in self._database.sql(query).fetchall()]
         checksums = all(device.startswith(CHECKSUMS) for device in devices)  # which say nothing of labels
+        checks, failed_checks = counted_checks(attempts)
         names, numbered = (manifest.class_names, NUMBERS in manifest.labels_from) if manifest else ([], True)
         if clocks:  # hosts and attempts cannot be put on one scale of time
             times |= {"system_fps": None, "device_busy": None}
@@ -286,6 +288,8 @@ class Reports:
             left_out_kinds=[f"{count:,} {kind}" for kind, count in manifest.left_out.items()] if manifest else [],
             killed_attempts=len(self._killed),
             **{told: sum(attempt.get(told, 0) for attempt in attempts) for told in TOLD},
+            checks=checks,
+            failed_checks=failed_checks,
             lost_hosts=[host for attempt in attempts for host in attempt.get("lost_hosts", [])],
             devices=devices,
             simulated=any(device.startswith("simulated") for device in devices),

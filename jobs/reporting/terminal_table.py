@@ -47,6 +47,8 @@ def summary_table(summary: Summary) -> str:
         lines.append(("cache", f"{summary.cached:,} of {summary.images:,} images were read from it, not decoded"))
     if faults := summary.faults:
         lines.append(("faults", faults))
+    if checks := summary.chips:
+        lines.append(("chips", checks))
     others = f" (and {counted(len(summary.devices) - 1, 'other kind')})" if len(summary.devices) > 1 else ""
     lines += [("device", device + others) for device in summary.devices[:1]]
     return "\n".join(one_line(f"{name:<11}{text}") for name, text in lines)

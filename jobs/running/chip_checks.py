@@ -21,13 +21,11 @@ def checked(attempts: Attempts) -> Callable[[dict[str, Any]], bool]:
     return is_checked
 
 
-def told(attempts: Attempts) -> str | None:
-    """A line for the terminal; None where no chip was checked."""
-    if not (checks := sum(life["checks"] for life in _lives(attempts))):
-        return None
+def counted(attempts: Attempts) -> tuple[int, list[str]]:
+    """How many checks there were, and each chip that failed some, with its mesh and how many."""
     failed = Counter(f"{life['mesh']} {chip}" for life in _lives(attempts) for chip in life["failed"])
-    failures = ", ".join(f"{chip} ({count} failed)" for chip, count in sorted(failed.items()))
-    return f"checks of all chips: {checks:,}; {failures or 'none failed'}"
+    failures = [f"{chip} ({count} failed)" for chip, count in sorted(failed.items())]
+    return sum(life["checks"] for life in _lives(attempts)), failures
 
 
 def _lives(attempts: Attempts) -> list[dict[str, Any]]:

@@ -342,7 +342,7 @@ def request_() -> DeviceRequest:
 
 
 @pytest.mark.parametrize(("built", "told"), [(None, ""), (0, ", every kernel was cached"), (12, ", 12 kernels built and cached")])
-def test_opening_a_mesh_answers_one_batch_and_tells_how_many_kernels_were_built(
+def test_opening_a_mesh_checks_it_and_tells_how_many_kernels_were_built(
     request_: DeviceRequest, monkeypatch: pytest.MonkeyPatch, built: int | None, told: str
 ) -> None:
     def compile_and_tell(device: SimulatedVit) -> float:
@@ -351,12 +351,12 @@ def test_opening_a_mesh_answers_one_batch_and_tells_how_many_kernels_were_built(
 
     monkeypatch.setattr(SimulatedVit, "compile", compile_and_tell)
     said = open_mesh(replace(request_, device="simulated", batch_size=8))
-    assert re.fullmatch(rf"simulated T3000: .*: compiled in 0\.2 s, 8 images in 0\.\d{{4}} s, all 8 chips .*{told}", said)
+    assert re.fullmatch(rf"simulated T3000: .*: compiled in 0\.2 s, 32 images in 0\.\d{{4}} s, all 8 chips .*{told}", said)
 
 
 def test_a_mesh_with_a_chip_that_answers_wrongly_is_a_fault(request_: DeviceRequest) -> None:
     check = try_mesh(replace(request_, device="simulated", simulate="wrong_chip=2"), 60)
-    assert (check.status, check.found) == ("fail", "self-check failed: board 1 chip 2: 40 of 40 scores differ, by up to 9")
+    assert (check.status, check.found) == ("fail", "self-check failed: board 1 chip 2: 160 of 160 scores differ, by up to 9")
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ def test_an_actor_killed_in_mid_batch_is_replaced_and_nothing_is_lost(
 def test_a_device_that_stops_answering_is_given_up_after_the_limit_and_its_boards_serve_the_next_actor(
     meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
 ) -> None:
-    # The one mesh answers 18 batches, checks among them, and hangs; so would its successors, were 18 left for one.
+    # The one mesh answers 36 batches, checks among them, and hangs; so would its successors, were 36 left for one.
     meshes = replace(meshes, environment={**meshes.environment, "LOUDBOX_CHECK_SECONDS": "1"})
-    done = run(meshes, data, tmp_path, "compute=150ms,hang_after=18", "--meshes=1", "--device-limit=2")
+    done = run(meshes, data, tmp_path, "compute=150ms,hang_after=36", "--meshes=1", "--device-limit=2")
 
     assert done.code == 0, done.output
     assert answers(tmp_path) == undisturbed

@@ -169,7 +169,7 @@ def test_a_lost_device_and_the_restart_after_it_are_told_on_the_terminal_and_in_
 ) -> None:
     data = shards(tmp_path / "data", 8)
     checked = {**node.cluster.environment, "LOUDBOX_CHECK_SECONDS": "0.2"}  # else the device never lives to see a check
-    done = run_module(*arguments(node, data, tmp_path / "out", "compute=200ms,fail_after=7"), environment=checked)
+    done = run_module(*arguments(node, data, tmp_path / "out", "compute=200ms,fail_after=10"), environment=checked)
     assert done.code == 0, done.output
     lost = done.stderr.count("/0-3: the device failed: the simulated device failed after 7 batches, as asked")
     assert lost >= 1

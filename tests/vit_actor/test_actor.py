@@ -14,6 +14,7 @@ import pytest
 from tests.waiting import wait_until
 from vit_actor.actor import DeviceThread, Part
 from vit_actor.errors import DeviceError
+from vit_actor.self_check import ROUNDS
 from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
 
 CLASSES = 1000
@@ -52,8 +53,8 @@ def test_batches_are_full_across_calls_while_more_is_coming(sizes: list[int]) ->
     with device_thread(more_coming=lambda: not ended.is_set()) as device, ThreadPoolExecutor(len(sizes)) as pool:
         calls = [pool.submit(device.classify, chunk) for chunk in chunks]
         for _ in range(3):
-            device.check()  # a batch of its own that counts with no other
-        wait_until(lambda: device._asked == sum(sizes) + 3 * 64, 20, every=0.001)
+            device.check()  # batches of its own that count with no other
+        wait_until(lambda: device._asked == sum(sizes) + 3 * ROUNDS * 64, 20, every=0.001)
         ended.set()
         answers = [call.result(timeout=20) for call in calls]
     assert_answers(answers, chunks)
@@ -121,16 +122,16 @@ def test_opening_failures_reach_the_caller_unchanged() -> None:
 
 
 def test_a_failing_device_fails_every_waiting_and_every_later_call() -> None:
-    with device_thread("compute=5ms,fail_after=3") as device, ThreadPoolExecutor(3) as pool:
+    with device_thread(f"compute=5ms,fail_after={ROUNDS + 3}") as device, ThreadPoolExecutor(3) as pool:
         for call in [pool.submit(device.classify, images(512, seed)) for seed in range(3)]:
             with pytest.raises(DeviceError):
                 call.result(timeout=20)
-        with pytest.raises(DeviceError, match=r"the device is lost \(the simulated device failed after 3 batches"):
+        with pytest.raises(DeviceError, match=r"the device is lost \(the simulated device failed after 7 batches"):
             device.classify(images(64, 9))
 
 
 def test_a_hanging_device_is_noticed_within_its_limit() -> None:
-    timing = SimulatedTiming.from_spec("compute=5ms,hang_after=2")
+    timing = SimulatedTiming.from_spec(f"compute=5ms,hang_after={ROUNDS + 2}")
     device = DeviceThread(lambda: SimulatedVit(timing, classes=CLASSES), limit_seconds=1)
     with pytest.raises(DeviceError, match="no answer for 1 s: the device hangs"):
         device.classify(images(512))

@@ -18,52 +18,64 @@ from vit_actor.actor import DeviceThread
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import BatchResult
 from vit_actor.kept_reference import kept_reference
-from vit_actor.self_check import CheckFailed, SelfCheck, known_images
+from vit_actor.self_check import ROUNDS, CheckFailed, SelfCheck, known_images
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
 QUICK = "compute=1us,upload=0us,readback=0us,compile=0s"
 
 
 def check_of(batch_size: int = 64) -> tuple[SelfCheck, np.ndarray]:
-    """A simulated T3000's check, and right scores float32 (chips, images, classes)."""
+    """A simulated T3000's check, and right scores float32 (ROUNDS, chips, images, classes)."""
     device = SimulatedVit(SimulatedTiming.from_spec(QUICK), batch_size=batch_size)
     check = SelfCheck(device)
-    return check, device.reference(check.images).reshape(len(device.chips), -1, 5)
+    return check, device.reference(np.concatenate(check.batches)).reshape(ROUNDS, len(device.chips), -1, 5)
+
+
+def answered(scores: np.ndarray) -> list[BatchResult]:
+    return [BatchResult(each[0, :, :1], each[0, :, :1], 0.0, 0.0, scores=each.reshape(-1, 5)) for each in scores]
 
 
 def judged(check: SelfCheck, scores: np.ndarray) -> str:
     with pytest.raises(CheckFailed) as failed:
-        check.judge(scores.reshape(-1, scores.shape[-1]))
+        check.judge(answered(scores))
     return str(failed.value)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 6, 8, 16])
+def test_each_place_on_a_chip_gets_another_image_in_each_batch(images: int) -> None:
+    by_place = np.stack(check_of(8 * images)[0].batches).reshape(ROUNDS, 8, images, -1)
+    assert (by_place == by_place[:, :1]).all()
+    for place in range(images):
+        assert len({image.tobytes() for image in by_place[:, 0, place]}) == ROUNDS
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["at first", "later"])
 def test_what_differs_is_told_by_board_and_chip(first: bool) -> None:
     check, scores = check_of()
     if not first:
-        check.judge(scores.reshape(-1, 5))
-    scores[5, 3, 2] += 0.5
-    scores[6, 0] = np.nan
+        check.judge(answered(scores))
+    scores[1, 5, 3, 2] += 0.5
+    scores[3, 6, 0] = np.nan
     told = judged(check, scores)
     assert told == (
-        "self-check failed: board 2 chip 5: 1 of 40 scores differ, by up to 0.5; "
-        "board 3 chip 6: 5 of 40 scores differ, by up to nan"
+        "self-check failed: board 2 chip 5: 1 of 160 scores differ, by up to 0.5; "
+        "board 3 chip 6: 5 of 160 scores differ, by up to nan"
     )
 
 
 def test_chips_that_all_answer_wrongly_alike_are_told_by_the_cpus_answers_and_later_by_their_own() -> None:
     check, scores = check_of()
-    assert "chip 0, board 0 chip 1," in (told := judged(check, scores[:, ::-1]))
+    assert "chip 0, board 0 chip 1," in (told := judged(check, scores[:, :, ::-1]))
     assert told.endswith("of their spread away from the CPU's, 0 allowed")
-    check.judge(scores.reshape(-1, 5))
-    assert judged(check, scores + 1e-3).count("40 of 40 scores differ") == 8
+    check.judge(answered(scores))
+    assert judged(check, scores + 1e-3).count("160 of 160 scores differ") == 8
 
 
 def test_of_two_chips_that_disagree_the_one_nearer_to_the_cpu_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TT_VISIBLE_DEVICES", "3")
     check, scores = check_of(16)
-    scores[0, 0] += 1
-    assert judged(check, scores).startswith("self-check failed: board 3 chip 6: 5 of 40 scores differ")
+    scores[:, 0, 0] += 1
+    assert judged(check, scores).startswith("self-check failed: board 3 chip 6: 20 of 160 scores differ")
 
 
 class Faulty(SimulatedVit):
@@ -71,7 +83,7 @@ class Faulty(SimulatedVit):
 
     def __init__(self, kind: str, chip: int, after: int, dice: random.Random) -> None:
         super().__init__(SimulatedTiming.from_spec(QUICK))
-        self._kind, self._rows, self._after, self._dice = kind, slice(8 * chip, 8 * chip + 8), after, dice
+        self._kind, self._rows, self._after, self._dice = kind, slice(8 * chip, 8 * chip + 8), ROUNDS + after, dice
 
     def _submit(self, images: np.ndarray) -> tuple[float, BatchResult]:
         finish, result = super()._submit(images)
@@ -92,9 +104,9 @@ class Faulty(SimulatedVit):
 def test_every_random_fault_of_a_simulated_chip_is_found_at_the_next_check_and_no_other() -> None:
     dice = random.Random(0)
     for number in range(1_000):
-        kind, chip, after = ("flipped", "scaled", "swapped")[number % 3], dice.randrange(8), dice.randrange(1, 4)
+        kind, chip, after = ("flipped", "scaled", "swapped")[number % 3], dice.randrange(8), dice.randrange(3)
         thread = DeviceThread(partial(Faulty, kind, chip, after, dice))
-        thread.classify(np.zeros((64 * (after - 1), 32, 32, 3), np.uint8))  # the check at its opening was its first batch
+        thread.classify(np.zeros((64 * after, 32, 32, 3), np.uint8))
         with pytest.raises(CheckFailed) as failed:
             thread.check()
         assert [name.rpartition(" ")[2] for name in failed.value.chips] == [str(chip)], (number, kind)

@@ -80,6 +80,7 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
             labels=summary.labels_from,
             model=summary.model,
             device="; ".join(summary.devices[:8]),
+            chips=summary.chips,
             run=times,
         ),
         "allowed": None if most is None else allowed_errors(most, summary.images),
