@@ -12,7 +12,7 @@ import json
 
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage
+from jobs.storage.files import open_file, open_storage
 from vit_actor.errors import UserError
 
 Real = list[list[int]]
@@ -35,7 +35,7 @@ VALIDATION_NUMBER = "try_cast(regexp_extract(image_id, 'ILSVRC2012_val_([0-9]{8}
 def read_real(uri: str) -> Real:
     """The labels in a `real.json`. Raises UserError for a file that is none."""
     filesystem, path = open_storage(uri)
-    with storage_errors(uri), filesystem.open_input_file(path) as file:
+    with storage_errors(uri), open_file(filesystem, path) as file:
         data = file.read(MOST_REAL_BYTES)
     try:
         real = json.loads(data)

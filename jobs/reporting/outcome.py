@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.reporting.schema import Summary
@@ -136,7 +137,7 @@ def read_summary(out: str) -> Summary:
     filesystem, path = open_storage(below(out, "report/summary.parquet"))
     try:
         with storage_errors(out):
-            row: dict[str, Any] = pq.read_table(path, filesystem=filesystem).to_pylist()[0]
+            row: dict[str, Any] = pq.read_table(pa.BufferReader(read_whole(filesystem, path))).to_pylist()[0]
         return Summary(**{each.name: row[each.name] for each in fields(Summary)})
     except (UserError, KeyError, IndexError, ValueError):
         from jobs.reporting.tables import Reports

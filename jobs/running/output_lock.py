@@ -129,9 +129,15 @@ class _Lock:
 
 class _LockFile(_Lock):
     def __init__(self, out: str, path: str) -> None:
-        self._path = f"{path}/.lock"
+        self._folder, self._path, self._made = path, f"{path}/.lock", not os.path.exists(path)
+        while not self._take(out):
+            pass
+        super().__init__(out)
+
+    def _take(self, out: str) -> bool:
+        """Lock the file; False where the holder before has deleted it meanwhile."""
         with storage_errors(self._path, "lock"):
-            os.makedirs(path, exist_ok=True)
+            os.makedirs(self._folder, exist_ok=True)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,19 +150,30 @@ class _LockFile(_Lock):
                 raise
             with storage_errors(self._path, "lock"):
                 raise
-        super().__init__(out)
+        if not (there := self._is_there()):
+            os.close(self._file)
+        return there
 
     def release(self) -> None:
+        """Give it back; an output that was made for it and holds nothing else goes too."""
         super().release()
+        with suppress(OSError):
+            if self._is_there():
+                os.unlink(self._path)
+            if self._made:
+                os.rmdir(self._folder)
         os.close(self._file)
 
-    def look(self) -> None:
+    def _is_there(self) -> bool:
+        """Whether the file that was locked is the one of that name."""
         try:
             with storage_errors(self._path, "look at"):
-                there = os.path.samestat(os.stat(self._path), os.fstat(self._file))
+                return os.path.samestat(os.stat(self._path), os.fstat(self._file))
         except Gone:
-            there = False
-        if not there:
+            return False
+
+    def look(self) -> None:
+        if not self._is_there():
             raise Taken(f"{self._path}: the lock file is gone or another one, so that another job may write there")
 
 

@@ -161,6 +161,8 @@ def _without_credentials(uri: str) -> str:
 
 
 def _expanded(path: str) -> Path:
+    if slip := re.match(r"(s3a?|gc?s|abfss?|file|hf|hdfs|https?):", path):
+        raise UserError(f"{shown(path)}: a URI begins with {slip[0]}//; a local path of that name is ./{path}")
     try:
         return Path(path).expanduser()
     except RuntimeError:

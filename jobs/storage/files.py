@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
 
-from jobs.storage.address import OBJECT_SCHEMES, Parts, is_uri, parts_of, path_of, shown
+from jobs.storage.address import OBJECT_SCHEMES, Parts, below, is_uri, parts_of, path_of, shown
 from jobs.storage.failure import Damaged, Gone, Unaddressable, patiently, storage_errors
 from jobs.storage.s3 import ENDPOINTS, SCHEMES, open_s3
 from vit_actor.errors import UserError
 
-OBJECT_STORES = {"s3", "gcs", "abfs"}
-"""Filesystems without directories, whose objects appear whole or not at all."""
+OBJECT_STORES = {"s3": "s3", "gcs": "gs", "abfs": "abfs"}
+"""Filesystems without directories, whose objects appear whole or not at all, by pyarrow's name: their schemes."""
 IO_THREADS = 64
 """Requests to a store that are under way at once; pyarrow's own limit is 8 listings, 25 connections."""
 STORE_RETRY_SECONDS = 5
@@ -145,7 +145,7 @@ class SteadyFile(Positioned):
         return patiently(partial(self._read, count, position), self.address, "read") if count else b""
 
     def _open(self) -> pa.NativeFile:
-        file = self._filesystem.open_input_file(self._path)
+        file = open_file(self._filesystem, self._path)
         size: int = file.size()
         if self._listed not in (None, size):
             file.close()
@@ -185,12 +185,19 @@ class SteadyFile(Positioned):
         super().close()
 
 
+def open_file(filesystem: FileSystem, path: str) -> pa.NativeFile:
+    """A file or object, to be read. Raises UserError for a pipe, a socket or a device: opening one may never end."""
+    if isinstance(filesystem, LocalFileSystem) and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(f"{path}: is no file but a pipe, a socket or a device; move it away, or give another path")
+    return filesystem.open_input_file(path)
+
+
 def read_whole(filesystem: FileSystem, path: str, most: int | None = None) -> pa.Buffer:
     """All bytes of a file or object, with its size in bytes looked at first: None where it has more than `most`.
 
     For use within `patiently`: raises OSError, also for a read that is short.
     """
-    with filesystem.open_input_file(path) as file:
+    with open_file(filesystem, path) as file:
         size = file.size()
         if most is not None and size > most:
             return None
@@ -238,8 +245,10 @@ def delete(filesystem: FileSystem, path: str) -> None:
 
 
 def named(filesystem: FileSystem, path: str) -> str:
-    """A path inside a filesystem, as it may be printed."""
-    return f"{filesystem.type_name}:{path}" if filesystem.type_name in OBJECT_STORES else path
+    """The address of a path inside a filesystem; of one of fsspec's the path alone."""
+    scheme = OBJECT_STORES.get(filesystem.type_name)
+    bucket, _, key = path.partition("/")
+    return below(f"{scheme}://{bucket}", key) if scheme else path
 
 
 def _write_local(path: str, data: tuple[bytes | memoryview | pa.Buffer, ...], durable: bool) -> None:

@@ -65,6 +65,8 @@ def test_a_relative_path_opens_from_the_working_directory(tmp_path: Path, monkey
         ("abfs://c@a.net/./b", "'.'"),
         ("file://host/data", "write file:///host/data"),
         ("s3://bucket/run?page=2", "?page= is no setting"),
+        ("s3:bucket/path", "a URI begins with s3://; a local path of that name is ./s3:bucket/path"),
+        ("file:/data", "a URI begins with file://"),
         ("nonsense://bucket/path", "unknown scheme nonsense://"),
         ("s3://key:sec/ret@bucket/with space", "not a valid URI; check it"),
     ],

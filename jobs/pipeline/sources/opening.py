@@ -88,6 +88,8 @@ def _locate(uri: str) -> tuple[str, str | None]:
     folder, name = parent(uri)
     if kind == FileType.File:
         return folder, name
+    if kind == FileType.Unknown:
+        raise UserError(f"{shown(uri)}: is no file but a pipe, a socket or a device; give files or a folder of them")
     if not any(mark in name for mark in "*?{"):
         raise UserError(f"{shown(uri)}: no such file or directory; check the path")
     if is_image(name):

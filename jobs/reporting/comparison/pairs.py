@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from jobs.reporting.reduction import list_predictions
 from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage
+from jobs.storage.files import open_file, open_storage
 from vit_actor.errors import UserError
 
 READERS = 8
@@ -82,13 +82,13 @@ def _rows(out: str) -> Iterator[pa.Table]:
         parts, chunks, _ = list_predictions(filesystem, path)
         groups = [(file, 0) for file in chunks]
         for file in parts:
-            with filesystem.open_input_file(file) as stream, _damage(file):
+            with open_file(filesystem, file) as stream, _damage(file):
                 groups += [(file, group) for group in range(pq.read_metadata(stream).num_row_groups)]
 
     def read(group: tuple[str, int]) -> pa.Table:
         file, number = group
         columns = ["image_id", "label", "prediction", "top5_probability", "error"]
-        with storage_errors(file), filesystem.open_input_file(file) as stream, _damage(file):
+        with storage_errors(file), open_file(filesystem, file) as stream, _damage(file):
             rows = pq.ParquetFile(stream).read_row_group(number, columns, use_threads=False)
             return rows.set_column(3, "probability", pc.list_element(rows["top5_probability"], 0)).cast(SIDE)
 

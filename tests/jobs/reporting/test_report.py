@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -241,6 +242,16 @@ def test_all_damaged_files_are_named_at_once(tmp_path: Path, damage: Callable[[b
     assert all(str(file.relative_to(tmp_path)) in str(refused.value) for file in bad)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "predictions/more.parquet"])
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    a_run(tmp_path, files=1)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: is no file but a pipe"):
+        write_reports(str(tmp_path))
+
+
 def test_predictions_of_two_runs_are_refused(tmp_path: Path) -> None:
     write_file(tmp_path, "a.parquet", [row(1, 1)], metadata(run_id="run-1"))
     write_file(tmp_path, "b.parquet", [row(1, 1)], metadata(run_id="run-2"))
@@ -283,6 +294,8 @@ def test_what_the_run_survived_is_counted_over_its_attempts_and_listed(tmp_path:
     ended |= {"images_again": 700, "lost_hosts": ["loudbox-2"]}
     ended["events"] = [{"at": 1740830400.5, "kind": "restart", "where": "loudbox-1/0-3", "what": "the actor was replaced"}]
     last = about | {"state": "classified", "retries": 1, "restarts": 0, "given_up": 3, "images_again": 64, "lost_hosts": []}
+    failed = {"mesh": "loudbox-1/0-3", "opened_at": 1.0, "checks": 3, "passed": 1, "failed": ["board 1 chip 3"]}
+    ended["checks"], last["checks"] = [failed], [failed | {"opened_at": 2.0, "checks": 4, "passed": 3, "failed": []}]
     write_manifest(tmp_path, attempts=[about | {"attempt": 1}, ended | {"attempt": 2}, last | {"attempt": 3}])
 
     summary = write_reports(str(tmp_path))
@@ -291,7 +304,9 @@ def test_what_the_run_survived_is_counted_over_its_attempts_and_listed(tmp_path:
         "drivers killed: 1, hosts lost: 1, actors restarted: 1, chunks tried again: 3, images classified again: 764, "
         "images given up: 3"
     )
-    assert f"faults     {line}" in summary_table(summary).splitlines()
+    checks = "7 checks of all chips, loudbox-1/0-3 board 1 chip 3 (1 failed)"
+    assert {f"faults     {line}", f"chips      {checks}"} <= set(summary_table(summary).splitlines())
+    assert checks in page(tmp_path)
     assert line in page(tmp_path)
     assert [(fault["attempt"], fault["kind"], fault["where"]) for fault in read(tmp_path, "faults")] == [
         (1, "driver", "driver"),

@@ -58,6 +58,33 @@ def test_an_output_that_another_process_has_is_refused_until_that_is_killed(tmp_
     hold(str(tmp_path / "out"))
 
 
+IN_TURN = """
+import os, sys
+from jobs.running.output_lock import Taken, hold_output
+out, taken = sys.argv[1], 0
+while taken < 100:
+    try:
+        with hold_output(out):
+            os.close(os.open(out + ".alone", os.O_CREAT | os.O_EXCL))
+            os.unlink(out + ".alone")
+            taken += 1
+    except Taken:
+        pass
+"""
+
+
+def test_of_processes_that_take_and_release_an_output_in_turn_two_never_have_it(tmp_path: Path) -> None:
+    others = [subprocess.Popen([sys.executable, "-c", IN_TURN, str(tmp_path / "out")], cwd=ROOT) for _ in range(3)]
+    assert [other.wait(timeout=60) for other in others] == [0, 0, 0]
+
+
+def test_a_lock_goes_at_the_end_and_with_it_an_output_that_was_made_for_it(tmp_path: Path) -> None:
+    for out in (tmp_path, tmp_path / "new"):
+        with hold_output(str(out)):
+            assert (out / ".lock").exists()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_holder_whose_lock_file_goes_or_is_another_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[str], None], replaced: bool
