@@ -18,6 +18,8 @@ CHECK_SECONDS = 60.0
 """Between two checks in the long run: one takes a T3000 24 ms, 0.04% of it, and a lost mesh costs a minute of work."""
 MOST_FAILED_CHECKS = 2
 """Failed checks until a mesh stays out; after the first it is opened anew."""
+ENDED = "its process ended while it opened the device"
+"""Of which nothing else is known."""
 SHARD_ATTEMPTS = 4
 """Attempts at a shard before what is left of it becomes errors, unread."""
 
@@ -88,7 +90,7 @@ class Ledger:
     def opening(self, mesh: str) -> None:
         """An actor is about to open its device, which may hang or end its process."""
         if mesh in self._opening:
-            self.note("device", mesh, "its process ended while it opened the device")
+            self.note("device", mesh, ENDED)
         self._opening.add(mesh)
 
     def arrive(self, mesh: str, node: str, checked_at: float | None = None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from jobs.pipeline.cache import Cache, stored_bytes
+from jobs.pipeline.ledger import ENDED
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.shares import committed_together, enough_shares, shares
 from jobs.pipeline.stages import committed
@@ -133,10 +134,11 @@ class Attempt:
         self.end("failed")
 
     def cause(self, error: Exception, account: dict[str, Any]) -> str:
-        if unopened := ", ".join(account.get("not_open", [])):
+        never = [event for event in account.get("events", []) if event["kind"] == "device" and not account["meshes"]]
+        if said := [event for event in never if event["what"] != ENDED]:
+            return f"{said[-1]['where']}: {said[-1]['what']}"
+        if unopened := ", ".join(account.get("not_open", [])):  # perhaps because the run ended
             return f"{unopened}: {ended_while_opening(self.device)}"
-        if never := [event for event in account.get("events", []) if event["kind"] == "device" and not account["meshes"]]:
-            return f"{never[-1]['where']}: {never[-1]['what']}"
         if not account and ended(*self.ledgers):
             return "the ledger, which keeps the run's account, has ended; perhaps memory ran out"
         return root_cause(error)

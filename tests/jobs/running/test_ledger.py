@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from jobs.pipeline.attempts import MOST_ATTEMPTS, Quarantine
 from jobs.pipeline.ledger import Ledger, check_seconds
+from jobs.running.attempt import Attempt
+from jobs.running.manifest import Manifest
 from vit_actor.errors import UserError
 
 
@@ -338,3 +340,12 @@ def test_a_shard_that_is_opened_again_and_again_is_counted_until_all_of_it_is_re
     assert [(event["kind"], event["where"], event["what"]) for event in ledger.account()["events"][:2]] == told
     ledger.drain()
     assert ledger.begin_shard("a-0") is None
+
+
+def test_what_a_mesh_said_is_told_also_while_it_is_being_opened_again() -> None:
+    attempt, ledger = Attempt("out", Manifest("run", "imagenet", "", "", "", [], None, {}, {}), [], "cpu"), Ledger()
+    ledger.opening("host/0-3")
+    assert attempt.cause(Exception(), ledger.account()) == "host/0-3: a process ended while it opened its device"
+    ledger.note("device", "host/0-3", "no such file")
+    ledger.opening("host/0-3")
+    assert attempt.cause(Exception(), ledger.account()) == "host/0-3: no such file"
