@@ -45,13 +45,13 @@ class MeshChecks:
             ray.get(self._ledger.passed.remote(self._mesh, self.begun))
 
     def keep_on(self, seconds: float) -> None:
-        """Check from a thread until the last one, and where the device has nothing to do."""
+        """Check what was answered since the check before, from a thread, until the last one: now and then, and when idle."""
 
         def run() -> None:
             wait, last = min(FIRST_SECONDS, seconds), time.monotonic()
             while not self._ended.wait(min(IDLE_SECONDS, wait)):
-                idle = self._device.idle and self._device.images > self._images
-                if not idle and time.monotonic() - last < wait:
+                due = self._device.idle or time.monotonic() - last >= wait
+                if not due or self._device.images == self._images:  # nothing new to prove
                     continue
                 try:
                     self.check()
