@@ -6,6 +6,7 @@ python -m cluster.preflight [--address HOST:PORT] [--shared URI] [--data URI] [-
 # PYTHON_ARGCOMPLETE_OK
 import argparse
 import json
+import sys
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from typing import Any
 from cluster.checks import Check, check_cluster, check_host
 from cluster.hosts import ClusterHosts, Hosts, ThisHost
 from cluster.probe import read_first_image, read_marks, remove_mark, try_mesh, write_mark
-from jobs.running.command import Parser, run
+from jobs.running.command import JobFailed, Parser, run
 from jobs.running.session import ray_session
 from jobs.storage.address import absolute
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None, root: Path = Path("/")) -> int:
         print(json.dumps({"ready": ready, "checks": {place: [asdict(c) for c in checks] for place, checks in report.items()}}))
     else:
         print(table(report))
+    if why := getattr(getattr(sys.stdout, "buffer", None), "lost", None):
+        raise JobFailed(f"the result cannot be written to standard output: {why}")
     return 0 if ready else 1
 
 
@@ -54,7 +57,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--model", default=DEFAULT_CHECKPOINT, help="checkpoint for --open (default: %(default)s)")
     add("--open-limit", type=float, default=600, metavar="S", help="seconds a mesh may take to open (default: %(default)s)")
     add("--json", action="store_true", help="one JSON object instead of the table")
-    return parser.parsed(arguments)
+    args = parser.parsed(arguments)
+    if args.boards < 0:
+        parser.error(f"--boards {args.boards}: give 0 or more")
+    return args
 
 
 def examine(hosts: Hosts, args: argparse.Namespace, request: DeviceRequest | None) -> dict[str, list[Check]]:

@@ -6,6 +6,7 @@ python -m jobs.imagenet --data hf://datasets/ILSVRC/imagenet-1k --out s3://bucke
 # PYTHON_ARGCOMPLETE_OK
 import sys
 import time
+from contextlib import ExitStack
 
 from jobs.pipeline.commit import committed_files, committed_rows
 from jobs.reporting.outcome import Result, gates, judged, read_summary, wrong_count
@@ -60,8 +61,9 @@ def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> R
     least = gates(settings.min_top1, settings.min_top5)
     with telling("looking through the data and the model"):
         inputs = Inputs.open(settings)
-    with hold_output(settings.out):
+    with ExitStack() as held:
         with telling("looking through the output"):
+            held.enter_context(hold_output(settings.out))
             manifest = claim_output(settings, inputs)
         if is_finished(manifest, settings.out):
             summary = read_summary(settings.out)

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         run_a, run_b = args.compare
         return compare_runs(run_a, run_b, args.out, args.address)
     least = gates(" ".join(args.min_top1), " ".join(args.min_top5))
-    summary = write_reports(args.out, address=args.address, real=read_real(args.real) if args.real else None)
+    summary = write_reports(args.out, address=args.address, real=None if args.real is None else read_real(args.real))
     print(summary_table(summary))
     say(f"report: {below(args.out, 'report.html')}")
     if summary.planned is not None and (wrong := wrong_count(summary.images, summary.planned)):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cache, partial
 from itertools import combinations
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -34,7 +33,10 @@ DATA_EXTENSIONS = (*IMAGE_EXTENSIONS, *PARQUET_EXTENSIONS, *TAR_EXTENSIONS)
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value may be: how it is read from text (or ValueError), what to give instead of others, the least of numbers."""
+    """What a value may be: how it is read from text (or ValueError), what to give instead of others.
+
+    least: of numbers, and of the characters of text.
+    """
 
     parse: Callable[[str], Any]
     told: str
@@ -50,11 +52,12 @@ def _errors(text: str) -> int | float:
     return float(text[:-1]) / 100 if text.endswith("%") else float(text) if "." in text else int(text)
 
 
-TEXT, WHOLE = Kind(str, "text"), Kind(int, "a whole number of at least 1", 1)
+TEXT, WHOLE = Kind(str, "text that is not empty", 1), Kind(int, "a whole number of at least 1", 1)
 NUMBER, SEED = Kind(float, "a number of at least 0"), Kind(int, "a whole number of at least 0")
 TRUTH = Kind(str, "True or False")
 SIZE, ERRORS = Kind(_size, "a size such as 50GB", 10**6), Kind(_errors, "a number of images or a percentage such as 1%")
-ACCURACY = Kind(str, "a percentage such as 80%, or 99%-of RUN with another run's --out")
+ACCURACY = Kind(str, "a percentage such as 80%, or 99%-of RUN with another run's --out", 1)
+SPEC = Kind(str, "text")
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Settings:
     ] = "auto"
     batch_size: Annotated[int, DEVICE("images per batch on CPU and in simulation (default: 64)")] = 64
     images_per_chip: Annotated[int | None, DEVICE("images of a batch on each chip of a board, 1 to 16 (default: 8)")] = None
-    simulate: Annotated[str, DEVICE("timing of --device simulated, such as compute=10ms,upload=5ms", "SPEC")] = ""
+    simulate: Annotated[str, DEVICE("timing of --device simulated, such as compute=10ms,upload=5ms", "SPEC", SPEC)] = ""
     address: Annotated[str | None, CLUSTER("Ray cluster (default: RAY_ADDRESS, else on this machine)", "HOST:PORT")] = None
     meshes: Annotated[int | None, CLUSTER("use at most N meshes (default: all)")] = None
     boards_per_mesh: Annotated[int, CLUSTER("PCIe boards a mesh takes (default: 4, a T3000; 1 for an n300 alone)")] = 4
@@ -128,6 +131,8 @@ class Settings:
             if path and is_submitted() and not is_uri(path) and not os.path.isabs(os.path.expanduser(path)):
                 why = "relative to a submitted job's copy, which is deleted"
                 raise UserError(f"--{name} {path}: {why}; give an absolute path or a URI")
+            if path and path.startswith("memory://"):
+                raise UserError(f"--{name} {path}: is lost with this process; give a place on a disk or in a store")
         check_no_partition(self.out)
         read = {"--data": getattr(self, "data", None), "--model": self.model_directory}
         check_apart({**read, "--out": self.out, "--cache": getattr(self, "cache", None)})
@@ -142,7 +147,7 @@ class Settings:
     @property
     def model_directory(self) -> str | None:
         """Where --model is, if it is a directory and no hub's id."""
-        return self.model if Path(os.path.expanduser(self.model)).is_dir() else None
+        return self.model if os.path.isdir(os.path.expanduser(self.model)) else None
 
     def saved(self) -> dict[str, Any]:
         """All of them, for a manifest: without credentials."""
@@ -297,6 +302,7 @@ def _checked(option: str, value: Any, hint: Any, kind: Kind | None) -> Any:
         sound = sound and (bool in types or not isinstance(value, bool))
         if isinstance(value, int | float) and bool not in types:
             sound = sound and kind.least <= value < float("inf")
+        sound = sound and not (isinstance(value, str) and len(value) < kind.least)
     except (ValueError, AttributeError):
         sound = False
     if not sound:
@@ -323,7 +329,8 @@ def check_apart(places: dict[str, str | None]) -> None:
     found = {option: place(uri) for option, uri in places.items() if uri and _is_folder(uri)}
     for first, second in combinations(found, 2):
         (kind, one), (other_kind, other) = found[first], found[second]
-        overlap = kind == other_kind and (f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"))
+        one, other = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
+        overlap = kind == other_kind and (one.startswith(other) or other.startswith(one))
         if overlap and (first in WRITTEN or second in WRITTEN):
             both = " and ".join(f"{option} {shown(places[option] or '')}" for option in (first, second))
             raise UserError(f"{both} are the same directory, or one is inside the other; give separate ones")

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from vit_actor.config import VitConfig
 from vit_actor.errors import UserError
+from vit_actor.network import check_network_settings
 from vit_actor.preprocess import Preprocess
 from vit_actor.tensors import current_name, misfits
 
@@ -196,7 +197,11 @@ def _line(error: Exception) -> str:
 
 
 def hub_token() -> str | None:
-    """HF_TOKEN without what surrounds it; None for an empty one. Raises UserError for one that no hub can have given."""
+    """HF_TOKEN without what surrounds it; None for an empty one. Raises UserError for one that no hub can have given.
+
+    Also as check_network_settings does.
+    """
+    check_network_settings()
     token = "".join(os.environ.get("HF_TOKEN", "").split())
     if not token.isascii() or not token.isprintable():
         raise UserError("HF_TOKEN holds characters that no token has; copy it again from https://huggingface.co/settings/tokens")

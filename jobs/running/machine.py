@@ -17,6 +17,8 @@ THREADS_NEEDED, THREADS_PER_CPU = 300, 100
 """Of Ray's servers and a driver, and of the workers of a core."""
 ADDRESSES_NEEDED = 64 * GIB
 """Ray maps its object store and its threads' stacks into every process."""
+MEMORY_NEEDED = 512
+"""MiB of Ray's servers, a driver and a worker."""
 ROOM_NEEDED, INODES_NEEDED = 256 * 2**20, 500
 """Bytes and files for Ray's logs and sockets."""
 LEAST_STORE = 80 * 2**20
@@ -83,6 +85,8 @@ def too_little(root: Path = Path("/")) -> list[str]:
         told.append(f"{addresses / GIB:.0f} GiB of addresses are allowed, {ADDRESSES_NEEDED // GIB} needed; unset `ulimit -v`")
     if 0 <= size < object_store_bytes():
         told.append(f"files of {size // 2**20:,} MiB are allowed, {object_store_bytes() // 2**20:,} needed; unset `ulimit -f`")
+    if 0 < (memory := memory_bytes(root) // 2**20) < MEMORY_NEEDED:
+        told.append(f"{memory} MiB of memory are allowed, {MEMORY_NEEDED} are needed; raise the control group's limit")
     if os.geteuid() and 0 <= threads < needed:
         told.append(f"{threads:,} threads are allowed, {needed:,} are needed; raise `ulimit -u`")
     for most in _limits(root, "pids", "pids.max", "pids.max"):

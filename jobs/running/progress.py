@@ -17,6 +17,7 @@ from tqdm import tqdm
 from jobs.running.machine import memory_used
 from jobs.running.terminal import one_line, say
 from jobs.running.words import counted
+from jobs.storage.failure import TOLD_AFTER
 
 RECENT = 30.0
 """Seconds that the present rate, and with it the time left, is taken over."""
@@ -179,7 +180,9 @@ def telling(what: str) -> Iterator[None]:
     began, ended = time.monotonic(), threading.Event()
 
     def tell() -> None:
-        while not ended.wait(EVERY["log"]):
+        wait = TOLD_AFTER
+        while not ended.wait(wait):
+            wait = EVERY["log"]
             say(f"{what}: no end yet after {_duration(time.monotonic() - began)}", sys.stderr)
 
     threading.Thread(target=tell, daemon=True).start()

@@ -18,7 +18,7 @@ from typing import TextIO
 
 from jobs.pipeline.ray_internals import without_helpers
 from jobs.running import machine
-from jobs.running.command import USER_ERROR, JobFailed, ray_settings
+from jobs.running.command import USER_ERROR, JobFailed, Stopped, ray_settings
 from jobs.running.local_ray import LOG_NAME, local_ray
 from jobs.running.progress import telling
 from jobs.running.start import stream
@@ -51,8 +51,11 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         with _callers_ray(address, needed):
             yield
         return
-    said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
-    address = address or os.environ.get("RAY_ADDRESS")
+    given = os.environ.get("RAY_ADDRESS")
+    if given and address in (None, "", "auto"):  # which is what Ray takes
+        said, address = f"RAY_ADDRESS={given}", given
+    else:
+        said = f"--address {address}"
     _pass_by_proxies(address)
     set_environment()
     _check_settings()
@@ -164,7 +167,7 @@ def _kept_if_it_fails(log: TextIO) -> Iterator[None]:
     """Copy the log where the block fails, and note on the exception where to."""
     try:
         yield
-    except UserError:
+    except (UserError, Stopped):
         raise
     except Exception as error:
         with suppress(OSError):

@@ -63,10 +63,11 @@ def stream(number: int) -> TextIO:
 
 
 class Safe(io.RawIOBase):
-    """Writes to where a descriptor leads now, as far as somebody takes it."""
+    """Writes to where a descriptor leads now, as far as somebody takes it. lost: why it could not, if it is not the reader."""
 
     def __init__(self, number: int) -> None:
         self._number, self._patience = _own(number), PATIENCE_SECONDS
+        self.lost: str | None = None
         self.mode, self.name = "wb", f"<{number}>"
 
     def writable(self) -> bool:
@@ -91,7 +92,9 @@ class Safe(io.RawIOBase):
                 self._patience = PATIENCE_SECONDS
             except BlockingIOError:
                 time.sleep(0.01)
-            except OSError:  # gone, full, or closed
+            except OSError as error:  # gone, full, or closed
+                if error.errno != errno.EPIPE:
+                    self.lost = error.strerror
                 break
         return len(data)
 

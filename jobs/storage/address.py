@@ -38,6 +38,8 @@ class Parts:
 def parts_of(address: str) -> Parts | None:
     """A URI's parts; None for a local path, and for a chained URI (`simplecache::https://...`)."""
     found = _URI.fullmatch(address)
+    if found and found[2].count("[") != found[2].count("]"):
+        raise UserError(f"{shown(address)}: not a valid URI: a bracket of its host is not closed")
     return Parts(found[1], found[2], found[3], found[4]) if found else None
 
 
@@ -161,8 +163,11 @@ def _without_credentials(uri: str) -> str:
 
 
 def _expanded(path: str) -> Path:
-    if slip := re.match(r"(s3a?|gc?s|abfss?|file|hf|hdfs|https?):", path):
-        raise UserError(f"{shown(path)}: a URI begins with {slip[0]}//; a local path of that name is ./{path}")
+    if not path:
+        raise UserError("an address is empty; give a path or a URI")
+    if slip := re.match(r"(s3a?|gc?s|abfss?|file|hf|hdfs|https?):/*", path):
+        rest = path.removeprefix(slip[0])
+        raise UserError(f"{path}: write {slip[1]}://{'/' * (slip[1] == 'file')}{rest} for a URI, ./{path} for a local path")
     try:
         return Path(path).expanduser()
     except RuntimeError:

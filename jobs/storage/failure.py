@@ -146,7 +146,9 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     code = says.partition(":")[0]
     name = code if _plain(code) in _FIXES else (found and (found["aws"] or found["google"] or found["azure"])) or ""
     operation, status = (found["operation"] or "", found["status"] or "") if found else ("", "")
-    by_keys = status == "400" and (operation == "HeadObject" or "token" in text)  # a HEAD has no body that could be wrong
+    if by_obstore := re.search(r"performing (\w+) .*status code: (\d{3})", str(error), re.DOTALL):
+        operation, status = by_obstore[1], by_obstore[2]
+    by_keys = status == "400" and (operation in ("HeadObject", "HEAD") or "token" in text)  # it has no body that could be wrong
     fix = _FIXES.get(_plain(name)) or (_KEYS if by_keys else _REFUSED_STATUS.get(status))
     if fix:
         grant = f"; grant {_GRANTS[operation]}" if "denied" in fix and operation in _GRANTS else ""

@@ -18,6 +18,7 @@ from jobs.storage.address import OBJECT_SCHEMES, Parts, below, is_uri, parts_of,
 from jobs.storage.failure import Damaged, Gone, Unaddressable, patiently, storage_errors
 from jobs.storage.s3 import ENDPOINTS, SCHEMES, open_s3
 from vit_actor.errors import UserError
+from vit_actor.network import check_network_settings
 
 OBJECT_STORES = {"s3": "s3", "gcs": "gs", "abfs": "abfs"}
 """Filesystems without directories, whose objects appear whole or not at all, by pyarrow's name: their schemes."""
@@ -47,6 +48,8 @@ def open_storage(address: str) -> tuple[FileSystem, str]:
     parts = parts_of(address)
     if not is_uri(address):
         return LocalFileSystem(), path_of(address)
+    if parts is None or parts.scheme != "file":
+        check_network_settings()
     if parts is None or parts.scheme not in (*OBJECT_SCHEMES, "file", "hdfs", "viewfs", "hf"):
         return _open_by_fsspec(address)
     if parts.scheme == "file":
@@ -186,9 +189,10 @@ class SteadyFile(Positioned):
 
 
 def open_file(filesystem: FileSystem, path: str) -> pa.NativeFile:
-    """A file or object, to be read. Raises UserError for a pipe, a socket or a device: opening one may never end."""
-    if isinstance(filesystem, LocalFileSystem) and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise UserError(f"{path}: is no file but a pipe, a socket or a device; move it away, or give another path")
+    """A file or object, to be read. Raises UserError for what is no file: opening a pipe may never end."""
+    if isinstance(filesystem, LocalFileSystem) and os.path.exists(path) and not os.path.isfile(path):
+        kind = "directory" if os.path.isdir(path) else "pipe, a socket or a device"
+        raise UserError(f"{path}: is no file but a {kind}; move it away, or give another path")
     return filesystem.open_input_file(path)
 
 
@@ -210,8 +214,11 @@ def read_whole(filesystem: FileSystem, path: str, most: int | None = None) -> pa
 def forget_cached(address: str) -> None:
     """Have a local file's next read come from the disk or server, as far as the kernel follows."""
     if not is_uri(address) or address.startswith("file:"):
-        with suppress(OSError), open(path_of(address), "rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):
+            file = os.open(path_of(address), os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
+            with suppress(OSError):
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
 
 
 def read_twice[R](address: str, act: Callable[[], R]) -> R:

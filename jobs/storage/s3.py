@@ -18,6 +18,7 @@ from vit_actor.errors import UserError
 
 SCHEMES = ("s3", "s3a")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 CONNECT_SECONDS, REQUEST_SECONDS = 10.0, 30.0
 _SAID = re.compile(r"<Code>\s*(\w+)\s*</Code>(?:.*?<Message>\s*(.*?)\s*</Message>)?", re.DOTALL)
 
@@ -45,6 +46,7 @@ class Access:
         settings = dict(parse_qsl(parts.query or "", keep_blank_values=True))
         if unknown := settings.keys() - {"region", "scheme", "endpoint_override"}:
             raise UserError(f"{shown(str(parts))}: ?{min(unknown)}= is no setting of s3://; write a ? of a name as %3F")
+        _check_keys()
         user, _, bucket = parts.authority.rpartition("@")
         key, _, secret = (unquote(part) for part in user.partition(":"))
         endpoint = next(filter(None, [settings.get("endpoint_override"), *map(os.environ.get, ENDPOINTS)]), None)
@@ -53,6 +55,16 @@ class Access:
         set_for_all = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         region = settings.get("region") or (None if endpoint else set_for_all or _region(bucket))
         return cls(bucket, key, secret, region, endpoint)
+
+
+def _check_keys() -> None:
+    """Raise UserError for keys of the environment that no client can use."""
+    for name in KEYS:
+        if not (value := os.environ.get(name, "")).isascii() or not value.isprintable():
+            raise UserError(f"{name} holds a character that no key has, such as the end of a line; set it again")
+    given = [name for name in KEYS[:2] if os.environ.get(name)]
+    if len(given) == 1:
+        raise UserError(f"of {' and '.join(KEYS[:2])} only {given[0]} is set; set both, or neither")
 
 
 @lru_cache(maxsize=16)
@@ -107,10 +119,13 @@ def object_store(address: str) -> tuple[Any, str] | None:
     }
     given = {name: value for name, value in options.items() if value}
     if not (access.key or os.environ.get("AWS_ACCESS_KEY_ID")):
+        from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
 
         try:
             given["credential_provider"] = Boto3CredentialProvider()
+        except BotoCoreError as error:
+            raise UserError(f"{shown(address)}: {redacted(str(error))}; correct AWS_PROFILE, or the files of ~/.aws") from None
         except ValueError:
             fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the host's role"
             raise UserError(f"{shown(address)}: there are no credentials; {fix}") from None

@@ -93,6 +93,11 @@ def test_a_terminal_and_python_give_the_same_settings(typed: list[str], given: d
         ({"min_top5": "80%", "labels": "none"}, "--min-top5 needs labels"),
         ({"resume": True, "overwrite": True}, "--resume and --overwrite exclude each other"),
         ({"simulate": "compute=1ms"}, "--simulate goes with --device simulated, not auto"),
+        *(
+            ({name: ""}, f"--{name} : give text that is not empty")
+            for name in ("data", "out", "model", "labels", "cache", "title")
+        ),
+        ({"out": "memory://x"}, "is lost with this process"),
         ({"model": "a\x1bb"}, "not printable text in UTF-8"),
         ({"data": "/o/images"}, "--data /o/images and --out /o are the same directory, or one is inside the other"),
         ({"device": "t3000", "precision": "fp32"}, "--precision fp32: device t3000 takes auto or fast or accurate"),
@@ -194,6 +199,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("s3://bucket/data/", "s3a://bucket/data/results/"),
         ("s3://bucket/a b", "s3://key:secret@bucket/a%20b/results?region=x"),
         ("s3://bucket", "s3://bucket/results"),
+        ("/", "data"),
     ],
 )
 @pytest.mark.parametrize("options", [("--data", "--out"), ("--out", "--data"), ("--out", "--cache"), ("--model", "--cache")])

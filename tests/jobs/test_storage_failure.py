@@ -26,11 +26,50 @@ from jobs.storage.failure import (
     patiently,
     storage_errors,
 )
-from jobs.storage.files import SteadyFile
-from jobs.storage.s3 import ENDPOINTS, Access
+from jobs.storage.files import SteadyFile, open_storage
+from jobs.storage.s3 import ENDPOINTS, Access, object_store
+from vit_actor.errors import UserError
 
 ADDRESS = "s3://key:HUSH@bucket/data"
 AWS = "When reading information for key 'k' in bucket 'b': AWS Error {} during {} operation: no"
+OBSTORE = "Generic S3 error: Error performing {} http://store/k in 1ms - Server returned non-2xx status code: {}: no"
+WHERE = "s3://bucket/data?region=eu-west-1&endpoint_override=http://127.0.0.1:1"
+
+
+@pytest.fixture
+def without_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """No credentials of S3's, in the environment, in files or of a host's role."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"SSL_CERT_FILE": "/nowhere"}, "SSL_CERT_FILE=/nowhere: no file of certificates"),
+        ({"SSL_CERT_FILE": "/tmp"}, "SSL_CERT_FILE=/tmp: no file of certificates"),
+        ({"AWS_CA_BUNDLE": "/etc/passwd"}, "no file of certificates; name your CA's, or unset it"),
+        ({"SSL_CERT_DIR": "/nowhere"}, "SSL_CERT_DIR=/nowhere: no directory of certificates"),
+        ({"HTTPS_PROXY": "HUSH:://"}, "HTTPS_PROXY holds no address of a proxy; give http://HOST:PORT"),
+        ({"all_proxy": "ftp://HUSH"}, "all_proxy holds no address of a proxy"),
+        ({"AWS_ACCESS_KEY_ID": "HUSH\n", "AWS_SECRET_ACCESS_KEY": "x"}, "AWS_ACCESS_KEY_ID holds a character that no key has"),
+        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": ""}, "only AWS_ACCESS_KEY_ID is set; set both, or neither"),
+        ({"AWS_PROFILE": "nowhere"}, "The config profile (nowhere) could not be found; correct AWS_PROFILE"),
+    ],
+    ids=str,
+)
+def test_a_setting_of_the_environment_with_which_no_store_can_be_reached_is_named(
+    without_keys: pytest.MonkeyPatch, environment: dict[str, str], told: str
+) -> None:
+    for name, value in environment.items():
+        without_keys.setenv(name, value)
+    with pytest.raises(UserError) as refused:
+        object_store(WHERE if "AWS_PROFILE" in environment else open_storage(WHERE)[1])
+    assert told in str(refused.value)
+    assert "HUSH" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +92,9 @@ AWS = "When reading information for key 'k' in bucket 'b': AWS Error {} during {
         (OSError(AWS.format("ACCESS_DENIED", "DeleteObject")), Refused, "grant s3:DeleteObject"),
         (OSError(AWS.format("NO_SUCH_BUCKET", "ListObjectsV2")), Refused, "no such bucket"),
         (OSError(AWS.format("UNKNOWN (HTTP status 400)", "HeadObject")), NoCredentials, "refuses these credentials"),
+        (OSError(OBSTORE.format("HEAD", 400)), NoCredentials, "refuses these credentials"),
+        (OSError(OBSTORE.format("PUT", 501)), Refused, "the store cannot do this"),
+        (OSError(OBSTORE.format("PUT", 503)), Failing, "status code: 503"),
         (OSError(AWS.format("EXPIRED_TOKEN", "PutObject")), NoCredentials, "refuses these credentials"),
         (OSError(AWS.format("SLOW_DOWN", "PutObject")), Failing, "AWS: SLOW_DOWN"),
         (OSError(AWS.format("UNKNOWN (HTTP status 503)", "PutObject")), Failing, "HTTP status 503"),
@@ -85,12 +127,8 @@ def test_an_error_means_one_thing_told_in_one_line(error: Exception, kind: type[
     ],
 )
 def test_only_what_is_refused_is_for_want_of_credentials(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, operation: str, kind: type[Exception]
+    without_keys: pytest.MonkeyPatch, code: str, operation: str, kind: type[Exception]
 ) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(failure.StorageError) as raised, storage_errors("s3://bucket/data?region=eu-west-1", "read"):
         raise OSError(AWS.format(code, operation))
     assert type(raised.value) is kind

@@ -60,6 +60,15 @@ def test_what_the_machine_refuses_is_no_fault_of_the_program(
     assert "fault of the program" not in line
 
 
+def test_a_file_in_the_place_of_a_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").touch()
+    sample = ("--data", "jobs/sample/images", "--model", "jobs/sample/model", "--out", str(tmp_path / "out"))
+    line, environment = [sys.executable, "-m", "jobs.imagenet", *sample], {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == FAILED
+    assert f"error: {tmp_path}/ray.py is in the place of the package ray; rename it" in done.stderr
+
+
 def test_what_nobody_foresaw_is_one_line_that_says_where_its_traceback_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
