@@ -4,8 +4,6 @@ Importing takes 3 s of CPU time a command and there are dozens of commands. What
 starts them, are tested in test_imports.py, test_documents.py and tests/cluster.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import re
@@ -20,7 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +39,11 @@ class Finished:
     @property
     def output(self) -> str:
         return self.stdout + self.stderr
+
+    def succeeded(self) -> Self:
+        """Itself; raises AssertionError for an exit code but 0."""
+        assert self.code == 0, self.output
+        return self
 
 
 class Command:
@@ -102,6 +105,18 @@ def begin(*arguments: str, environment: Mapping[str, str] | None = None, fork: b
 def run_module(*arguments: str, environment: Mapping[str, str] | None = None, timeout: float = 200) -> Finished:
     """`python -m <arguments>` from the project's root, to its end."""
     return begin(*arguments, environment=environment).end(timeout)
+
+
+def run_line(*line: str | Path, environment: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Finished:
+    """Any command to its end."""
+    began = time.monotonic()
+    done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+
+def run_code(code: str, *arguments: str | Path, **options: Any) -> Finished:
+    """Python code in a process of its own; options are run_line's."""
+    return run_line(sys.executable, "-c", code, *arguments, **options)
 
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:

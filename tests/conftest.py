@@ -1,7 +1,5 @@
 """Ray clusters of the tests' own."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal

@@ -1,7 +1,5 @@
 """Made-up photographs: smooth areas, soft texture and sensor noise, so that they compress as real ones do."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Processes of this machine, found by what they are called and by their environment."""
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A disk that fills up soon."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager

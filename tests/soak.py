@@ -7,8 +7,6 @@ Every run must end with each image's one right answer, and memory must not grow,
 tests/storage_faults/campaign.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

@@ -1,13 +1,10 @@
 """The documents: each command is run or says what it takes, each option exists and is explained, each message is printed."""
 
-from __future__ import annotations
-
 import ast
 import math
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -26,7 +23,7 @@ from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.shares import SHARE_IMAGES_PER_SECOND
 from jobs.running.command import parse
 from jobs.settings import JOBS
-from tests.commands import ROOT
+from tests.commands import ROOT, run_code, run_line
 from tests.conftest import RayCluster
 from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 
@@ -45,13 +42,7 @@ PARSERS: dict[str, Callable[[list[str]], object]] = {
     "jobs.report": report.parse,
     "cluster.preflight": preflight.parse,
 }
-COMMANDS_WITH_OPTIONS = [
-    *PARSERS,
-    "cluster.submit",
-    "jobs.sample.train",
-    "tests.rig.__main__",
-    "tests.soak",
-]
+COMMANDS_WITH_OPTIONS = [*PARSERS, "cluster.submit", "jobs.sample.train", "tests.rig.__main__", "tests.soak"]
 
 OF_OTHER_PROGRAMS = {"--dest", "--shm-size", "--now", "--web.listen-address", "--config.file"}
 
@@ -100,14 +91,8 @@ def test_each_command_that_takes_nothing_special_runs_in_the_documents_order(
     command: str, copy: Path, ray_cluster: RayCluster
 ) -> None:
     """Each builds on what those before it left. On a cluster that is there, since starting Ray is most of a short job's time."""
-    environment = {
-        **ray_cluster.environment,
-        "RAY_ADDRESS": ray_cluster.address,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    line = ["bash", "-c", command]
-    done = subprocess.run(line, cwd=copy, env=environment, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    here = {"RAY_ADDRESS": ray_cluster.address, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run_line("bash", "-c", command, cwd=copy, environment=ray_cluster.environment | here).succeeded()
 
 
 def test_what_is_not_run_says_what_it_takes() -> None:
@@ -131,8 +116,7 @@ def test_no_command_hides_in_a_block_of_another_kind() -> None:
 def test_the_mocks_example_runs(tmp_path: Path) -> None:
     [example] = [block for block in BLOCKS if block.document == "tests/mock_t3000/README.md" and block.language == "python"]
     program = "\n".join(["from pathlib import Path", f"directory = Path({str(tmp_path)!r})", *example.lines])
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
+    run_code(program).succeeded()
 
 
 @pytest.mark.parametrize("command", [c for c, words in WORDS if after(words, "python", "-m")])
@@ -165,14 +149,6 @@ def test_each_make_target_it_names_is_in_the_makefile() -> None:
     assert {"demo", "test", "bench", "lock"} <= named <= targets
 
 
-@pytest.fixture(scope="module")
-def options() -> dict[str, set[str]]:
-    """The options of each command, from its --help."""
-    return {
-        module: set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", help_of(module))) - {"--help"} for module in COMMANDS_WITH_OPTIONS
-    }
-
-
 def help_of(module: str) -> str:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         patch.setattr(sys, "argv", [module, "--help"])
@@ -181,30 +157,24 @@ def help_of(module: str) -> str:
     return printed.getvalue()
 
 
-def test_every_option_is_explained_in_a_document(options: dict[str, set[str]]) -> None:
-    told = {option for text in DOCUMENTS.values() for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)}
-    assert all(options.values())
+def test_every_option_is_explained_in_a_document_and_every_option_in_a_document_exists() -> None:
+    text = "\n".join(DOCUMENTS.values())
+    options = {module: set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", help_of(module))) for module in COMMANDS_WITH_OPTIONS}
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)) | {"--help"}
+    assert min(map(len, options.values())) > 1
     assert {module: sorted(found - told) for module, found in options.items() if found - told} == {}
-
-
-def test_every_option_in_a_document_exists(options: dict[str, set[str]]) -> None:
     groups = [ray_command, *(each for each in ray_command.commands.values() if hasattr(each, "commands"))]
     of_ray = {o for group in groups for each in group.commands.values() for parameter in each.params for o in parameter.opts}
-    known = set().union(*options.values()) | of_ray | OF_OTHER_PROGRAMS | {"--help"}
-    told = {option for text in DOCUMENTS.values() for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)}
-    assert sorted(told - known) == []
+    known = set().union(*options.values()) | of_ray | OF_OTHER_PROGRAMS
+    assert sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)) - known) == []
 
 
-def test_each_file_it_names_is_there() -> None:
-    named = set(re.findall(r"\bcluster/[\w./-]+\b", README + MANUAL)) | {
-        f"cluster/{name}" for name in re.findall(r"^\| `([\w./-]+)` \|", MANUAL.partition("\n## ")[0], re.MULTILINE)
-    }
+def test_each_file_and_each_link_is_there() -> None:
+    """A link leads to a file and, where it says so, to a heading in it."""
+    named = {*re.findall(r"\bcluster/[\w./-]+\b", README + MANUAL)}
+    named |= {f"cluster/{name}" for name in re.findall(r"^\| `([\w./-]+)` \|", MANUAL.partition("\n## ")[0], re.MULTILINE)}
     assert len(named) > 8
     assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
-
-
-def test_each_link_leads_somewhere() -> None:
-    """To a file that is there and, where it says so, to a heading in it."""
     links = [(name, link) for name, text in DOCUMENTS.items() for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)]
     assert len(links) > 10
     for name, link in links:
@@ -260,9 +230,8 @@ def test_each_promise_has_a_test_that_is_run_by_default() -> None:
         assert len(found) == 1, f"{file}::{name}"
         marks = [ast.unparse(mark) for mark in found[0].decorator_list]
         marks += [ast.unparse(node) for node in tree.body if "pytestmark" in ast.unparse(node).partition("=")[0]]
-        assert not [mark for mark in marks if re.search(r"mark\.(slow|silicon)(?!\W*id=)", mark.partition("parametrize")[0])], (
-            name
-        )
+        slow = [mark for mark in marks if re.search(r"mark\.(slow|silicon)(?!\W*id=)", mark.partition("parametrize")[0])]
+        assert not slow, name
 
 
 def test_the_ports_it_opens_are_those_that_nodes_are_given() -> None:

@@ -1,14 +1,10 @@
 """Which heavy packages each command and each worker loads: a start is most of a short job, and imports are most of a start."""
 
-from __future__ import annotations
-
 import ast
-import subprocess
-import sys
 
 import pytest
 
-from tests.commands import ROOT
+from tests.commands import ROOT, run_code
 
 HEAVY = {"torch", "transformers", "matplotlib", "openvino", "ttnn", "pandas", "datasets", "ray", "duckdb"}
 
@@ -49,8 +45,7 @@ CASES = {
 def test_nothing_heavy_is_loaded_that_does_not_compute(case: str) -> None:
     code, expected = CASES[case]
     tell = "\nimport sys; print(*sorted(name for name in sys.modules if '.' not in name))"
-    done = subprocess.run([sys.executable, "-c", code + tell], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run_code(code + tell).succeeded()
     assert HEAVY & set(done.stdout.split()) <= expected
 
 
@@ -64,7 +59,11 @@ def layer(module: str) -> int:
     return next((n for n, name in enumerate(LAYERS) if module == name or module.startswith(f"{name}.")), len(LAYERS))
 
 
-def test_nothing_imports_from_a_layer_above_its_own() -> None:
+def test_nothing_imports_from_a_layer_above_its_own_and_there_is_nothing_else() -> None:
+    files = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
+    folders = {path.name for path in (ROOT / "jobs").iterdir() if (path / "__init__.py").exists()}
+    assert files == COMMANDS | {"settings"}
+    assert folders == {"storage", "pipeline", "running", "reporting", "measuring", "sample"}
     upwards = []
     for path in sorted(file for folder in ("jobs", "vit_actor") for file in (ROOT / folder).rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -76,10 +75,3 @@ def test_nothing_imports_from_a_layer_above_its_own() -> None:
             ours = [name for name in names if name and name.startswith(("jobs", "vit_actor"))]
             upwards += [f"{module} imports {name}" for name in ours if layer(name) > layer(module)]
     assert upwards == []
-
-
-def test_beside_the_commands_there_are_only_layers() -> None:
-    files = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
-    folders = {path.name for path in (ROOT / "jobs").iterdir() if (path / "__init__.py").exists()}
-    assert files == COMMANDS | {"settings"}
-    assert folders == {"storage", "pipeline", "running", "reporting", "measuring", "sample"}

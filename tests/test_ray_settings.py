@@ -1,7 +1,5 @@
 """What is told to Ray and what is taken from it: public settings that exist, and one file for what is not public."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import logging
@@ -11,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.data import DataContext
 
-from jobs.pipeline import ray_internals, stages
+from jobs.pipeline import ray_internals
 from tests.commands import ROOT
 
 FOLDERS = ("jobs", "vit_actor", "cluster")
@@ -72,28 +69,18 @@ def test_the_pinned_ray_has_what_is_reached_for(what: str, monkeypatch: pytest.M
 def test_one_thing_that_ray_does_not_have_turns_its_user_off_and_a_line_names_it(
     module: str, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def found() -> list[object]:
+        return [getattr(importlib.import_module(there), each) for there, each in ray_internals.HELPERS if each != name]
+
+    before = found()
+    with ray_internals.without_helpers():
+        assert found() != before
+    assert found() == before, "Ray Data is not itself again"
     monkeypatch.delattr(f"{module}.{name}")
-    others = [(there, each) for there, each in ray_internals.HELPERS if each != name]
-    before = [getattr(importlib.import_module(there), each) for there, each in others]
     monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)
     with caplog.at_level("WARNING"), ray_internals.without_helpers():
         assert f"this release of Ray has no {module}.{name}" in caplog.text
-        assert [getattr(importlib.import_module(there), each) for there, each in others] == before
-
-
-def test_ray_data_is_itself_again_when_the_session_ends() -> None:
-    from ray.data._internal import stats
-
-    before = stats.get_or_create_stats_actor
-    with ray_internals.without_helpers():
-        assert stats.get_or_create_stats_actor is not before
-    assert stats.get_or_create_stats_actor is before
-
-
-def test_each_setting_of_ray_data_is_one_of_its_fields() -> None:
-    context = DataContext.get_current()
-    assert [name for name in stages.SETTINGS if not hasattr(context, name)] == []
-    assert [name for name in stages.POOL_SETTINGS if not hasattr(context.autoscaling_config, name)] == []
+        assert found() == before
 
 
 def test_each_variable_of_rays_is_read_by_the_pinned_release() -> None:

@@ -1,7 +1,5 @@
 """What the project depends on and never does, checked without a network."""
 
-from __future__ import annotations
-
 import ast
 import re
 from importlib.metadata import PackageNotFoundError, version

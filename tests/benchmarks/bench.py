@@ -1,7 +1,5 @@
 """Alternatives measured side by side: one after the other in every round, so that a busy machine slows them alike."""
 
-from __future__ import annotations
-
 import os
 import statistics
 import subprocess
@@ -9,9 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pyarrow.parquet as pq
 
 from tests.commands import ROOT
 
@@ -65,7 +60,3 @@ def imagenet(data: Path, model: Path, out: Path) -> None:
     """A whole command."""
     line = ["-m", "jobs.imagenet", "--data", str(data), "--model", str(model), "--out", str(out)]
     subprocess.run([sys.executable, *line], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-
-
-def summary(out: Path) -> dict[str, Any]:
-    return pq.read_table(out / "report" / "summary.parquet").to_pylist()[0]

@@ -1,7 +1,5 @@
 """What the benchmarks classify and with what: photographs as JPEG files, and checkpoints with random weights."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 python -m tests.benchmarks.cpu_model
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable

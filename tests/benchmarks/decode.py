@@ -3,8 +3,6 @@
 python -m tests.benchmarks.decode
 """
 
-from __future__ import annotations
-
 import io
 import os
 import time

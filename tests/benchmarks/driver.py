@@ -3,8 +3,6 @@
 python -m tests.benchmarks.driver [chunks]        800 by default; more tell better what memory stays
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 import time

@@ -3,8 +3,6 @@
 python -m tests.benchmarks.faults [rounds]     as root, for the rig
 """
 
-from __future__ import annotations
-
 import signal
 import tempfile
 import time

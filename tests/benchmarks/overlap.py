@@ -3,8 +3,6 @@
 python -m tests.benchmarks.overlap
 """
 
-from __future__ import annotations
-
 import functools
 import statistics
 import tempfile

@@ -5,8 +5,6 @@ python -m tests.benchmarks.peer [images] [rounds] [layers]        8192, 3 and a 
 Daft is no requirement of this project: `pip install --no-deps --target DIR daft==0.7.26`, and DIR in PYTHONPATH.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What people would use instead: `python -m tests.benchmarks.peers daft|dataloader|ray DATA MODEL OUT`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

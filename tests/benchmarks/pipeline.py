@@ -3,8 +3,6 @@
 python -m tests.benchmarks.pipeline
 """
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import os

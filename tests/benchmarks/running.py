@@ -1,7 +1,5 @@
 """The pipeline's stages inside a benchmark's own Ray session, as jobs.imagenet puts them together."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ python -m tests.benchmarks.startup [rounds]
 The yardstick is a trivial Ray Data job: ten rows through an actor pool of one, on a Ray with all its processes.
 """
 
-from __future__ import annotations
-
 import os
 import statistics
 import subprocess
@@ -22,9 +20,10 @@ from pathlib import Path
 import psutil
 
 from jobs.running.phases import PHASES
-from tests.benchmarks.bench import argument, summary
+from tests.benchmarks.bench import argument
 from tests.commands import ROOT
 from tests.conftest import ray_head
+from tests.faults.running import summary
 from tests.processes import processes
 
 TRIVIAL = """

@@ -1,7 +1,5 @@
 """A LoudBox's /dev, /sys and /proc as plain files, in the layout of the driver's documentation, with faults to order."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform
@@ -75,18 +73,9 @@ def put(path: Path, text: str = "") -> Path:
 
 
 def install_tt_smi(
-    directory: Path,
-    *,
-    chips: int = 8,
-    card: str = "n300",
-    dram: bool = True,
-    heat: str = "45.3",
-    code: int = 0,
-    coords: str | None = None,
-    links: dict[int, str] | None = None,
-    lost: tuple[int, ...] = (),
-    bundle: str = "19.9.0.0",
-) -> Path:
+    directory: Path, *, chips: int = 8, card: str = "n300", dram: bool = True, heat: str = "45.3", code: int = 0,
+    coords: str = "", links: dict[int, str] | None = None, lost: tuple[int, ...] = (), bundle: str = "19.9.0.0",
+) -> Path:  # fmt: skip
     """A tt-smi that prints a snapshot, or fails; its directory, for PATH.
 
     Its layout is that of tt-smi 6.2.1 (tt_smi/log.py, tt_smi/backend.py, tests/test_snapshot.py), which has tt-umd's names.
@@ -100,23 +89,19 @@ def install_tt_smi(
             "board_type": card + ("" if card != "n300" else " L" if local else " R"),
             "board_id": f"010001421170301{n // 2 if card == 'n300' else n}",
             "coords": coords or f"({n // 2}, {n % 2}, 0, 0)",
-            "dram_status": dram,
-            "dram_speed": "12G",
-            "pcie_speed": 4,
-            "pcie_width": 16,
+            **{"dram_status": dram, "dram_speed": "12G", "pcie_speed": 4, "pcie_width": 16},
         }
-        telemetry = {"voltage": "0.80", "current": " 21.0", "power": " 17.0", "aiclk": " 500", "asic_temperature": heat}
         info.append(
             {
                 "smbus_telem": {"DDR_STATUS": "0x222222", "ETH_LIVE_STATUS": (links or {}).get(n, "0x1c01ffff")},
                 "board_info": board,
-                "telemetry": telemetry | {"board_power": "N/A", "fan_speed": "N/A", "heartbeat": "11"},
+                "telemetry": {"voltage": "0.80", "power": " 17.0", "asic_temperature": heat, "board_power": "N/A"},
                 "firmwares": {"fw_bundle_version": bundle, "eth_fw": "7.2.0", "cm_fw": "2.34.0.0"},
-                "limits": {"vdd_min": "0.80", "vdd_max": "0.95", "tdp_limit": "85", "asic_fmax": "1000", "thm_limit": "75"},
+                "limits": {"vdd_min": "0.80", "tdp_limit": "85", "asic_fmax": "1000", "thm_limit": "75"},
             }
         )
-    told = {"time": "2026-08-14T17:10:06", "host_info": {}, "host_sw_vers": {"tt_smi": "6.2.1"}, "device_info": info}
-    snapshot = put(directory / "snapshot.json", json.dumps(told | {"processes": []}, indent=4))
+    told = {"host_info": {}, "host_sw_vers": {"tt_smi": "6.2.1"}, "device_info": info, "processes": []}
+    snapshot = put(directory / "snapshot.json", json.dumps(told, indent=4))
     answer = f"cat '{snapshot}'" if not code else "echo 'no boards on PCIe answer' >&2"
     program = put(directory / "tt-smi", f"#!/bin/sh\necho 'Gathering Information'\n{answer}\nexit {code}\n")
     program.chmod(0o755)

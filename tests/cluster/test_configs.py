@@ -1,7 +1,5 @@
 """The launcher's, KubeRay's and systemd's files: valid to those who read them, and consistent with the project."""
 
-from __future__ import annotations
-
 import configparser
 import copy
 import os
@@ -22,7 +20,7 @@ from ray.autoscaler._private.util import validate_config
 from jobs.running.command import parse
 from jobs.settings import ImagenetSettings
 from tests.cluster.fake_host import put
-from tests.commands import ROOT
+from tests.commands import ROOT, run_line
 from tests.waiting import wait_until
 
 CLUSTER = ROOT / "cluster"
@@ -59,17 +57,14 @@ def test_what_the_launcher_copies_is_there_and_enough_for_the_commands_it_runs()
     assert mounts["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-def test_the_cluster_has_only_fields_that_kuberay_v1_knows() -> None:
-    jsonschema.validate(MANIFESTS["raycluster"], KUBERAY | {"$ref": "#/definitions/RayCluster"})
-
-
 def pods() -> Iterator[dict[str, Any]]:
     spec = MANIFESTS["raycluster"]["spec"]
     for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
         yield group["template"]["spec"]
 
 
-def test_every_pod_asks_for_the_token_and_mounts_only_volumes_it_has() -> None:
+def test_kuberay_v1_knows_the_cluster_and_every_pod_has_the_token_its_volumes_and_its_boards() -> None:
+    jsonschema.validate(MANIFESTS["raycluster"], KUBERAY | {"$ref": "#/definitions/RayCluster"})
     assert MANIFESTS["raycluster"]["spec"]["authOptions"] == {"mode": "token"}
     for pod in pods():
         (container,) = pod["containers"]
@@ -77,9 +72,6 @@ def test_every_pod_asks_for_the_token_and_mounts_only_volumes_it_has() -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert pod["securityContext"]["runAsNonRoot"]
-
-
-def test_a_loudbox_pod_gets_four_boards_and_their_huge_pages_and_no_other_does() -> None:
     head, loudbox, helper = (pod["containers"][0]["resources"]["limits"] for pod in pods())
     assert (loudbox["tenstorrent.com/n300"], loudbox["hugepages-1Gi"]) == (4, "16Gi")
     assert not {"tenstorrent.com/n300", "hugepages-1Gi"} & (head.keys() | helper.keys())
@@ -124,8 +116,8 @@ def test_the_image_copies_what_there_is_and_has_the_programs_its_installer_calls
     assert f"FROM python:{version}-" in dockerfile
 
 
-def service_of(unit: Path, tmp_path: Path) -> configparser.SectionProxy:
-    """The unit's section Service, once systemd has found nothing wrong with the unit."""
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_each_unit_starts_again_when_it_ends_but_the_jobs_leaves_that_to_submit(unit: Path, tmp_path: Path) -> None:
     parsed = configparser.ConfigParser(interpolation=None, strict=False)
     parsed.optionxform = str  # type: ignore[assignment,method-assign]
     parsed.read(unit)
@@ -134,25 +126,14 @@ def service_of(unit: Path, tmp_path: Path) -> configparser.SectionProxy:
     assert (ROOT / service["ExecStart"].split()[0].removeprefix("/opt/loudbox-vit/")).is_file()
     if shutil.which("systemd-analyze"):
         copied = put(tmp_path / unit.name, unit.read_text().replace("/opt/loudbox-vit", str(ROOT)))
-        command = ["systemd-analyze", "verify", "--man=no", str(copied)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-    return service
-
-
-@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.stem != "loudbox-job"], ids=lambda unit: unit.name)
-def test_each_unit_starts_its_node_unprivileged_and_again_when_it_ends(unit: Path, tmp_path: Path) -> None:
-    service = service_of(unit, tmp_path)
+        done = run_line("systemd-analyze", "verify", "--man=no", copied)
+        assert (done.code, done.stderr) == (0, "")
     _, role, *rest = service["ExecStart"].split()
-    assert role == unit.stem.removeprefix("loudbox-")
-    assert rest[-1] == "--block"
-    assert service["Restart"] == "always"
-
-
-def test_the_jobs_unit_leaves_starting_it_again_to_submit(tmp_path: Path) -> None:
-    service = service_of(CLUSTER / "systemd" / "loudbox-job.service", tmp_path)
-    assert service["ExecStart"].split()[1:] == ["-m", "cluster.submit", "--retries", "10", "$JOB"]
-    assert service["Restart"] == "no"
+    if unit.stem == "loudbox-job":
+        assert [role, *rest] == ["-m", "cluster.submit", "--retries", "10", "$JOB"]
+    else:
+        assert (role, rest[-1]) == (unit.stem.removeprefix("loudbox-"), "--block")
+    assert service["Restart"] == ("no" if unit.stem == "loudbox-job" else "always")
 
 
 @pytest.mark.parametrize(
@@ -165,9 +146,7 @@ def test_the_jobs_unit_leaves_starting_it_again_to_submit(tmp_path: Path) -> Non
         ("while sleep 0.1; do :; done", 0, 143, True),
     ],
 )
-def test_a_job_of_slurms_stops_when_it_is_told_and_goes_back_into_the_queue(
-    tmp_path: Path, ends: str, restarted: int, code: int, requeued: bool
-) -> None:
+def test_a_job_of_slurms_stops_and_is_queued_again(tmp_path: Path, ends: str, restarted: int, code: int, requeued: bool) -> None:
     job = f'trap "sleep 0.5; exit 143" TERM; echo "$@" >{tmp_path}/called; {ends}'
     for name, body in ((".venv/bin/python", job), ("bin/scontrol", f'echo "$@" >{tmp_path}/requeued')):
         put(tmp_path / name, f"#!/usr/bin/env bash\n{body}\n").chmod(0o755)
@@ -181,3 +160,9 @@ def test_a_job_of_slurms_stops_when_it_is_told_and_goes_back_into_the_queue(
         assert running.wait(30) == code
     assert (tmp_path / "called").read_text() == "-m jobs.imagenet --data a b --resume\n"
     assert (tmp_path / "requeued").exists() == requeued
+
+
+@pytest.mark.slow  # needs Debian's prometheus, which CI does not install
+def test_the_alerts_fire_for_what_they_name_and_for_nothing_else() -> None:
+    checked = run_line("promtool", "test", "rules", "tests/cluster/alerts_test.yml").succeeded()
+    assert "SUCCESS" in checked.output

@@ -1,15 +1,12 @@
 """install.sh fetches the kernel compiler that ttnn names, once, and nothing that fails its checksum."""
 
-from __future__ import annotations
-
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.fake_host import kernel_compiler, put
-from tests.commands import ROOT
+from tests.commands import ROOT, Finished, run_line
 
 COMPILER = "runtime/sfpi/compiler/bin/riscv-tt-elf-g++"
 
@@ -27,22 +24,21 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def install(project: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([project / "cluster/install.sh"], capture_output=True, text=True, timeout=60, check=False)
+def install(project: Path) -> Finished:
+    return run_line(project / "cluster/install.sh")
 
 
 def test_the_compiler_lands_where_ttnn_looks_for_it_and_is_not_fetched_twice(project: Path) -> None:
-    done = install(project)
-    assert done.returncode == 0, done.stderr
+    install(project).succeeded()
     compiler = project.parent / "site/ttnn" / COMPILER
     assert compiler.stat().st_mode & 0o111
     for archive in (project.parent / "sfpi/releases").rglob("*.txz"):
         archive.unlink()
-    assert install(project).returncode == 0
+    assert install(project).code == 0
 
 
 def test_an_archive_that_differs_from_the_checksum_is_not_unpacked(project: Path) -> None:
     (archive,) = (project.parent / "sfpi/releases").rglob("*.txz")
     archive.write_bytes(archive.read_bytes()[:-1] + b"?")
-    assert install(project).returncode != 0
+    assert install(project).code != 0
     assert not (project.parent / "site/ttnn/runtime").exists()

@@ -1,12 +1,9 @@
 """start-node.sh: what it refuses, what it hands to `ray start`, and two machines that it makes one cluster."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ import yaml
 
 from jobs.running import machine
 from tests.cluster.fake_host import put
-from tests.commands import ROOT
+from tests.commands import ROOT, Finished, run_line
 from tests.rig import Rig
 from tests.waiting import wait_until
 
@@ -32,10 +29,9 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(host: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def start(host: Path, *arguments: str, project: str = "project", limits: Sequence[str] = (), **environment: str) -> Finished:
     own = {"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray"), **environment}
-    line = [str(host / "project/cluster/start-node.sh"), *arguments]
-    return subprocess.run(line, env=own, capture_output=True, text=True, timeout=20, check=False)
+    return run_line(*limits, host / project / "cluster/start-node.sh", *arguments, environment=own)
 
 
 def test_a_head_keeps_its_dashboard_to_itself_asks_for_the_token_and_notices_losses_fast(host: Path) -> None:
@@ -89,7 +85,7 @@ def test_what_cannot_be_started_safely_is_refused_in_a_line(
 ) -> None:
     harm(host)
     done = start(host, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.code, done.stdout) == (2, "")
     assert done.stderr.startswith(told.format(host=host))
     assert "install.sh" in done.stderr or (host / "project/.venv/bin/ray").exists()
 
@@ -97,18 +93,13 @@ def test_what_cannot_be_started_safely_is_refused_in_a_line(
 def test_a_path_with_a_space_in_which_ray_starts_no_workers_is_refused(host: Path) -> None:
     assert start(host, "head", RAY_TMPDIR=str(host / "my ray")).stderr.startswith("start-node.sh: a space in")
     (host / "project").rename(host / "my project")
-    done = subprocess.run([host / "my project/cluster/start-node.sh", "head"], env={"PATH": PATH, "HOME": str(host / "home")},
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("start-node.sh: a space in")
+    done = start(host, "head", project="my project")
+    assert (done.code, done.stdout, done.stderr.startswith("start-node.sh: a space in")) == (2, "", True)
 
 
 def test_a_host_that_does_not_let_ray_run_says_why(host: Path) -> None:
-    line = ["prlimit", "--nofile=256:256", str(host / "project/cluster/start-node.sh"), "head"]
-    environment = {"PATH": PATH, "HOME": str(host / "home"), "RAY_TMPDIR": str(host / "ray")}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("256 open files are allowed")
+    done = start(host, "head", limits=["prlimit", "--nofile=256:256"])
+    assert (done.code, done.stdout, done.stderr.startswith("256 open files are allowed")) == (2, "", True)
 
 
 @pytest.fixture(scope="module")

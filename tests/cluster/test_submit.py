@@ -21,15 +21,15 @@ from urllib.request import urlopen
 from uuid import UUID
 from zipfile import ZipFile
 
-import psutil
 import pytest
 from ray.job_submission import JobStatus
 
 from cluster.package import pack
 from cluster.submit import Log, follow, main
 from jobs.running.command import JobFailed
-from tests.commands import ROOT, Finished, run_module
-from tests.conftest import free_port
+from tests.commands import ROOT, Finished, run_line, run_module
+from tests.conftest import free_port, ray_head
+from tests.processes import processes
 from tests.waiting import wait_until
 from vit_actor.errors import UserError
 
@@ -41,42 +41,23 @@ START_SECONDS = 90
 class JobServer:
     environment: dict[str, str]
     """Of a client: address, token and a home of its own."""
-    head: int
-    """Process id of `ray start`."""
 
     def submit(self, *arguments: str, **environment: str) -> Finished:
         return run_module("cluster.submit", *arguments, environment=self.environment | environment, timeout=100)
 
+    def processes(self, pattern: str) -> list[int]:
+        return list(processes(pattern, f"HOME={self.environment['HOME']}"))
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
-    directory = tmp_path_factory.mktemp("job-server")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
-        "HOME": str(directory),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the job's `python` is the node's
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"],  # that of every cluster here: Ray reads it once in a process
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    dashboard = free_port()
-    options = [f"--port={free_port()}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}"]
-    options += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--object-store-memory=500000000"]
-    with open(directory / "log", "w") as log:
-        head = subprocess.Popen(
-            [RAY, "start", "--head", "--block", *options, "--disable-usage-stats"],
-            env=environment,
-            cwd=directory,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        address = f"http://127.0.0.1:{dashboard}"
-        wait_until(lambda: answers(address), START_SECONDS)
-        yield JobServer(environment | {"RAY_API_SERVER_ADDRESS": address}, head.pid)
-    finally:
-        os.killpg(head.pid, signal.SIGKILL)  # asked politely, it takes its time
-        head.wait()
+    options = [f"--dashboard-port={(port := free_port())}", f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=2"]
+    address = f"http://127.0.0.1:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # the job's `python` is the node's
+        with ray_head(tmp_path_factory.mktemp("job-server"), *options, "--include-dashboard=true") as cluster:
+            wait_until(lambda: answers(address), START_SECONDS)
+            yield JobServer(cluster.environment | {"RAY_API_SERVER_ADDRESS": address})
 
 
 def answers(address: str) -> bool:
@@ -89,18 +70,14 @@ def answers(address: str) -> bool:
     return False
 
 
-def test_a_job_runs_to_its_report_and_its_log_arrives(server: JobServer, tmp_path: Path) -> None:
+def test_a_job_ends_with_its_own_code_and_its_log_arrives(server: JobServer, tmp_path: Path) -> None:
     sample = ("--data", "jobs/sample/images", "--model", "jobs/sample/model", "--limit", "64", "--device", "cpu")
     done = server.submit("jobs.imagenet", *sample, "--out", str(tmp_path / "out"))
-    assert done.code == 0, done.output
-    assert "top-1" in done.stdout
+    assert (done.code, "top-1" in done.stdout) == (0, True), done.output
     assert (tmp_path / "out/report.html").is_file()
-
-
-def test_a_job_that_a_user_got_wrong_ends_with_its_own_code_and_line(server: JobServer) -> None:
-    done = server.submit("jobs.report", "--out", "/nowhere")
-    assert done.code == 2, done.output
-    assert re.search(r"^error: .*/nowhere", done.stdout, re.MULTILINE)
+    wrong = server.submit("jobs.report", "--out", "/nowhere")
+    assert wrong.code == 2, wrong.output
+    assert re.search(r"^error: .*/nowhere", wrong.stdout, re.MULTILINE)
 
 
 @contextmanager
@@ -121,8 +98,7 @@ def followed(server: JobServer) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def ray_job(server: JobServer, *arguments: str) -> str:
-    done = subprocess.run([RAY, "job", *arguments], env=server.environment, capture_output=True, text=True, timeout=60)
-    return done.stdout + done.stderr
+    return run_line(RAY, "job", *arguments, environment=server.environment).output
 
 
 @pytest.mark.slow
@@ -219,6 +195,24 @@ class Ended:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("POLL_SECONDS", "END_SECONDS", "TOLD_AFTER"):
         monkeypatch.setattr(f"cluster.submit.{name}", 0.2)
+    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)  # it is for the whole process
+
+
+type Serve = Callable[[Ended], list[float]]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Has main talk to such a server, about JOB; the seconds that it sleeps."""
+
+    def stand_in(server: Ended) -> list[float]:
+        slept: list[float] = []
+        monkeypatch.setattr("cluster.submit.uuid.uuid4", lambda: UUID(int=1 << 64))
+        monkeypatch.setattr("cluster.submit.connect", lambda address: server)
+        monkeypatch.setattr("cluster.submit.time.sleep", slept.append)
+        return slept
+
+    return stand_in
 
 
 @pytest.mark.parametrize(
@@ -227,12 +221,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["followed", "detached"],
 )
 def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_detached(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], log: str, told: str
+    serve: Serve, capsys: pytest.CaptureFixture[str], option: list[str], log: str, told: str
 ) -> None:
-    server = Ended()
-    monkeypatch.setattr("cluster.submit.uuid.uuid4", lambda: UUID(int=1 << 64))
-    monkeypatch.setattr("cluster.submit.connect", lambda address: server)
-    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)  # it is for the whole process
+    serve(server := Ended())
     assert main([*option, "jobs.imagenet", "--out", "/a b", "--detach"]) == 0
     assert server.submitted["entrypoint"] == "python -m jobs.imagenet --out '/a b' --detach"
     assert capsys.readouterr() == (log, f"{JOB}: {server.submitted['entrypoint']}\n{told}")
@@ -260,9 +251,7 @@ def test_it_ends_with_the_jobs_own_code_and_its_whole_log_whatever_becomes_of_th
     assert ("does not answer (Connection refused)" in err) is bool(fails)
 
 
-def test_a_server_that_stays_silent_is_told_and_then_given_up(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_silent_server_is_told_and_then_given_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("cluster.submit.LOST_SECONDS", 1.0)
     with pytest.raises(JobFailed, match="job-1: no answer for 1 s, Connection refused"):
         follow(Log(Ended(fails=1000), "job-1"))
@@ -317,13 +306,10 @@ PLAIN, RESUMED = "imagenet --out /o", "imagenet --out /o --resume"
     ],
 )
 def test_a_job_is_started_again_while_that_may_help_and_never_while_the_server_knows_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends: list[int | str], code: int, started: list[str]
+    serve: Serve, capsys: pytest.CaptureFixture[str], ends: list[int | str], code: int, started: list[str]
 ) -> None:
-    server, count = Scripted(ends=ends.copy()), len(ends) - 1
-    slept: list[float] = []
-    monkeypatch.setattr("cluster.submit.connect", lambda address: server)
-    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)
-    monkeypatch.setattr("cluster.submit.time.sleep", slept.append)
+    count = len(ends) - 1
+    slept = serve(server := Scripted(ends=ends.copy()))
     assert main(["--retries", "4", "jobs.imagenet", "--out", "/o"]) == code
     assert server.started == started
     assert slept == [10 * 2**n for n in range(count)]
@@ -331,14 +317,8 @@ def test_a_job_is_started_again_while_that_may_help_and_never_while_the_server_k
     assert [f"retry {n + 1} of 4 in {seconds:g} s" in told for n, seconds in enumerate(slept)] == [True] * count
 
 
-def test_a_job_that_the_server_took_without_an_answer_is_the_one_that_is_followed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server = Scripted(ends=[1, 0], unanswered=2)
-    monkeypatch.setattr("cluster.submit.uuid.uuid4", lambda: UUID(int=1 << 64))
-    monkeypatch.setattr("cluster.submit.connect", lambda address: server)
-    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)
-    monkeypatch.setattr("cluster.submit.time.sleep", lambda seconds: None)
+def test_a_job_that_was_taken_without_an_answer_is_the_one_followed(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(server := Scripted(ends=[1, 0], unanswered=2))
     assert main(["--retries", "4", "jobs.imagenet", "--out", "/o"]) == 0
     assert (server.started, server.asked) == ([PLAIN, RESUMED], [JOB, f"{JOB}-2"])
     told = capsys.readouterr().err
@@ -350,41 +330,31 @@ def retried(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     """Starts main with --retries on the real job server, in a thread."""
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)
     monkeypatch.setattr("cluster.submit.RETRY_SECONDS", 0.5)
     with ThreadPoolExecutor() as threads:
         address = server.environment["RAY_API_SERVER_ADDRESS"]
         yield lambda *arguments: threads.submit(main, ["--address", address, "--retries", "3", *arguments])
 
 
-def processes(server: JobServer, *words: str) -> list[psutil.Process]:
-    """Of this head, with all these words in their command line."""
-    found = psutil.Process(server.head).children(recursive=True)
-    return [each for each in found if set(words) <= set(each.cmdline())]
-
-
 def test_a_job_server_that_goes_away_and_returns_is_followed_again_and_starts_nothing_twice(
-    server: JobServer,
-    retried: Callable[..., Future[int]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for name, seconds in (("ANSWER_SECONDS", 1.0), ("LOST_SECONDS", 1.0), ("QUIET_SECONDS", 1.0)):
-        monkeypatch.setattr(f"cluster.submit.{name}", seconds)
+    server: JobServer, retried: Callable[..., Future[int]],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name in ("ANSWER_SECONDS", "LOST_SECONDS", "QUIET_SECONDS"):
+        monkeypatch.setattr(f"cluster.submit.{name}", 1.0)
     mark, out, err = tmp_path / "mark", "", ""
     counts = f"import time; [(print(n, flush=True), time.sleep(1)) for n in range(8)]; open({str(mark)!r}, 'a').write('x')"
     running = retried("timeit", "-n1", "-r1", counts)
-    wait_until(lambda: processes(server, "timeit", "-n1"), 60)
-    (dashboard,) = [each for each in processes(server) if "dashboard/dashboard.py" in " ".join(each.cmdline())]
-    dashboard.suspend()
+    wait_until(lambda: server.processes("timeit -n1"), 60)
+    [dashboard] = server.processes("dashboard/dashboard.py")
+    os.kill(dashboard, signal.SIGSTOP)
     try:
         while "retry 1 of 3" not in err and not running.done():
             time.sleep(0.1)
             more = capsys.readouterr()
             out, err = out + more.out, err + more.err
     finally:
-        dashboard.resume()
+        os.kill(dashboard, signal.SIGCONT)
     code = running.result(100)
     out += capsys.readouterr().out
     assert "no answer for" in err
@@ -417,9 +387,14 @@ def packed(project: Path, *arguments: str) -> set[str]:
     return set(ZipFile(package).namelist())
 
 
-def test_a_job_gets_the_packages_and_what_its_arguments_name(project: Path) -> None:
+def test_a_job_gets_the_packages_and_what_its_arguments_name_and_a_large_upload_says_its_size(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert packed(project) == {"jobs/a.py", "vit_actor/b.py", "cluster/c.py"}
     assert packed(project, "--data=notes.txt", "/notes", "../x", "s3://notes.txt") - packed(project) == {"notes.txt"}
+    os.truncate(project / "notes.txt", 30_000_000)
+    packed(project, "notes.txt")
+    assert f"uploading 30 MB: {project}/notes.txt 30 MB" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -436,12 +411,6 @@ def test_what_cannot_be_uploaded_is_named(project: Path, harm: Callable[[Path], 
     harm(project / "jobs")
     with pytest.raises(UserError, match=told):
         packed(project)
-
-
-def test_a_large_upload_says_its_size(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    os.truncate(project / "notes.txt", 30_000_000)
-    packed(project, "notes.txt")
-    assert f"uploading 30 MB: {project}/notes.txt 30 MB" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argument", ["s3://key:HUSHHUSH@bucket/a", "--data=s3://bucket/a?secret_key=HUSHHUSH"])
@@ -465,19 +434,13 @@ class Unready(BaseHTTPRequestHandler):
         self.answer(500, b"No available agent to submit job, please try again later.")
 
     def answer(self, code: int, body: bytes) -> None:
-        self.send_response(code)
+        self.send_response_only(code)
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
 
-
-def test_a_server_that_is_not_ready_is_asked_again_and_then_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_that_is_not_ready_is_asked_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("cluster.submit.START_SECONDS", 2.0)
-    monkeypatch.setattr("cluster.submit.logging.disable", lambda level: None)
     with HTTPServer(("127.0.0.1", 0), Unready) as unready:
         Thread(target=unready.serve_forever, daemon=True).start()
         with pytest.raises(UserError, match=r"did not take the job: .*No available agent to submit job, please try again later"):

@@ -1,7 +1,5 @@
 """Runs under random faults, one after the other: what became of the rows of each, and what all add up to."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable

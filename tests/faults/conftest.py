@@ -1,14 +1,12 @@
 """Two simulated meshes on one host, a data set of many small chunks, and what an undisturbed run answers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import RayCluster, ray_head
-from tests.faults.running import Answers, answers, run, write_shards
+from tests.faults.running import Answers, Case, answers, run, write_shards
 
 
 @pytest.fixture(scope="package")
@@ -27,8 +25,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def undisturbed(meshes: RayCluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    done = run(meshes, data, out)
-    assert done.code == 0, done.output
+    run(meshes, data, out).succeeded()
     found = answers(out)
     assert len(found.rows) == 1536
     return found
+
+
+@pytest.fixture
+def case(meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path) -> Case:
+    return Case(meshes, data, undisturbed, tmp_path / "out")

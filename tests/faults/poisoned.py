@@ -4,8 +4,6 @@ A device takes its process down over one image. Where KILLED_AT is set, driver a
 file is written, `within` (written, not yet renamed) or `after` it is there; KILLED_AFTER: chunks that are committed by then.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import signal

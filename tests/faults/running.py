@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,54 @@ class Job:
 
 def run(cluster: RayCluster, data: Path, out: Path, timing: str = "compute=1ms", *arguments: str) -> Finished:
     return Job.start(cluster, data, out, timing, *arguments).end()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cluster, data, what an undisturbed run answers, and an output of its own."""
+
+    cluster: RayCluster
+    data: Path
+    undisturbed: Answers
+    out: Path
+
+    def under(self, **environment: str) -> Case:
+        """The same for clients with other variables."""
+        return replace(self, cluster=replace(self.cluster, environment=self.cluster.environment | environment))
+
+    def start(self, timing: str, *arguments: str, module: str = "jobs.imagenet") -> Job:
+        return Job.start(self.cluster, self.data, self.out, timing, *arguments, module=module)
+
+    def run(self, timing: str = "compute=1ms", *arguments: str) -> Finished:
+        return self.start(timing, *arguments).end()
+
+    def kill_one(self, title: str) -> None:
+        kill_one(self.cluster.environment["HOME"], title)
+
+    def check_right(self, done: Finished) -> None:
+        """A run has ended as it should, with every answer of an undisturbed one."""
+        assert done.code == 0, done.output
+        assert answers(self.out) == self.undisturbed
+
+    def resume(self, *arguments: str) -> Finished:
+        """To the right end."""
+        done = self.run("compute=1ms", "--resume", *arguments)
+        self.check_right(done)
+        return done
+
+    @property
+    def summary(self) -> dict:
+        return summary(self.out)
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """As the manifest has them."""
+        found: list[dict[str, Any]] = json.loads((self.out / "manifest.json").read_text())["attempts"]
+        return found
+
+    @property
+    def states(self) -> list[str]:
+        return [attempt["state"] for attempt in self.attempts]
 
 
 def committed(out: Path) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """A folder of odd and damaged images through a whole job: each is a row, right or with its reason, in bounded memory."""
 
-from __future__ import annotations
-
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -63,12 +61,10 @@ def test_every_odd_and_damaged_file_is_a_row_and_costs_no_more_memory_than_a_sou
     meshes: RayCluster, tmp_path: Path, count: int
 ) -> None:
     files = write_images(tmp_path / "data", count)
-
     memory = PeakMemory(meshes.environment["HOME"])
     memory.start()
     done = run(meshes, tmp_path / "data", tmp_path / "out", "compute=1ms", "--max-errors=100%")
     memory.ended.set()
-
     assert done.code == 0, done.output
     parts = [pq.ParquetFile(file).read() for file in prediction_files(tmp_path / "out")]
     rows = [row for part in parts for row in part.select(["image_id", "prediction", "error"]).to_pylist()]

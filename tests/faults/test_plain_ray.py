@@ -1,7 +1,5 @@
 """LOUDBOX_PLAIN_RAY=1: the same answers on Ray as it is, on a cluster that knows nothing of this project and without one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +11,7 @@ import pytest
 from jobs.pipeline.ray_internals import PLAIN_RAY
 from tests.commands import begin
 from tests.conftest import RayCluster, ray_head
-from tests.faults.running import MODEL, Answers, Job, answers, command, kill_one, lose_chunks, run, summary
+from tests.faults.running import MODEL, Case, command, lose_chunks
 
 
 @pytest.fixture(scope="module")
@@ -24,35 +22,26 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
             yield replace(cluster, environment={**cluster.environment, PLAIN_RAY: "1"})
 
 
-def test_an_actor_that_is_killed_a_resume_and_two_streams_answer_as_ever(
-    plain: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
-    job = Job.start(plain, data, tmp_path, "compute=300ms", "--streams=2")
+def test_an_actor_that_is_killed_a_resume_and_two_streams_answer_as_ever(case: Case, plain: RayCluster) -> None:
+    case = replace(case, cluster=plain)
+    job = case.start("compute=300ms", "--streams=2")
     job.wait_for_meshes(2)
-    kill_one(plain.environment["HOME"], "Classifier")
-    done = job.end()
-    assert done.code == 0, done.output
-    assert answers(tmp_path) == undisturbed
-    assert summary(tmp_path)["restarts"] >= 1
-
-    lose_chunks(tmp_path, 3)
-    resumed = run(plain, data, tmp_path, "compute=1ms", "--resume")
-    assert resumed.code == 0, resumed.output
-    assert answers(tmp_path) == undisturbed
+    case.kill_one("Classifier")
+    case.check_right(job.end())
+    assert case.summary["restarts"] >= 1
+    lose_chunks(case.out, 3)
+    case.resume()
 
 
 def test_scaling_with_data_runs(plain: RayCluster, data: Path, tmp_path: Path) -> None:
     job = ["jobs.scaling", "--data", str(data), "--out", str(tmp_path / "out"), "--model", str(MODEL), "--device", "simulated"]
-    done = begin(*job, "--limit=256", "--rounds=1", "--address", plain.address, environment=plain.environment).end()
-    assert done.code == 0, done.output
+    begin(*job, "--limit=256", "--rounds=1", "--address", plain.address, environment=plain.environment).end().succeeded()
     table = pq.read_table(tmp_path / "out" / "report" / "scaling.parquet").to_pylist()
     assert {row["meshes"] for row in table} == {1, 2}
 
 
 @pytest.mark.slow
-def test_a_job_that_starts_its_own_ray_answers_as_ever(data: Path, undisturbed: Answers, tmp_path: Path) -> None:
+def test_a_job_that_starts_its_own_ray_answers_as_ever(case: Case) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {PLAIN_RAY: "1"}
-    _, *line = command(data, tmp_path, "compute=1ms")
-    done = begin(*line, environment=environment).end()
-    assert done.code == 0, done.output
-    assert answers(tmp_path) == undisturbed
+    _, *line = command(case.data, case.out, "compute=1ms")
+    case.check_right(begin(*line, environment=environment).end())

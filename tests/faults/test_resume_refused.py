@@ -1,9 +1,9 @@
 """A resume of something else is refused, and the refusal says what differs."""
 
-from __future__ import annotations
-
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,12 @@ def wanted(data: Path, out: Path, model: Path, *arguments: str, device: str = "c
     return Inputs.open(settings).describe(settings, device)
 
 
+type Begun = tuple[Path, Path, Path]
+type Change = Callable[[Path, Path], None]
+
+
 @pytest.fixture
-def begun(tmp_path: Path) -> tuple[Path, Path, Path]:
+def begun(tmp_path: Path) -> Begun:
     """(data, output, checkpoint) of a run that was stopped."""
     data, out, model = write_shards(tmp_path / "data", 2, images=3), tmp_path / "out", tmp_path / "model"
     shutil.copytree(MODEL, model)
@@ -34,28 +38,17 @@ def begun(tmp_path: Path) -> tuple[Path, Path, Path]:
     return data, out, model
 
 
-def refusal(begun: tuple[Path, Path, Path], *arguments: str, device: str = "cpu") -> str:
-    data, out, model = begun
-    with pytest.raises(UserError) as refused:
-        claim(str(out), wanted(data, out, model, *arguments, device=device), overwrite=False, resume=True)
-    return str(refused.value)
-
-
-def test_the_same_command_continues_the_same_run(begun: tuple[Path, Path, Path]) -> None:
-    data, out, model = begun
-    first = json.loads((out / "manifest.json").read_text())["run_id"]
-    assert claim(str(out), wanted(data, out, model), overwrite=False, resume=True).run_id == first
-
-
-def test_a_manifest_of_an_earlier_version_continues(begun: tuple[Path, Path, Path]) -> None:
+@pytest.mark.parametrize("earlier", [False, True], ids=["the same command", "a manifest of an earlier version"])
+def test_what_is_the_same_run_continues(begun: Begun, earlier: bool) -> None:
     data, out, model = begun
     manifest = json.loads((out / "manifest.json").read_text())
-    del manifest["chosen"]
-    (out / "manifest.json").write_text(json.dumps(manifest | {"counted": [6, 0]}))
+    if earlier:
+        del manifest["chosen"]
+        (out / "manifest.json").write_text(json.dumps(manifest | {"counted": [6, 0]}))
     assert claim(str(out), wanted(data, out, model), overwrite=False, resume=True).run_id == manifest["run_id"]
 
 
-def test_all_that_was_chosen_is_kept_without_credentials(begun: tuple[Path, Path, Path]) -> None:
+def test_all_that_was_chosen_is_kept_without_credentials(begun: Begun) -> None:
     kept = json.loads((begun[1] / "manifest.json").read_text())["chosen"]
     assert kept.keys() == ImagenetSettings.options().keys()
     assert (kept["out"], kept["max_errors"], kept["resume"], kept["meshes"]) == (str(begun[1]), 0.01, True, None)
@@ -63,29 +56,30 @@ def test_all_that_was_chosen_is_kept_without_credentials(begun: tuple[Path, Path
     assert "HUSH" not in json.dumps(settings.saved())
 
 
-def test_a_data_set_that_gained_a_file_is_another(begun: tuple[Path, Path, Path]) -> None:
-    shutil.copy(begun[0] / "0000.parquet", begun[0] / "0002.parquet")
-    assert "the data set's files, sizes or rows changed" in refusal(begun)
+def gain_a_file(data: Path, model: Path) -> None:
+    shutil.copy(data / "0000.parquet", data / "0002.parquet")
 
 
-def test_a_checkpoint_of_other_weights_is_another(begun: tuple[Path, Path, Path]) -> None:
-    weights = begun[2] / "model.safetensors"
-    contents = bytearray(weights.read_bytes())
-    contents[-1] ^= 1
-    weights.write_bytes(contents)
-    assert "the checkpoint's files changed" in refusal(begun)
+def change_a_weight(data: Path, model: Path) -> None:
+    contents = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(contents[:-1] + bytes([contents[-1] ^ 1]))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "device", "said"),
+    ("change", "arguments", "device", "said"),
     [
-        (["--limit=4"], "cpu", "limit was None, now 4"),
-        (["--precision=fp32"], "cpu", "precision was 'auto', now 'fp32'"),
-        ([], "t3000", "device was 'cpu', now 't3000'"),
-        (["--images-per-chip=4"], "simulated", "images_per_chip was None, now 4"),
+        (gain_a_file, [], "cpu", "the data set's files, sizes or rows changed"),
+        (change_a_weight, [], "cpu", "the checkpoint's files changed"),
+        (None, ["--limit=4"], "cpu", "limit was None, now 4"),
+        (None, ["--precision=fp32"], "cpu", "precision was 'auto', now 'fp32'"),
+        (None, [], "t3000", "device was 'cpu', now 't3000'"),
+        (None, ["--images-per-chip=4"], "simulated", "images_per_chip was None, now 4"),
     ],
 )
-def test_another_setting_is_named_with_both_values(
-    begun: tuple[Path, Path, Path], arguments: list[str], device: str, said: str
-) -> None:
-    assert said in refusal(begun, *arguments, device=device)
+def test_what_differs_is_named(begun: Begun, change: Change | None, arguments: list[str], device: str, said: str) -> None:
+    data, out, model = begun
+    if change:
+        change(data, model)
+    other = wanted(data, out, model, *arguments, device=device)
+    with pytest.raises(UserError, match=re.escape(said)):
+        claim(str(out), other, overwrite=False, resume=True)

@@ -1,7 +1,5 @@
 """No credential a run was given is found again in anything it leaves or shows."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from pathlib import Path
@@ -31,9 +29,8 @@ def test_tokens_stay_in_the_environment(data: Path, tmp_path: Path) -> None:
     sessions = {Path(found) for line in lines.values() for found in re.findall(r"/tmp/ray/session_[0-9_-]+", line)}
     assert sessions
     shown = {"output": done.output, **{f"arguments of {pid}": line for pid, line in lines.items()}}
-    left = [
-        file for folder in (tmp_path / "out", *[s / "logs" for s in sessions]) for file in folder.rglob("*") if file.is_file()
-    ]
+    folders = [tmp_path / "out", *(session / "logs" for session in sessions)]
+    left = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
     shown |= {str(file): file.read_bytes().decode("latin-1") for file in left}
     shown |= {f"metadata of {file}": str(pq.read_schema(file).metadata) for file in left if file.suffix == ".parquet"}
     assert any(name.endswith("manifest.json") for name in shown)

@@ -1,12 +1,11 @@
 """Storage that fails under a run: full or read-only outputs, data that disappears or changes, an object store too small."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ import pytest
 from jobs.pipeline.commit import Predictions
 from jobs.running.output_lock import hold_output
 from tests.conftest import RayCluster, ray_head
-from tests.faults.running import Answers, Job, answers, run, write_shards
+from tests.faults.running import Case, answers, run, write_shards
 from tests.jobs.prediction_files import row, table
 from tests.small_disk import small_disk
 from vit_actor.errors import UserError
@@ -24,18 +23,15 @@ from vit_actor.errors import UserError
 @contextmanager
 def neighbour(cluster: RayCluster, *, megabytes: int) -> Iterator[None]:
     """Another program that keeps so much in the cluster's object store."""
-    lines = [
-        "import numpy as np, ray",
-        f"ray.init('{cluster.address}', log_to_driver=False)",
-        f"kept = [ray.put(np.zeros(10**7, np.uint8)) for _ in range({megabytes // 10})]",
-        "print('full', flush=True)",
-        "input()",
-    ]
-    line = [sys.executable, "-c", "\n".join(lines)]
-    with subprocess.Popen(
-        line, env=cluster.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as program:
-        assert program.stdout is not None
+    code = f"""
+import numpy as np, ray
+ray.init('{cluster.address}', log_to_driver=False)
+kept = [ray.put(np.zeros(10**7, np.uint8)) for _ in range({megabytes // 10})]
+print('full', flush=True)
+input()
+"""
+    line, pipes = [sys.executable, "-c", code], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(line, env=cluster.environment, text=True, stderr=subprocess.DEVNULL, **pipes) as program:  # type: ignore[call-overload]
         assert program.stdout.readline() == "full\n"
         yield
         program.communicate("\n")
@@ -85,27 +81,23 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: P
 
 @pytest.mark.parametrize("what", ["comes", *(pytest.param(what, marks=pytest.mark.slow) for what in ("is gone", "is another"))])
 def test_a_shard_that_changes_before_it_is_read_ends_the_run_and_one_that_comes_is_not_of_it(
-    meshes: RayCluster, data: Path, undisturbed: Answers, tmp_path: Path, what: str
+    case: Case, tmp_path: Path, what: str
 ) -> None:
-    copy, out = tmp_path / "data", tmp_path / "out"
-    shutil.copytree(data, copy)
-    last = copy / ("0024.parquet" if what == "comes" else "0023.parquet")
-    job = Job.start(meshes, copy, out, "compute=50ms")
-    job.wait_until((out / "manifest.json").exists)  # it has listed the data, and read nothing of it yet
-    last.unlink() if what == "is gone" else shutil.copy(copy / "0007.parquet", last)
+    data, case = case.data, replace(case, data=Path(shutil.copytree(case.data, tmp_path / "data")))
+    last = case.data / ("0024.parquet" if what == "comes" else "0023.parquet")
+    job = case.start("compute=50ms")
+    job.wait_until((case.out / "manifest.json").exists)  # it has listed the data, and read nothing of it yet
+    last.unlink() if what == "is gone" else shutil.copy(case.data / "0007.parquet", last)
     done = job.end()
-    told = {"is gone": f"{last.name}: no such file", "is another": "changed while the run read it"}.get(what)
-    assert done.code == (1 if told else 0), done.output
-    if told:
-        assert told in only_error(done.stderr)
+    if what == "comes":
+        case.check_right(done)
     else:
-        assert answers(out) == undisturbed
-    refused = run(meshes, copy, out, "compute=1ms", "--resume")
+        told = f"{last.name}: no such file" if what == "is gone" else "changed while the run read it"
+        assert (done.code, told in only_error(done.stderr)) == (1, True), done.output
+    refused = case.run("compute=1ms", "--resume")
     assert (refused.code, "changed" in only_error(refused.stderr)) == (2, True)
     last.unlink() if what == "comes" else shutil.copy2(data / "0023.parquet", last)
-    resumed = run(meshes, copy, out, "compute=1ms", "--resume")
-    assert resumed.code == 0, resumed.output
-    assert answers(out) == undisturbed
+    case.resume()
 
 
 @pytest.mark.slow
@@ -114,8 +106,7 @@ def test_a_full_object_store_spills_to_disk_and_costs_no_row(meshes: RayCluster,
     spilled = tmp_path / "spilled"
     small = ["--object-store-memory=200000000", f"--object-spilling-directory={spilled}", '--resources={"TTNPU": 4}']
     with ray_head(tmp_path / "home", "--num-cpus=2", *small) as cluster, neighbour(cluster, megabytes=190):
-        done = run(cluster, data, tmp_path / "out", "compute=100ms")
-        assert done.code == 0, done.output
+        run(cluster, data, tmp_path / "out", "compute=100ms").succeeded()
         assert any(file.is_file() for file in spilled.rglob("*"))
     assert run(meshes, data, tmp_path / "expected").code == 0
     assert answers(tmp_path / "out") == answers(tmp_path / "expected")

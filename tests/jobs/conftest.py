@@ -1,9 +1,8 @@
 """What several tests of the jobs look at: the bundled sample's run, one like it with other answers, and four meshes."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import batched
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,17 @@ SAMPLE = ROOT / "jobs" / "sample" / "images"
 MODEL = ROOT / "jobs" / "sample" / "model"
 
 
-def imagenet(cluster: RayCluster, *arguments: str) -> Finished:
-    return run_module(
-        "jobs.imagenet", "--address", cluster.address, "--model", str(MODEL), *arguments, environment=cluster.environment
-    )
+def job(module: str, cluster: RayCluster, *arguments: str) -> Finished:
+    """A job on the bundled model, to its end."""
+    where = ["--address", cluster.address, "--model", str(MODEL)]
+    return run_module(f"jobs.{module}", *where, *arguments, environment=cluster.environment)
+
+
+def ended(main: Callable[[], int], capture: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """The exit code of a command that runs in this process, and what it wrote to standard error."""
+    with pytest.raises(SystemExit) as stopped:
+        run(main)
+    return stopped.value.code, capture.readouterr().err
 
 
 def mistake(
@@ -27,10 +33,8 @@ def mistake(
 ) -> str:
     """The one line that a job says of a mistake in its arguments, with exit code 2 and nothing classified."""
     defaults = ["--model", str(MODEL), "--out", str(out), "--address", cluster.address, "--wait", "1"]
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: main(defaults + arguments))
-    assert stopped.value.code == 2
-    stderr = capfd.readouterr().err
+    code, stderr = ended(lambda: main(defaults + arguments), capfd)
+    assert code == 2
     assert "Traceback" not in stderr
     [line] = [line for line in stderr.splitlines() if "error:" in line]
     assert not (out / "predictions").exists()
@@ -38,12 +42,28 @@ def mistake(
     return line
 
 
+def answers_of_transformers(paths: list[Path]) -> dict[str, int]:
+    """What the model answers there: best class by path below SAMPLE."""
+    import torch
+    from PIL import Image
+    from transformers import ViTForImageClassification, ViTImageProcessorPil
+
+    processor = ViTImageProcessorPil.from_pretrained(MODEL)
+    model = ViTForImageClassification.from_pretrained(MODEL).eval()
+    found: dict[str, int] = {}
+    with torch.inference_mode():
+        for batch in batched(paths, 64):
+            inputs = processor(images=[Image.open(path).convert("RGB") for path in batch], return_tensors="pt")
+            best = model(**inputs).logits.argmax(-1).tolist()
+            found |= {str(path.relative_to(SAMPLE)): each for path, each in zip(batch, best, strict=True)}
+    return found
+
+
 @pytest.fixture(scope="session")
 def sample_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     """The bundled sample in float32; not to be written to."""
     out = tmp_path_factory.mktemp("sample") / "out"
-    done = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32")
-    assert done.code == 0, done.output
+    done = job("imagenet", ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32").succeeded()
     return out, done
 
 
@@ -57,8 +77,7 @@ def simulated_run(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFact
     (data / "8" / "empty.jpeg").write_bytes(b"")
     out = data.parent / "out"
     timing = ["--device", "simulated", "--simulate", "compute=5ms"]
-    done = imagenet(ray_cluster, "--data", str(data), "--out", str(out), *timing)
-    assert done.code == 0, done.output
+    done = job("imagenet", ray_cluster, "--data", str(data), "--out", str(out), *timing).succeeded()
     return out, done
 
 

@@ -1,7 +1,5 @@
 """Predictions as a run leaves them: Parquet files of one mesh each with the run's footer, and the manifest."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +16,7 @@ START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
 def metadata(mesh: str = "host-a/0-3", attempt: int = 1, **changes: Any) -> dict[str, Any]:
     """A chunk's footer."""
-    values: dict[str, Any] = {
+    return {
         "run_id": "run-1",
         "attempt": attempt,
         "mesh": mesh,
@@ -28,8 +26,8 @@ def metadata(mesh: str = "host-a/0-3", attempt: int = 1, **changes: Any) -> dict
         "versions": {"torch": "2.13.0"},
         "chunk": "images-000000-0123456789abcdef.00000",
         "read_cpu_seconds": 0.25,
+        **changes,
     }
-    return values | changes
 
 
 def row(
@@ -37,12 +35,11 @@ def row(
 ) -> dict:
     """One prediction row; no prediction makes it an error. `at`: seconds after START."""
     failed = prediction is None
-    best = None if failed else [prediction, *(c for c in range(100, 104))]
-    values = {
+    return {
         "image_id": f"{label}/{batch}-{at}.jpg",
         "label": label,
         "prediction": prediction,
-        "top5": best,
+        "top5": None if failed else [prediction, *range(100, 104)],
         "top5_probability": None if failed else [0.9, 0.05, 0.03, 0.01, 0.01],
         "held_prediction": None,
         "correct": None if label is None else prediction == label,
@@ -53,8 +50,8 @@ def row(
         "started_at": None if failed else START + timedelta(seconds=at),
         "batch_seconds": None if failed else seconds,
         "run_id": "run-1",
+        **changes,
     }
-    return values | changes
 
 
 def table(rows: list[dict]) -> pa.Table:

@@ -1,19 +1,13 @@
 """jobs.classify as a Python user calls it: in a notebook, in an initialised Ray, and again in the same process."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-from tests.commands import ROOT, Finished
+from tests.commands import ROOT, Finished, run_code
 from tests.conftest import RayCluster
-from tests.jobs.conftest import MODEL, SAMPLE, imagenet
+from tests.jobs.conftest import MODEL, SAMPLE, job
 
 NOTEBOOK = """
 import ast, json, os
@@ -78,33 +72,20 @@ ray.shutdown()
 """
 
 
-@pytest.fixture
-def environment(ray_cluster: RayCluster) -> dict[str, str]:
-    return {**ray_cluster.environment, "PYTHONPATH": str(ROOT)}
-
-
-def python(code: str, *arguments: str, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False)
-
-
 def test_the_notebook_shows_what_its_cells_say(ray_cluster: RayCluster, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "jobs" / "sample", tmp_path / "jobs" / "sample")
     for path in (*(ROOT / "jobs").iterdir(), ROOT / "vit_actor"):
         if path.name != "sample":
             (tmp_path / path.relative_to(ROOT)).symlink_to(path)
     where = {**ray_cluster.environment, "RAY_ADDRESS": ray_cluster.address}
-    done = python(NOTEBOOK, cwd=tmp_path / "jobs" / "sample", environment=where)
-    assert done.returncode == 0, done.stderr
+    run_code(NOTEBOOK, cwd=tmp_path / "jobs" / "sample", environment=where).succeeded()
     cells = json.loads((ROOT / "jobs/sample/classify.ipynb").read_text())["cells"]
     assert sum(len(cell.get("outputs", [])) for cell in cells) == 3
 
 
-def test_python_keeps_its_ray_its_signals_and_its_streams_over_several_calls(
-    ray_cluster: RayCluster, environment: dict[str, str], tmp_path: Path
-) -> None:
-    done = python(IN_ITS_OWN_RAY, ray_cluster.address, str(SAMPLE), str(MODEL), str(tmp_path), cwd=ROOT, environment=environment)
-    assert done.returncode == 0, done.stderr
+def test_python_keeps_its_ray_its_signals_and_its_streams_over_several_calls(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    environment = {**ray_cluster.environment, "PYTHONPATH": str(ROOT)}
+    done = run_code(IN_ITS_OWN_RAY, ray_cluster.address, SAMPLE, MODEL, tmp_path, environment=environment).succeeded()
     assert "streaming_executor" not in done.stderr
     assert "Warning" not in done.stderr
     held, elsewhere = done.stdout.splitlines()
@@ -112,7 +93,7 @@ def test_python_keeps_its_ray_its_signals_and_its_streams_over_several_calls(
     assert "this process uses a Ray already" in elsewhere
 
 
-def test_a_finished_run_is_judged_again_by_what_is_asked_now(
+def test_a_finished_run_is_judged_again_as_asked(
     ray_cluster: RayCluster, sample_run: tuple[Path, Finished], tmp_path: Path
 ) -> None:
     out = str(sample_run[0])
@@ -122,9 +103,9 @@ def test_a_finished_run_is_judged_again_by_what_is_asked_now(
         (f"99%-of {out}", 0, ""),
         ("98.5%", 4, "error: top-1 is 97.00% (95% interval 95.11% to 98.17%), 1.500 points below --min-top1 98.5%\n"),
     ):
-        done = imagenet(ray_cluster, *again, "--min-top1", asked)
+        done = job("imagenet", ray_cluster, *again, "--min-top1", asked)
         assert (done.code, done.stderr) == (code, told)
     (tmp_path / "photos").mkdir()
     shutil.copy(next(SAMPLE.rglob("*.jpeg")), tmp_path / "photos" / "a.jpeg")
-    done = imagenet(ray_cluster, "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--min-top5", "1%")
+    done = job("imagenet", ray_cluster, "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--min-top5", "1%")
     assert (done.code, "has no labels" in done.stderr, os.listdir(tmp_path)) == (2, True, ["photos"]), done.stderr

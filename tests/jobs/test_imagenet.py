@@ -1,22 +1,20 @@
 """The main job as a user runs it: every image ends as a row, the accuracy is the reference's, mistakes cost one line."""
 
-from __future__ import annotations
-
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
-from PIL import Image
-from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 from jobs.imagenet import main
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.running.phases import PHASES
 from tests.commands import Finished
 from tests.conftest import RayCluster
-from tests.jobs.conftest import MODEL, SAMPLE, imagenet, mistake
+from tests.jobs.conftest import SAMPLE, answers_of_transformers, job, mistake
+
+imagenet = partial(job, "imagenet")
 
 
 def rows(out: Path) -> dict[str, dict]:
@@ -28,21 +26,11 @@ def rows(out: Path) -> dict[str, dict]:
 
 def test_every_top1_and_the_accuracy_equal_the_reference(sample_run: tuple[Path, Finished]) -> None:
     out, _ = sample_run
-    processor = ViTImageProcessorPil.from_pretrained(MODEL)
-    model = ViTForImageClassification.from_pretrained(MODEL).eval()
-    paths = sorted(SAMPLE.rglob("*.jpeg"))
-    expected: dict[str, int] = {}
-    with torch.inference_mode():
-        for start in range(0, len(paths), 64):
-            batch = [Image.open(path).convert("RGB") for path in paths[start : start + 64]]
-            top = model(**processor(images=batch, return_tensors="pt")).logits.argmax(-1).tolist()
-            expected |= {str(p.relative_to(SAMPLE)): c for p, c in zip(paths[start : start + 64], top, strict=True)}
-    got = rows(out)
-    assert {image: row["prediction"] for image, row in got.items()} == expected
-    accuracy = sum(int(Path(image).parts[0]) == c for image, c in expected.items()) / len(expected)
+    expected = answers_of_transformers(sorted(SAMPLE.rglob("*.jpeg")))
+    assert {image: row["prediction"] for image, row in rows(out).items()} == expected
     summary = pq.read_table(out / "report" / "summary.parquet").to_pylist()[0]
-    assert summary["top1"] == accuracy
-    assert summary["images"] == len(paths)
+    assert summary["top1"] == sum(int(Path(image).parts[0]) == c for image, c in expected.items()) / len(expected)
+    assert summary["images"] == len(expected)
 
 
 def test_the_whole_commands_time_is_told_by_phase(sample_run: tuple[Path, Finished]) -> None:
@@ -74,61 +62,53 @@ def test_rows_follow_the_documented_schema(sample_run: tuple[Path, Finished]) ->
     assert row["top5_probability"] == sorted(row["top5_probability"], reverse=True)
 
 
-def test_a_second_run_into_the_same_output_is_refused_and_a_resume_has_nothing_to_do(
+def test_another_run_into_the_output_is_refused_or_has_nothing_to_do(
     ray_cluster: RayCluster, sample_run: tuple[Path, Finished]
 ) -> None:
-    out, _ = sample_run
-    again = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32")
-    assert again.code == 2
-    assert "--resume" in again.stderr
-    assert "--overwrite" in again.stderr
-    resumed = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "fp32", "--resume")
-    assert resumed.code == 0
-    assert "nothing to do" in resumed.stdout
-    other = imagenet(ray_cluster, "--data", str(SAMPLE), "--out", str(out), "--precision", "auto", "--resume")
-    assert other.code == 2
-    assert "precision was 'fp32', now 'auto'" in other.stderr
+    line = ["--data", str(SAMPLE), "--out", str(sample_run[0])]
+    again = imagenet(ray_cluster, *line, "--precision", "fp32")
+    assert (again.code, "--resume" in again.stderr, "--overwrite" in again.stderr) == (2, True, True)
+    resumed = imagenet(ray_cluster, *line, "--precision", "fp32", "--resume")
+    assert (resumed.code, "nothing to do" in resumed.stdout) == (0, True)
+    other = imagenet(ray_cluster, *line, "--precision", "auto", "--resume")
+    assert (other.code, "precision was 'fp32', now 'auto'" in other.stderr) == (2, True)
 
 
 def test_unreadable_images_cost_a_row_each_and_too_many_the_exit_code(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    good = sorted((SAMPLE / "7").iterdir())[:5]
+    data, good = tmp_path / "data", sorted((SAMPLE / "7").iterdir())[:5]
     (data / "7").mkdir(parents=True)
     for path in good:
         shutil.copy(path, data / "7")
-    (data / "7" / "empty.jpeg").write_bytes(b"")
-    (data / "7" / "cut.jpeg").write_bytes(good[0].read_bytes()[:400])
-    (data / "7" / "text.jpeg").write_text("not an image")
+    bad = {"empty.jpeg": b"", "cut.jpeg": good[0].read_bytes()[:400], "text.jpeg": b"not an image"}
+    for name, content in bad.items():
+        (data / "7" / name).write_bytes(content)
     command = ["--data", str(data), "--device", "simulated"]
     done = imagenet(ray_cluster, *command, "--out", str(tmp_path / "out"))
     assert done.code == 3, done.output
     got = rows(tmp_path / "out")
     assert len(got) == 8
-    assert {Path(image).name for image, row in got.items() if row["error"]} == {"empty.jpeg", "cut.jpeg", "text.jpeg"}
-    assert all(row["prediction"] is None and row["correct"] is False for row in got.values() if row["error"])
+    failed = {Path(image).name: (row["prediction"], row["correct"]) for image, row in got.items() if row["error"]}
+    assert failed == dict.fromkeys(bad, (None, False))
     assert (tmp_path / "out" / "report" / "summary.parquet").exists()
-    allowed = imagenet(ray_cluster, *command, "--out", str(tmp_path / "out2"), "--max-errors", "3")
-    assert allowed.code == 0, allowed.output
+    imagenet(ray_cluster, *command, "--out", str(tmp_path / "out2"), "--max-errors", "3").succeeded()
 
 
 def test_the_first_of_unlabelled_images_get_predictions_and_no_accuracy(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    data = tmp_path / "data"
+    data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     for digit in range(10):
         shutil.copy(sorted((SAMPLE / str(digit)).iterdir())[0], data / f"{digit}.jpeg")
-    done = imagenet(ray_cluster, "--data", str(data), "--out", str(tmp_path / "out"), "--device", "simulated", "--limit", "7")
-    assert done.code == 0, done.output
-    got = rows(tmp_path / "out")
+    imagenet(ray_cluster, "--data", str(data), "--out", str(out), "--device", "simulated", "--limit", "7").succeeded()
+    got = rows(out)
     assert sorted(got) == [f"{digit}.jpeg" for digit in range(7)]
     assert all(row["label"] is None and row["correct"] is None and row["prediction"] is not None for row in got.values())
-    assert pq.read_table(tmp_path / "out" / "report" / "summary.parquet")["top1"].to_pylist() == [None]
+    assert pq.read_table(out / "report" / "summary.parquet")["top1"].to_pylist() == [None]
 
 
 def test_a_second_run_reads_decoded_images_from_the_cache_and_answers_the_same(ray_cluster: RayCluster, tmp_path: Path) -> None:
     def classified(name: str, *arguments: str) -> tuple[Finished, dict[str, list]]:
         command = ["--data", str(SAMPLE), "--out", str(tmp_path / name), "--device", "simulated", "--cache", str(cache)]
-        done = imagenet(ray_cluster, *command, *arguments)
-        assert done.code == 0, done.output
+        done = imagenet(ray_cluster, *command, *arguments).succeeded()
         table = pq.read_table(tmp_path / name / "predictions").sort_by("image_id")
         return done, table.select(["image_id", "label", "prediction", "top5", "top5_probability", "error"]).to_pydict()
 

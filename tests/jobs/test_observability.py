@@ -1,7 +1,5 @@
 """A live run as its operators see it: Prometheus counts what the predictions hold, and worker logs tell what happened."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

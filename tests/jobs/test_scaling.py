@@ -1,7 +1,5 @@
 """What python -m jobs.scaling measures and says: sizes, efficiency, the verdict, and one line for a mistake."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 import tarfile
@@ -16,15 +14,9 @@ from jobs.measuring.rounds import Round
 from jobs.measuring.scaling_table import SCALING, scaling_table, terminal_table, verdict
 from jobs.measuring.utilisation import Traffic, Utilisation, busiest, read_traffic
 from jobs.scaling import interleave, main, mesh_counts
-from tests.commands import Finished, run_module
+from tests.commands import Finished
 from tests.conftest import RayCluster
-from tests.jobs.conftest import MODEL, SAMPLE, mistake
-
-
-def scaling(cluster: RayCluster, *arguments: str) -> Finished:
-    return run_module(
-        "jobs.scaling", "--address", cluster.address, "--model", str(MODEL), *arguments, environment=cluster.environment
-    )
+from tests.jobs.conftest import SAMPLE, job, mistake
 
 
 def one_round(fps: float, seconds: float = 20.0, device: float = 0.99, **busy: Any) -> Round:
@@ -41,14 +33,12 @@ def devices(mesh_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) 
     """Random images on 1, 2, 3 meshes, too short for its figures to mean anything."""
     out = tmp_path_factory.mktemp("scaling") / "out"
     arguments = ["--device", "simulated", "--simulate", "compute=20ms", "--iterations=4", "--rounds=2", "--meshes=3"]
-    done = scaling(mesh_cluster, "--out", str(out), *arguments)
-    assert done.code == 0, done.output
+    done = job("scaling", mesh_cluster, "--out", str(out), *arguments).succeeded()
     return out, done
 
 
 def test_every_size_does_its_share_of_the_work(devices: tuple[Path, Finished]) -> None:
     rows = pq.read_table(devices[0] / "report" / "scaling.parquet").to_pylist()
-
     # 4 batches a mesh become 12 in all, which 1, 2 and 3 meshes share without remainder.
     batches = {(row["scaling"], row["meshes"]): row["images"] / 64 for row in rows}
     assert batches == {
@@ -67,7 +57,6 @@ def test_every_size_does_its_share_of_the_work(devices: tuple[Path, Finished]) -
 def test_its_files_describe_themselves_and_say_simulated_and_too_short(devices: tuple[Path, Finished]) -> None:
     out, done = devices
     found, drawn = pq.read_table(out / "report" / "scaling.parquet"), (out / "report.html").read_text()
-
     assert found.schema.equals(SCALING)
     assert all(found.schema.field(name).metadata[b"description"] for name in found.column_names)
     assert found.schema.metadata[b"run_id"]
@@ -93,9 +82,8 @@ def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
     for path in sorted(SAMPLE.rglob("*.jpeg"))[:130]:
         shutil.copy(path, data)
     timing = ["--device", "simulated", "--simulate", "compute=5ms", "--cache", str(tmp_path / "cache")]
-
-    done = scaling(mesh_cluster, "--data", str(data), "--out", str(out), *timing, f"--meshes={meshes}", "--rounds=1")
-
+    line = ["--data", str(data), "--out", str(out), *timing, f"--meshes={meshes}", "--rounds=1"]
+    done = job("scaling", mesh_cluster, *line)
     assert done.code == 0, done.output
     assert f"of: {data}, decoded images kept in {tmp_path}/cache" in done.stdout
     assert list((tmp_path / "cache").rglob("*.arrow"))
@@ -109,18 +97,13 @@ def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
 
 
 @pytest.mark.parametrize(("device", "sizes"), [("simulated", [1, 2, 4]), pytest.param("cpu", [1, 2], marks=pytest.mark.slow)])
-def test_on_one_host_without_boards_meshes_run_side_by_side(
-    ray_cluster: RayCluster, tmp_path: Path, device: str, sizes: list[int]
-) -> None:
-    done = scaling(ray_cluster, "--out", str(tmp_path), "--device", device, "--iterations=4", "--rounds=1")
-    assert done.code == 0, done.output
+def test_on_one_host_meshes_run_side_by_side(ray_cluster: RayCluster, tmp_path: Path, device: str, sizes: list[int]) -> None:
+    job("scaling", ray_cluster, "--out", str(tmp_path), "--device", device, "--iterations=4", "--rounds=1").succeeded()
     rows = pq.read_table(tmp_path / "report" / "scaling.parquet").to_pylist()
     assert [row["meshes"] for row in rows if row["scaling"] == "weak"] == sizes
 
 
-def test_more_meshes_than_the_one_host_has_cores_are_refused(
-    ray_cluster: RayCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_more_meshes_than_cores_are_refused(ray_cluster: RayCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--device", "cpu", "--meshes", "3"]
     assert "the one host has 2 cores for meshes" in mistake(main, ray_cluster, tmp_path / "out", arguments, capfd)
 
@@ -129,36 +112,31 @@ def test_sizes_are_powers_of_two_and_the_largest() -> None:
     assert [mesh_counts(n) for n in (1, 2, 3, 4, 6)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [1, 2, 4, 6]]
 
 
-def test_weak_scaling_keeps_the_work_per_mesh_and_strong_the_work_in_all() -> None:
-    asked: list[tuple[int, int]] = []
+@pytest.mark.parametrize(
+    ("sizes", "most", "rounds", "asked"),
+    [
+        ([1, 2, 4], 400, 1, [(0, 1, 100), (0, 1, 400), (0, 2, 200), (0, 2, 400), (0, 4, 400)]),
+        ([1, 2], 8, 2, [(0, 1, 4), (0, 1, 8), (0, 2, 8), (1, 1, 4), (1, 1, 8), (1, 2, 8)]),
+    ],
+)
+def test_weak_scaling_keeps_the_work_per_mesh_strong_that_in_all_in_turn_and_what_both_need_runs_once(
+    sizes: list[int], most: int, rounds: int, asked: list[tuple[int, int, int]]
+) -> None:
+    found: list[tuple[int, int, int]] = []
 
     def measure(n: int, work: int, number: int) -> Round:
-        asked.append((n, work))
+        found.append((number, n, work))
         return one_round(n * 100)
 
-    interleave(measure, [1, 2, 4], 400, rounds=1)
-    assert asked == [(1, 100), (1, 400), (2, 200), (2, 400), (4, 400)]
-
-
-def test_rounds_go_through_all_sizes_in_turn_and_what_both_scalings_need_runs_once() -> None:
-    asked: list[tuple[int, int, int]] = []
-
-    def measure(n: int, work: int, number: int) -> Round:
-        asked.append((number, n, work))
-        return one_round(n * 100)
-
-    measured = interleave(measure, [1, 2], 8, rounds=2)
-
-    assert asked == [(0, 1, 4), (0, 1, 8), (0, 2, 8), (1, 1, 4), (1, 1, 8), (1, 2, 8)]
-    assert list(measured) == [("weak", 1), ("weak", 2), ("strong", 1), ("strong", 2)]
-    assert [each.fps for each in measured["weak", 2]] == [each.fps for each in measured["strong", 2]] == [200, 200]
+    measured = interleave(measure, sizes, most, rounds=rounds)
+    assert found == asked
+    assert list(measured) == [(kind, n) for kind in ("weak", "strong") for n in sizes]
+    assert [[each.fps for each in measured[kind, 2]] for kind in ("weak", "strong")] == [[200] * rounds] * 2
 
 
 def test_a_size_counts_by_its_median_round() -> None:
     rounds = [one_round(300), one_round(100), one_round(200)]
-
     rows = table([one_round(100)] * 3, [one_round(125)] * 3, rounds).to_pylist()
-
     assert [(row["fps"], row["fps_low"], row["fps_high"], row["efficiency"]) for row in rows] == [
         (100, 100, 100, 1.0),
         (200, 100, 300, 1.0),
@@ -186,9 +164,7 @@ def test_the_busiest_part_bounds_the_rest_and_nothing_is_guessed(busy: Utilisati
 
 def test_the_verdict_is_of_the_largest_size_and_says_unknown_for_what_was_not_measured() -> None:
     last = Round(4000, 20.0, Utilisation(0.6, decode_cores=0.91, driver=0.04, object_store=0.25), "simulated T3000")
-
     rows = table([one_round(100)], [one_round(100)], [last])
-
     assert verdict(rows) == (
         "bound with 2 meshes: decode cores (busy: device 60%, decode cores 91%, driver 4%, network unknown, object store 25%)"
     )
@@ -200,7 +176,6 @@ def test_the_network_is_as_busy_as_the_interface_that_carried_most() -> None:
     before = [Traffic(0.0, {"eth0": (0, 0, 1e9), "eth1": (0, 0, 1e9)}), Traffic(5.0, {"eth0": (7, 7, 1e9)})]
     after = [Traffic(10.0, {"eth0": (10**8, 5 * 10**8, 1e9), "eth1": (10, 10, 1e9)}), Traffic(15.0, {"eth0": (8, 9, 1e9)})]
     unknown = [Traffic(10.0, {"eth0": (10**8, 5 * 10**8, None), "eth1": (10, 10, 1e9)}), after[1]]
-
     assert busiest(before, after) == pytest.approx(0.4)
     assert busiest(before, unknown) is None
 

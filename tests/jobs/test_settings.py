@@ -1,11 +1,8 @@
 """Settings: what they accept, from a terminal and from Python alike, and what is said of a mistake."""
 
-from __future__ import annotations
-
 import inspect
 import os
-import subprocess
-import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,9 @@ import pytest
 from jobs import classify
 from jobs.reporting.outcome import Result
 from jobs.running import command
-from jobs.running.command import run
 from jobs.settings import ImagenetSettings, check_apart, check_no_partition
-from tests.commands import ROOT, run_module
+from tests.commands import ROOT, run_line, run_module
+from tests.jobs.conftest import ended
 from vit_actor.errors import UserError
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -27,23 +24,20 @@ def parse(arguments: list[str]) -> ImagenetSettings:
     return command.parse(ImagenetSettings, arguments, "jobs.imagenet", None)
 
 
-def test_relative_paths_are_below_the_directory_the_command_runs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_below_the_working_directory_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SUBMITTED, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
     Path("model").mkdir()
-    assert parse(["--data", "/x", "--out", "/y", "--model", f"file://{tmp_path}/a%20b"]).model == f"{tmp_path}/a b"
-    settings = parse(["--data", "images", "--out", "runs/1", "--model", "model"])
-    assert (settings.data, settings.out, settings.model) == (f"{tmp_path}/images", f"{tmp_path}/runs/1", f"{tmp_path}/model")
-    settings = parse(["--data", "~/images", "--out", "/runs/1"])
-    assert (settings.data, settings.out) == ("/home/somebody/images", "/runs/1")
-
-
-def test_uris_and_a_hubs_ids_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(SUBMITTED, raising=False)
-    settings = parse(["--data", "hf://datasets/a/b", "--out", "s3://bucket/run", "--model", "google/vit-base-patch16-224"])
-    found = (settings.data, settings.out, settings.model)
-    assert found == ("hf://datasets/a/b", "s3://bucket/run", "google/vit-base-patch16-224")
+    base = "google/vit-base-patch16-224"
+    for (data, out, model), found in (
+        (("/x", "/y", f"file://{tmp_path}/a%20b"), ("/x", "/y", f"{tmp_path}/a b")),
+        (("images", "runs/1", "model"), (f"{tmp_path}/images", f"{tmp_path}/runs/1", f"{tmp_path}/model")),
+        (("~/images", "/runs/1", base), ("/home/somebody/images", "/runs/1", base)),
+        (("hf://datasets/a/b", "s3://bucket/run", base), ("hf://datasets/a/b", "s3://bucket/run", base)),
+    ):
+        settings = parse(["--data", data, "--out", out, "--model", model])
+        assert (settings.data, settings.out, settings.model) == found
 
 
 def test_a_submitted_jobs_paths_are_below_its_copy_but_for_where_results_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,10 +132,8 @@ def test_a_keyword_that_is_misspelt_or_missing_is_told_without_an_inner_name(giv
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_in_the_words_of_a_command_is_one_line(typed: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        run(lambda: len(parse(typed).out))
-    line, end = capsys.readouterr().err.split("\n")
-    assert (line[: len(told) + 7], end) == (f"error: {told}", "")
+    code, said = ended(lambda: len(parse(typed).out), capsys)
+    assert (code, said.count("\n"), said.startswith(f"error: {told}")) == (2, 1, True), said
 
 
 def test_python_is_told_of_each_setting() -> None:
@@ -163,7 +155,7 @@ def test_each_command_tells_its_version_and_a_misspelt_option_in_a_line(module: 
 
 
 def test_the_list_of_commands_names_each_with_its_use() -> None:
-    listed = subprocess.run([sys.executable, "-m", "jobs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = run_module("jobs").stdout
     assert all(f"python -m {module} " in listed for module in COMMANDS[1:])
 
 
@@ -172,8 +164,8 @@ def test_the_list_of_commands_names_each_with_its_use() -> None:
 def test_a_scripts_help_does_nothing_but_say_it(script: str, option: str, tmp_path: Path) -> None:
     """Where nothing that it would need is there."""
     line = ["bash", str(ROOT / "cluster" / script), option]
-    done = subprocess.run(line, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
+    done = run_line(*line, cwd=tmp_path, environment={"PATH": "/usr/bin:/bin"})
+    assert (done.code, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
     assert done.stdout.startswith(f"usage: {script}")
 
 
@@ -205,9 +197,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("options", [("--data", "--out"), ("--out", "--data"), ("--out", "--cache"), ("--model", "--cache")])
 def test_places_in_each_other_are_refused_with_both_options(one: str, other: str, options: tuple[str, str]) -> None:
     first, second = (uri.format(here=os.getcwd()) for uri in (one, other))
-    with pytest.raises(
-        UserError, match=f"{options[0]} .* and {options[1]} .* are the same directory, or one is inside the other"
-    ):
+    told = f"{options[0]} .* and {options[1]} .* are the same directory, or one is inside the other"
+    with pytest.raises(UserError, match=told):
         check_apart({options[0]: first, options[1]: second})
 
 
@@ -235,8 +226,6 @@ def test_places_apart_are_fine(data: str | None, out: str) -> None:
     ("out", "column"), [("/data/mesh=4/run", "mesh"), ("s3://b/host=a/r", "host"), ("run_id=7", "run_id"), ("/a/day=1/label", "")]
 )
 def test_an_output_that_readers_take_for_a_column_is_refused(out: str, column: str) -> None:
-    if column:
-        with pytest.raises(UserError, match=f"for column '{column}' of all rows; choose another"):
-            check_no_partition(out)
-    else:
+    refused = pytest.raises(UserError, match=f"for column '{column}' of all rows; choose another")
+    with refused if column else nullcontext():
         check_no_partition(out)

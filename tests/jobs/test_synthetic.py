@@ -1,11 +1,11 @@
 """What python -m jobs.synthetic reports of devices whose times are known, and what it says when they do not work."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +15,6 @@ import ray
 from jobs.measuring.loadgen import LIBRARY, Run, faults
 from jobs.measuring.meshes import Measured, Mesh, Work, start_meshes, system_fps, system_seconds
 from jobs.pipeline.placement import Placement
-from jobs.running.command import run
 from jobs.running.manifest import Manifest, load_manifest
 from jobs.running.session import ray_session
 from jobs.settings import ImagenetSettings, ScalingSettings, SyntheticSettings
@@ -30,17 +29,12 @@ from jobs.synthetic import (
     shortcomings,
     sweep,
 )
-from tests.commands import Finished, run_module
+from tests.commands import Finished
 from tests.conftest import RayCluster
-from tests.jobs.conftest import MODEL, mistake
+from tests.jobs.conftest import MODEL, ended, job, mistake
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import UserError
 from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
-
-
-def synthetic(cluster: RayCluster, out: Path, *arguments: str) -> Finished:
-    where = ["--address", cluster.address, "--model", str(MODEL), "--out", str(out)]
-    return run_module("jobs.synthetic", *where, *arguments, environment=cluster.environment)
 
 
 def measured(mesh: str, began: float, seconds: list[float], host_seconds: float = 0.0) -> Measured:
@@ -52,15 +46,13 @@ def measured(mesh: str, began: float, seconds: list[float], host_seconds: float 
 @pytest.fixture(scope="module")
 def two_meshes(mesh_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     out = tmp_path_factory.mktemp("synthetic") / "out"
-    timing = ["--device", "simulated", "--simulate", "compute=30ms,upload=20ms,readback=10ms,compile=200ms"]
-    done = synthetic(mesh_cluster, out, *timing, "--meshes=2", "--iterations=40", "--warmup=5", "--seed=7")
-    assert done.code == 0, done.output
+    line = ["--out", str(out), "--device", "simulated", "--simulate", "compute=30ms,upload=20ms,readback=10ms,compile=200ms"]
+    done = job("synthetic", mesh_cluster, *line, "--meshes=2", "--iterations=40", "--warmup=5", "--seed=7").succeeded()
     return out, done
 
 
 def test_a_devices_times_are_reported_as_they_are(two_meshes: tuple[Path, Finished]) -> None:
     rows = pq.read_table(two_meshes[0] / "report" / "synthetic.parquet").to_pylist()
-
     assert len({row["mesh"] for row in rows}) == 3
     assert [row["mesh"] for row in rows][-1] == "system"
     for row in rows:
@@ -84,13 +76,10 @@ def test_its_files_describe_themselves_and_say_simulated_and_too_short(two_meshe
         assert found.schema.equals(schema)
         assert all(found.schema.field(column).metadata[b"description"] for column in found.column_names)
         assert found.num_rows == rows
-
-    meshes = pq.read_table(out / "report" / "iterations.parquet")["mesh"].value_counts().to_pylist()
-    assert [each["counts"] for each in meshes] == [40, 40]
+    assert [each["counts"] for each in found["mesh"].value_counts().to_pylist()] == [40, 40]
     manifest = load_manifest(str(out))
-    assert manifest is not None
-    assert manifest.finished
-    assert manifest.settings["seed"] == 7
+    assert manifest
+    assert (manifest.finished, manifest.settings["seed"]) == (True, 7)
     assert "simulated T3000" in done.stdout
     assert "warning: too short to quote (40 iterations, below 100; " in done.stdout
     reasons = pq.read_table(out / "report" / "synthetic.parquet")["too_short"].to_pylist()
@@ -98,10 +87,8 @@ def test_its_files_describe_themselves_and_say_simulated_and_too_short(two_meshe
 
 
 def test_loadgen_drives_every_mesh_and_its_verdict_and_logs_are_kept(mesh_cluster: RayCluster, tmp_path: Path) -> None:
-    timing = ["--device=simulated", "--simulate=compute=20ms", "--meshes=2", "--iterations=40", "--loadgen"]
-    done = synthetic(mesh_cluster, tmp_path, *timing, "--seconds=2", "--images=100", "--seed=7")
-
-    assert done.code == 0, done.output
+    line = ["--device=simulated", "--simulate=compute=20ms", "--meshes=2", "--iterations=40", "--loadgen", f"--out={tmp_path}"]
+    done = job("synthetic", mesh_cluster, *line, "--seconds=2", "--images=100", "--seed=7").succeeded()
     assert "unofficial, since ViT is no model of MLPerf" in done.stdout
     quick = r"images/s, .*% beside the job's own loop; VALID for a quick look only \(2 s, below 600 s; 100 images, below 24,576\)"
     assert len(re.findall(quick, done.stdout)) == 2
@@ -110,13 +97,11 @@ def test_loadgen_drives_every_mesh_and_its_verdict_and_logs_are_kept(mesh_cluste
     assert all("Scenario : Offline" in text for text in summaries[1:])
     assert all("Result is : VALID" in text and "min_duration (ms): 2000" in text for text in summaries[1:])
     library = np.random.default_rng(7).integers(0, 256, (LIBRARY, 64, 64, 3), dtype=np.uint8)
-    right = expected_class(library, 10).astype("<i4")
+    right = {n: answer.tobytes().hex().upper() for n, answer in enumerate(expected_class(library, 10).astype("<i4"))}
     for mode, least in (("accuracy", LIBRARY), ("TEST01", 100)):
         logged = json.loads((logs / mode / "mlperf_log_accuracy.json").read_text())
         assert len(logged) >= least
-        assert {each["qsl_idx"]: each["data"] for each in logged}.items() <= dict(
-            enumerate(answer.tobytes().hex().upper() for answer in right)
-        ).items()
+        assert {each["qsl_idx"]: each["data"] for each in logged}.items() <= right.items()
 
 
 @pytest.mark.parametrize(
@@ -148,9 +133,8 @@ def test_a_sweep_shows_the_rate_over_the_latency(mesh_cluster: RayCluster, tmp_p
     logs = tmp_path / "report" / "loadgen" / "TEST01" / "mlperf_log_detail.txt"
     logs.parent.mkdir(parents=True)
     logs.touch()  # of the run that it replaces
-    timing = ["--device=simulated", "--simulate=compute=20ms,upload=1ms,readback=1ms", "--meshes=1", "--iterations=20"]
-    done = synthetic(mesh_cluster, tmp_path, *timing, "--sweep", "--overwrite")
-
+    line = ["--device=simulated", "--simulate=compute=20ms,upload=1ms,readback=1ms", "--meshes=1", "--iterations=20"]
+    done = job("synthetic", mesh_cluster, *line, "--sweep", "--overwrite", f"--out={tmp_path}")
     assert done.code == 0, done.output
     assert not logs.exists()
     table = pq.read_table(tmp_path / "report" / "sweep.parquet")
@@ -173,12 +157,9 @@ def test_a_size_that_a_device_refuses_is_told_beside_the_others(tmp_path: Path, 
             raise UserError("it does not fit")
         return []
 
-    settings = SyntheticSettings(out=str(tmp_path), device="simulated")
-    manifest = Manifest.of(
-        "synthetic", settings, load_checkpoint(str(MODEL)), data="random images", settings={"device": "simulated"}
-    )
+    settings, chosen = SyntheticSettings(out=str(tmp_path), device="simulated"), {"device": "simulated"}
+    manifest = Manifest.of("synthetic", settings, load_checkpoint(str(MODEL)), data="random images", settings=chosen)
     told = sweep(settings, Work(0, 0, 1, 1), manifest, start)
-
     rows = pq.read_table(tmp_path / "report" / "sweep.parquet").to_pylist()
     assert [row["mesh"] for row in rows] == [f"{n} per chip" for n in (1, 2, 4, 8)]
     assert "16 per chip: it does not fit" in told
@@ -194,20 +175,19 @@ def test_a_slow_start_of_a_device_may_be_waited_for() -> None:
 def test_a_second_run_into_the_same_output_is_refused(
     two_meshes: tuple[Path, Finished], mesh_cluster: RayCluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        run(lambda: main(["--out", str(two_meshes[0]), "--model", str(MODEL), "--address", mesh_cluster.address]))
-    assert "--overwrite" in capfd.readouterr().err
+    line = ["--out", str(two_meshes[0]), "--model", str(MODEL), "--address", mesh_cluster.address]
+    code, told = ended(lambda: main(line), capfd)
+    assert (code, "--overwrite" in told) == (2, True)
 
 
 def test_a_device_that_fails_ends_the_job_in_one_line(mesh_cluster: RayCluster, tmp_path: Path) -> None:
-    done = synthetic(mesh_cluster, tmp_path, "--device=simulated", "--simulate", "compute=1ms,fail_after=20", "--meshes=1")
-
-    assert done.code == 1
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert line.startswith("error: the simulated device failed after 20 batches, as asked; Ray's log: ")
-    assert "Traceback" not in done.output
+    line = ["--device=simulated", "--simulate=compute=1ms,fail_after=20", "--meshes=1", f"--out={tmp_path}"]
+    done = job("synthetic", mesh_cluster, *line)
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert told.startswith("error: the simulated device failed after 20 batches, as asked; Ray's log: ")
+    assert (done.code, "Traceback" in done.output) == (1, False)
     manifest = load_manifest(str(tmp_path))
-    assert manifest is not None
+    assert manifest
     assert manifest.attempts[-1]["state"] == "failed"
 
 
@@ -226,13 +206,10 @@ def test_a_mistake_costs_one_line_and_exit_code_2(
     assert message in mistake(main, ray_cluster, tmp_path / "out", arguments, capfd)
 
 
-def test_meshes_that_another_job_holds_are_waited_for_and_then_named(
-    mesh_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_meshes_that_another_job_holds_are_named(mesh_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in mesh_cluster.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("jobs.measuring.meshes.PLACE_SECONDS", 3.0)
-
     with ray_session(mesh_cluster.address):
         held = [ray.remote(Mesh).options(num_cpus=0, resources={"TTNPU": 4}).remote() for _ in range(3)]
         ray.get([mesh.placed.remote() for mesh in held])
@@ -248,15 +225,13 @@ def test_meshes_that_another_job_holds_are_waited_for_and_then_named(
         (Work(seconds=0, images=8 * 20 + 1, iterations=1, warmup=1), 21),
     ],
 )
-def test_a_mesh_works_until_all_it_was_asked_for_is_reached_warm_up_excluded(
+def test_a_mesh_works_until_all_is_reached_that_was_asked_for(
     work: Work, iterations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.measuring.meshes.mesh_name", lambda host, number: f"{host}/0-3")
     mesh = Mesh()
     mesh.open(lambda: SimulatedVit(SimulatedTiming(compute=1e-3, compile=0), batch_size=8), (32, 32, 3), seed=0)
-
     done = mesh.drive(work, start_at=0.0)
-
     assert len(done.seconds) == len(done.started_at) == iterations
     assert done.images == 8 * iterations
     assert done.ended_at > done.began_at
@@ -264,10 +239,10 @@ def test_a_mesh_works_until_all_it_was_asked_for_is_reached_warm_up_excluded(
 
 def test_the_same_seed_gives_the_same_images_and_another_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.measuring.meshes.mesh_name", lambda host, number: f"{host}/0-3")
-    seen = []
+    seen: list[np.ndarray] = []
 
     class Recording(SimulatedVit):
-        def classify(self, batches):  # type: ignore[no-untyped-def]
+        def classify(self, batches: Iterable[Any]) -> Iterator[Any]:
             for batch in batches:
                 seen.append(batch)
                 yield from super().classify([batch])
@@ -276,7 +251,6 @@ def test_the_same_seed_gives_the_same_images_and_another_does_not(monkeypatch: p
         mesh = Mesh()
         mesh.open(lambda: Recording(SimulatedTiming(compute=1e-4, compile=0), batch_size=4), (16, 16, 3), seed=seed)
         mesh.drive(Work(seconds=0, images=0, iterations=1, warmup=1), start_at=0.0)
-
     assert len(seen) == 6
     assert all((batch == seen[0]).all() for batch in seen[:4])
     assert (seen[4] != seen[0]).any()
@@ -284,7 +258,6 @@ def test_the_same_seed_gives_the_same_images_and_another_does_not(monkeypatch: p
 
 def test_the_systems_rate_spans_all_meshes_and_its_percentiles_pool_them() -> None:
     meshes = [measured("a", 100.0, [0.1] * 10, host_seconds=0.02), measured("b", 100.5, [0.2] * 10, host_seconds=0.06)]
-
     assert system_seconds(meshes) == pytest.approx(2.5)
     assert system_fps(meshes) == pytest.approx(1280 / 2.5)
     a, b, system = mesh_table(meshes, seed=3).to_pylist()
@@ -295,7 +268,6 @@ def test_the_systems_rate_spans_all_meshes_and_its_percentiles_pool_them() -> No
 
 def test_only_a_run_long_enough_by_every_rule_may_be_quoted() -> None:
     enough = [LEAST_SECONDS / LEAST_IMAGES * 64 * 1.001] * (LEAST_IMAGES // 64)
-
     assert shortcomings([measured("a", 0.0, enough)]) == []
     assert len(shortcomings([measured("a", 0.0, enough), measured("b", 0.0, enough[:-1])])) == 2
     assert len(shortcomings([measured("a", 0.0, [0.01] * (LEAST_ITERATIONS - 1))])) == 3

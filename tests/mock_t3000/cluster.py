@@ -4,8 +4,6 @@ The file says what the driver would find on the machine: which chips there are, 
 PCIe, where they are wired together, and which of their rows are fused off.
 """
 
-from __future__ import annotations
-
 BOARDS = ((0, 4), (1, 5), (2, 6), (3, 7))
 """Chips by n300 board: the first is on PCIe, the second is reached through it over Ethernet."""
 

@@ -1,7 +1,5 @@
 """The environment variables that put a T3000 under ttnn, and the runtime directory they point at."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from pathlib import Path

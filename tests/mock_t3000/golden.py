@@ -7,8 +7,6 @@ reused, a trace whose input moved, or a host buffer refilled before its upload g
 would get. `ttnn.to_torch` then returns true numbers.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack

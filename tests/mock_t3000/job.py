@@ -4,8 +4,6 @@ Everything is the job's own but the chips: Ray hands out the boards, the actor o
 streams; what the chips would compute comes from the goldens, in float32.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from dataclasses import dataclass

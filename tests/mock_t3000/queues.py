@@ -6,8 +6,6 @@ forgot an event, or touches memory that a queue has not read yet, gets a wrong a
 instead of once in a while.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field

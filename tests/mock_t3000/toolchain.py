@@ -4,8 +4,6 @@ On the mock no kernel is ever executed, but the host still compiles, links, pars
 This writes the smallest ELF file that the loader accepts, so that all of it can run on any machine.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A bucket of each kind of object store on this machine: moto (S3), gcp-storage-emulator (Google), Azurite (Azure)."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """The S3 server's rules: each act is done to the requests that its rule names and to no others, is counted, and ends."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, IncompleteRead
 from urllib.parse import urlsplit
@@ -57,9 +55,7 @@ def ask(store: Store, method: str = "GET", target: str = "/bucket/data/file", bo
     ],
     ids=lambda value: repr(value) if not isinstance(value, tuple) else "",
 )
-def test_an_act_is_done_to_the_second_get_of_its_key_and_to_nothing_else(
-    store: Store, act: acts.Act, expected: tuple[int, bytes]
-) -> None:
+def test_an_act_is_done_to_the_second_get_of_its_key_alone(store: Store, act: acts.Act, expected: tuple[int, bytes]) -> None:
     store.rules = [Rule(act, operation="GET", key="data/*", skip=1, times=1)]
     assert ask(store) == (200, BODY)
     assert ask(store, target="/bucket/else")[0] == 404

@@ -1,7 +1,5 @@
 """Whole commands against a server of each kind of object store: data in, predictions out, and no secret shown on the way."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -65,22 +63,19 @@ def answers(bucket: Bucket, out: str) -> dict[str, int]:
 
 
 def test_a_run_from_a_bucket_into_a_bucket_is_reported_compared_and_finished(bucket: Bucket) -> None:
-    first = imagenet(bucket, "runs/one")
-    assert first.code == 0, first.output
+    imagenet(bucket, "runs/one").succeeded()
     assert len(answers(bucket, "runs/one")) == SHARDS * IMAGES
     assert [name for name in bucket.names("runs/one/predictions") if name.endswith(".parquet")] == ["part-000000.parquet"]
     again = imagenet(bucket, "runs/one", "--resume")
     assert (again.code, "nothing to do" in again.stdout) == (0, True), again.output
     taken = imagenet(bucket, "runs/one")
     assert (taken.code, "already holds run" in taken.stderr) == (2, True), taken.output
-    over = imagenet(bucket, "runs/one", "--overwrite", "--limit=100")
-    assert over.code == 0, over.output
+    imagenet(bucket, "runs/one", "--overwrite", "--limit=100").succeeded()
     assert len(answers(bucket, "runs/one")) == 100
 
     of_one = report(bucket, "--out", bucket.uri("runs/one"))
     assert (of_one.code, "100 of 100" in of_one.stdout) == (0, True), of_one.output
-    other = imagenet(bucket, "runs/two")
-    assert other.code == 0, other.output
+    imagenet(bucket, "runs/two").succeeded()
     compared = report(bucket, "--compare", bucket.uri("runs/one"), bucket.uri("runs/two"))
     assert (compared.code, "0 of 100 differ" in compared.stdout) == (0, True), compared.output
     names = bucket.names("runs")
@@ -99,8 +94,7 @@ def test_what_a_killed_driver_committed_stays_and_a_second_run_waits_for_its_lea
     job.end(60)
     before = answers(bucket, "runs/killed")
     assert 0 < len(before) < SHARDS * IMAGES
-    resumed = imagenet(bucket, "runs/killed", "--resume")
-    assert resumed.code == 0, resumed.output
+    imagenet(bucket, "runs/killed", "--resume").succeeded()
     after = answers(bucket, "runs/killed")
     assert len(after) == SHARDS * IMAGES
     assert before.items() <= after.items()

@@ -1,21 +1,22 @@
 """Small real data sets in every layout: one set of JPEGs, written as folders, Parquet and tar."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image as PillowImage
 
 from jobs.pipeline.labels import _wnids
-from jobs.pipeline.sources import EncodedImage, Source
+from jobs.pipeline.sources import EncodedImage, Source, open_source, surveyed
+from vit_actor.errors import UserError
 
 WNIDS = list(_wnids())
 """ImageNet-1k's WordNet ids by class index."""
@@ -99,15 +100,22 @@ def plain_parquet(path: Path, images: list[Picture], *, labelled: bool = True, r
     return path
 
 
-def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    """A tar of (name, bytes); compressed as the name says."""
+type Link = tuple[bytes, str]
+"""Kind and target, as tarfile has them."""
+
+
+def tar(path: Path, members: Sequence[tuple[str, bytes | Link]]) -> Path:
+    """A tar of (name, bytes) or (name, link); compressed as the path says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = {".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz", ".bz2": "w:bz2"}.get(path.suffix, "w")
     with tarfile.open(path, mode) as file:  # type: ignore[call-overload]
         for name, data in members:
             info = tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
+            if isinstance(data, bytes):
+                info.size = len(data)
+            else:
+                info.type, info.linkname = data
+            file.addfile(info, io.BytesIO(data) if isinstance(data, bytes) else None)
     return path
 
 
@@ -124,6 +132,24 @@ def webdataset(root: Path, images: list[Picture], shards: int = 2, label: str = 
     return root
 
 
+def opened(uri: Path | str, classes: Sequence[str] = CLASS_NAMES, labels: Path | str | None = None, **options: Any) -> Source:
+    return open_source(str(uri), checkpoint_classes=list(classes), labels=None if labels is None else str(labels), **options)
+
+
+def refusal(uri: Path | str, **options: Any) -> str:
+    """The one short line that a data set is refused with."""
+    with pytest.raises(UserError) as refused:
+        surveyed(opened(uri, **options))
+    said = str(refused.value)
+    assert "\n" not in said
+    assert len(said) < 600
+    return said
+
+
 def read_all(source: Source, wanted: Callable[[int], bool] = lambda _: True) -> list[EncodedImage]:
     """Every image of a source, shard by shard."""
     return [image for shard in source.shards() for _, image in source.read(shard, wanted)]
+
+
+def labels_of(source: Source) -> list[int | None]:
+    return [image.label for image in read_all(source)]

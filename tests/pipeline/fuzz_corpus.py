@@ -1,7 +1,5 @@
 """Odd and damaged image files without end, all from one seed."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -50,18 +48,14 @@ def _translucent(image: Image.Image) -> Image.Image:
     return image
 
 
-def _palette(image: Image.Image) -> Image.Image:
-    return image.quantize(64)
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 def _animation(image: Image.Image, kind: str) -> bytes:
     return encoded(image, kind, save_all=True, append_images=[image.transpose(Image.Transpose.ROTATE_180)], duration=40)
-
-
-def _oriented(image: Image.Image) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(image, exif=exif)
 
 
 def png16(image: Image.Image) -> bytes:
@@ -87,21 +81,21 @@ KINDS: dict[str, Callable[[Image.Image], bytes]] = {
     "jpeg-rgb": lambda image: encoded(image, keep_rgb=True, subsampling="4:4:4"),
     "jpeg-cmyk": lambda image: encoded(image.convert("CMYK")),
     "jpeg-profile": lambda image: encoded(image, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()),
-    "jpeg-oriented": _oriented,
+    "jpeg-oriented": lambda image: encoded(image, exif=exif(6)),
     "jpeg-trailing": lambda image: encoded(image) + b"\0trailing\xff\xd8" * 9,
     "mpo": lambda image: encoded(image, "MPO", save_all=True, append_images=[image]),
     "png": lambda image: encoded(image, "PNG"),
     "png-alpha": lambda image: encoded(_translucent(image), "PNG"),
     "png-grey": lambda image: encoded(image.convert("L"), "PNG"),
     "png-grey-alpha": lambda image: encoded(_translucent(image).convert("LA"), "PNG"),
-    "png-palette": lambda image: encoded(_palette(image), "PNG"),
-    "png-palette-alpha": lambda image: encoded(_palette(image), "PNG", transparency=bytes(range(0, 256, 4))),
+    "png-palette": lambda image: encoded(image.quantize(64), "PNG"),
+    "png-palette-alpha": lambda image: encoded(image.quantize(64), "PNG", transparency=bytes(range(0, 256, 4))),
     "png-key-colour": lambda image: encoded(image, "PNG", transparency=image.getpixel((0, 0))),
     "png-bilevel": lambda image: encoded(image.convert("1"), "PNG"),
     "png-grey16": lambda image: encoded(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 3), "PNG"),
     "png-rgb16": png16,
-    "gif": lambda image: encoded(_palette(image), "GIF"),
-    "gif-animated": lambda image: _animation(_palette(image), "GIF"),
+    "gif": lambda image: encoded(image.quantize(64), "GIF"),
+    "gif-animated": lambda image: _animation(image.quantize(64), "GIF"),
     "webp": lambda image: encoded(image, "WEBP", method=0),
     "webp-alpha": lambda image: encoded(_translucent(image), "WEBP", method=0, lossless=True),
     "webp-animated": lambda image: _animation(image, "WEBP"),
@@ -118,12 +112,14 @@ KINDS: dict[str, Callable[[Image.Image], bytes]] = {
 """What a file is, from its picture."""
 
 
-def _truncated(data: bytes, random: Random) -> bytes:
-    return data[: int(len(data) * random.random())]
+def _spliced(data: bytes, random: Random) -> bytes:
+    cut, back = (int(position) for position in random.integers(0, len(data), 2))
+    return data[:cut] + data[back:]
 
 
-def _tail_missing(data: bytes, random: Random) -> bytes:
-    return data[: -int(random.integers(1, 12))]
+def _zeroed(data: bytes, random: Random) -> bytes:
+    start, length = int(random.integers(len(data))), int(random.integers(1, 200))
+    return data[:start] + bytes(min(length, len(data) - start)) + data[start + length :]
 
 
 def _flipped(data: bytes, random: Random) -> bytes:
@@ -131,21 +127,6 @@ def _flipped(data: bytes, random: Random) -> bytes:
     for position in random.integers(0, len(data), int(random.integers(1, 9))):
         damaged[position] ^= 1 << int(random.integers(8))
     return bytes(damaged)
-
-
-def _header_flipped(data: bytes, random: Random) -> bytes:
-    return _flipped(data[:200], random) + data[200:]
-
-
-def _zeroed(data: bytes, random: Random) -> bytes:
-    start = int(random.integers(len(data)))
-    length = int(random.integers(1, 200))
-    return data[:start] + bytes(min(length, len(data) - start)) + data[start + length :]
-
-
-def _spliced(data: bytes, random: Random) -> bytes:
-    cut, back = (int(position) for position in random.integers(0, len(data), 2))
-    return data[:cut] + data[back:]
 
 
 def _huge(data: bytes, random: Random) -> bytes:
@@ -162,10 +143,10 @@ def _huge(data: bytes, random: Random) -> bytes:
 
 
 DAMAGES: dict[str, Callable[[bytes, Random], bytes]] = {
-    "truncated": _truncated,
-    "tail-missing": _tail_missing,
+    "truncated": lambda data, random: data[: int(len(data) * random.random())],
+    "tail-missing": lambda data, random: data[: -int(random.integers(1, 12))],
     "flipped": _flipped,
-    "header-flipped": _header_flipped,
+    "header-flipped": lambda data, random: _flipped(data[:200], random) + data[200:],
     "zeroed": _zeroed,
     "spliced": _spliced,
     "huge": _huge,

@@ -1,7 +1,5 @@
 """The cache of decoded chunks: what comes out of it is what decoding gives, or it is not used."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +38,7 @@ def test_a_chunk_comes_back_as_it_was_kept(cache: Cache, chunk: Chunk) -> None:
     assert cache.load(chunk.name) is None
     cache.keep(chunk)
     kept = cache.load(chunk.name)
-    assert kept is not None
+    assert kept
     assert same(kept, chunk)
     assert stored_bytes(cache.uri) >= chunk.pixels.nbytes
 
@@ -60,8 +58,7 @@ def test_a_chunk_comes_back_as_it_was_kept(cache: Cache, chunk: Chunk) -> None:
 )
 def test_what_is_damaged_is_not_used(cache: Cache, harm: Callable[[bytes], bytes]) -> None:
     rng = np.random.default_rng(0)
-    chunk = Chunk("big", ["x"] * 8, [None] * 8, [None] * 8, rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
-    cache.keep(chunk)
+    cache.keep(Chunk("big", ["x"] * 8, [None] * 8, [None] * 8, rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)))
     [file] = Path(cache.uri).rglob("*.arrow")
     file.write_bytes(harm(file.read_bytes()))
     assert cache.load("big") is None

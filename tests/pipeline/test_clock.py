@@ -1,7 +1,5 @@
 """A wall clock that is set in mid-run moves no batch, and is told."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 
@@ -35,9 +33,7 @@ def test_a_batch_was_taken_when_its_process_says_by_its_first_clock(jump: float,
     ],
     ids=["steady", "set", "rebooted", "unknown"],
 )
-def test_a_clock_that_was_set_is_told_and_gives_no_rate(
-    tmp_path: Path, clocks: list[float | None], boots: str, hosts: list[str]
-) -> None:
+def test_a_clock_that_was_set_is_told(tmp_path: Path, clocks: list[float | None], boots: str, hosts: list[str]) -> None:
     for number, (clock, boot) in enumerate(zip(clocks, boots, strict=True)):
         footer = metadata(mesh="host-a/0-3", chunk=f"c{number}", clock=clock, boot=boot)
         write_file(tmp_path, f"{number}.parquet", [row(0, 0, host="host-a", mesh="host-a/0-3")], footer)

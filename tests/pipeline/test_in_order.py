@@ -1,7 +1,5 @@
 """Work in order: where asked for at first, by threads once a store is slow, by processes once it computes long."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """Sorting with few items in memory."""
 
-from __future__ import annotations
-
 import os
 import random
 import tempfile

@@ -1,14 +1,9 @@
 """How much work an actor is given, by what its device is expected to take for a chunk."""
 
-from __future__ import annotations
-
-import subprocess
-import sys
-
 import pytest
 
 from jobs.pipeline.placement import Placement
-from tests.commands import ROOT
+from tests.commands import run_code
 
 
 @pytest.mark.parametrize(
@@ -22,9 +17,7 @@ from tests.commands import ROOT
         ("cpu", 25.0, 2, True),
     ],
 )
-def test_a_slow_device_is_given_fewer_chunks_and_takes_them_from_any_host(
-    device: str, chunk_seconds: float, calls: int, slow: bool
-) -> None:
+def test_a_slow_device_gets_fewer_chunks_and_from_any_host(device: str, chunk_seconds: float, calls: int, slow: bool) -> None:
     placement = Placement(device, actors=4, cpus=1, boards=0, decode_cpus=1, chunk_seconds=chunk_seconds)
     assert (placement.calls, placement.slow) == (calls, slow)
 
@@ -55,10 +48,8 @@ print("placed", placed().actors)
 
 @pytest.mark.slow
 def test_free_boards_are_counted_by_host() -> None:
-    line = [sys.executable, "-c", TWO_HOSTS]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    told = [line for line in done.stdout.splitlines() if line.startswith(("placed", "refused"))]
-    assert len(told) == 2, done.stdout + done.stderr
-    assert told[0].startswith("refused the cluster is busy: an actor needs 4 TTNPU and 0.75 CPU on one host")
-    assert told[1] == "placed 2"
+    done = run_code(TWO_HOSTS)
+    refused, placed = [line for line in done.stdout.splitlines() if line.startswith(("placed", "refused"))]
+    assert refused.startswith("refused the cluster is busy: an actor needs 4 TTNPU and 0.75 CPU on one host")
+    assert placed == "placed 2"
     assert "waiting up to 3 s for 4 TTNPU and 0.75 CPU to be free on one host" in done.stderr

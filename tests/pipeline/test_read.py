@@ -1,7 +1,5 @@
 """Decoding a chunk: its memory is used again, but never while anybody still holds it."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from jobs.pipeline.chunk import Chunk

@@ -1,7 +1,5 @@
 """Reading a shard in a process of its own: what the process could give is had, whenever and however it ends."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,10 +1,6 @@
 """One image cannot hold up or take down a chunk: alone in a process it becomes an error, and with others it ends its task."""
 
-from __future__ import annotations
-
 import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,7 +10,7 @@ from jobs.pipeline import sandbox
 from jobs.pipeline.read import decode_chunk
 from jobs.pipeline.sandbox import sandboxed
 from jobs.pipeline.sources import EncodedImage
-from tests.commands import ROOT
+from tests.commands import run_code
 from tests.photographs import encoded, photograph
 from vit_actor.preprocess import Preprocess
 
@@ -31,9 +27,7 @@ def with_holes(data: bytes, preprocess: Preprocess) -> np.ndarray:
     return decoded(data, preprocess)
 
 
-def test_alone_in_a_process_a_deadly_and_an_endless_image_are_errors_and_the_others_decode(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_alone_in_a_process_deadly_and_endless_images_are_errors_and_the_others_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_decoded", with_holes)
     # The first image in each new process also waits for the import of this module, pytest and all.
     monkeypatch.setattr(sandbox, "LIMIT_SECONDS", 12.0)
@@ -73,6 +67,6 @@ with sandbox.time_limited() as limited:
     sandbox.decode = decode(1000)
     decode_chunk("endless", enumerate(slowly("d")), Preprocess.from_config({}), limited)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout) == (1, "read 3\n"), done.stderr
+    done = run_code(script)
+    assert (done.code, done.stdout) == (1, "read 3\n"), done.stderr
     assert "Timeout (0:00:02)!" in done.stderr

@@ -1,28 +1,21 @@
 """Data sets as the datasets library keeps them: the same rows and labels as their Parquet form."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 
-from jobs.pipeline.sources import Source, open_source, surveyed
-from tests.pipeline.corpus import CLASS_NAMES, pictures, read_all
-from vit_actor.errors import UserError
+from jobs.pipeline.sources import surveyed
+from tests.pipeline.corpus import CLASS_NAMES, labels_of, opened, pictures, read_all, refusal
 
 IMAGES = pictures(9)
 
 
-def dataset(count: int = 9, names: list[str] | None = None) -> Dataset:
-    features = Features({"image": Image(decode=False), "label": ClassLabel(names=names or CLASS_NAMES)})
+def dataset(count: int = 9) -> Dataset:
+    features = Features({"image": Image(decode=False), "label": ClassLabel(names=CLASS_NAMES)})
     rows = {"image": [{"bytes": image.data, "path": None} for image in IMAGES[:count]], "label": [i % 4 for i in range(count)]}
     return Dataset.from_dict(rows, features=features)
-
-
-def opened(folder: Path | str, **options: Any) -> Source:
-    return open_source(str(folder), checkpoint_classes=CLASS_NAMES, images_per_shard=4, **options)
 
 
 def test_a_saved_data_set_has_the_images_labels_and_order_of_its_parquet_form(tmp_path: Path) -> None:
@@ -50,22 +43,20 @@ def test_what_load_dataset_left_in_its_cache_is_read(tmp_path: Path) -> None:
     dataset(6).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
     load_dataset("parquet", data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
     [file] = (tmp_path / "cache").rglob("*.arrow")
-    images = read_all(opened(file.parent))
-    assert [image.label for image in images] == [i % 4 for i in range(6)]
+    assert labels_of(opened(file.parent)) == [i % 4 for i in range(6)]
 
 
 def test_a_limit_and_wanted_ordinals_are_kept(tmp_path: Path) -> None:
     dataset().save_to_disk(tmp_path, num_shards=2)
-    source = opened(tmp_path, limit=7)
+    source = opened(tmp_path, limit=7, images_per_shard=4)
     assert surveyed(source).images == 7
     assert sum(shard.images or 0 for shard in source.shards()) == 7
     assert len(read_all(source, lambda ordinal: ordinal == 0)) == len(list(source.shards()))
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 1000])
-def test_a_file_that_is_damaged_is_named(tmp_path: Path, harm) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_is_damaged_is_named(tmp_path: Path, harm: Callable[[bytes], bytes]) -> None:
     dataset().save_to_disk(tmp_path)
     [file] = tmp_path.glob("*.arrow")
     file.write_bytes(harm(file.read_bytes()))
-    with pytest.raises(UserError, match=file.name):
-        read_all(opened(tmp_path))
+    assert file.name in refusal(tmp_path)

@@ -1,8 +1,7 @@
 """Parquet shards: which columns are meant, labels that fit, rows that are damaged, and reading no more than needed."""
 
-from __future__ import annotations
-
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.pipeline.sources import Source, open_source, surveyed
-from tests.pipeline.corpus import CLASS_NAMES, WNIDS, pictures, plain_parquet, read_all
+from jobs.pipeline.sources import surveyed
+from tests.pipeline.corpus import WNIDS, labels_of, opened, pictures, plain_parquet, read_all, refusal
 from vit_actor.errors import UserError
 
 IMAGES = pictures(12)
 BYTES = [image.data for image in IMAGES]
 
 
-def opened(uri: Path | str, classes: list[str] = CLASS_NAMES, **options: Any) -> Source:
-    return open_source(str(uri), checkpoint_classes=classes, **options)
-
-
 def written(path: Path, columns: dict[str, Any], **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path, **options)
     return path
-
-
-def labels(source: Source) -> list[int | None]:
-    return [image.label for image in read_all(source)]
 
 
 @pytest.mark.parametrize(
@@ -46,24 +37,23 @@ def labels(source: Source) -> list[int | None]:
 @pytest.mark.parametrize("statistics", [True, False])
 def test_a_label_outside_the_classes_ends_before_any_work(tmp_path: Path, stored: pa.Array, says: str, statistics: bool) -> None:
     written(tmp_path / "x.parquet", {"image": pa.array(BYTES[:2]), "label": stored}, write_statistics=statistics)
-    with pytest.raises(UserError, match=f"x.parquet: .*{says}"):
-        surveyed(opened(tmp_path))
-    assert labels(opened(tmp_path, labels="none")) == [None, None]
+    assert re.search(f"x.parquet: .*{says}", refusal(tmp_path))
+    assert labels_of(opened(tmp_path, labels="none")) == [None, None]
 
 
 @pytest.mark.parametrize(
-    ("columns", "read"),
+    "columns",
     [
-        ({"bytes": BYTES}, BYTES),
-        ({"thumbnail": BYTES[::-1], "image": BYTES}, BYTES),
-        ({"photo": pa.array(BYTES, pa.large_binary()), "width": [1] * 12}, BYTES),
-        ({"img": [{"path": "x", "bytes": data} for data in BYTES], "caption": ["x"] * 12}, BYTES),
+        {"bytes": BYTES},
+        {"thumbnail": BYTES[::-1], "image": BYTES},
+        {"photo": pa.array(BYTES, pa.large_binary()), "width": [1] * 12},
+        {"img": [{"path": "x", "bytes": data} for data in BYTES], "caption": ["x"] * 12},
     ],
     ids=["bytes", "by name", "the only one", "struct"],
 )
-def test_the_image_column_is_found(tmp_path: Path, columns: dict[str, Any], read: list[bytes]) -> None:
+def test_the_image_column_is_found(tmp_path: Path, columns: dict[str, Any]) -> None:
     source = opened(written(tmp_path / "x.parquet", columns))
-    assert [bytes(image.data) for image in read_all(source)] == read
+    assert [bytes(image.data) for image in read_all(source)] == BYTES
 
 
 @pytest.mark.parametrize(
@@ -75,30 +65,22 @@ def test_the_image_column_is_found(tmp_path: Path, columns: dict[str, Any], read
         ({"image": pa.array([], pa.binary())}, {}, "have no rows"),
     ],
 )
-def test_columns_that_are_not_there_end_before_any_work(
-    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], says: str
-) -> None:
-    written(tmp_path / "x.parquet", columns)
-    with pytest.raises(UserError, match=says):
-        surveyed(opened(tmp_path, **options))
+def test_columns_that_are_missing_are_told(tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], says: str) -> None:
+    assert re.search(says, refusal(written(tmp_path / "x.parquet", columns), **options))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet" * 100])
 def test_what_is_no_parquet_file_ends_before_any_work(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.parquet").write_bytes(content)
-    with pytest.raises(UserError, match=r"x.parquet: not a readable Parquet file"):
-        surveyed(opened(tmp_path))
+    assert "x.parquet: not a readable Parquet file" in refusal(tmp_path)
 
 
 def test_a_row_with_only_a_path_or_nothing_is_one_error(tmp_path: Path) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = pa.array(
-        [{"bytes": BYTES[0], "path": "a"}, {"bytes": None, "path": "b.jpg"}, None, {"bytes": b"", "path": "c"}], kind
-    )
-    found = read_all(opened(written(tmp_path / "x.parquet", {"image": images, "label": [1, 2, 3, 4]})))
-    assert [image.error is None for image in found] == [True, False, False, True]
-    assert [image.label for image in found] == [1, 2, 3, 4]
-    assert found[1].error == "no image bytes in this row, at most a path"
+    images = [{"bytes": BYTES[0], "path": "a"}, {"bytes": None, "path": "b.jpg"}, None, {"bytes": b"", "path": "c"}]
+    found = read_all(opened(written(tmp_path / "x.parquet", {"image": pa.array(images, kind), "label": [1, 2, 3, 4]})))
+    none = "no image bytes in this row, at most a path"
+    assert [(image.label, image.error) for image in found] == [(1, None), (2, none), (3, none), (4, None)]
 
 
 def test_a_damaged_row_group_is_an_error_in_each_of_its_rows_and_no_other(tmp_path: Path) -> None:
@@ -118,9 +100,7 @@ def test_a_damaged_row_group_is_an_error_in_each_of_its_rows_and_no_other(tmp_pa
 
 
 @pytest.mark.parametrize(("group", "shards"), [(1, [5, 5, 2]), (2, [4, 4, 4]), (5, [5, 5, 2]), (7, [7, 5]), (100, [12])])
-def test_shards_are_runs_of_row_groups_that_make_one_chunk_or_one_row_group_that_makes_more(
-    tmp_path: Path, group: int, shards: list[int]
-) -> None:
+def test_shards_are_row_groups_that_make_one_chunk_or_one_that_makes_more(tmp_path: Path, group: int, shards: list[int]) -> None:
     plain_parquet(tmp_path / "x.parquet", IMAGES, row_group_size=group)
     source = opened(tmp_path, images_per_shard=5)
     found = list(source.shards())
@@ -170,8 +150,7 @@ def test_a_file_that_changes_after_it_was_listed_is_told_and_not_read(tmp_path: 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     columns = [pa.array([b"x"]), pa.array([1]), pa.array([b"y"] if name == "image" else [2])]
     pq.write_table(pa.Table.from_arrays(columns, names=["image", "label", name]), tmp_path / "x.parquet")
-    with pytest.raises(UserError, match=f"two columns are named '{name}'"):
-        surveyed(opened(tmp_path))
+    assert f"two columns are named '{name}'" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +167,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     ids=["uint16", "dictionary", "float", "string view", "large string", "int8", "int64"],
 )
 @pytest.mark.parametrize("binary", [pa.binary(), pa.large_binary(), pa.binary_view()])
-def test_labels_and_images_of_every_type_that_holds_them(
+def test_labels_and_images_of_every_type(
     tmp_path: Path, labels: pa.Array, expected: list[int | None], binary: pa.DataType
 ) -> None:
     pq.write_table(pa.table({"image": pa.array(BYTES[:4], binary), "label": labels}), tmp_path / "x.parquet")
@@ -203,26 +182,15 @@ def test_a_label_that_is_a_hive_partition(tmp_path: Path) -> None:
         written(tmp_path / f"label={label}" / "x.parquet", {"image": BYTES[:2]})
     source = opened(tmp_path)
     assert surveyed(source).labelled
-    found = {image.image_id: image.label for image in read_all(source)}
-    assert [found[f"label=7/x.parquet#{i}"] for i in range(2)] == [7, 7]
-    assert [found[f"label=__HIVE_DEFAULT_PARTITION__/x.parquet#{i}"] for i in range(2)] == [None, None]
+    found = {(image.image_id.partition("/")[0], image.label) for image in read_all(source)}
+    assert found == {("label=7", 7), ("label=__HIVE_DEFAULT_PARTITION__", None)}
 
 
-def splits(folder: Path) -> Path:
+def test_of_a_local_copy_with_several_splits_one_is_taken(tmp_path: Path) -> None:
     for split, rows in (("train", 3), ("validation", 2), ("test", 1)):
-        written(folder / "data" / f"{split}-00000-of-00001.parquet", {"image": BYTES[:rows]})
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("query", "rows"), [("", 2), ("?split=validation", 2), ("?split=val", 2), ("?split=train", 3), ("?split=test", 1)]
-)
-def test_of_a_local_copy_with_several_splits_one_is_taken(tmp_path: Path, query: str, rows: int) -> None:
-    survey = surveyed(opened(f"{splits(tmp_path)}{query}"))
-    assert survey.images == rows
-    assert sum(files for kind, files in survey.left_out.items() if kind.startswith("files of split ")) == 2
-
-
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no split 'other'; it has test, train, validation"):
-        opened(f"{splits(tmp_path)}?split=other")
+        written(tmp_path / "data" / f"{split}-00000-of-00001.parquet", {"image": BYTES[:rows]})
+    for query, rows in (("", 2), ("?split=validation", 2), ("?split=val", 2), ("?split=train", 3), ("?split=test", 1)):
+        survey = surveyed(opened(f"{tmp_path}{query}"))
+        assert survey.images == rows
+        assert sum(files for kind, files in survey.left_out.items() if kind.startswith("files of split ")) == 2
+    assert "no split 'other'; it has test, train, validation" in refusal(f"{tmp_path}?split=other")

@@ -1,7 +1,5 @@
 """The stages as Ray Data runs them."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -129,9 +127,7 @@ def test_each_stage_is_an_operator_of_its_own_in_the_plan_that_ray_prints(cluste
 
 
 @pytest.mark.slow
-def test_a_run_may_make_no_progress_for_longer_than_ray_data_allows(
-    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_may_rest_longer_than_ray_data_allows(cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)  # its own are half an hour
     with ray_session(cluster.address):
         plan = plan_of(SignedImages(), tmp_path, open_ledger(f"{tmp_path}-slow"), wait=partial(time.sleep, 4))

@@ -1,7 +1,5 @@
 """Run a command on the head of a rig: `python -m tests.rig --loudboxes 4 -- python -m jobs.synthetic`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

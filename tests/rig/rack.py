@@ -4,8 +4,6 @@ For `ray up` over SSH, and for systemd. Each host is a `Machine` with a /tmp, /h
 are this interpreter's, laid below the account's project directory in a layer that the account may write to.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

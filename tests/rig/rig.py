@@ -1,7 +1,5 @@
 """A Ray cluster of several hosts on one machine: a head, LoudBoxes with four boards, and CPU-only helpers."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

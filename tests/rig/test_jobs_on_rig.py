@@ -1,7 +1,5 @@
 """The jobs on several hosts: a mesh on each, late ones too; every image has its one right answer whatever host comes or goes."""
 
-from __future__ import annotations
-
 import json
 import signal
 from collections.abc import Iterator
@@ -71,8 +69,7 @@ def start(rig: Rig, data: Path, out: Path, timing: str, *arguments: str) -> Job:
 
 
 def finish(job: Job) -> str:
-    done = job.end()
-    assert done.code == 0, done.output
+    done = job.end().succeeded()
     return done.output
 
 
@@ -85,9 +82,7 @@ def wait_for(job: Job, *names: str) -> None:
     job.wait_until(lambda: set(hosts(job.out)) == set(names))
 
 
-def test_a_late_host_is_put_to_work_and_an_interrupted_run_is_resumed(
-    rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
+def test_a_late_host_works_and_an_interrupted_run_is_resumed(rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path) -> None:
     job = start(rig, data, tmp_path, "compute=5s")  # minutes later there is still work for whoever comes last
     wait_for(job, "loudbox-1", "loudbox-2")
     rig.add_host("late")
@@ -109,9 +104,7 @@ def test_a_host_without_boards_decodes_for_those_with_boards(rig: Rig, data: Pat
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_a_lost_host_costs_time_and_no_image(
-    rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path, comes_back: bool
-) -> None:
+def test_a_lost_host_costs_no_image(rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path, comes_back: bool) -> None:
     job = start(rig, data, tmp_path, "compute=2s")
     wait_for(job, "loudbox-1", "loudbox-2")
     rig.kill_host("loudbox-2")
@@ -142,9 +135,7 @@ def test_a_drained_loudbox_finishes_its_batches_and_leaves(rig: Rig, data: Path,
     assert [e["event"] for e in told if e["run_id"] == run_id] == ["mesh opened", "host drains", "mesh drained"]
 
 
-def test_any_number_of_streams_gives_the_same_answers_and_one_that_dies_loses_none(
-    rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path
-) -> None:
+def test_any_number_of_streams_gives_the_same_answers(rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path) -> None:
     with_loudboxes(rig, 4)
     for streams in (2, 4):
         finish(start(rig, data, tmp_path / str(streams), "compute=1us", f"--streams={streams}"))

@@ -1,7 +1,5 @@
 """`ray up` as the operator's manual says it, over real SSH, from a machine of its own, by an account that is not root."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

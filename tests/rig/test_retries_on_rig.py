@@ -1,7 +1,5 @@
 """A run whose driver is killed and whose head is restarted, at random moments, finishes without a hand."""
 
-from __future__ import annotations
-
 import random
 import subprocess
 import time
@@ -10,14 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.running import SHARD, command, wait_until, write_shards
+from tests.faults.running import SHARD, command, prediction_files, wait_until, write_shards
 from tests.rig import Rig
 
 SHARDS = 40
-
-
-def committed(out: Path) -> int:
-    return len(list((out / "predictions").rglob("[!.]*.parquet")))
 
 
 @pytest.mark.slow
@@ -28,11 +22,11 @@ def test_a_run_whose_driver_and_head_are_lost_finishes_without_a_hand(tmp_path: 
         words = command(data, out, "compute=500ms")[1:]
         submit = ["python", "-m", "cluster.submit", "--retries", "8", *words]
         job = rig.start(submit, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        wait_until(lambda: committed(out) > 0, job)
+        wait_until(lambda: len(prediction_files(out)) > 0, job)
         time.sleep(random.uniform(0, 3))
         rig.run(["bash", "-c", "pkill -9 -f '[p]ython -m jobs.imagenet'"], check=False)  # in the head's own PID namespace
-        before = committed(out)
-        wait_until(lambda: committed(out) > before, job)
+        before = len(prediction_files(out))
+        wait_until(lambda: len(prediction_files(out)) > before, job)
         time.sleep(random.uniform(0, 3))
         rig.kill_host("loudbox-1")
         rig.restart_head()

@@ -1,7 +1,5 @@
 """The rig is a cluster of distinct hosts, closed to strangers, and nothing of it remains."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

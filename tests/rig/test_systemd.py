@@ -1,7 +1,5 @@
 """The units under a real systemd: a head and a worker start, are started again, find each other again, and stop."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import time

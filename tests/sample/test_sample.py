@@ -1,9 +1,8 @@
 """The bundled sample: held-out images, a model that never saw them, and the accuracy its README states."""
 
-from __future__ import annotations
-
 import io
 import re
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,12 @@ def test_transformers_alone_finds_the_accuracy_the_readme_states(processor_class
     processor = processor_class.from_pretrained(SAMPLE / "model")
     correct = 0
     with torch.inference_mode():
-        for start in range(0, len(IMAGES), 100):
-            paths = IMAGES[start : start + 100]
-            images = [Image.open(path) for path in paths]
-            predictions = model(**processor(images, return_tensors="pt")).logits.argmax(1).tolist()
+        for paths in batched(IMAGES, 100):
+            inputs = processor([Image.open(path) for path in paths], return_tensors="pt")
+            predictions = model(**inputs).logits.argmax(1).tolist()
             correct += sum(model.config.id2label[p] == path.parent.name for p, path in zip(predictions, paths, strict=True))
     stated = re.search(r"(\d+) of (\d+)", (SAMPLE / "README.md").read_text())
-    assert stated is not None
+    assert stated
     assert (correct, len(IMAGES)) == (int(stated[1]), int(stated[2]))
     assert correct / len(IMAGES) >= 0.96
 

@@ -1,7 +1,5 @@
 """What the tests on chips need: a chip, real or simulated, and models."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

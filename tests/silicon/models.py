@@ -1,7 +1,5 @@
 """A device's rate, and its logits before they become five classes."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Iterator

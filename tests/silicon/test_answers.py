@@ -1,21 +1,18 @@
 """On chips, real or simulated by ttsim: the answers that the mock could only predict. README.md says how to run it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import ViTForImageClassification
 
 from tests.silicon.conftest import IMAGES, SIMULATED
 from tests.silicon.models import logits
-from tests.vit_actor.agreement import centred_pcc, plain_preprocess, random_images, reference_logits
+from tests.vit_actor.agreement import centred_pcc, digits, plain_preprocess, random_images, reference_logits
 from vit_actor.actor import DeviceThread
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.ttnn_vit import Precision
@@ -31,11 +28,8 @@ AGREEMENT: dict[Precision, float] = {"accurate": 0.9970, "fast": 0.9965}
 def opened(checkpoint: Path, precision: Precision = "accurate", images_per_chip: int = 8) -> Iterator[Any]:
     from vit_actor.t3000 import T3000Vit
 
-    device = T3000Vit(load_checkpoint(str(checkpoint)), precision=precision, images_per_chip=images_per_chip)
-    try:
+    with closing(T3000Vit(load_checkpoint(str(checkpoint)), precision=precision, images_per_chip=images_per_chip)) as device:
         yield device
-    finally:
-        device.close()
 
 
 def agreement(answered: torch.Tensor, expected: torch.Tensor, precision: str) -> float:
@@ -47,21 +41,16 @@ def agreement(answered: torch.Tensor, expected: torch.Tensor, precision: str) ->
 def test_all_chips_answer_known_images_alike_to_the_bit_again_and_again() -> None:
     from vit_actor.t3000 import T3000Vit
 
-    thread = DeviceThread(lambda: T3000Vit(load_checkpoint(str(SAMPLE / "model"))))
-    try:
+    with closing(DeviceThread(lambda: T3000Vit(load_checkpoint(str(SAMPLE / "model"))))) as thread:
         for _ in range(3 if SIMULATED else 1_000):
             thread.check()
-    finally:
-        thread.close()
 
 
 @pytest.mark.parametrize("precision", ["accurate", "fast"])
 def test_the_bundled_model_answers_as_transformers_does(precision: Literal["accurate", "fast"]) -> None:
     model = ViTForImageClassification.from_pretrained(SAMPLE / "model").eval()
-    files = sorted((SAMPLE / "images").glob("*/*.jpeg"))[:: 12 if SIMULATED else 1]
-    images = np.stack([np.asarray(Image.open(file).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)) for file in files])
-    labels = np.array([int(file.parent.name) for file in files])
-    expected = reference_logits(model, images, plain_preprocess(64))
+    images, truth = digits(12 if SIMULATED else 1)
+    labels, expected = truth.numpy(), reference_logits(model, images, plain_preprocess(64))
     with opened(SAMPLE / "model", precision) as device:
         size = device.batch_size
         answers = list(device.classify(images[start : start + size] for start in range(0, len(images), size)))

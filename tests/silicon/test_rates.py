@@ -1,7 +1,5 @@
 """On silicon: the speed that no mock and no simulator tells, and which settings of the graph win."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Data sets in every layout, on a disk or in a bucket; faults of reading, writing,
 driver, in tasks and in actors. Run N of a seed is the same each time, but for what happens at the same time in other processes.
 """
 
-from __future__ import annotations
-
 import errno
 import random
 import shutil

@@ -1,7 +1,5 @@
 """A disk, a bucket and a cluster on which jobs run while storage does as rules say."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -59,8 +57,7 @@ class FaultyStorage:
         """What a job over this layout answers while nothing fails."""
         if layout not in self._undisturbed:
             out = str(self.work / "undisturbed" / layout)
-            done = self.job(str(self.work / "data" / layout), out, "--max-errors=10%")
-            assert done.code == 0, done.output
+            self.job(str(self.work / "data" / layout), out, "--max-errors=10%").succeeded()
             self._undisturbed[layout] = self.rows(out)
         return self._undisturbed[layout]
 

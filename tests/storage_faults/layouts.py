@@ -1,7 +1,5 @@
 """One data set of digits, a few of them damaged, in every layout that a job reads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
@@ -29,18 +27,11 @@ def with_damage(images: list[Picture]) -> list[Picture]:
     return images + [Picture(f"digit-{n}-damaged.jpeg", n, data) for n, data in enumerate(broken, 1)]
 
 
-def folders(root: Path, images: list[Picture]) -> None:
-    class_folders(root, images, str)
-
-
 def flat(root: Path, images: list[Picture]) -> None:
-    """With labels in a file beside the folder, `labels_of` it."""
+    """With labels in a file beside the folder."""
     flat_folder(root, images)
-    labels_of(root).write_text("".join(f"{image.name} {image.label}\n" for image in images))
-
-
-def labels_of(root: Path) -> Path:
-    return root.with_name(f"{root.name}-labels.txt")
+    labels = "".join(f"{image.name} {image.label}\n" for image in images)
+    root.with_name(f"{root.name}-labels.txt").write_text(labels)
 
 
 def members(images: list[Picture]) -> list[tuple[str, bytes]]:
@@ -70,8 +61,8 @@ def arrow(root: Path, images: list[Picture]) -> None:
     Dataset.from_dict(rows, features=features).save_to_disk(str(root), num_shards=SHARDS)
 
 
-LAYOUTS: Mapping[str, Callable[[Path, list[Picture]], None]] = {
-    "folders": folders,
+LAYOUTS: Mapping[str, Callable[[Path, list[Picture]], object]] = {
+    "folders": partial(class_folders, name=str),
     "flat": flat,
     "tar": tars,
     "tar.gz": partial(tars, kind="tar.gz"),

@@ -1,7 +1,5 @@
 """Local files that fail by rules: a library for LD_PRELOAD, built from preload.c, and the rules that all its processes share."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import mmap

@@ -1,7 +1,5 @@
 """Some runs of the campaign of random faults of storage."""
 
-from __future__ import annotations
-
 import re
 
 from tests.commands import run_module

@@ -1,15 +1,15 @@
 """The graph's answers on the mock against transformers' in float32."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
+from tests.commands import ROOT
 from tests.mock_t3000.golden import Goldens
 from vit_actor.config import VitConfig
 from vit_actor.geometry import geometry
@@ -89,3 +89,10 @@ def centred_pcc(logits: torch.Tensor, expected: torch.Tensor) -> float:
     """Correlation after the batch mean is removed: a model that ignores its input scores nothing for its bias."""
     pair = torch.stack([(part - part.mean(0)).flatten() for part in (logits.double(), expected.double())])
     return torch.corrcoef(pair)[0, 1].item()
+
+
+def digits(every: int = 1) -> tuple[np.ndarray, torch.Tensor]:
+    """The bundled images as uint8 (n, 64, 64, 3), and their labels; of each `every` images the first."""
+    files = sorted((ROOT / "jobs" / "sample" / "images").glob("*/*.jpeg"))[::every]
+    images = [np.asarray(Image.open(file).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)) for file in files]
+    return np.stack(images), torch.tensor([int(file.parent.name) for file in files])

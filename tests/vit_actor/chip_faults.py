@@ -3,8 +3,6 @@
 python -m tests.vit_actor.chip_faults --faults 1000 --clean 10000 --seed 0
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import tempfile

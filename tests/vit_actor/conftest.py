@@ -1,7 +1,5 @@
 """The mock T3000 for the tests that ask for it, and the models they run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What every device promises (`vit_actor.device.Device`), asked of whichever is at hand."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from typing import Any

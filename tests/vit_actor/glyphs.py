@@ -6,8 +6,6 @@ so a small error changes some of its answers.
 Train it again (half an hour on one core): python -m tests.vit_actor.glyphs
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import count
@@ -41,7 +39,6 @@ CONFIG = ViTConfig(
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
     id2label=dict(enumerate(CHARACTERS)),
-    label2id={character: index for index, character in enumerate(CHARACTERS)},
 )
 """Heads of 64 on 2 columns of cores, features on 4: as in ViT-Base, whose heads lie on other columns than its features."""
 

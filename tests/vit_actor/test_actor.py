@@ -1,7 +1,5 @@
 """The device's thread: answers in order, to whom they belong, from concurrent calls, and one clear error when it fails."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -69,16 +67,12 @@ def test_batches_are_full_across_calls_while_more_is_coming(sizes: list[int]) ->
         assert {images for _, _, images in spans} == {spans[-1][1]} == {64 if number < full else rest}
 
 
-def test_an_idle_device_does_not_wait_for_ever_for_what_is_said_to_be_coming() -> None:
-    with device_thread(more_coming=lambda: True) as device:
-        [part] = device.classify(images(5))
-    assert (part.first, len(part.classes), part.images) == (0, 5, 5)
-
-
 @pytest.mark.parametrize(("count", "batches"), [(0, []), (1, [1]), (64, [64]), (65, [64, 1])])
-def test_a_call_is_answered_without_another_to_push_it(count: int, batches: list[int]) -> None:
-    with device_thread() as device:
-        assert [len(part.classes) for part in device.classify(images(count))] == batches
+@pytest.mark.parametrize("more_coming", [False, True], ids=["", "though more is said to be coming"])
+def test_a_call_is_answered_without_another_to_push_it(count: int, batches: list[int], more_coming: bool) -> None:
+    with device_thread(more_coming=lambda: more_coming) as device:
+        parts = device.classify(images(count))
+    assert [(part.first, len(part.classes), part.images) for part in parts] == [(0, size, size) for size in batches]
 
 
 @pytest.mark.parametrize(("count", "more_coming"), [(256, False), (70, True)], ids=["in flight", "waiting for more"])

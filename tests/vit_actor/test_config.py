@@ -1,22 +1,13 @@
 """A checkpoint's sizes are what transformers would read from the same config.json."""
 
-from __future__ import annotations
-
 import pytest
 from transformers import ViTConfig
 
 from vit_actor.config import VitConfig
 
 SHARED = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "layer_norm_eps",
-    "num_channels",
-    "qkv_bias",
-    "num_labels",
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
+    *("layer_norm_eps", "num_channels", "qkv_bias", "num_labels"),
 )
 
 
@@ -41,14 +32,9 @@ def test_every_size_is_transformers_own(given: dict[str, object]) -> None:
     assert list(ours.id2label) == [theirs.id2label[i] for i in range(theirs.num_labels)]
 
 
-def test_sides_may_be_a_pair_and_need_not_be_equal() -> None:
-    config = VitConfig.from_json({"image_size": [224, 160], "patch_size": [16, 8]})
-    assert config.patches == (14, 20)
-    assert config.tokens == 281
-
-
-def test_class_names_may_be_a_list() -> None:
-    assert VitConfig.from_json({"id2label": ["cat", "dog"]}).id2label == ("cat", "dog")
+def test_sides_may_be_a_pair_and_need_not_be_equal_and_class_names_may_be_a_list() -> None:
+    config = VitConfig.from_json({"image_size": [224, 160], "patch_size": [16, 8], "id2label": ["cat", "dog"]})
+    assert (config.patches, config.tokens, config.id2label) == ((14, 20), 281, ("cat", "dog"))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """The CPU device answers what transformers answers, in order, whatever the batches look like."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -69,31 +67,29 @@ def reference_log_probabilities(directory: Path, count: int) -> np.ndarray:
     return logits.log_softmax(1).numpy()
 
 
-def assert_matches(device: CpuVit, pixels: np.ndarray, reference: np.ndarray) -> None:
+def assert_matches(device: CpuVit, pixels: np.ndarray, reference: np.ndarray, *, first: bool = True) -> None:
+    """first: whether the best class must be the same, which a random model's close answers need not have."""
     (result,) = device.classify([pixels[: len(reference)]])
-    expected_order = np.argsort(-reference, axis=1, kind="stable")[:, :5]
-    assert np.array_equal(result.classes[:, 0], expected_order[:, 0])
-    tolerance = 1e-4 if "float32" in device.description else 0.1  # bfloat16 keeps 8 bits
+    assert not first or np.array_equal(result.classes[:, 0], np.argsort(-reference, axis=1, kind="stable")[:, 0])
+    tolerance = 1e-4 if "float32" in device.description else 0.1 if first else 0.05  # bfloat16 keeps 8 bits
     expected = np.take_along_axis(reference, result.classes, axis=1)
     assert np.abs(np.log(result.probabilities) - expected).max() < tolerance
 
 
 @pytest.mark.parametrize(("precision", "ahead"), [("auto", 2), ("fp32", 0)])
-def test_it_keeps_the_promises_of_a_device(
-    devices: dict[Precision, CpuVit], pixels: np.ndarray, precision: Precision, ahead: int
-) -> None:
+def test_it_is_a_device(devices: dict[Precision, CpuVit], pixels: np.ndarray, precision: Precision, ahead: int) -> None:
     check_device(devices[precision], lambda count, seed: pixels[seed % 8 * 50 :][:count], ahead=ahead)
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_top_5_and_probabilities_are_those_of_transformers_alone(
+def test_its_answers_are_those_of_transformers(
     devices: dict[Precision, CpuVit], pixels: np.ndarray, precision: Precision
 ) -> None:
     assert_matches(devices[precision], pixels, reference_log_probabilities(SAMPLE / "model", 64))
 
 
 @pytest.mark.parametrize(("side", "patch"), [((24, 16), 8), ((16, 24), (8, 4)), ((21, 26), (4, 8))])
-def test_images_and_patches_may_be_oblong_and_patches_leave_an_edge(
+def test_images_and_patches_may_be_oblong_and_leave_an_edge(
     tmp_path: Path, side: tuple[int, int], patch: int | tuple[int, int]
 ) -> None:
     torch.manual_seed(0)
@@ -104,10 +100,7 @@ def test_images_and_patches_may_be_oblong_and_patches_leave_an_edge(
     images = np.random.default_rng(0).integers(0, 256, (5, *side, 3), np.uint8)
     with torch.inference_mode():
         reference = model(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1).logits.log_softmax(1).numpy()
-    device = CpuVit(load_checkpoint(str(tmp_path)), threads=1)
-    (result,) = device.classify([images])
-    expected = np.take_along_axis(reference, result.classes, axis=1)
-    assert np.abs(np.log(result.probabilities) - expected).max() < (1e-4 if "float32" in device.description else 0.05)
+    assert_matches(CpuVit(load_checkpoint(str(tmp_path)), threads=1), images, reference, first=False)
 
 
 def half_precision(model: Path) -> None:
@@ -124,11 +117,9 @@ def channels_of_their_own(model: Path) -> None:
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
 @pytest.mark.parametrize("change", [half_precision, channels_of_their_own])
 def test_a_changed_checkpoint_is_still_answered_as_transformers_does(
-    tmp_path: Path, pixels: np.ndarray, precision: Precision, change: object
+    tmp_path: Path, pixels: np.ndarray, precision: Precision, change: Callable[[Path], None]
 ) -> None:
-    model = Path(shutil.copytree(SAMPLE / "model", tmp_path / "model"))
-    assert callable(change)
-    change(model)
+    change(model := Path(shutil.copytree(SAMPLE / "model", tmp_path / "model")))
     device = CpuVit(load_checkpoint(str(model)), threads=1, precision=precision)
     assert_matches(device, pixels, reference_log_probabilities(model, 16))
 

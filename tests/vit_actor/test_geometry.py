@@ -1,7 +1,5 @@
 """The layout of a ViT on the core grid: what must divide divides, and what does not is named."""
 
-from __future__ import annotations
-
 import pytest
 
 from vit_actor.config import VitConfig
@@ -29,16 +27,12 @@ def test_every_width_divides_over_the_columns_it_is_given(sizes: dict[str, int],
     assert size.heads % size.attention_columns == 0
 
 
-def test_a_patch_that_fills_no_whole_tiles_is_padded() -> None:
+def test_attention_is_one_op_above_eleven_tiles_of_tokens_in_base_and_patches_fill_whole_tiles() -> None:
+    for side, fused in ((224, False), (288, False), (304, True), (384, True)):
+        size = geometry(VitConfig.from_json({"image_size": side}), images_per_chip=8)
+        assert size.fused_attention == fused == (size.tokens_t > 11)
     size = geometry(VitConfig.from_json({"patch_size": 14}), images_per_chip=8)
-    assert 3 * 14 * 14 == 588
-    assert size.pixels == 768  # 19 tiles, rounded up to 8 columns of 3
-
-
-@pytest.mark.parametrize(("side", "fused"), [(224, False), (288, False), (304, True), (384, True)])
-def test_attention_is_one_op_above_eleven_tiles_of_tokens_in_base(side: int, fused: bool) -> None:
-    size = geometry(VitConfig.from_json({"image_size": side}), images_per_chip=8)
-    assert size.fused_attention == fused == (size.tokens_t > 11)
+    assert size.pixels == 768  # 588 are 19 tiles, rounded up to 8 columns of 3
 
 
 @pytest.mark.parametrize(

@@ -1,58 +1,41 @@
 """Opening the mesh: the chips it was given, or the one line a user gets when they cannot be had."""
 
-from __future__ import annotations
-
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.commands import Finished, run_code
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import DeviceError
 from vit_actor.watchdog import killed_after
 
-ROOT = Path(__file__).parents[2]
 
-
-def opened(environment: dict[str, str], lines: str = "mesh = open_mesh(60); print(mesh.shape, mesh.get_num_devices())") -> str:
+def opened(given: dict[str, str], code: str = "mesh = open_mesh(60); print(mesh.shape, mesh.get_num_devices())") -> Finished:
     """What opening a mesh says in a process of its own."""
-    code = f"from vit_actor.t3000 import *\ntry:\n    {lines}\nexcept DeviceError as error:\n    print('DeviceError:', error)\n"
+    whole = f"from vit_actor.t3000 import *\ntry:\n    {code}\nexcept DeviceError as error:\n    print('DeviceError:', error)\n"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TT_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**clean, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return run_code(whole, environment=clean | given)
 
 
-def test_the_mesh_takes_the_chips_of_the_board_it_was_given(mock_environment: dict[str, str]) -> None:
-    assert opened({**mock_environment, "TT_VISIBLE_DEVICES": "2"}) == "MeshShape([1, 2]) 2"
-
-
-def test_without_a_chip_the_error_says_where_to_look() -> None:
-    said = opened({})
-    assert said.startswith("DeviceError: no Tenstorrent chip found")
-    assert "\n" not in said
-
-
-def test_without_the_kernel_compiler_the_error_names_it(mock_environment: dict[str, str]) -> None:
+def test_the_mesh_takes_the_chips_of_its_board_or_says_in_a_line_what_lacks(mock_environment: dict[str, str]) -> None:
     without = {name: value for name, value in mock_environment.items() if name != "TT_METAL_RUNTIME_ROOT"}
-    said = opened(without)
-    assert said.startswith("DeviceError: the kernel compiler is not installed; install Tenstorrent's sfpi")
-    assert "\n" not in said
+    for environment, told in (
+        ({**mock_environment, "TT_VISIBLE_DEVICES": "2"}, "MeshShape([1, 2]) 2\n"),
+        ({}, "DeviceError: no Tenstorrent chip found"),
+        (without, "DeviceError: the kernel compiler is not installed; install Tenstorrent's sfpi"),
+    ):
+        done = opened(environment)
+        assert (done.code, done.stdout.count("\n"), done.stdout.startswith(told)) == (0, 1, True), done.output
 
 
 def test_chips_that_do_not_come_up_end_the_process_with_a_line(mock_environment: dict[str, str]) -> None:
     # A hang as the driver's: in C, with Python's lock held, deaf to signals that Python handles.
     hang = "import ctypes; ttnn.get_num_devices = lambda: ctypes.PyDLL(None).sleep(60)"
-    code = f"from vit_actor.t3000 import *\n{hang}\nopen_mesh(0.5)"
-    environment = {**os.environ, **mock_environment, "TT_VISIBLE_DEVICES": "0,1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert done.returncode == -signal.SIGKILL
+    done = opened({**mock_environment, "TT_VISIBLE_DEVICES": "0,1"}, f"{hang}; open_mesh(0.5)")
+    assert done.code == -signal.SIGKILL
     [line] = done.stderr.splitlines()
     assert line.startswith("error: chips (boards 0,1) did not come up in 0.5 s: another process holds them or they hang")
     assert "tt-smi -r" in line
@@ -102,10 +85,7 @@ def test_a_closed_device_says_so_and_closes_again(environ: pytest.MonkeyPatch, s
     ("said", "line"),
     [
         ("Requested mesh shape MeshShape([1, 9]) requires 9 devices", "fewer chips came up than the mesh needs; look for"),
-        (
-            "Statically allocated circular buffers clash with L1 buffers on core",
-            "the model does not fit the cores' memory at this",
-        ),
+        ("Statically allocated circular buffers clash with L1 buffers", "the model does not fit the cores' memory at this"),
         ("Statically allocated circular buffers grow beyond max L1 size of", "the model does not fit the cores' memory at this"),
         ("Out of Memory: Not enough space to allocate 9 B DRAM buffer", "the model does not fit the chips' memory at this"),
         ("Creating trace buffers of size 9 B: trace region too small", "the trace does not fit the memory set aside for it"),
@@ -123,7 +103,7 @@ def test_what_ttnn_says_becomes_one_line_without_its_stack(mock_environment: dic
 
 
 @pytest.mark.parametrize(("boards", "chips"), [("0,1", 3), ("0", 3), ("0,1,2,3", 6)])
-def test_fewer_chips_than_the_boards_have_are_refused(
+def test_missing_chips_are_refused(
     mock_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, boards: str, chips: int
 ) -> None:
     from vit_actor import t3000

@@ -1,7 +1,5 @@
 """A device request opens what it names, with the driver's own checkpoint, or says in one line why not."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import shutil
@@ -28,7 +26,7 @@ def request_(sample_directory: Path) -> DeviceRequest:
         ("cpu", "fp32", "torch eager float32, 1 thread"),
     ],
 )
-def test_it_opens_the_device_it_names_in_whichever_process(
+def test_it_opens_the_device_it_names_in_any_process(
     request_: DeviceRequest, device: str, precision: str, description: str
 ) -> None:
     opened = pickle.loads(pickle.dumps(replace(request_, device=device, precision=precision)))()  # type: ignore[arg-type]
@@ -38,9 +36,7 @@ def test_it_opens_the_device_it_names_in_whichever_process(
 
 
 @pytest.mark.parametrize("precision", ["auto", "fast", "accurate"])
-def test_a_boards_precision_is_accurate_unless_asked(
-    request_: DeviceRequest, environ: pytest.MonkeyPatch, precision: str
-) -> None:
+def test_boards_are_accurate_unless_asked(request_: DeviceRequest, environ: pytest.MonkeyPatch, precision: str) -> None:
     environ.setenv("TT_VISIBLE_DEVICES", "")
     opened = replace(request_, device="t3000", precision=precision)()  # type: ignore[arg-type]
     assert f", {'fast' if precision == 'fast' else 'accurate'}: bfloat8_b at" in opened.description

@@ -1,7 +1,5 @@
 """A preprocessor_config.json gives the pixel values that transformers gives with it, or one line why it cannot."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -17,23 +15,14 @@ from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 CONFIGS: dict[str, dict[str, Any]] = {
     "none": {},
-    "feature-extractor-of-the-original-vit": {
-        "do_normalize": True,
-        "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "size": 224,
-    },
+    "feature-extractor-of-the-original-vit": {"do_normalize": True, "do_resize": True, "size": 224, **HALF},
     "feature-extractor-by-name": {"feature_extractor_type": "ViTFeatureExtractor", "resample": 2, "size": 384, **IMAGENET},
     "image-processor": {
-        "image_processor_type": "ViTImageProcessor",
-        "size": {"height": 224, "width": 224},
-        "rescale_factor": 0.00392156862745098,
-        "do_rescale": True,
-        "resample": 3,
-        **IMAGENET,
+        **{"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}, "resample": 3},
+        **{"rescale_factor": 0.00392156862745098, "do_rescale": True, **IMAGENET},
     },
     "fast-image-processor-with-nulls": {
         "image_processor_type": "ViTImageProcessorFast",
@@ -43,12 +32,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "size": {"height": 224, "width": 224},
     },
     "deit-feature-extractor": {
-        "crop_size": 224,
-        "do_center_crop": True,
-        "feature_extractor_type": "DeiTFeatureExtractor",
-        "resample": 3,
-        "size": 256,
-        **IMAGENET,
+        **{"crop_size": 224, "do_center_crop": True, "feature_extractor_type": "DeiTFeatureExtractor"},
+        **{"resample": 3, "size": 256, **IMAGENET},
     },
     "deit-defaults": {"image_processor_type": "DeiTImageProcessor"},
     "oblong-with-an-odd-crop": {"size": [97, 160], "do_center_crop": True, "crop_size": {"height": 90, "width": 131}},
@@ -81,12 +66,9 @@ def test_resize_crop_scale_and_shift_give_the_processors_pixel_values(config: di
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (640, 428), (224, 224), (300, 250)], ids=str)
 def test_timms_bicubic_resize_and_crop_of_nine_tenths_are_what_pillow_makes(size: tuple[int, int]) -> None:
     image = photograph(0).resize(size)
-    shorter, longer = sorted(size)
-    long = int(248 * longer / shorter)  # 248 is 224 / 0.9
-    width, height = (long, 248) if size[0] >= size[1] else (248, long)
+    width, height = (int(248 * side / min(size)) for side in size)  # 248 is 224 / 0.9
     left, top = (width - 224) // 2, (height - 224) // 2
     expected = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 224, top + 224))
-
     config = {"size": {"shortest_edge": 248}, "resample": 3, "do_center_crop": True, "crop_size": 224}
     preprocess = Preprocess.from_config(config)
     pixels = np.empty(preprocess.shape, np.uint8)

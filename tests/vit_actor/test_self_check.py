@@ -1,7 +1,5 @@
 """Every chip proves itself: what is wrong with one is found at the next check and named, and nothing else is."""
 
-from __future__ import annotations
-
 import random
 import sys
 from collections.abc import Callable
@@ -126,9 +124,7 @@ def test_every_random_fault_of_a_mock_chip_that_changes_scores_is_found_at_the_n
     assert set(told) == {"flipped", "scaled", "scaled late", "swapped"}
 
 
-def test_kept_answers_of_the_cpu_are_computed_again_only_where_they_are_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_answers_are_computed_again_only_where_they_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed = []
 
     def reference(*_: object) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,7 +1,5 @@
 """The simulated T3000: its timeline, its answers, and how it breaks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -81,7 +79,7 @@ def test_a_batch_that_waited_for_nobody_is_charged_its_own_way_through_and_not_t
     assert first.started_at > 1_000_000  # Unix time, not the monotonic clock
 
 
-def test_it_keeps_the_promises_of_a_device() -> None:
+def test_it_is_a_device() -> None:
     check_device(device(NO_TIME), images)
 
 

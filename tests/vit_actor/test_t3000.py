@@ -1,7 +1,5 @@
 """The T3000 device as an actor drives it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,19 +48,15 @@ def assert_answers(result: Any, images: np.ndarray, model: ViTForImageClassifica
     assert result.held.tolist() == [2 if row[2] >= row[7] else 7 for row in logits]
 
 
-def test_it_keeps_the_promises_of_a_device(device: Any) -> None:
+def test_it_is_a_device(device: Any) -> None:
     check_device(device, lambda count, seed: random_images(count, 64, seed))
 
 
-def test_it_holds_eight_chips_of_eight_images(device: Any) -> None:
+def test_it_says_what_it_is_and_how_its_start_went(device: Any) -> None:
     assert device.batch_size == 64
     assert device.description.startswith("simulated by ttnn's mock")
-    assert "T3000, mesh 1x8" in device.description
-    assert "ttnn 0.81" in device.description
-    assert "accurate: bfloat8_b at HiFi2" in device.description
-
-
-def test_its_start_is_told_by_phase_and_whether_it_found_its_kernels(device: Any) -> None:
+    for part in ("T3000, mesh 1x8", "ttnn 0.81", "accurate: bfloat8_b at HiFi2"):
+        assert part in device.description
     assert set(device.start) == {"import", "open", "weights", "programs", "trace", "kernels_built"}
     assert all(value >= 0 for value in device.start.values())
     assert device.start["kernels_built"] == int(device.start["kernels_built"])

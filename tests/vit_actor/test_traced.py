@@ -1,7 +1,5 @@
 """The two-queue loop: batches in flight keep their own inputs and answers, and what would mix them up is caught."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The graph on a mock 1x8 mesh computes what transformers computes, at the shapes the chips pad to."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,22 +8,15 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import ViTForImageClassification
 
-from tests.vit_actor.agreement import centred_pcc, mock_logits, plain_preprocess, random_images, reference_logits
+from tests.vit_actor.agreement import centred_pcc, digits, mock_logits, plain_preprocess, random_images, reference_logits
 
 Precision = Literal["fast", "accurate"]
 
 Build = Callable[..., ViTForImageClassification]
-SAMPLE = {
-    "hidden_size": 64,
-    "num_attention_heads": 2,
-    "intermediate_size": 256,
-    "image_size": 64,
-    "patch_size": 8,
-    "num_labels": 10,
-}
+SAMPLE = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 256, "num_labels": 10}
+SAMPLE |= {"image_size": 64, "patch_size": 8}
 """The sizes of the bundled model."""
 
 
@@ -45,7 +36,7 @@ def expected(base: ViTForImageClassification, photographs: np.ndarray) -> torch.
 
 
 @pytest.mark.slow
-def test_twelve_layers_of_base_equal_transformers_in_float32(
+def test_base_equals_transformers(
     base: ViTForImageClassification, photographs: np.ndarray, expected: torch.Tensor, mesh: Any
 ) -> None:
     logits, goldens = mock_logits(base, photographs, mesh, rounding=False)
@@ -104,7 +95,7 @@ def test_whatever_lies_in_the_padding_the_answer_is_the_same(random_vit: Build, 
 
 def test_the_bundled_model_answers_as_transformers_does(sample_directory: Path, mesh: Any, one_thread: None) -> None:
     model = ViTForImageClassification.from_pretrained(sample_directory / "model").eval()
-    images, labels = _digits(sample_directory / "images")
+    images, labels = digits()
     expected = reference_logits(model, images, plain_preprocess(64))
     logits, _ = mock_logits(model, images, mesh, rounding=True)
     first, second = torch.softmax(expected, 1).topk(2).values.T
@@ -118,9 +109,7 @@ def test_the_bundled_model_answers_as_transformers_does(sample_directory: Path, 
 
 
 @pytest.mark.parametrize("precision", ["fast", "accurate"])
-def test_a_sequence_whose_scores_do_not_fit_a_core_is_attended_in_one_op(
-    random_vit: Build, precision: Precision, mesh: Any, one_thread: None
-) -> None:
+def test_a_long_sequence_is_attended_in_one_op(random_vit: Build, precision: Precision, mesh: Any, one_thread: None) -> None:
     model = random_vit(image_size=384, num_hidden_layers=1, num_labels=1000)  # google/vit-base-patch16-384's geometry
     images = random_images(2, 384)
     logits, goldens = mock_logits(model, images, mesh, rounding=False, precision=precision)
@@ -131,9 +120,7 @@ def test_a_sequence_whose_scores_do_not_fit_a_core_is_attended_in_one_op(
 
 
 @pytest.mark.parametrize("images_per_chip", [1, 5, 10, 16])
-def test_any_number_of_images_on_a_chip_answers_alike(
-    random_vit: Build, images_per_chip: int, mesh: Any, one_thread: None
-) -> None:
+def test_any_number_of_images_on_a_chip_is_fine(random_vit: Build, images_per_chip: int, mesh: Any, one_thread: None) -> None:
     model, images = random_vit(num_hidden_layers=1, **SAMPLE), random_images(images_per_chip, 64)
     logits, _ = mock_logits(model, images, mesh, rounding=False, images_per_chip=images_per_chip)
     torch.testing.assert_close(logits, reference_logits(model, images, plain_preprocess(64)), atol=1e-4, rtol=0)
@@ -151,9 +138,3 @@ def test_a_model_that_does_not_fit_the_cores_is_told_in_a_line(random_vit: Build
     with pytest.raises(RuntimeError) as raised:
         mock_logits(model, random_images(1, sizes["image_size"]), mesh, rounding=False)
     assert explanation(str(raised.value)).startswith("the model does not fit the cores' memory at this batch; use fewer images")
-
-
-def _digits(directory: Path) -> tuple[np.ndarray, torch.Tensor]:
-    files = sorted(directory.glob("*/*.jpeg"))
-    images = [np.asarray(Image.open(file).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)) for file in files]
-    return np.stack(images), torch.tensor([int(file.parent.name) for file in files])

@@ -1,7 +1,5 @@
 """A checkpoint's tensors in the device's layout do what they did in transformers'."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -13,15 +11,8 @@ from vit_actor.geometry import Geometry, geometry
 from vit_actor.preprocess import Preprocess
 from vit_actor.weights import CENTRE, Weights, arrange, rounded, steep
 
-TINY = {
-    "hidden_size": 64,
-    "num_attention_heads": 2,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "image_size": 32,
-    "patch_size": 8,
-    "num_labels": 10,
-}
+TINY = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "num_hidden_layers": 2}
+TINY |= {"image_size": 32, "patch_size": 8, "num_labels": 10}
 UNEVEN = Preprocess(32, 32, 2, scale=(1 / 255 / 0.2, 1 / 255 / 0.3, 1 / 255 / 0.4), shift=(-2.0, -1.5, -1.0))
 
 Build = Callable[..., ViTForImageClassification]

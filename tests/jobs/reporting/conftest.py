@@ -1,7 +1,5 @@
 """A steady run and what is read of its report."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -41,6 +39,12 @@ def read(out: Path, name: str) -> list[dict]:
 
 def page(out: Path) -> str:
     return (out / "report.html").read_text()
+
+
+def reported(out: Path) -> str:
+    """The page of a run once it is reported."""
+    write_reports(str(out))
+    return page(out)
 
 
 def drawings(html: str) -> list[str]:

@@ -1,7 +1,5 @@
 """Two runs compared: every image is counted once, whatever the files, and the page says what the tables say."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,18 @@ import pytest
 from jobs.report import main, read_run
 from jobs.reporting.comparison.compare import compare, comparison_table
 from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, SETTINGS, Comparison
-from jobs.running.command import run
+from tests.jobs.conftest import ended
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
 
 Answers = list[tuple[str, int | None, int | None]]
 """(image id, label, prediction)"""
 
 
-def a_run(out: Path, answers: Answers, name: str, files: int = 1, **about: Any) -> Path:
-    """A run of these answers, dealt out over some files."""
-    rows = [row(label, prediction, image_id=image, run_id=name) for image, label, prediction in answers]
+def a_run(out: Path, answers: Answers, files: int = 1, **about: Any) -> Path:
+    """A run of these answers, named for its folder, dealt out over some files."""
+    rows = [row(label, prediction, image_id=image, run_id=out.name) for image, label, prediction in answers]
     for number in range(files):
-        write_file(out, f"{number}.parquet", rows[number::files], metadata(run_id=name, **about))
+        write_file(out, f"{number}.parquet", rows[number::files], metadata(run_id=out.name, **about))
     return out
 
 
@@ -41,8 +39,8 @@ AFTER: Answers = [("a", 0, 0), ("b", 0, 2), ("c", 0, 0), ("d", 1, None), ("e", 1
 
 
 def test_every_kind_of_flip_is_counted_listed_and_told_by_class(tmp_path: Path) -> None:
-    a, b = a_run(tmp_path / "a", BEFORE, "run-1"), a_run(tmp_path / "b", AFTER, "run-2")
-    write_manifest(a)
+    a, b = a_run(tmp_path / "a", BEFORE), a_run(tmp_path / "b", AFTER)
+    write_manifest(a, run_id="a")
     c = compared(a, b, tmp_path / "out")
     assert (c.images, c.flips, c.only_a, c.only_b, c.errors_a, c.errors_b) == (7, 6, 1, 1, 1, 1)
     assert "unread      1 image in A, 1 in B" in comparison_table(c)
@@ -50,24 +48,16 @@ def test_every_kind_of_flip_is_counted_listed_and_told_by_class(tmp_path: Path) 
     assert (c.difference, c.p_value) == (0.0, 1.0)
     assert c.agreement == pytest.approx(1 / 7)
     flips = {flip["image_id"]: flip for flip in read(tmp_path / "out", "flips")}
-    assert {image: flip["kind"] for image, flip in flips.items()} == {
-        "b": "right to wrong",
-        "c": "wrong to right",
-        "d": "right to wrong",
-        "e": "wrong to right",
-        "f": "wrong to wrong",
-        "g": "no label",
-    }
+    lost, gained = "right to wrong", "wrong to right"
+    kinds = {"b": lost, "c": gained, "d": lost, "e": gained, "f": "wrong to wrong", "g": "no label"}
+    assert {image: flip["kind"] for image, flip in flips.items()} == kinds
     assert flips["d"] == {
         "image_id": "d", "label": 1, "label_name": "class 1", "kind": "right to wrong",
         "prediction_a": 1, "name_a": "class 1", "probability_a": pytest.approx(0.9), "error_a": None,
         "prediction_b": None, "name_b": None, "probability_b": None, "error_b": "truncated file",
     }  # fmt: skip
-    assert [tuple(r.values())[2:] for r in read(tmp_path / "out", "flips_per_class")] == [
-        (3, 2, 2, 1, 1, 0),
-        (2, 1, 1, 1, 1, 0),
-        (1, 0, 0, 0, 0, 1),
-    ]
+    per_class = [tuple(r.values())[2:] for r in read(tmp_path / "out", "flips_per_class")]
+    assert per_class == [(3, 2, 2, 1, 1, 0), (2, 1, 1, 1, 1, 0), (1, 0, 0, 0, 0, 1)]
     assert [(r["image_id"], r["run"]) for r in read(tmp_path / "out", "only_in_one")] == [("h", "A"), ("i", "B")]
     assert "1 image only in A, 1 only in B" in c.verdict
 
@@ -80,10 +70,10 @@ def test_files_of_other_names_cuts_and_orders_give_the_same_counts(tmp_path: Pat
 
     before = random([(f"{i}.jpg", i % 7, None) for i in range(500)])
     after = random(before)[20:]
-    a = a_run(tmp_path / "a", before, "run-1", files=4)
-    whole = a_run(tmp_path / "b", after, "run-2", files=4)
+    a = a_run(tmp_path / "a", before, files=4)
+    whole = a_run(tmp_path / "b", after, files=4)
     after = [after[place] for place in rng.permutation(len(after))]
-    shuffled = a_run(tmp_path / "c", after, "run-2", files=9)
+    shuffled = a_run(tmp_path / "again" / "b", after, files=9)
     (shuffled / "predictions" / "0.parquet").rename(shuffled / "predictions" / "elsewhere.parquet")
     first, second = compared(a, whole, tmp_path / "1"), compared(a, shuffled, tmp_path / "2")
     counted = {name: value for name, value in vars(first).items() if "fps" not in name and "inference" not in name}
@@ -98,8 +88,8 @@ def test_files_of_other_names_cuts_and_orders_give_the_same_counts(tmp_path: Pat
 
 @pytest.mark.parametrize("files", [1, 2])
 def test_where_ids_repeat_the_first_of_an_id_is_paired_with_the_first(tmp_path: Path, files: int) -> None:
-    a = a_run(tmp_path / "a", [("x", 0, 0), ("x", 0, 1), ("y", 1, 1), ("x", 0, 2)], "run-1")
-    b = a_run(tmp_path / "b", [("x", 0, 0), ("x", 0, 1), ("y", 1, 1), ("x", 0, 0), ("x", 0, 3)], "run-2", files)
+    a = a_run(tmp_path / "a", [("x", 0, 0), ("x", 0, 1), ("y", 1, 1), ("x", 0, 2)])
+    b = a_run(tmp_path / "b", [("x", 0, 0), ("x", 0, 1), ("y", 1, 1), ("x", 0, 0), ("x", 0, 3)], files)
     c = compared(a, b, tmp_path / "out")
     assert (c.images, c.only_a, c.only_b) == (4, 0, 1)
     assert c.flips == files  # two files hold every second image each, and so another order
@@ -108,8 +98,8 @@ def test_where_ids_repeat_the_first_of_an_id_is_paired_with_the_first(tmp_path: 
 
 def test_flips_are_in_run_as_order_and_of_the_long_tables_the_page_shows_the_first(tmp_path: Path) -> None:
     answers: Answers = [(f"{i:04}", 0, 0) for i in range(700)]
-    a = a_run(tmp_path / "a", answers[::-1], "run-1")
-    b = a_run(tmp_path / "b", [(image, 0, 1) for image, _, _ in answers[:400]], "run-2", files=3)
+    a = a_run(tmp_path / "a", answers[::-1])
+    b = a_run(tmp_path / "b", [(image, 0, 1) for image, _, _ in answers[:400]], files=3)
     c = compared(a, b, tmp_path / "out")
     assert (c.flips, c.only_a) == (400, 300)
     assert [flip["image_id"] for flip in read(tmp_path / "out", "flips")] == [f"{i:04}" for i in range(399, -1, -1)]
@@ -120,11 +110,10 @@ def test_flips_are_in_run_as_order_and_of_the_long_tables_the_page_shows_the_fir
 
 
 def test_the_same_run_twice_is_identical(tmp_path: Path) -> None:
-    a = a_run(tmp_path / "a", BEFORE, "run-1")
-    c = compared(a, a, tmp_path / "out")
-    assert c.verdict == "this is the same run twice: 8 of 8 images agree"
+    a = a_run(tmp_path / "a", BEFORE)
+    assert compared(a, a, tmp_path / "out").verdict == "this is the same run twice: 8 of 8 images agree"
     assert read(tmp_path / "out", "flips") == read(tmp_path / "out", "settings") == []
-    other = a_run(tmp_path / "b", BEFORE, "run-2", files=2)
+    other = a_run(tmp_path / "b", BEFORE, files=2)
     assert compared(a, other, tmp_path / "out").verdict == "the answers are identical: 8 of 8 images agree"
 
 
@@ -132,7 +121,7 @@ def test_without_labels_only_agreement_is_compared(tmp_path: Path) -> None:
     def bare(answers: Answers) -> Answers:
         return [(image, None, answer) for image, _, answer in answers if image not in "hi"]
 
-    a, b = a_run(tmp_path / "a", bare(BEFORE), "run-1"), a_run(tmp_path / "b", bare(AFTER), "run-2")
+    a, b = a_run(tmp_path / "a", bare(BEFORE)), a_run(tmp_path / "b", bare(AFTER))
     c = compared(a, b, tmp_path / "out")
     assert (c.flips, c.labelled, c.top1_a, c.difference, c.p_value) == (6, 0, None, None, None)
     assert c.verdict == "answers differ on 6 of 7 images; no labels, so no accuracy to compare"
@@ -140,8 +129,8 @@ def test_without_labels_only_agreement_is_compared(tmp_path: Path) -> None:
 
 
 def test_labels_of_one_run_serve_both_and_conflicting_ones_are_left_out_of_the_accuracy(tmp_path: Path) -> None:
-    a = a_run(tmp_path / "a", [("a", 0, 0), ("b", 1, 1), ("c", 2, 2)], "run-1")
-    b = a_run(tmp_path / "b", [("a", None, 1), ("b", 1, 1), ("c", 3, 2)], "run-2")
+    a = a_run(tmp_path / "a", [("a", 0, 0), ("b", 1, 1), ("c", 2, 2)])
+    b = a_run(tmp_path / "b", [("a", None, 1), ("b", 1, 1), ("c", 3, 2)])
     c = compared(a, b, tmp_path / "out")
     assert (c.labelled, c.relabelled, c.correct_a, c.correct_b, c.lost) == (2, 1, 2, 1, 1)
     assert "relabelled  1 image," in comparison_table(c)
@@ -149,10 +138,10 @@ def test_labels_of_one_run_serve_both_and_conflicting_ones_are_left_out_of_the_a
 
 def test_what_differs_in_configuration_versions_and_devices_is_listed(tmp_path: Path) -> None:
     answers: Answers = [("a", 0, 0)]
-    a = a_run(tmp_path / "a", answers, "run-1", description="cpu, float32")
-    b = a_run(tmp_path / "b", answers, "run-2", description="simulated T3000", versions={"torch": "3.0.0"})
-    write_manifest(a, settings={"precision": "fp32", "limit": None})
-    write_manifest(b, run_id="run-2", settings={"precision": "auto", "limit": None})
+    a = a_run(tmp_path / "a", answers, description="cpu, float32")
+    b = a_run(tmp_path / "b", answers, description="simulated T3000", versions={"torch": "3.0.0"})
+    write_manifest(a, run_id="a", settings={"precision": "fp32", "limit": None})
+    write_manifest(b, run_id="b", settings={"precision": "auto", "limit": None})
     c = compared(a, b, tmp_path / "out")
     assert {r["setting"]: (r["a"], r["b"]) for r in read(tmp_path / "out", "settings")} == {
         "devices": ('["cpu, float32"]', '["simulated T3000"]'),
@@ -175,9 +164,9 @@ def test_times_are_compared_as_ratios(tmp_path: Path) -> None:
 
 def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_path: Path) -> None:
     nasty = '<script>alert("1")</script>'
-    a = a_run(tmp_path / "a", [(nasty, 0, 0), (f"{nasty}2", 0, 0)], "run-1", description=nasty)
-    b = a_run(tmp_path / "b", [(nasty, 0, 1)], "run-2")
-    write_manifest(a, class_names=[nasty, f"{nasty}2"], model=nasty)
+    a = a_run(tmp_path / "a", [(nasty, 0, 0), (f"{nasty}2", 0, 0)], description=nasty)
+    b = a_run(tmp_path / "b", [(nasty, 0, 1)])
+    write_manifest(a, run_id="a", class_names=[nasty, f"{nasty}2"], model=nasty)
     compared(a, b, tmp_path / "out")
     schemas = {"flips": FLIPS, "flips_per_class": FLIPS_PER_CLASS, "only_in_one": ONLY_IN_ONE, "settings": SETTINGS}
     for name, schema in schemas.items():
@@ -200,20 +189,14 @@ def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_pat
         ("damaged", "damaged, or no files of predictions"),
     ],
 )
-def test_what_cannot_be_compared_costs_one_line(
-    tmp_path: Path, other: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    a = a_run(tmp_path / "a", BEFORE, "run-1")
-    write_manifest(a)
-    a_run(tmp_path / "strangers", [("z", 0, 0)], "run-2")
-    a_run(tmp_path / "classes", BEFORE, "run-2")
-    write_manifest(tmp_path / "classes", run_id="run-2", class_names=["cat", "dog"])
-    damaged = a_run(tmp_path / "damaged", BEFORE, "run-2", files=2) / "predictions" / "0.parquet"
+def test_what_cannot_be_compared_is_told(tmp_path: Path, other: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    a = a_run(tmp_path / "a", BEFORE)
+    write_manifest(a, run_id="a")
+    a_run(tmp_path / "strangers", [("z", 0, 0)])
+    a_run(tmp_path / "classes", BEFORE)
+    write_manifest(tmp_path / "classes", run_id="classes", class_names=["cat", "dog"])
+    damaged = a_run(tmp_path / "damaged", BEFORE, files=2) / "predictions" / "0.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-9])
-    with pytest.raises(SystemExit) as ended:
-        run(lambda: main(["--compare", str(a), str(tmp_path / other)]))
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.err.count("\n") == 1
-    assert message in printed.err
+    code, told = ended(lambda: main(["--compare", str(a), str(tmp_path / other)]), capsys)
+    assert (code, told.count("\n"), message in told) == (2, 1, True), told
     assert not (tmp_path / other / "compared").exists()

@@ -1,7 +1,5 @@
 """Partial counts add up to the same whatever the grouping, and to what a plain reading of the rows gives."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterator
 from itertools import pairwise
@@ -86,17 +84,8 @@ def test_counts_of_four_times_the_rows_are_no_larger() -> None:
 
 
 def test_counts_equal_a_plain_reading_of_the_rows() -> None:
-    rows = [
-        row(0, 0),
-        row(0, 2),
-        row(0, 2),
-        row(1, 1),
-        row(1, None),
-        row(None, 3, batch=1),
-        row(None, None),
-        row(102, 4, batch=1),
-    ]
-    counts = count(rows)  # of the last, 102 is among the five best
+    rows = [row(0, 0), row(0, 2), row(0, 2), row(1, 1), row(1, None), row(None, 3, batch=1), row(None, None)]
+    counts = count([*rows, row(102, 4, batch=1)])  # of the last, 102 is among the five best
     assert column(counts, "answers", "label", "prediction", "images", "top5") == [
         (0, 0, 1, 1), (0, 2, 2, 0), (1, 1, 1, 1), (1, None, 1, None), (102, 4, 1, 1), (None, 3, 1, None), (None, None, 1, None),
     ]  # fmt: skip

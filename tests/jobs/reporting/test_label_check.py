@@ -1,7 +1,5 @@
 """Labels that were read wrongly show in the confusion counts, with the option that mends it; a weak model alone does not."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -45,9 +43,7 @@ def counted(classes: int, accuracy: float, read: Callable[[int], int], images: i
         (lambda truth: {3: 8, 8: 3, 4: 6, 6: 4}.get(truth, truth), "another order \\('class 3' is mostly answered 'class 8'\\)"),
     ],
 )
-def test_what_explains_the_answers_far_better_is_told_with_both_figures(
-    accuracy: float, read: Callable[[int], int], says: str | None
-) -> None:
+def test_what_explains_the_answers_far_better_is_told(accuracy: float, read: Callable[[int], int], says: str | None) -> None:
     told = doubt(counted(12, accuracy, read), [f"class {i}" for i in range(12)])
     if says is None or (accuracy < 0.9 and "class 3" in says):
         assert told is None

@@ -1,7 +1,5 @@
 """The page: complete, labelled, safe, and readable in both colour schemes."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
@@ -28,7 +26,7 @@ from jobs.reporting.tables import Reports
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.manifest import Manifest
 from tests.jobs.prediction_files import START, metadata, row, write_file, write_manifest
-from tests.jobs.reporting.conftest import a_run, drawings, page, read
+from tests.jobs.reporting.conftest import a_run, drawings, page, read, reported
 
 
 @pytest.mark.parametrize(
@@ -51,8 +49,7 @@ def test_the_page_says_what_was_not_real(tmp_path: Path, description: str, told:
 def test_the_page_is_complete_and_needs_nothing_from_elsewhere(tmp_path: Path, classes: int, meshes: int, files: int) -> None:
     a_run(tmp_path, classes, meshes, files)
     write_manifest(tmp_path, class_names=[f"kind {i}" for i in range(classes)], settings={"device": "auto", "limit": None})
-    write_reports(str(tmp_path))
-    html = page(tmp_path)
+    html = reported(tmp_path)
     sections = ["Accuracy by class", "Most confused pairs", "What could not be read", "Calibration", "Time and throughput"]
     assert re.findall("<h2>(.*)</h2>", html) == [*sections, "Configuration and versions"]
     assert "<dt>Device</dt><dd>cpu, float32</dd>" in html
@@ -78,8 +75,7 @@ def test_the_page_runs_no_script_but_the_one_its_policy_names(steady: tuple[Path
 def test_every_class_is_in_a_table_to_sort_and_search(tmp_path: Path) -> None:
     a_run(tmp_path, classes=300, meshes=1, files=20)
     write_manifest(tmp_path, class_names=[f"kind {i}" for i in range(300)])
-    write_reports(str(tmp_path))
-    table, *_ = re.findall(r'<table class="sortable">.*?</table>', page(tmp_path), re.DOTALL)
+    table, *_ = re.findall(r'<table class="sortable">.*?</table>', reported(tmp_path), re.DOTALL)
     rows = [[(cell.text or "").strip() for cell in found] for found in ElementTree.fromstring(table).iterfind("tbody/tr")]
     expected = {r["class"]: r for r in read(tmp_path, "per_class") if r["images"]}
     assert {int(found[0]) for found in rows} == set(expected)
@@ -99,8 +95,7 @@ def test_faults_are_marked_where_they_were_noticed(tmp_path: Path) -> None:
     events = [{"at": at + i, "kind": "retry", "where": "decode", "what": "again"} for i in range(3)]
     events.append({"at": at, "kind": "restart", "where": "host-b/0-3", "what": "the actor was replaced"})
     write_manifest(tmp_path, attempts=[{**ended, "events": events, "lost_hosts": ["host-c"], "restarts": 1}])
-    write_reports(str(tmp_path))
-    html = page(tmp_path)
+    html = reported(tmp_path)
     assert re.findall(r"</i> (re\w+: \d)</span>", html) == ["restart: 1", "retry: 3"]
     assert 'title="restart: host-b/0-3"' in html
     assert any(each.endswith("5 faults, 4 of them marked") for each in drawings(html))
@@ -108,7 +103,7 @@ def test_faults_are_marked_where_they_were_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["class folders", "parquet"])
-def test_pictures_are_shown_where_the_images_can_be_read(
+def test_pictures_are_shown(
     tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, encoded = tmp_path / "data", []
@@ -129,10 +124,7 @@ def test_pictures_are_shown_where_the_images_can_be_read(
     rows = [row(0, 0, image_id=ids[0]), row(1, 2, image_id=ids[1]), row(2, 1, image_id="was another then")]
     write_file(tmp_path, "a.parquet", rows, metadata(chunk=f"{shard.id}.00000"))
     write_manifest(tmp_path, data=str(data))
-
-    write_reports(str(tmp_path))
-
-    html = page(tmp_path)
+    html = reported(tmp_path)
     found = re.findall(r'<img [^>]*loading="lazy"[^>]* alt="([^"]*)"[^>]* src="data:image/jpeg;base64,([\w+/=]+)"', html)
     mistake, sample = (f"class 1, taken for class 2: {ids[1]}, 90.0% sure", f"class 0: {ids[0]}, 90.0% sure")
     assert [says for says, _ in found] == [mistake, mistake, sample, mistake, sample]  # pair; mistakes; doubts; class
@@ -142,12 +134,9 @@ def test_pictures_are_shown_where_the_images_can_be_read(
     with Image.open(io.BytesIO(base64.b64decode(found[0][1]))) as shown:
         assert shown.size == (112, 112)
         assert np.allclose(np.asarray(shown), (0, 255, 0), atol=4)
-    write_reports(str(tmp_path))
-    assert page(tmp_path) == html
-
+    assert reported(tmp_path) == html
     monkeypatch.setattr("jobs.reporting.page.page.MOST_PICTURE_BYTES", 2 * len(found[0][1]))
-    write_reports(str(tmp_path))
-    assert page(tmp_path).count("<img") == 2
+    assert reported(tmp_path).count("<img") == 2
     shutil.rmtree(data)
     write_reports(str(tmp_path))
     assert f"no pictures on the page: its images cannot be read again at {data}" in capsys.readouterr().err
@@ -161,8 +150,7 @@ def test_text_from_the_data_cannot_become_markup_or_mathematics(tmp_path: Path) 
     write_file(tmp_path, "a.parquet", rows, metadata(nasty, description=nasty, versions={nasty: nasty}))
     write_file(tmp_path, "b.parquet", rows, metadata("other/0"))
     write_manifest(tmp_path, class_names=[f"{nasty}{i}" for i in range(3)], model=nasty, data=nasty, settings={nasty: nasty})
-    write_reports(str(tmp_path))
-    html = page(tmp_path)
+    html = reported(tmp_path)
     assert "&lt;img src=x onerror=&#34;alert(1)&#34;&gt; $\\frac{$ &amp;" in html
     assert "<img src=x" not in html
 

@@ -1,7 +1,5 @@
 """Counting many files wherever there are cores, and putting a complete run's predictions into few of them."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -53,12 +51,9 @@ def names(out: Path) -> list[str]:
 def test_a_complete_runs_files_become_one_and_every_report_stays_the_same(run: Path) -> None:
     write_reports(str(run))
     before, rows = tables(run), ids(run)
-    write_reports(str(run), compact="run-1")
-    assert names(run) == ["part-000000.parquet"]
-    assert tables(run) == before
-    write_reports(str(run))
-    assert tables(run) == before
-    assert ids(run) == rows
+    for compact in ("run-1", None):
+        write_reports(str(run), compact=compact)
+        assert (names(run), tables(run), ids(run)) == (["part-000000.parquet"], before, rows)
     assert chunks_in_parts(str(run)) == {f"0.{number:05}" for number in range(CHUNKS)}
 
 
@@ -88,7 +83,7 @@ def test_a_compaction_that_was_cut_short_shows_every_row_once_and_is_ended_by_th
     assert (names(run), ids(run)) == (["part-000000.parquet"], rows)
 
 
-def test_files_of_an_earlier_version_report_and_compare_as_ever_and_get_names_when_merged(
+def test_files_of_an_earlier_version_are_as_good_and_get_names(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_reports(str(run))
@@ -140,7 +135,7 @@ def test_files_of_another_run_and_damaged_ones_are_left_as_they_are(run: Path) -
     assert names(run) == before
 
 
-def test_many_files_are_counted_and_compacted_on_a_cluster_with_the_same_result(
+def test_many_files_are_counted_and_compacted_on_a_cluster(
     run: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
 ) -> None:
     alone = plain(reduce_predictions(str(run)))

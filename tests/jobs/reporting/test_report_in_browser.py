@@ -1,7 +1,5 @@
 """The page of a full ImageNet-1k run in a real browser: it opens without complaint or request, sorts, searches and prints."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """Replacing a run: what a run wrote goes, and nothing else is touched."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -30,49 +28,32 @@ def out(tmp_path: Path) -> Path:
     return out
 
 
-def foreign_parquet(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"image_id": ["x"]}), path)
-
-
-def test_all_that_a_run_wrote_goes(out: Path) -> None:
+def test_all_that_a_run_wrote_goes_and_what_lies_beside_it_stays(out: Path) -> None:
     (out / "predictions" / f".b.parquet.{'0' * 32}.part").write_bytes(b"broken off")
+    (out / "photos").mkdir()
+    for name in ("photos/a.jpg", "readme.txt"):
+        (out / name).write_text("mine")
     clear_run(str(out))
-    assert files(out) == {"manifest.json"}
+    assert files(out) == {"manifest.json", "photos/a.jpg", "readme.txt"}
     assert not (out / "predictions").exists()
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "report/thesis.txt",
-        "report/summary.csv",
-        "predictions/notes.md",
-        "predictions/deep/er/mine.parquet",
-        "predictions/cut.parquet",
-        "compared/x/mine.parquet",
-        "runs/mine/photo.jpg",
-        "report/.hidden",
+        *("report/thesis.txt", "report/summary.csv", "report/.hidden", "runs/mine/photo.jpg", "compared/x/mine.parquet"),
+        *("predictions/notes.md", "predictions/deep/er/mine.parquet", "predictions/cut.parquet"),
     ],
 )
 def test_what_no_run_wrote_is_named_and_nothing_is_deleted(out: Path, name: str) -> None:
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("mine")
     if name.endswith("mine.parquet"):
-        foreign_parquet(out / name)
-    else:
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_text("mine")
+        pq.write_table(pa.table({"image_id": ["x"]}), out / name)
     before = files(out)
     with pytest.raises(UserError, match=f"holds {name} that no run wrote"):
         clear_run(str(out))
     assert files(out) == before
-
-
-def test_what_lies_beside_the_run_stays(out: Path) -> None:
-    (out / "photos").mkdir()
-    (out / "photos" / "a.jpg").write_bytes(b"mine")
-    (out / "readme.txt").write_text("mine")
-    clear_run(str(out))
-    assert files(out) == {"manifest.json", "photos/a.jpg", "readme.txt"}
 
 
 def test_a_page_that_no_run_wrote_is_neither_deleted_nor_written_over(out: Path) -> None:

@@ -1,7 +1,5 @@
 """The predictions on disk: a chunk is there whole or not at all, and what its file says of it is read back."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,8 +53,7 @@ def test_a_part_that_was_not_renamed_is_no_committed_chunk(tmp_path: Path) -> No
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / f".s.00000.parquet.{'0' * 32}.part").write_bytes(b"PAR1")
     assert not Predictions(str(tmp_path)).is_committed("s.00000")
-    assert committed_rows(str(tmp_path), bool) == (0, 0)
-    assert committed_files(str(tmp_path)) == [0, 0]
+    assert (committed_rows(str(tmp_path), bool), committed_files(str(tmp_path))) == ((0, 0), [0, 0])
 
 
 def test_a_file_of_many_chunks_names_each_with_its_rows(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """What a run that goes on classifies again: damaged files and images that storage failed to give; all else stays."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,19 +1,19 @@
 """Ray on one machine for one job: what it starts, who may look at it, and that nothing is left, however the job ends."""
 
-from __future__ import annotations
-
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT
-from tests.faults.running import committed, prediction_files, wait_until, write_shards
+from tests import waiting
+from tests.commands import ROOT, run_line
+from tests.faults.running import command, committed, prediction_files, wait_until, write_shards
+from tests.processes import processes
 
 LOOK = """
 import json, os, stat, sys
@@ -58,16 +58,9 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(deep), "PYTHONPATH": str(ROOT), **more}
 
 
-def left_of(home: str) -> list[str]:
+def left_of(home: str) -> list[str | int]:
     """Processes that belong to a session with its files there, and the files."""
-    found = [home] if Path(home).exists() else []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if home in (process / "cmdline").read_text():
-                found.append(process.name)
-        except OSError:  # it has ended
-            continue
-    return found
+    return [*([home] if Path(home).exists() else []), *processes(re.escape(home))]
 
 
 @pytest.mark.parametrize("network", [ALONE, NETWORKED], ids=["alone", "networked"])
@@ -76,8 +69,7 @@ def test_a_session_is_this_accounts_alone_and_is_gone_with_all_its_processes_whe
     tmp_path: Path, more: dict[str, str], network: str
 ) -> None:
     command = ["unshare", "-n", "sh", "-ec", f'ip link set lo up; {network} exec "$@"', "job", sys.executable, "-c", LOOK]
-    done = subprocess.run(command, env=environment(tmp_path, **more), cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run_line(*command, environment=environment(tmp_path, **more)).succeeded()
     told = json.loads(done.stderr)  # and nothing else is said
     assert (told["rows"], told["mode"], told["own_session"], done.stdout) == (10, 0o700, True, "")
     assert told["socket"] < 100
@@ -93,20 +85,16 @@ def test_nothing_is_left_of_a_job_that_is_killed(tmp_path: Path, killed: str) ->
     assert job.stderr
     home = json.loads(job.stderr.readline())["home"]
     assert left_of(home)
-    keepers = [int(pid) for pid in left_of(home)[1:] if "local_ray.py" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(job.pid if killed == "job" else keepers[0], signal.SIGKILL)
+    [keeper] = processes(rf"local_ray\.py.*{re.escape(home)}")
+    os.kill(job.pid if killed == "job" else keeper, signal.SIGKILL)
     job.communicate()
-    limit = time.monotonic() + 30
-    while left_of(home) and time.monotonic() < limit:
-        time.sleep(0.1)
-    assert left_of(home) == []
+    waiting.wait_until(lambda: left_of(home) == [], 30)
 
 
 def test_where_ray_does_not_start_the_line_names_the_file_that_says_why(tmp_path: Path) -> None:
     job = [sys.executable, "-m", "jobs.synthetic", "--out", str(tmp_path / "out"), "--model", "jobs/sample/model"]
-    given = environment(tmp_path, **PLAIN, RAY_START_HOOK="no.such.hook")
-    done = subprocess.run(job, env=given, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1, done.stderr
+    done = run_line(*job, environment=environment(tmp_path, **PLAIN, RAY_START_HOOK="no.such.hook"))
+    assert done.code == 1, done.stderr
     line, _, log = done.stderr.strip().rpartition("; Ray's log: ")
     told = "perhaps for what the environment says in RAY_START_HOOK; unset what is not needed"
     assert line == f"error: Ray does not start on this machine; {told}"
@@ -116,18 +104,9 @@ def test_where_ray_does_not_start_the_line_names_the_file_that_says_why(tmp_path
 
 @pytest.mark.slow
 def test_sigterm_to_the_jobs_process_group_drains_it_since_ray_is_in_another(tmp_path: Path) -> None:
-    data, out = write_shards(tmp_path / "data", 12), tmp_path / "out"
-    job = [sys.executable, "-m", "jobs.imagenet", "--data", str(data), "--out", str(out), "--model", "jobs/sample/model"]
-    job += ["--device", "simulated", "--simulate", "compute=500ms"]
-    started = subprocess.Popen(
-        job,
-        env=environment(tmp_path),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    out, given = tmp_path / "out", {"env": environment(tmp_path), "cwd": ROOT, "start_new_session": True}
+    job = [sys.executable, *command(write_shards(tmp_path / "data", 12), out, "compute=500ms")]
+    started = subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **given)  # type: ignore[call-overload]
     wait_until(lambda: len(prediction_files(out)) >= 1, started)
     os.killpg(started.pid, signal.SIGTERM)
     _, said = started.communicate(timeout=120)

@@ -1,7 +1,5 @@
 """A manifest that several threads write."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 from typing import Any

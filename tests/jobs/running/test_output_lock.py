@@ -1,7 +1,5 @@
 """One process at a time has an output on a disk; it is free again however that process ends, and a lost lock ends its holder."""
 
-from __future__ import annotations
-
 import errno
 import subprocess
 import sys

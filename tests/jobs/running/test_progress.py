@@ -1,7 +1,5 @@
 """Progress says how far, how fast, how long still: in a log as plain lines, on a terminal in place, after a resume in all."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re
@@ -38,9 +36,7 @@ CONTROL = re.compile(r"[^\n\x20-\x7e]")
     ],
     ids=["nothing yet", "rates and what is left", "the recent rate forgets", "no total", "earlier attempts' are not in the rate"],
 )  # fmt: skip
-def test_a_line_says_what_is_done_and_how_fast(
-    total: int | None, before: int, added: list[tuple[int, int, int]], line: str
-) -> None:
+def test_a_line_says_how_much_and_how_fast(total: int | None, before: int, added: list[tuple[int, int, int]], line: str) -> None:
     pace = Pace(total=total, before=before)
     for second, images, errors in added:
         pace.add(images, errors, float(second))
@@ -85,9 +81,7 @@ def test_a_run_that_does_not_go_on_says_what_it_waits_for(
     assert first.endswith(waits) if waits else "wait" not in first
 
 
-def test_a_log_gets_plain_lines_while_a_chunk_is_waited_for_and_each_trouble_once(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_gets_plain_lines_and_each_trouble_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(progress.EVERY, "log", 0.02)
     monkeypatch.setenv(progress.THRESHOLD, "0")
     events: list[dict[str, Any]] = []
