@@ -119,7 +119,7 @@ def object_store(address: str) -> tuple[Any, str] | None:
     }
     given = {name: value for name, value in options.items() if value}
     if not (access.key or os.environ.get("AWS_ACCESS_KEY_ID")):
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
         from obstore.auth.boto3 import Boto3CredentialProvider
 
         try:
