@@ -227,6 +227,7 @@ def _visible_boards() -> list[str]:
 
 _TOO_LARGE = "memory at this batch; use fewer images per chip"
 _EXPLANATIONS = {
+    "build failed. log": "a kernel did not compile; is sfpi the version that cluster/install.sh installs?",
     "no chips detected": "no Tenstorrent chip found; is the driver loaded (ls /dev/tenstorrent) and the board in tt-smi?",
     "sfpi not found": (
         "the kernel compiler is not installed; install Tenstorrent's sfpi package so that /opt/tenstorrent/sfpi exists"
