@@ -41,7 +41,8 @@ MATHS: dict[Precision, str] = {"fast": "LoFi", "accurate": "HiFi2"}
 TOLERANCE: dict[Precision, float] = {"fast": 0.3, "accurate": 0.2}
 """`Device.tolerance`. What was seen of sound kernels and of the kit is below half of it."""
 TRACE_REGION = 32 << 20
-"""Bytes of each chip's DRAM for the trace. The public demo gets by with 1.7 MB; a chip has 12 GB."""
+"""Bytes of each chip's DRAM for the traces, over all its banks. The public demo gets by with 1.7 MB, and in ttsim one of the
+bundled model's two traces took 0.23 MB; a chip has 12 GB."""
 L1_SMALL = 32 << 10
 """Bytes of each core's memory that ttnn may use for its own small buffers."""
 
@@ -227,6 +228,7 @@ def _visible_boards() -> list[str]:
 
 _TOO_LARGE = "memory at this batch; use fewer images per chip"
 _EXPLANATIONS = {
+    "build failed. log": "a kernel did not compile; is sfpi the version that cluster/install.sh installs?",
     "no chips detected": "no Tenstorrent chip found; is the driver loaded (ls /dev/tenstorrent) and the board in tt-smi?",
     "sfpi not found": (
         "the kernel compiler is not installed; install Tenstorrent's sfpi package so that /opt/tenstorrent/sfpi exists"

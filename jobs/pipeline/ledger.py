@@ -194,7 +194,8 @@ class Ledger:
         again = self._counts["images_again"]
         done = {what: max(0, images - again) for what, images in self._pace.items()}
         meshes = self._actors - sum(1 for mesh in self._failures if self.out(mesh))
-        opened = meshes if self._released else sum(1 for mesh, count in self._meshes.items() if count and not self.out(mesh))
+        up = {mesh for mesh, count in self._meshes.items() if count} - self._opening
+        opened = meshes if self._released else sum(1 for mesh in up if not self.out(mesh))
         return {**done, "open": opened, "meshes": meshes, "waiting": len(self._waiting)}
 
     def cache_room(self, room: float) -> None:

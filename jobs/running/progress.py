@@ -110,7 +110,7 @@ class Progress:
         self._pace = Pace(total)
         self._account = account
         self._told = 0
-        self._began, self._waits = time.monotonic(), ""
+        self._began, self._waits, self._opened = time.monotonic(), "", False
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._live = sys.stderr.isatty()
@@ -164,8 +164,9 @@ class Progress:
 
     def _waits_for(self, found: dict[str, int], gone_on: bool) -> str:
         """What a run waits for that has not gone on since the last look. found: of Ledger.pace."""
+        self._opened = self._opened or found["open"] > 0
         if found["open"] < found["meshes"]:
-            since = "" if found["open"] else f" since {_duration(time.monotonic() - self._began)}"
+            since = "" if self._opened else f" since {_duration(time.monotonic() - self._began)}"
             return f", opening {found['meshes'] - found['open']} of {counted(found['meshes'], 'mesh')}{since}"
         if gone_on:
             return ""

@@ -10,6 +10,8 @@ from tests.benchmarks.corpora import random_checkpoint
 SIMULATED = "TT_METAL_SIMULATOR" in os.environ
 IMAGES = 1 if SIMULATED else 8
 """A chip's in the tests of Base: a simulator takes half a minute for a pass of one layer and one image."""
+PATIENCE = 6 * 3600 if SIMULATED else 120
+"""Seconds for a mesh to open, or to answer: a simulated T3000 takes half an hour to open."""
 
 
 @pytest.fixture(autouse=True)

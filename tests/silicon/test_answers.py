@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import ViTForImageClassification
 
-from tests.silicon.conftest import IMAGES, SIMULATED
+from tests.silicon.conftest import IMAGES, PATIENCE, SIMULATED
 from tests.silicon.models import logits
 from tests.vit_actor.agreement import centred_pcc, digits, plain_preprocess, random_images, reference_logits
 from vit_actor.actor import DeviceThread
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.ttnn_vit import Precision
 
-pytestmark = [pytest.mark.silicon, pytest.mark.simulator, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.silicon, pytest.mark.simulator, pytest.mark.timeout(PATIENCE if SIMULATED else 1200)]
 
 SAMPLE = Path(__file__).parents[2] / "jobs" / "sample"
 AGREEMENT: dict[Precision, float] = {"accurate": 0.9970, "fast": 0.9965}
@@ -28,7 +28,9 @@ AGREEMENT: dict[Precision, float] = {"accurate": 0.9970, "fast": 0.9965}
 def opened(checkpoint: Path, precision: Precision = "accurate", images_per_chip: int = 8) -> Iterator[Any]:
     from vit_actor.t3000 import T3000Vit
 
-    with closing(T3000Vit(load_checkpoint(str(checkpoint)), precision=precision, images_per_chip=images_per_chip)) as device:
+    model = load_checkpoint(str(checkpoint))
+    options: Any = {"precision": precision, "images_per_chip": images_per_chip, "open_seconds": PATIENCE}
+    with closing(T3000Vit(model, **options)) as device:
         yield device
 
 
@@ -41,7 +43,8 @@ def agreement(answered: torch.Tensor, expected: torch.Tensor, precision: str) ->
 def test_all_chips_answer_known_images_alike_to_the_bit_again_and_again() -> None:
     from vit_actor.t3000 import T3000Vit
 
-    with closing(DeviceThread(lambda: T3000Vit(load_checkpoint(str(SAMPLE / "model"))))) as thread:
+    model = load_checkpoint(str(SAMPLE / "model"))
+    with closing(DeviceThread(lambda: T3000Vit(model, open_seconds=PATIENCE), limit_seconds=PATIENCE)) as thread:
         for _ in range(3 if SIMULATED else 1_000):
             thread.check()
 

@@ -89,6 +89,10 @@ def test_a_closed_device_says_so_and_closes_again(environ: pytest.MonkeyPatch, s
         ("Statically allocated circular buffers grow beyond max L1 size of", "the model does not fit the cores' memory at this"),
         ("Out of Memory: Not enough space to allocate 9 B DRAM buffer", "the model does not fit the chips' memory at this"),
         ("Creating trace buffers of size 9 B: trace region too small", "the trace does not fit the memory set aside for it"),
+        (
+            "info:\ntrisc1 build failed. Log: a.h:1: error: timeout\n  | ^~~\nbacktrace:\n --- a",
+            "a kernel did not compile; is sfpi",
+        ),
         ("TIMEOUT: device timeout in fetch queue wait", "a chip stopped answering; reset it with tt-smi -r"),
         ("TT_FATAL @ /a/b.cpp:1: x > 0\ninfo:\nThe grid is small\nbacktrace:\n --- a\n --- b", "ttnn failed: The grid is small"),
         ("Failed to pin host memory\nLocation: /umd/pcie.cpp:12\n 0# stack\n 1# main", "ttnn failed: Failed to pin host memory"),

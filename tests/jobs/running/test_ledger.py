@@ -221,6 +221,17 @@ def test_once_it_drains_neither_reading_nor_a_device_is_given_another_chunk() ->
     assert ledger.begin("decoded", 64, 64, "a/0-3") == "stop"
 
 
+def test_a_mesh_whose_actor_was_replaced_is_open_once_it_is_open_again() -> None:
+    ledger = Ledger()
+    seen = []
+    for _ in range(2):
+        ledger.opening("a/0-3")
+        seen.append(ledger.pace()["open"])
+        ledger.arrive("a/0-3", "node", 1.0)
+        seen.append(ledger.pace()["open"])
+    assert seen == [0, 1, 0, 1]
+
+
 def test_a_process_that_ended_while_it_opened_its_chips_is_noticed_by_the_next_one_and_an_error_is_no_death() -> None:
     ledger = Ledger()
     ledger.opening("host/0-3")
