@@ -135,10 +135,13 @@ class _LockFile(_Lock):
         super().__init__(out)
 
     def _take(self, out: str) -> bool:
-        """Lock the file; False where the holder before has deleted it meanwhile."""
+        """Lock the file; False where the holder before has deleted it meanwhile, or the output with it."""
         with storage_errors(self._path, "lock"):
             os.makedirs(self._folder, exist_ok=True)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                return False
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

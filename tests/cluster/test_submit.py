@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -53,9 +54,14 @@ class JobServer:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
     options = [f"--dashboard-port={(port := free_port())}", f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=2"]
     address = f"http://127.0.0.1:{port}"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="ray-", dir="/tmp") as files:
         patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # the job's `python` is the node's
-        with ray_head(tmp_path_factory.mktemp("job-server"), *options, "--include-dashboard=true") as cluster:
+        # A job looks there for its cluster; others of this machine are in /tmp/ray.
+        options += [
+            "--include-dashboard=true",
+            f"--temp-dir={files}",
+        ]
+        with ray_head(tmp_path_factory.mktemp("job-server"), *options) as cluster:
             wait_until(lambda: answers(address), START_SECONDS)
             yield JobServer(cluster.environment | {"RAY_API_SERVER_ADDRESS": address})
 
