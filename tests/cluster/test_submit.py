@@ -54,7 +54,10 @@ class JobServer:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
     options = [f"--dashboard-port={(port := free_port())}", f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=2"]
     address = f"http://127.0.0.1:{port}"
-    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="ray-", dir="/tmp") as files:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as files,
+    ):
         patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # the job's `python` is the node's
         # A job looks there for its cluster; others of this machine are in /tmp/ray.
         options += [
