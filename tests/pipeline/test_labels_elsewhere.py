@@ -387,6 +387,10 @@ def test_of_two_images_of_one_name_a_bare_line_labels_none(tmp_path: Path) -> No
             ],
         ),
         ({"metadata.csv": csv(["0.jpg,1", "1.jpg,2"]), "0.jpg": ""}, ["labels in its file without an image, such as 1.jpg"]),
+        (
+            {"metadata.csv": csv(["a/0.jpg,1", "b/1.jpg,2"]), "a/0.jpg": ""},
+            ["labels in its file without an image, such as b/1.jpg"],
+        ),
         ({"x.parquet": rows(mask=[b"x"] * 3), "y.parquet": rows()}, ["columns of other images, such as x.parquet#mask"]),
     ],
 )
