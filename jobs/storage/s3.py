@@ -46,9 +46,10 @@ class Access:
         settings = dict(parse_qsl(parts.query or "", keep_blank_values=True))
         if unknown := settings.keys() - {"region", "scheme", "endpoint_override"}:
             raise UserError(f"{shown(str(parts))}: ?{min(unknown)}= is no setting of s3://; write a ? of a name as %3F")
-        _check_keys()
         user, _, bucket = parts.authority.rpartition("@")
         key, _, secret = (unquote(part) for part in user.partition(":"))
+        if not key:
+            _check_keys()
         endpoint = next(filter(None, [settings.get("endpoint_override"), *map(os.environ.get, ENDPOINTS)]), None)
         if endpoint and "://" not in endpoint:
             endpoint = f"{settings.get('scheme', 'https')}://{endpoint}"
