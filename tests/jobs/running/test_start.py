@@ -71,7 +71,8 @@ def test_a_run_drains_at_signals_and_without_its_terminal(
 ) -> None:
     ours, theirs = os.openpty()
     command = [*ignored, sys.executable, "-c", STOPS, str(tmp_path / "ready")]
-    job = subprocess.Popen(["setsid", "-c", *command], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    default = ["env", "--default-signal=HUP"]  # these tests may run under nohup themselves
+    job = subprocess.Popen(["setsid", "-c", *default, *command], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     wait_until((tmp_path / "ready").exists, 60)
     if ignored or not how:
