@@ -190,7 +190,7 @@ class SteadyFile(Positioned):
 
 def open_file(filesystem: FileSystem, path: str) -> pa.NativeFile:
     """A file or object, to be read. Raises UserError for what is no file: opening a pipe may never end."""
-    if isinstance(filesystem, LocalFileSystem) and os.path.exists(path) and not os.path.isfile(path):
+    if isinstance(filesystem, LocalFileSystem) and not os.path.isfile(path) and os.path.exists(path):
         kind = "directory" if os.path.isdir(path) else "pipe, a socket or a device"
         raise UserError(f"{path}: is no file but a {kind}; move it away, or give another path")
     return filesystem.open_input_file(path)
