@@ -15,32 +15,24 @@ Status = Literal["pass", "warn", "fail"]
 
 CHIPS_PER_BOARD = {"n300": 2, "n150": 1}
 
-DRIVER_NEEDED = (1, 34, 0)
-"""Kernel driver below which ttnn 0.81's driver library refuses to open a board."""
+DRIVER_NEEDED = (1, 34, 0)  # Kernel driver below which ttnn 0.81's driver library refuses to open a board
 
-DRIVER_WANTED = (2, 0, 0)
-"""What tt-smi asks for, and the driver library where an IOMMU translates."""
+DRIVER_WANTED = (2, 0, 0)  # What tt-smi asks for, and the driver library where an IOMMU translates
 
-FIRMWARE_NEEDED = (18, 10, 0)
-"""The least ttnn 0.81 names when a chip's Ethernet cores do not come back."""
+FIRMWARE_NEEDED = (18, 10, 0)  # The least ttnn 0.81 names when a chip's Ethernet cores do not come back
 
-OLD_FIRMWARE = 80
-"""Bundles were once numbered 80.x and came before 18.x."""
+OLD_FIRMWARE = 80  # Bundles were once numbered 80.x and came before 18.x
 
-HUGE_PAGES_PER_BOARD = 4
-"""What Tenstorrent's hugepages-setup reserves for a Wormhole board, 1 GiB each; one is the least."""
+HUGE_PAGES_PER_BOARD = 4  # What Tenstorrent's hugepages-setup reserves for a Wormhole board, 1 GiB each; one is the least
 
-CHUNK_BYTES = 512 * 224 * 224 * 3
-"""Decoded images travel in chunks of 512."""
+CHUNK_BYTES = 512 * 224 * 224 * 3  # Decoded images travel in chunks of 512
 
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph", "glusterfs", "beegfs", "wekafs"}
 
 GIB = 2**30
-WORKER_BYTES = GIB
-"""A decoding worker holds 0.65 GB of libraries and its chunk."""
+WORKER_BYTES = GIB  # A decoding worker holds 0.65 GB of libraries and its chunk
 
-ACTOR_BYTES = 8 * GIB
-"""A mesh's actor: the checkpoint in float32, its device layout, compiled kernels and batches in flight."""
+ACTOR_BYTES = 8 * GIB  # A mesh's actor: the checkpoint in float32, its device layout, compiled kernels and batches in flight
 
 CLOCK_WARN, CLOCK_FAIL = 0.5, 30.0
 """Seconds. Rows carry their host's clock, and throughput over time is drawn from it by the second."""
@@ -91,8 +83,7 @@ class Check:
     fix: str = ""
 
 
-Verdict = tuple[Status, str, str]
-"""A check without its name: status, what there is, the fix."""
+Verdict = tuple[Status, str, str]  # A check without its name: status, what there is, the fix
 
 
 def _passes(sound: bool, otherwise: Status, found: str, fix: str) -> Verdict:

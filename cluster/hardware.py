@@ -17,8 +17,7 @@ from jobs.running import machine
 from jobs.running.machine import text
 from jobs.running.terminal import one_line
 
-VENDOR = "0x1e52"
-"""Tenstorrent's PCI vendor id."""
+VENDOR = "0x1e52"  # Tenstorrent's PCI vendor id
 
 NOWHERE = "(0, 0, 0, 0)"
 """What tt-smi writes for a chip of which the driver library has no coordinates (tt_smi/backend.py); one chip has these truly."""
@@ -26,8 +25,7 @@ NOWHERE = "(0, 0, 0, 0)"
 LINKS_TOLD = [19, 9]
 LOCK_FLAG = 0x5454554D444D5458.to_bytes(8, "little")
 
-SNAPSHOT_SECONDS = 15.0
-"""Limit for tt-smi, which waits for boards that do not answer."""
+SNAPSHOT_SECONDS = 15.0  # Limit for tt-smi, which waits for boards that do not answer
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,12 @@ from cluster.checks import Check, Host, clock
 from cluster.probe import read_host
 from jobs.pipeline.placement import BOARDS
 
-START_SECONDS = 120.0
-"""Limit for a host's first answer: Ray starts a worker there, which imports the project."""
+START_SECONDS = 120.0  # Limit for a host's first answer: Ray starts a worker there, which imports the project
 
 CLOCK_QUESTIONS = 5
 
 Ask = Callable[..., Check]
-Arguments = Mapping[str, tuple[Any, ...]]
-"""What to call a function with, by host."""
+Arguments = Mapping[str, tuple[Any, ...]]  # What to call a function with, by host
 
 
 class ThisHost:

@@ -23,8 +23,7 @@ from jobs.storage.address import absolute
 from vit_actor.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from vit_actor.opening import DeviceRequest
 
-STORAGE_SECONDS = 60.0
-"""Limit for reading or writing one small file; a mount that hangs must not hang the preflight."""
+STORAGE_SECONDS = 60.0  # Limit for reading or writing one small file; a mount that hangs must not hang the preflight
 
 
 def main(arguments: list[str] | None = None, root: Path = Path("/")) -> int:

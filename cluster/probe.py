@@ -24,8 +24,7 @@ from vit_actor.errors import UserError
 from vit_actor.opening import DeviceRequest
 from vit_actor.self_check import SelfCheck
 
-STAND_INS = ("TT_METAL_SIMULATOR", "TT_METAL_MOCK_CLUSTER_DESC_PATH")
-"""What ttnn takes its simulator or its mock from."""
+STAND_INS = ("TT_METAL_SIMULATOR", "TT_METAL_MOCK_CLUSTER_DESC_PATH")  # What ttnn takes its simulator or its mock from
 INSTALLATIONS = ("TT_METAL_HOME", "TT_METAL_RUNTIME_ROOT", "TT_METAL_KERNEL_PATH")
 """What tt-metal takes its kernels and tables from, instead of from its own package."""
 COMPILER = "compiler/bin/riscv-tt-elf-g++"

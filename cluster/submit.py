@@ -40,30 +40,21 @@ from jobs.storage.known_secrets import credentials_in, without_secrets
 from vit_actor.errors import UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
-DASHBOARD = "http://127.0.0.1:8265"
-"""Where `ray dashboard` and an SSH tunnel put the head's job server."""
+DASHBOARD = "http://127.0.0.1:8265"  # Where `ray dashboard` and an SSH tunnel put the head's job server
 
-RESUMES = "jobs.imagenet"
-"""The job that goes on with what it has committed; another begins again."""
+RESUMES = "jobs.imagenet"  # The job that goes on with what it has committed; another begins again
 
 CONNECT_SECONDS = 5.0
-START_SECONDS = 60.0
-"""How long a head that has just started may take no jobs."""
+START_SECONDS = 60.0  # How long a head that has just started may take no jobs
 UPLOAD_SECONDS = 600.0
 ANSWER_SECONDS = 10.0
-POLL_SECONDS = 5.0
-"""Between two questions how the job is."""
-QUIET_SECONDS = 30.0
-"""After so long without a word from the log's stream, the log is asked for: the stream may be dead."""
-LOST_SECONDS = 120.0
-"""How long a server that was there may not answer: a head or a tunnel is started again meanwhile."""
+POLL_SECONDS = 5.0  # Between two questions how the job is
+QUIET_SECONDS = 30.0  # After so long without a word from the log's stream, the log is asked for: the stream may be dead
+LOST_SECONDS = 120.0  # How long a server that was there may not answer: a head or a tunnel is started again meanwhile
 TOLD_AFTER = 5.0
-END_SECONDS = 5.0
-"""Limit for the end of a job's log, once the job has ended."""
-RETRY_SECONDS, MOST_RETRY_SECONDS = 10.0, 600.0
-"""Before the first retry, and at most: each wait is twice the one before."""
-FINAL = (0, USER_ERROR, TOO_MANY_ERRORS, 4)
-"""Exit codes of a job that is done, and of one that would end so again."""
+END_SECONDS = 5.0  # Limit for the end of a job's log, once the job has ended
+RETRY_SECONDS, MOST_RETRY_SECONDS = 10.0, 600.0  # Before the first retry, and at most: each wait is twice the one before
+FINAL = (0, USER_ERROR, TOO_MANY_ERRORS, 4)  # Exit codes of a job that is done, and of one that would end so again
 
 
 def main(arguments: list[str] | None = None) -> int:

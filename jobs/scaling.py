@@ -30,11 +30,9 @@ from vit_actor.errors import UserError
 if TYPE_CHECKING:
     from jobs.measuring.rounds import Round
 
-ITERATIONS = {"t3000": 2000}
-"""Batches a mesh at the largest size: 12 s at the rate assumed for a T3000."""
+ITERATIONS = {"t3000": 2000}  # Batches a mesh at the largest size: 12 s at the rate assumed for a T3000
 FEW_ITERATIONS = 100
-SIDE_BY_SIDE = 4
-"""Meshes on one host without boards: at most so many on its cores, so many simulated ones."""
+SIDE_BY_SIDE = 4  # Meshes on one host without boards: at most so many on its cores, so many simulated ones
 
 Measure = Callable[[int, int, int], "Round"]
 """Run one round: (meshes, work in all, number of the round) -> what was measured. The unit of work is the measure's own."""

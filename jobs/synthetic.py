@@ -31,10 +31,8 @@ from vit_actor.errors import UserError
 
 # The least that MLPerf Inference's rules ask of a run in the offline scenario; anything shorter is only a quick look.
 LEAST_SECONDS, LEAST_IMAGES = 600.0, 24_576
-LEAST_ITERATIONS = 100
-"""What percentiles need."""
-QUICK_SECONDS = 10.0
-"""Of the job's own loop where LoadGen measures, or where several sizes are compared, on hardware."""
+LEAST_ITERATIONS = 100  # What percentiles need
+QUICK_SECONDS = 10.0  # Of the job's own loop where LoadGen measures, or where several sizes are compared, on hardware
 
 MESHES = described(
     ("mesh", pa.string(), "one row a mesh, and 'system' for all together; in a sweep the images per chip"),
@@ -97,11 +95,9 @@ def work_on(device: str, settings: SyntheticSettings) -> Work:
     return Work(seconds, images, settings.iterations, settings.warmup)
 
 
-IMAGES_PER_CHIP = (1, 2, 4, 8, 16)
-"""Of a sweep."""
+IMAGES_PER_CHIP = (1, 2, 4, 8, 16)  # Of a sweep
 
-Start = Callable[[SyntheticSettings], list[Any]]
-"""Meshes with such settings, ready."""
+Start = Callable[[SyntheticSettings], list[Any]]  # Meshes with such settings, ready
 
 
 def alone(settings: SyntheticSettings, work: Work, manifest: Manifest, start: Start) -> str:

@@ -22,8 +22,7 @@ from typing import IO, Any, Self
 
 ROOT = Path(__file__).parent.parent
 
-FORKED = "jobs.", "tests.faults."
-"""What a forked command's module begins with."""
+FORKED = "jobs.", "tests.faults."  # What a forked command's module begins with
 
 _server = get_context("forkserver")
 _server.set_forkserver_preload(["tests.preloaded"])

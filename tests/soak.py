@@ -33,10 +33,8 @@ SHARDS = 96
 TIMING = "compute=700ms"
 """A run of 96 chunks on four meshes takes at least 17 s: long enough to be hit, short enough for many of them."""
 HOSTS = 4
-PATIENCE = 5.0
-"""Seconds to wait for a decode task to hit: one lasts milliseconds."""
-PEACE = 600.0
-"""Seconds that the last run has to its end once the faults are over."""
+PATIENCE = 5.0  # Seconds to wait for a decode task to hit: one lasts milliseconds
+PEACE = 600.0  # Seconds that the last run has to its end once the faults are over
 GROWTH = 1.3
 """The most that the head's memory may be in the last quarter of the soak, relative to its second: at first it fills caches."""
 

@@ -18,10 +18,8 @@ from vit_actor.device import BatchResult, Device
 from vit_actor.errors import DeviceError
 from vit_actor.self_check import SelfCheck
 
-LOOK_SECONDS = 0.05
-"""Between two questions whether more images are coming, while a batch that is not full waits for them."""
-MOST_HELD_SECONDS = 3.0
-"""After so long, an idle device takes a batch that is not full even if more images are expected."""
+LOOK_SECONDS = 0.05  # Between two questions whether more images are coming, while a batch that is not full waits for them
+MOST_HELD_SECONDS = 3.0  # After so long, an idle device takes a batch that is not full even if more images are expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +45,7 @@ class _Call:
     answer: Future[list[Part]] = field(default_factory=Future)
 
 
-_Batch = list[tuple[_Call, int]]
-"""Whose images a batch holds, in its order, and how many of each."""
+_Batch = list[tuple[_Call, int]]  # Whose images a batch holds, in its order, and how many of each
 
 
 class DeviceThread:

@@ -22,15 +22,12 @@ DEFAULT_CHECKPOINT = "google/vit-base-patch16-224"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Where the image processor is described: the first that there is. In the second it is the entry `image_processor`."""
-INDEX = "model.safetensors.index.json"
-"""Of weights in several files: which tensor is in which."""
+INDEX = "model.safetensors.index.json"  # Of weights in several files: which tensor is in which
 FILES = (CONFIG, PROCESSORS[0], WEIGHTS)
 FETCHED = (CONFIG, *PROCESSORS, INDEX, "model*.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-FLOATS = {"F64", "F32", "F16", "BF16"}
-"""Types that weights may be stored in."""
-MOST_JSON_BYTES = 64 * 2**20
-"""Of a configuration: that of ImageNet-21k with all its names has one."""
+FLOATS = {"F64", "F32", "F16", "BF16"}  # Types that weights may be stored in
+MOST_JSON_BYTES = 64 * 2**20  # Of a configuration: that of ImageNet-21k with all its names has one
 
 
 @dataclass(frozen=True)

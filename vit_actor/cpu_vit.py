@@ -18,8 +18,7 @@ from vit_actor.openvino_vit import openvino_graph, ov
 PIECE = 4
 """Images per inference. ViT-Base is within 7% from 1 to 8. The sample's small model is 20% slower at 1 and only 3% faster at
 8 (8% at 16) by CPU time, while larger pieces leave streams idle at the end of a batch."""
-REQUESTS_PER_STREAM = 2
-"""One computing and one waiting, so that a stream never waits for Python."""
+REQUESTS_PER_STREAM = 2  # One computing and one waiting, so that a stream never waits for Python
 
 
 @dataclass

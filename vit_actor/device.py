@@ -8,10 +8,8 @@ from typing import Protocol
 import numpy as np
 
 TOP_K = 5
-NO_CLASS = -1
-"""In place of a class: the model's answer to an image is no number."""
-IN_FLIGHT = 2
-"""Batches on a device while its host waits for the next one: one is computed, one is uploaded."""
+NO_CLASS = -1  # In place of a class: the model's answer to an image is no number
+IN_FLIGHT = 2  # Batches on a device while its host waits for the next one: one is computed, one is uploaded
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,11 @@ class BatchResult:
 class Device(Protocol):
     """A ViT on one device. Not thread-safe: one thread opens, drives and closes it."""
 
-    batch_size: int
-    """Images per full batch, over the whole mesh."""
-    shape: tuple[int, int, int]
-    """Of an image: height, width, 3."""
+    batch_size: int  # Images per full batch, over the whole mesh
+    shape: tuple[int, int, int]  # Of an image: height, width, 3
     chips: tuple[str, ...]
     """Names of the chips, in the order in which they share a batch evenly; none where there is nothing to check (`SelfCheck`)."""
-    tolerance: float
-    """How far a sound chip's scores may be from `reference`, as `self_check.error` measures it."""
+    tolerance: float  # How far a sound chip's scores may be from `reference`, as `self_check.error` measures it
     start: dict[str, float]
     """What its start took so far. Seconds by phase, of those it has: import (of its library), open (the chips), weights,
     programs, trace. On chips also kernels_built: how many were compiled for want of a cached one, 0 in a warm start."""

@@ -7,10 +7,8 @@ from vit_actor.config import VitConfig
 from vit_actor.errors import UserError
 
 TILE = 32
-GRID = 8
-"""Rows and columns of cores that every Wormhole board has free for compute, n150 and n300 alike."""
-IMAGES_PER_CHIP = GRID
-"""In a batch, unless told otherwise."""
+GRID = 8  # Rows and columns of cores that every Wormhole board has free for compute, n150 and n300 alike
+IMAGES_PER_CHIP = GRID  # In a batch, unless told otherwise
 MOST_SCORE_TILES = 256
 """Tiles of attention scores that a core holds beside the rest, 1,088 bytes each. ViT-Base at 224 has 98, at 384 722."""
 

@@ -26,8 +26,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "DeiTImageProcessor": _VIT | {"size": 256, "resample": 3, "do_center_crop": True, "crop_size": 224},
 }
 """Defaults of the processors that ViT checkpoints name: the class attributes in transformers 5.23."""
-RESAMPLING = range(6)
-"""Pillow's filter numbers: nearest, Lanczos, bilinear, bicubic, box, Hamming."""
+RESAMPLING = range(6)  # Pillow's filter numbers: nearest, Lanczos, bilinear, bicubic, box, Hamming
 
 
 @dataclass(frozen=True)

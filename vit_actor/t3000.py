@@ -33,18 +33,15 @@ from vit_actor.staging import Staging  # noqa: E402
 from vit_actor.traced import Answer, TracedForward  # noqa: E402
 from vit_actor.ttnn_vit import Precision, place, plan, vit  # noqa: E402
 
-TTNN = "0.81"
-"""The release line that the graph was validated with; ops change their demands between releases."""
-AUTO: Precision = "accurate"
-"""What `--precision auto` is on boards; vit_actor/README.md says why."""
+TTNN = "0.81"  # The release line that the graph was validated with; ops change their demands between releases
+AUTO: Precision = "accurate"  # What `--precision auto` is on boards; vit_actor/README.md says why
 MATHS: dict[Precision, str] = {"fast": "LoFi", "accurate": "HiFi2"}
 TOLERANCE: dict[Precision, float] = {"fast": 0.3, "accurate": 0.2}
 """`Device.tolerance`. What was seen of sound kernels and of the kit is below half of it."""
 TRACE_REGION = 32 << 20
 """Bytes of each chip's DRAM for the traces, over all its banks. The public demo gets by with 1.7 MB, and in ttsim one of the
 bundled model's two traces took 0.23 MB; a chip has 12 GB."""
-L1_SMALL = 32 << 10
-"""Bytes of each core's memory that ttnn may use for its own small buffers."""
+L1_SMALL = 32 << 10  # Bytes of each core's memory that ttnn may use for its own small buffers
 
 
 @contextmanager

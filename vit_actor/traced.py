@@ -7,10 +7,8 @@ import ttnn
 
 from vit_actor.errors import DeviceError
 
-COMPUTE, TRANSFER = 0, 1
-"""Command queues. Commands within one run in order."""
-TRACES = 2
-"""One batch is computed while the next arrives."""
+COMPUTE, TRANSFER = 0, 1  # Command queues. Commands within one run in order.
+TRACES = 2  # One batch is computed while the next arrives
 
 
 class Answer:

@@ -12,14 +12,10 @@ from vit_actor.weights import CENTRE, Layer, Linear, Norm, Weights, rounded
 
 Precision = Literal["fast", "accurate"]
 """fast multiplies the encoder's linear layers at LoFi, accurate at HiFi2. All else is the same."""
-MATMUL = ttnn.bfloat8_b
-"""Encoder weights and the tensors between its matmuls: half the bytes and twice the rate of bfloat16."""
-RESIDUAL = ttnn.bfloat16
-"""The sum that runs through all blocks, to which every block's rounding error is added."""
-REGISTERS, EXACT_REGISTERS = 8, 4
-"""Tiles that the destination registers hold: half as many when they accumulate in float32."""
-SDPA_CHUNK = 128
-"""Tokens of a block of scores when attention is one op."""
+MATMUL = ttnn.bfloat8_b  # Encoder weights and the tensors between its matmuls: half the bytes and twice the rate of bfloat16
+RESIDUAL = ttnn.bfloat16  # The sum that runs through all blocks, to which every block's rounding error is added
+REGISTERS, EXACT_REGISTERS = 8, 4  # Tiles that the destination registers hold: half as many when they accumulate in float32
+SDPA_CHUNK = 128  # Tokens of a block of scores when attention is one op
 
 
 def _math(fidelity: Any, *, exact_registers: bool = False, approximate: bool = False) -> Any:
@@ -33,8 +29,7 @@ def _math(fidelity: Any, *, exact_registers: bool = False, approximate: bool = F
 LOFI = _math(ttnn.MathFidelity.LoFi, approximate=True)
 LOFI_BITS = 5
 """Significant bits of a weight that LoFi multiplies. It cuts off the others, so weights are rounded to them beforehand."""
-HIFI2 = _math(ttnn.MathFidelity.HiFi2, approximate=True)
-"""For the encoder: linear layers of `accurate`, attention, softmax."""
+HIFI2 = _math(ttnn.MathFidelity.HiFi2, approximate=True)  # For the encoder: linear layers of `accurate`, attention, softmax
 NORM = _math(ttnn.MathFidelity.HiFi2)
 PATCHES = _math(ttnn.MathFidelity.HiFi2, exact_registers=True)
 EXACT = _math(ttnn.MathFidelity.HiFi3, exact_registers=True)

@@ -11,10 +11,8 @@ from vit_actor.config import VitConfig
 from vit_actor.geometry import TILE, Geometry
 from vit_actor.preprocess import Preprocess
 
-CENTRE = 128
-"""Subtracted from every uint8 pixel on the device: the result is exact in bfloat16 and nearly zero-mean."""
-LARGEST_SCORE = 88.0
-"""exp(88.7) is the largest float32, and bfloat16 has the same exponents."""
+CENTRE = 128  # Subtracted from every uint8 pixel on the device: the result is exact in bfloat16 and nearly zero-mean
+LARGEST_SCORE = 88.0  # exp(88.7) is the largest float32, and bfloat16 has the same exponents
 
 
 @dataclass(frozen=True)

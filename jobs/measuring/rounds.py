@@ -29,8 +29,7 @@ from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import Device
 from vit_actor.errors import UserError
 
-OPEN_SECONDS = 600
-"""Limit for opening all meshes."""
+OPEN_SECONDS = 600  # Limit for opening all meshes
 
 
 @dataclass(frozen=True)

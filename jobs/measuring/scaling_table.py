@@ -8,8 +8,7 @@ from jobs.reporting.columns import described
 from jobs.running.terminal import one_line
 from jobs.running.words import counted
 
-LEAST_SECONDS = 10.0
-"""A round shorter than this says little: its ramps, some 0.1 s at each end, are more than 1% of it."""
+LEAST_SECONDS = 10.0  # A round shorter than this says little: its ramps, some 0.1 s at each end, are more than 1% of it
 
 SCALING = described(
     ("scaling", pa.string(), "weak: the same work per mesh at every size; strong: the same work in all"),

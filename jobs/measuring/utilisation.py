@@ -8,8 +8,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-BOUND = 0.8
-"""A part this busy is taken to bound the rest: work comes in bursts, so that a bound part shows less than 1."""
+BOUND = 0.8  # A part this busy is taken to bound the rest: work comes in bursts, so that a bound part shows less than 1
 
 WAITING = {
     "start": "for the first images",

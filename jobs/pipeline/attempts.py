@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 QUARANTINE_AFTER = 2
 """Attempts at a chunk that may end in a dead actor before it is tried in pieces; at a shard, before it is read in a process
 of its own."""
-POISON_PILL_DEATHS = 2
-"""Deaths with one image alone on the device before it is recorded as an error."""
+POISON_PILL_DEATHS = 2  # Deaths with one image alone on the device before it is recorded as an error
 MOST_ATTEMPTS = 40
 """Attempts at a chunk before the images still in quarantine are given up: enough to find several poison pills among 512."""
 

@@ -24,10 +24,8 @@ from jobs.storage.failure import Failing, StorageError, patiently, storage_error
 from jobs.storage.files import open_storage, read_whole, write_atomically
 from vit_actor.preprocess import Preprocess
 
-FORMAT = 2
-"""Raised when files of earlier versions can no longer be read or hold other pixels."""
-DECODERS = ("simplejpeg", "pillow", "torch")
-"""Packages whose versions decide what the pixels are."""
+FORMAT = 2  # Raised when files of earlier versions can no longer be read or hold other pixels
+DECODERS = ("simplejpeg", "pillow", "torch")  # Packages whose versions decide what the pixels are
 
 
 @dataclass(frozen=True)

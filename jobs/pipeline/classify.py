@@ -35,14 +35,10 @@ from vit_actor.self_check import CheckFailed
 
 NO_ANSWER = "the model's answer is not a finite number"
 NO_ANSWER_TO_ANY = f"{NO_ANSWER}, nor is any in its batch: suspect the device, or a model that overflows at its precision"
-TELL_SECONDS = 1.0
-"""Between two messages to the ledger of how many images have an answer."""
-CLOCK_SECONDS = 1.0
-"""By less, a clock was not set."""
-RELEASE_SECONDS = 5.0
-"""Limit for telling the ledger that an actor ends."""
-HOLD_SECONDS = 60.0
-"""A mesh that stays out keeps a chunk so long, lest it be given one after the other."""
+TELL_SECONDS = 1.0  # Between two messages to the ledger of how many images have an answer
+CLOCK_SECONDS = 1.0  # By less, a clock was not set
+RELEASE_SECONDS = 5.0  # Limit for telling the ledger that an actor ends
+HOLD_SECONDS = 60.0  # A mesh that stays out keeps a chunk so long, lest it be given one after the other
 _LOSING = threading.Lock()
 
 

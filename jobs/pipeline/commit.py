@@ -24,13 +24,10 @@ from jobs.storage.failure import Damaged, Gone, Refused, decoding, patiently
 from jobs.storage.files import SteadyFile, delete, named, open_storage, parquet_files, read_twice, read_whole, write_table
 from vit_actor.errors import UserError
 
-FOOTER = b"loudbox-vit"
-"""Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of."""
-PART = re.compile(r"part-([0-9]{6})\.parquet")
-"""Name of a file that holds the rows of many chunks: of a run that was complete."""
+FOOTER = b"loudbox-vit"  # Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of
+PART = re.compile(r"part-([0-9]{6})\.parquet")  # Name of a file that holds the rows of many chunks: of a run that was complete
 READERS = 16
-MOST_FOOTERS = 4096
-"""Files whose rows are counted once more at the end of a run."""
+MOST_FOOTERS = 4096  # Files whose rows are counted once more at the end of a run
 _OF_A_CHUNK = ("chunk", "rows", "read_cpu_seconds", "shared_batches")
 """What differs from chunk to chunk in a footer; the rest is a few meshes' and attempts'."""
 

@@ -29,10 +29,8 @@ MAX_PIXELS = 178_956_970
 """Pixels an image may have: more, Pillow refuses as a decompression bomb; 512 MB of RGB. It warns from half of it on."""
 MAX_SCANNED_PIXELS = 30_000_000_000
 """Pixels times scans a JPEG may have: about 3 s of empty scans, of which a few hundred kilobytes can hold thousands."""
-MAX_TILES = 100_000
-"""Strips or tiles an image may have that Pillow handles one by one."""
-MAX_PLAIN_BYTES = 8 * 2**20
-"""Of a PPM in text, which Pillow reads a few characters at a time."""
+MAX_TILES = 100_000  # Strips or tiles an image may have that Pillow handles one by one
+MAX_PLAIN_BYTES = 8 * 2**20  # Of a PPM in text, which Pillow reads a few characters at a time
 
 # fmt: off
 FORMATS = (
@@ -53,8 +51,7 @@ _START_OF_SCAN = b"\xff\xda"
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-type Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]
-"""As `decode`."""
+type Decode = Callable[[bytes | memoryview, Preprocess, np.ndarray], None]  # As `decode`
 
 
 class DecodeError(ValueError):

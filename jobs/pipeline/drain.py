@@ -11,10 +11,8 @@ import ray
 from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.ray_internals import draining_nodes
 
-LOOK_SECONDS = 10.0
-"""Between two questions to the cluster; with 1,000 meshes it answers 100 a second."""
-LAST_SECONDS = 3.0
-"""For the last chunks to be committed and reported, after the device has answered."""
+LOOK_SECONDS = 10.0  # Between two questions to the cluster; with 1,000 meshes it answers 100 a second
+LAST_SECONDS = 3.0  # For the last chunks to be committed and reported, after the device has answered
 
 
 def leave_when_drained(alone: Callable[[], AbstractContextManager[None]], check: Callable[[], None], log: EventLog) -> None:

@@ -19,11 +19,9 @@ _INDEX = re.compile(r"[0-9]{1,9}")
 NO_LABELS = "none"
 BY_NAME, BY_ORDER, BY_FOLDER = "by-name", "by-order", "by-folder"
 BY_NUMBER, BY_NEXT, BY_PREVIOUS = "by-number", "by-number+1", "by-number-1"
-OFFSETS = {BY_NUMBER: 0, BY_NEXT: 1, BY_PREVIOUS: -1}
-"""What is added to a number to give its class."""
+OFFSETS = {BY_NUMBER: 0, BY_NEXT: 1, BY_PREVIOUS: -1}  # What is added to a number to give its class
 READINGS = (BY_NAME, *OFFSETS, BY_ORDER, BY_FOLDER)
-NAMES, WNIDS, NUMBERS = "class names", "WordNet ids", "class numbers"
-"""Ways to read a label."""
+NAMES, WNIDS, NUMBERS = "class names", "WordNet ids", "class numbers"  # Ways to read a label
 BACKGROUND = {
     *("background", "bg", "none", "null", "dummy", "empty", "nothing"),
     *("unlabeled", "unlabelled", "no class", "n a", "void"),

@@ -16,12 +16,9 @@ from vit_actor.errors import UserError
 
 CHECK_SECONDS = 60.0
 """Between two checks in the long run: one takes a T3000 24 ms, 0.04% of it, and a lost mesh costs a minute of work."""
-MOST_FAILED_CHECKS = 2
-"""Failed checks until a mesh stays out; after the first it is opened anew."""
-ENDED = "its process ended while it opened the device"
-"""Of which nothing else is known."""
-SHARD_ATTEMPTS = 4
-"""Attempts at a shard before what is left of it becomes errors, unread."""
+MOST_FAILED_CHECKS = 2  # Failed checks until a mesh stays out; after the first it is opened anew
+ENDED = "its process ended while it opened the device"  # Of which nothing else is known
+SHARD_ATTEMPTS = 4  # Attempts at a shard before what is left of it becomes errors, unread
 
 
 def tell_ledger(ledger: Any) -> None:

@@ -10,10 +10,8 @@ import ray
 from vit_actor.actor import DeviceThread
 from vit_actor.errors import DeviceError
 
-IDLE_SECONDS = 0.5
-"""Between two looks whether it has nothing to do: a check then costs nothing, and may be the last."""
-FIRST_SECONDS = 10.0
-"""From opening to the first one: 0.24% of it."""
+IDLE_SECONDS = 0.5  # Between two looks whether it has nothing to do: a check then costs nothing, and may be the last
+FIRST_SECONDS = 10.0  # From opening to the first one: 0.24% of it
 
 
 class MeshChecks:

@@ -8,21 +8,16 @@ from jobs.pipeline.chunk import CHUNK_IMAGES
 from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.errors import UserError
 
-BOARDS = "TTNPU"
-"""Ray's own resource for Tenstorrent boards: one per PCIe board."""
-DECODE_SECONDS = 1.1e-3
-"""Reading and decoding one photo on one core; the ratio to FORWARD_FLOPS is what matters."""
-FORWARD_FLOPS = 60e9
-"""Useful FLOP/s of one core in the CPU model."""
+BOARDS = "TTNPU"  # Ray's own resource for Tenstorrent boards: one per PCIe board
+DECODE_SECONDS = 1.1e-3  # Reading and decoding one photo on one core; the ratio to FORWARD_FLOPS is what matters
+FORWARD_FLOPS = 60e9  # Useful FLOP/s of one core in the CPU model
 MESH_CALLS, CPU_CALLS = 5, 2
 """Chunks an actor works on at once. A mesh takes tens of milliseconds a chunk and needs several on their way in and out while
 one computes (three keep it 89% busy, five 96%); a CPU takes seconds and needs only the next one."""
 AHEAD_SECONDS = 0.25
 """Work that a device should have waiting. Of a slow one fewer chunks are enough, and what is left is shared out evenly."""
-SOON_SECONDS = 1.0
-"""What Ray may take to find room that there is."""
-SLOW_SECONDS = 0.5
-"""From so long for a chunk on, a device is slow; 77 MB, a chunk, take a tenth of that between hosts."""
+SOON_SECONDS = 1.0  # What Ray may take to find room that there is
+SLOW_SECONDS = 0.5  # From so long for a chunk on, a device is slow; 77 MB, a chunk, take a tenth of that between hosts
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from vit_actor.errors import UserError
 
 MOST_BYTES = 3 << 30
 """Memory the process may take, or an eighth of the host's if that is less: many times what a sound shard needs."""
-SILENT_SECONDS = 600.0
-"""Without an image for this long, reading is taken to hang."""
+SILENT_SECONDS = 600.0  # Without an image for this long, reading is taken to hang
 
 
 def read_apart(source: Source, shard: Shard) -> Iterator[tuple[int, EncodedImage]]:

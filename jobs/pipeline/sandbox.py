@@ -13,8 +13,7 @@ from pebble import ProcessExpired, ProcessPool
 from jobs.pipeline.decode import Decode, DecodeError, decode
 from vit_actor.preprocess import Preprocess
 
-LIMIT_SECONDS = 60.0
-"""No image within decode's bounds takes a tenth of it on an idle core."""
+LIMIT_SECONDS = 60.0  # No image within decode's bounds takes a tenth of it on an idle core
 
 
 @contextmanager

@@ -36,8 +36,7 @@ PREDICTIONS = pa.schema(
     metadata={"schema": "loudbox-vit/predictions/3"},
 )
 
-NAMES = {"label_name": "label", "predicted_name": "prediction"}
-"""Columns of names -> the columns of their classes."""
+NAMES = {"label_name": "label", "predicted_name": "prediction"}  # Columns of names -> the columns of their classes
 ANSWERS = pa.schema([field for field in PREDICTIONS if field.name not in NAMES])
 """The rows as a device's answers make them, without names."""
 

@@ -16,10 +16,8 @@ from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 
 SHARE_IMAGES_PER_SECOND = 50_000
 """What one process keeps up with: every chunk of up to 512 images costs it 10 ms (jobs/README.md)."""
-TOLD_EVERY_SECONDS = 0.25
-"""A share's process tells the job of its chunks no more often."""
-MOST_DEATHS = 3
-"""Times it may end, and be started again, before the run fails."""
+TOLD_EVERY_SECONDS = 0.25  # A share's process tells the job of its chunks no more often
+MOST_DEATHS = 3  # Times it may end, and be started again, before the run fails
 
 
 def enough_shares(placement: Placement) -> int:

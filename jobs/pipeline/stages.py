@@ -21,12 +21,9 @@ WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_co
 """A function is given whole blocks as they lie in the object store."""
 LISTERS = TaskPoolStrategy(2)
 """On a resume, handing out shards waits for storage, not for compute: no CPU of its own, and two tasks at once keep up."""
-LISTINGS = 16
-"""Tasks that hand out shards, at most; LISTERS run at once."""
-LAST_CHECK_SECONDS = 20.0
-"""What the meshes may take to be released and checked after the last chunk; a lost one never is."""
-MOST_PASSES = 10
-"""Over chunks that no passed check followed, until the run fails."""
+LISTINGS = 16  # Tasks that hand out shards, at most; LISTERS run at once
+LAST_CHECK_SECONDS = 20.0  # What the meshes may take to be released and checked after the last chunk; a lost one never is
+MOST_PASSES = 10  # Over chunks that no passed check followed, until the run fails
 SETTINGS = {
     "enable_progress_bars": False,
     # Else what reaches the driver is "UDF failed", and the reason only as part of a traceback.

@@ -12,14 +12,11 @@ import pyarrow as pa
 from jobs.reporting.imagenet_sets import CORRUPTED, VALIDATION_NUMBER, Real
 
 COLUMNS = ["image_id", "label", "prediction", "held_prediction", "top5", "top5_probability", "error"]
-COLUMNS += ["batch", "started_at", "batch_seconds"]
-"""The columns of predictions that are counted."""
+COLUMNS += ["batch", "started_at", "batch_seconds"]  # The columns of predictions that are counted
 
-Counts = dict[str, pa.Table]
-"""One small table for each entry of PARTS, whose rows sum up some prediction rows."""
+Counts = dict[str, pa.Table]  # One small table for each entry of PARTS, whose rows sum up some prediction rows
 
-CALIBRATION_BINS = 15
-"""Equal widths of confidence, the number Guo et al. (2017) use."""
+CALIBRATION_BINS = 15  # Equal widths of confidence, the number Guo et al. (2017) use.
 CERTAIN = 1 << 24
 """A confidence of 1 as an integer: confidences add up as multiples of 2^-24, which holds a float32 in [0.5, 1] exactly."""
 
@@ -30,19 +27,14 @@ From 10 us to 28 hours; what lies beyond is put into the outermost buckets."""
 
 WINDOWS = [round(seconds * 1e9) for seconds in (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400, 604800)]
 """Window lengths in nanoseconds, each dividing the next, so that windows merge exactly into longer ones."""
-MAX_WINDOWS = 200
-"""Windows with work grow longer until there are at most so many."""
+MAX_WINDOWS = 200  # Windows with work grow longer until there are at most so many
 
-REASON_LENGTHS = (160, 80, 40, 20, 10, 5, 0)
-"""Lengths that error messages are cut to until there are few enough distinct ones."""
+REASON_LENGTHS = (160, 80, 40, 20, 10, 5, 0)  # Lengths that error messages are cut to until there are few enough distinct ones
 MAX_REASONS = 500
 
-EXAMPLES = 6
-"""Images that are remembered of each label and prediction."""
-PICTURED = 24
-"""Least sure answers that are remembered."""
-MOST_UNREAD = 50
-"""Images without an answer that are remembered."""
+EXAMPLES = 6  # Images that are remembered of each label and prediction
+PICTURED = 24  # Least sure answers that are remembered
+MOST_UNREAD = 50  # Images without an answer that are remembered
 
 
 NEEDED = {"run_id", "attempt", "mesh", "description", "batch_size", "compile_seconds", "versions", "chunk", "read_cpu_seconds"}

@@ -15,12 +15,10 @@ from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_file, open_storage
 from vit_actor.errors import UserError
 
-Real = list[list[int]]
-"""Right classes of the n-th image of the validation set, from 0."""
+Real = list[list[int]]  # Right classes of the n-th image of the validation set, from 0
 
 IMAGENET_CLASSES = 1000
-MOST_REAL_BYTES = 64 << 20
-"""The published file has 1 MB."""
+MOST_REAL_BYTES = 64 << 20  # The published file has 1 MB
 
 CORRUPTED = (
     "(?:^|/)(gaussian_noise|shot_noise|impulse_noise|defocus_blur|glass_blur|motion_blur|zoom_blur|snow|frost|fog|brightness|"

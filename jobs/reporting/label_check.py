@@ -7,15 +7,11 @@ import pyarrow as pa
 
 from jobs.pipeline.labels import BY_NEXT, BY_NUMBER, BY_ORDER, BY_PREVIOUS
 
-LEAST = 30
-"""Labelled images below which nothing is said."""
-MOST_CLASSES = 2_000
-"""Classes above which no permutation is sought: it takes memory by their square."""
-A_CLASS = 10
-"""Labelled images a class that a permutation takes to be believed."""
+LEAST = 30  # Labelled images below which nothing is said
+MOST_CLASSES = 2_000  # Classes above which no permutation is sought: it takes memory by their square
+A_CLASS = 10  # Labelled images a class that a permutation takes to be believed
 
-NEAR = 0.8
-"""Of what the best order of the classes explains, the share that a simple mistake must explain to be told instead."""
+NEAR = 0.8  # Of what the best order of the classes explains, the share that a simple mistake must explain to be told instead
 
 
 def doubt(answers: pa.Table, names: Sequence[str], numbered: bool = True) -> str | None:

@@ -19,8 +19,7 @@ from jobs.reporting.counts import Counting, Counts
 from jobs.reporting.reduction import Task, count_files
 from vit_actor.errors import UserError
 
-MERGES = 16
-"""Sums that are merged at the same time; what is left for this process."""
+MERGES = 16  # Sums that are merged at the same time; what is left for this process
 
 
 def count_on_cluster(tasks: list[Task]) -> list[Counts]:

@@ -21,18 +21,12 @@ from jobs.storage.failure import Damaged, decoding, patiently
 from jobs.storage.files import delete, named, open_storage, parquet_files, read_twice, read_whole
 from vit_actor.errors import UserError
 
-READERS = 8
-"""Files in flight in a process: hides an object store's latency."""
-FILES_IN_A_TASK, FILES_IN_A_PART = 512, 2048
-"""Files of one chunk that a task counts; that become one file, of a million rows."""
-FEW_FILES = 4096
-"""Up to so many are counted in this process, in seconds: Ray's start would take as long."""
-COUNTED_AT_ONCE = 256
-"""Files of one chunk: 20 MB of rows."""
-UNREADABLE = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)
-"""What counting raises of a file that no run wrote."""
-NAMED = 20
-"""Damaged files that are named."""
+READERS = 8  # Files in flight in a process: hides an object store's latency
+FILES_IN_A_TASK, FILES_IN_A_PART = 512, 2048  # Files of one chunk that a task counts; that become one file, of a million rows
+FEW_FILES = 4096  # Up to so many are counted in this process, in seconds: Ray's start would take as long
+COUNTED_AT_ONCE = 256  # Files of one chunk: 20 MB of rows
+UNREADABLE = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)  # What counting raises of a file that no run wrote
+NAMED = 20  # Damaged files that are named
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,14 @@ from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.storage.address import shown
 
-MOST_PAIRS, OF_A_PAIR = 15, 4
-"""Pairs of label and wrong answer that are shown, those with most images; pictures of each."""
-MOST_SAMPLED = 50
-"""Classes with pictures, those predicted most."""
+MOST_PAIRS, OF_A_PAIR = 15, 4  # Pairs of label and wrong answer that are shown, those with most images; pictures of each
+MOST_SAMPLED = 50  # Classes with pictures, those predicted most
 
-CHECKSUMS = "simulated T3000"
-"""How a device's description starts whose answers are none of a model's."""
+CHECKSUMS = "simulated T3000"  # How a device's description starts whose answers are none of a model's
 TOLD = ("restarts", "retries", "images_again", "given_up", "cached")
 """What the manifest counts of each attempt, under the summary's names."""
 
-NORMAL_95 = "1.959963984540054e0"
-"""The normal quantile of 95% coverage."""
+NORMAL_95 = "1.959963984540054e0"  # The normal quantile of 95% coverage
 
 NAMED = "CREATE MACRO named(class) AS coalesce(getvariable('names')[class + 1], class::VARCHAR)"
 """A class's name, where the variable `names` has it; null of no class."""

@@ -23,8 +23,7 @@ from vit_actor.checkpoint import Checkpoint, load_checkpoint
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
-NAMED = 5
-"""Damaged files, and kinds of files that are left out, that are named."""
+NAMED = 5  # Damaged files, and kinds of files that are left out, that are named
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,15 @@ from jobs.storage.failure import Damaged, Refused, decoding, patiently
 from jobs.storage.files import delete, forget_cached, named, open_storage, read_whole, write_atomically
 from vit_actor.errors import UserError
 
-FOLDERS = ("predictions", "report", "compared", "runs")
-"""Folders of an output that a run writes to."""
+FOLDERS = ("predictions", "report", "compared", "runs")  # Folders of an output that a run writes to
 
-PROBE = ".probe"
-"""A file that is written and deleted to see whether that is allowed."""
+PROBE = ".probe"  # A file that is written and deleted to see whether that is allowed
 
 READERS = 16
-GENERATOR = '<meta name="generator" content="loudbox-vit">'
-"""How a page of this project is known."""
+GENERATOR = '<meta name="generator" content="loudbox-vit">'  # How a page of this project is known
 EARLIER = b"default-src 'none'; style-src 'unsafe-inline'; img-src"
 """How one of an earlier version is: by the beginning of its content policy."""
-_CHUNK = re.compile(r".*-[0-9]{6}-[0-9a-f]{16}\.[0-9]{5}\.parquet")
-"""A file of predictions, by its name alone: it may be damaged."""
+_CHUNK = re.compile(r".*-[0-9]{6}-[0-9a-f]{16}\.[0-9]{5}\.parquet")  # A file of predictions, by its name alone: it may be damaged
 _LOADGEN = re.compile(r"mlperf_log_\w+\.(txt|json)")
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}\.part")
 

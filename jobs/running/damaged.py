@@ -18,8 +18,7 @@ from jobs.running.clearing import READERS, is_written_by_a_run
 from jobs.storage.failure import Damaged, decoding, is_by_storage, patiently
 from jobs.storage.files import delete, named, open_storage, read_twice, read_whole, write_table
 
-CHECKED = ("classified", "incomplete", "finished")
-"""How an attempt ends that has left no chunk without a passed check after it."""
+CHECKED = ("classified", "incomplete", "finished")  # How an attempt ends that has left no chunk without a passed check after it
 MOST_FILES = 20_000
 """Files that are read through before a run goes on: half a minute. Of more, the report at the end says which are damaged."""
 

@@ -16,8 +16,7 @@ from jobs.storage.files import open_storage
 NAMESPACE = "loudbox-vit"
 NAME_SECONDS = 10.0
 """How long a ledger's name may be taken by a driver that was killed a moment ago; Ray notices within a second or two."""
-ACCOUNT_SECONDS = 20.0
-"""Limit for the last question to a ledger, of a cluster that may be failing."""
+ACCOUNT_SECONDS = 20.0  # Limit for the last question to a ledger, of a cluster that may be failing
 
 
 def open_ledger(out: str) -> Any:

@@ -50,8 +50,7 @@ SETTINGS = {
 LOOPBACK = "[::ffff:127.0.0.1]"
 """127.0.0.1 for ray.init, which takes that itself, and localhost, for this machine's address on its network."""
 
-GRACE_SECONDS = 2.0
-"""What workers may take to end by themselves: one may have a mesh to close."""
+GRACE_SECONDS = 2.0  # What workers may take to end by themselves: one may have a mesh to close
 KILL_SECONDS = 10.0
 
 

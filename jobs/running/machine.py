@@ -13,18 +13,12 @@ from pathlib import Path
 
 GIB = 2**30
 FILES_NEEDED, FILES_WANTED = 1024, 65536
-THREADS_NEEDED, THREADS_PER_CPU = 300, 100
-"""Of Ray's servers and a driver, and of the workers of a core."""
-ADDRESSES_NEEDED = 64 * GIB
-"""Ray maps its object store and its threads' stacks into every process."""
-MEMORY_NEEDED = 512
-"""MiB of Ray's servers, a driver and a worker."""
-ROOM_NEEDED, INODES_NEEDED = 256 * 2**20, 500
-"""Bytes and files for Ray's logs and sockets."""
-LEAST_STORE = 80 * 2**20
-"""Ray takes no less."""
-PLACES = ("/tmp", "/var/tmp", "/dev/shm")
-"""Where Ray's files may lie: their paths must be short."""
+THREADS_NEEDED, THREADS_PER_CPU = 300, 100  # Of Ray's servers and a driver, and of the workers of a core
+ADDRESSES_NEEDED = 64 * GIB  # Ray maps its object store and its threads' stacks into every process
+MEMORY_NEEDED = 512  # MiB of Ray's servers, a driver and a worker
+ROOM_NEEDED, INODES_NEEDED = 256 * 2**20, 500  # Bytes and files for Ray's logs and sockets
+LEAST_STORE = 80 * 2**20  # Ray takes no less
+PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # Where Ray's files may lie: their paths must be short
 
 
 def cpus(root: Path = Path("/")) -> int:

@@ -25,10 +25,8 @@ from jobs.storage.files import OBJECT_STORES, delete, open_storage, write_atomic
 from jobs.storage.s3 import object_store
 from vit_actor.errors import UserError
 
-RENEW_SECONDS = 5.0
-"""Between two renewals of a lease, and two looks at a lock file."""
-STALE_SECONDS = 20.0
-"""Seconds without renewal after which a lease has expired. The resume of a killed driver waits for that."""
+RENEW_SECONDS = 5.0  # Between two renewals of a lease, and two looks at a lock file
+STALE_SECONDS = 20.0  # Seconds without renewal after which a lease has expired. The resume of a killed driver waits for that.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What a filesystem without locks answers: Lustre by default, some NFS mounts."""
 

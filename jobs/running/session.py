@@ -31,10 +31,8 @@ INIT_SECONDS = 60.0
 HTTP_2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5), b"\4"
 """How a client of gRPC, which a head speaks, begins, and the kind of what a server answers."""
 
-KNOWN = r"\d+|true|false"
-"""Values of settings that Ray can read, whichever they are."""
-RENEW_SECONDS = 2
-"""Between two renewals of what Ray Data has reserved; it expires when four in a row are late."""
+KNOWN = r"\d+|true|false"  # Values of settings that Ray can read, whichever they are
+RENEW_SECONDS = 2  # Between two renewals of what Ray Data has reserved; it expires when four in a row are late
 
 
 @contextmanager

@@ -13,12 +13,9 @@ from pathlib import Path
 from jobs.running.start import Safe
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-FAILED = 1
-"""The exit code of a command that broke on the way."""
-LAST_SECONDS = 5.0
-"""What may still be written down before a process ends at once."""
-DRAIN_SECONDS = 120.0
-"""What is in flight may take so long to finish: two chunks of a large model on a slow CPU."""
+FAILED = 1  # The exit code of a command that broke on the way
+LAST_SECONDS = 5.0  # What may still be written down before a process ends at once
+DRAIN_SECONDS = 120.0  # What is in flight may take so long to finish: two chunks of a large model on a slow CPU
 
 
 class Draining:
@@ -36,8 +33,7 @@ class Draining:
         return 128 + (self.signal or 0)
 
 
-left_behind: list[Path] = []
-"""Directories that a process deletes, also where it ends at once."""
+left_behind: list[Path] = []  # Directories that a process deletes, also where it ends at once
 
 _draining: Draining | None = None
 _always = False

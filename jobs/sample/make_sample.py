@@ -20,8 +20,7 @@ SIZE = (128, 104)
 """JPEG width and height: larger than the model's 64x64 and not square, so that classifying one decodes and resizes."""
 
 MARGIN = 12
-PAPER, INK = (250, 244, 228), (24, 36, 104)
-"""Cream and navy: unequal channels, so that a swap of red and blue changes the answer."""
+PAPER, INK = (250, 244, 228), (24, 36, 104)  # Cream and navy: unequal channels, so that a swap of red and blue changes the answer
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from jobs.sample.make_sample import HELD_OUT, SAMPLE, digits, render
 
 SEED = 20
-THREADS = 2
-"""The number of threads decides the order of sums, so it is part of the seed."""
+THREADS = 2  # The number of threads decides the order of sums, so it is part of the seed
 
 EPOCHS = 100
 BATCH = 64

@@ -13,12 +13,10 @@ from urllib.parse import parse_qsl, unquote, urlencode
 from jobs.storage.known_secrets import without_secrets
 from vit_actor.errors import UserError
 
-OBJECT_SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss")
-"""Stores without folders, whose keys are any text."""
+OBJECT_SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss")  # Stores without folders, whose keys are any text
 _DECODED = (*OBJECT_SCHEMES, "file", "hdfs", "viewfs")
 """Schemes whose paths spell special characters as %XX; fsspec's and the hub's take them as they are."""
-_SAME = {"gcs": "gs", "abfss": "abfs", "s3a": "s3"}
-"""Other names of a scheme."""
+_SAME = {"gcs": "gs", "abfss": "abfs", "s3a": "s3"}  # Other names of a scheme
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)([^?]*)(?:\?(.*))?", re.DOTALL)
 
 

@@ -19,12 +19,9 @@ from jobs.storage.address import redacted, shown
 from jobs.storage.s3 import NoRegion, in_words, what_it_says
 from vit_actor.errors import UserError
 
-RETRY_SECONDS = 60.0
-"""How long storage that is failing is asked again, unless LOUDBOX_RETRY_SECONDS says otherwise."""
-MOST_SECONDS = 8.0
-"""Between two attempts."""
-TOLD_AFTER = 5.0
-"""Seconds that storage fails before it is told."""
+RETRY_SECONDS = 60.0  # How long storage that is failing is asked again, unless LOUDBOX_RETRY_SECONDS says otherwise
+MOST_SECONDS = 8.0  # Between two attempts
+TOLD_AFTER = 5.0  # Seconds that storage fails before it is told
 
 
 class StorageError(UserError):
@@ -313,8 +310,7 @@ _BY_STORAGE = re.compile(
         [r"AWS Error|google::cloud|Azure Error|curlCode|\bErrno \d", *(re.escape(os.strerror(code)) for code in _TOLD_ERRORS)]
     )
 )
-REFUSED_ROW = "cannot be read: storage refuses it"
-"""How the error of an image begins whose object alone was refused."""
+REFUSED_ROW = "cannot be read: storage refuses it"  # How the error of an image begins whose object alone was refused
 
 
 def is_by_storage(error: str) -> bool:

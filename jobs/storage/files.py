@@ -22,13 +22,10 @@ from vit_actor.network import check_network_settings
 
 OBJECT_STORES = {"s3": "s3", "gcs": "gs", "abfs": "abfs"}
 """Filesystems without directories, whose objects appear whole or not at all, by pyarrow's name: their schemes."""
-IO_THREADS = 64
-"""Requests to a store that are under way at once; pyarrow's own limit is 8 listings, 25 connections."""
-STORE_RETRY_SECONDS = 5
-"""How long a store's own client tries again, before `patiently` does."""
+IO_THREADS = 64  # Requests to a store that are under way at once; pyarrow's own limit is 8 listings, 25 connections
+STORE_RETRY_SECONDS = 5  # How long a store's own client tries again, before `patiently` does
 _ENDPOINTS = (*ENDPOINTS, "CLOUD_STORAGE_EMULATOR_ENDPOINT")
-ROW_GROUP = 128 * 1024
-"""Rows that a reader of a long table can skip together by their statistics."""
+ROW_GROUP = 128 * 1024  # Rows that a reader of a long table can skip together by their statistics
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",

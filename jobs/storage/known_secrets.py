@@ -9,8 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
-SHORTEST = 6
-"""Characters; what is shorter is part of ordinary words."""
+SHORTEST = 6  # Characters; what is shorter is part of ordinary words
 MOST_BYTES = 64 * 1024
 _NAMED = re.compile(
     r"(?i)token|secret|passw|credential|signature|(api|access|account|private|storage)_?key|connection_?string|^sig$"

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from tests.commands import ROOT
 
-Rates = dict[str, list[float]]
-"""Images a second by alternative, one a round."""
+Rates = dict[str, list[float]]  # Images a second by alternative, one a round
 
 
 def argument(position: int, default: int) -> int:

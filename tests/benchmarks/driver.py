@@ -14,8 +14,7 @@ from tests.benchmarks.bench import argument, machine
 from tests.benchmarks.overlap import SHARD_CHUNKS, made
 from tests.benchmarks.running import run_made, session, simulated
 
-FEW = 80
-"""Chunks of a short run, whose difference to a long one leaves out what starting costs."""
+FEW = 80  # Chunks of a short run, whose difference to a long one leaves out what starting costs
 ROUNDS = 3
 
 

@@ -17,10 +17,8 @@ from tests.faults.campaign import Rows, Run, rows_in
 from tests.faults.running import Job, command, kill_one, write_shards
 from tests.rig import Rig
 
-CHUNKS, SLOW = 48, "compute=600ms"
-"""Chunks of one batch each: on two meshes 14 s of device time."""
-HANGS = "compute=600ms,hang_after=20"
-"""Either device answers 20 batches of its 24, and no more: both hang once."""
+CHUNKS, SLOW = 48, "compute=600ms"  # Chunks of one batch each: on two meshes 14 s of device time
+HANGS = "compute=600ms,hang_after=20"  # Either device answers 20 batches of its 24, and no more: both hang once
 MIDDLE = 12
 """Committed chunks when a fault comes. A decode task is killed at once: decoding is well ahead of devices as slow as these."""
 
@@ -67,8 +65,7 @@ FAULTS: dict[str, Strike] = {
     "scheduler killed, --resume": kill_service("raylet"),
     "control service killed, --resume": kill_service("gcs_server"),
 }
-ENDS_RAY = ("scheduler", "control service")
-"""The resume is on another cluster, whose start does not count."""
+ENDS_RAY = ("scheduler", "control service")  # The resume is on another cluster, whose start does not count
 
 
 def two_loudboxes() -> Rig:

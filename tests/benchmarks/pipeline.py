@@ -20,8 +20,7 @@ from tests.benchmarks.running import run_pipeline
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.preprocess import Preprocess
 
-IMAGES = 49_152
-"""About as many as ImageNet's validation set: starting is part of the time, as it is of a run's."""
+IMAGES = 49_152  # About as many as ImageNet's validation set: starting is part of the time, as it is of a run's
 
 
 def decode_files(work: tuple[list[Path], Preprocess]) -> int:

@@ -40,8 +40,7 @@ START_SECONDS = 90
 
 @dataclass(frozen=True)
 class JobServer:
-    environment: dict[str, str]
-    """Of a client: address, token and a home of its own."""
+    environment: dict[str, str]  # Of a client: address, token and a home of its own
 
     def submit(self, *arguments: str, **environment: str) -> Finished:
         return run_module("cluster.submit", *arguments, environment=self.environment | environment, timeout=100)
@@ -172,10 +171,8 @@ class Ended:
     ends_with: JobStatus = JobStatus.SUCCEEDED
     driver_exit_code: int | None = 0
     message: str = "Job supervisor actor died"
-    fails: int = 0
-    """Questions that get no answer first."""
-    stream: str = "its "
-    """What comes of the log before its stream breaks; None: nothing, for ever."""
+    fails: int = 0  # Questions that get no answer first
+    stream: str = "its "  # What comes of the log before its stream breaks; None: nothing, for ever
     submitted: dict[str, object] = field(default_factory=dict)
 
     def submit_job(self, **what: object) -> str:
@@ -275,8 +272,7 @@ class Scripted(Ended):
     started: list[str] = field(default_factory=list)
     known: set[object] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
-    unanswered: int = 0
-    """Which start's answer is lost."""
+    unanswered: int = 0  # Which start's answer is lost
 
     def submit_job(self, **what: object) -> str:
         if what["submission_id"] in self.known:

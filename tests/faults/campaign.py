@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow.dataset as ds
 from pyarrow.fs import FileSystem, FileType
 
-Rows = Counter[tuple[Any, ...]]
-"""(image id, label, prediction, error) of each row."""
+Rows = Counter[tuple[Any, ...]]  # (image id, label, prediction, error) of each row
 
 
 def rows_in(out: str, filesystem: FileSystem) -> Rows:

@@ -22,11 +22,9 @@ from tests.pipeline.corpus import jpeg
 from tests.processes import processes
 
 MODEL = ROOT / "jobs" / "sample" / "model"
-LIMIT = 200.0
-"""For one step on an overloaded machine; an idle one takes a tenth."""
+LIMIT = 200.0  # For one step on an overloaded machine; an idle one takes a tenth
 
-SHARD = 64
-"""Images a Parquet file, and so a chunk: one batch, so that a short run has many chunks to lose."""
+SHARD = 64  # Images a Parquet file, and so a chunk: one batch, so that a short run has many chunks to lose
 
 
 def write_shards(folder: Path, shards: int, images: int = SHARD, size: int = 16) -> Path:

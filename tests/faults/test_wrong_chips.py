@@ -8,8 +8,7 @@ import pytest
 from jobs.running.chip_checks import checked
 from tests.faults.running import Case, committed, footers_in, prediction_files
 
-ELEVEN = "board 5 chip 11"
-"""Of the second mesh, boards 4 to 7."""
+ELEVEN = "board 5 chip 11"  # Of the second mesh, boards 4 to 7
 
 
 @pytest.mark.parametrize("after", [12, pytest.param(0, marks=pytest.mark.slow)])

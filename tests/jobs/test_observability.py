@@ -24,11 +24,9 @@ from tests.pipeline.corpus import jpeg
 from tests.waiting import wait_until
 
 DASHBOARD = (ROOT / "cluster" / "grafana-dashboard.json").read_text()
-BATCHES = 7
-"""Of a second each: a gauge is sampled every 5."""
+BATCHES = 7  # Of a second each: a gauge is sampled every 5
 
-Samples = dict[tuple[str, str, str], float]
-"""Values by sample name, run id and mesh; a histogram's buckets are summed up."""
+Samples = dict[tuple[str, str, str], float]  # Values by sample name, run id and mesh; a histogram's buckets are summed up
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,7 @@ def run_id(out: Path) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    scrapes: list[Samples]
-    """One a second while it ran, and the last after its end."""
+    scrapes: list[Samples]  # One a second while it ran, and the last after its end
     run_id: str
     mesh: str
     rows: pa.Table

@@ -21,8 +21,7 @@ from ttnn.decorators import FastOperation
 
 from tests.mock_t3000.queues import Event, Queues
 
-Values = list[torch.Tensor]
-"""One float32 tensor per chip, or a single one that all chips share."""
+Values = list[torch.Tensor]  # One float32 tensor per chip, or a single one that all chips share
 
 MOVES = frozenset(
     f"ttnn.{name}"
@@ -37,8 +36,7 @@ FREE = frozenset({"ttnn.deallocate", "ttnn.get_device_tensors", "ttnn.allocate_t
 """Ops that touch no values."""
 
 
-PRODUCTS = frozenset({"ttnn.linear", "ttnn.matmul"})
-"""Ops whose factors the matrix unit may shorten."""
+PRODUCTS = frozenset({"ttnn.linear", "ttnn.matmul"})  # Ops whose factors the matrix unit may shorten
 
 
 def shortened(activations: torch.Tensor, weights: torch.Tensor, config: Any) -> tuple[torch.Tensor, torch.Tensor]:

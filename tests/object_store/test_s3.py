@@ -22,11 +22,9 @@ from tests.pipeline.corpus import opened
 from tests.storage_faults.campaign import is_clear
 from vit_actor.errors import UserError
 
-DATA = "s3://bucket/data set/größe"
-"""A space and letters beyond ASCII, as people type them."""
+DATA = "s3://bucket/data set/größe"  # A space and letters beyond ASCII, as people type them
 SHARDS, IMAGES = 6, 64
-CONNECTIONS_OF_PYARROW = 25
-"""More than that at once takes another setting of pyarrow's, made before the store is opened."""
+CONNECTIONS_OF_PYARROW = 25  # More than that at once takes another setting of pyarrow's, made before the store is opened
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-DATA = "data set/größe"
-"""A space and letters beyond ASCII, as people type them."""
+DATA = "data set/größe"  # A space and letters beyond ASCII, as people type them
 SHARDS, IMAGES = 6, 64
 
 

@@ -18,8 +18,7 @@ from jobs.pipeline.labels import _wnids
 from jobs.pipeline.sources import EncodedImage, Source, open_source, surveyed
 from vit_actor.errors import UserError
 
-WNIDS = list(_wnids())
-"""ImageNet-1k's WordNet ids by class index."""
+WNIDS = list(_wnids())  # ImageNet-1k's WordNet ids by class index
 
 CLASS_NAMES = [f"thing {i}, Res tertia {i}" for i in range(1000)]
 """Names for a checkpoint of 1,000 classes, with a synonym each, as ImageNet's have."""
@@ -100,8 +99,7 @@ def plain_parquet(path: Path, images: list[Picture], *, labelled: bool = True, r
     return path
 
 
-type Link = tuple[bytes, str]
-"""Kind and target, as tarfile has them."""
+type Link = tuple[bytes, str]  # Kind and target, as tarfile has them
 
 
 def tar(path: Path, members: Sequence[tuple[str, bytes | Link]]) -> Path:

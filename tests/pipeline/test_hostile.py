@@ -13,8 +13,7 @@ import pytest
 from tests.commands import run_code
 from tests.pipeline.corpus import jpeg, tar
 
-MOST_BYTES = 700 * 2**20
-"""Peak memory of the process that reads; importing Arrow and Pillow takes a third of it."""
+MOST_BYTES = 700 * 2**20  # Peak memory of the process that reads; importing Arrow and Pillow takes a third of it
 MOST_SECONDS = 60
 
 READ = """

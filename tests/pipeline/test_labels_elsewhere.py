@@ -26,8 +26,7 @@ THOUSAND = tuple(f"thing {i}" for i in range(1000))
 BACKGROUND = ("background", *THOUSAND)
 TWELVE = [str(i) for i in range(12)]
 
-type Files = dict[str, str | bytes]
-"""Files by path; an empty text is a picture of its own."""
+type Files = dict[str, str | bytes]  # Files by path; an empty text is a picture of its own
 
 
 def tree(folders: list[str], images: int = 3) -> Files:

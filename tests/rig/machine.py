@@ -16,8 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-STEP_SECONDS = 20.0
-"""Limit for one step of setting up or tearing down; each takes milliseconds on an idle machine."""
+STEP_SECONDS = 20.0  # Limit for one step of setting up or tearing down; each takes milliseconds on an idle machine
 
 # The switch outlives the machines, so it also removes the directory they share.
 _SWITCH = """

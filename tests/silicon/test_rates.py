@@ -16,8 +16,7 @@ from vit_actor.ttnn_vit import Precision
 
 pytestmark = [pytest.mark.silicon, pytest.mark.timeout(1200)]
 
-Change = Callable[[Any, Any], Any]
-"""(plan as it is, plan of the other precision) -> plan to run."""
+Change = Callable[[Any, Any], Any]  # (plan as it is, plan of the other precision) -> plan to run
 
 
 @pytest.mark.parametrize("precision", ["accurate", "fast"])

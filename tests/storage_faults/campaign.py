@@ -21,8 +21,7 @@ from tests.storage_faults import preload
 from tests.storage_faults.faulty import FaultyStorage, faulty_storage
 from tests.storage_faults.layouts import LAYOUTS
 
-FINISHED = (0, 3)
-"""Exit codes of a run that calls itself finished."""
+FINISHED = (0, 3)  # Exit codes of a run that calls itself finished
 
 SHARDED = ("tar", "tar.gz", "parquet", "arrow")
 """Layouts of shards that hold many images each: one that is gone or has changed ends the run, an image that is so is a row."""

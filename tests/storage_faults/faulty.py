@@ -18,10 +18,8 @@ from tests.object_store.server import Store, s3_server
 from tests.storage_faults.layouts import LAYOUTS, digits, upload, with_damage
 from tests.storage_faults.preload import LocalFaults, local_faults
 
-RETRY_SECONDS = 2
-"""How long a job asks failing storage again."""
-PATIENCE = 60.0
-"""Seconds within which a job must end; it takes two, and a lease that a killed one left takes twenty."""
+RETRY_SECONDS = 2  # How long a job asks failing storage again
+PATIENCE = 60.0  # Seconds within which a job must end; it takes two, and a lease that a killed one left takes twenty
 
 
 @dataclass

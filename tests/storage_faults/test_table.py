@@ -25,8 +25,7 @@ from tests.storage_faults.layouts import digits
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
-ALL = "--max-errors=10%"
-"""The data sets have four damaged images in 134."""
+ALL = "--max-errors=10%"  # The data sets have four damaged images in 134
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,7 @@ SAMPLE = Path(__file__).parents[2] / "jobs" / "sample" / "model"
 CONFIG, PROCESSOR, WEIGHTS = FILES
 INDEX = "model.safetensors.index.json"
 
-Change = Callable[[Path], object]
-"""Of a checkpoint's directory."""
+Change = Callable[[Path], object]  # Of a checkpoint's directory
 
 
 @pytest.fixture

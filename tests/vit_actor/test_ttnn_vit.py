@@ -16,8 +16,7 @@ Precision = Literal["fast", "accurate"]
 
 Build = Callable[..., ViTForImageClassification]
 SAMPLE = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 256, "num_labels": 10}
-SAMPLE |= {"image_size": 64, "patch_size": 8}
-"""The sizes of the bundled model."""
+SAMPLE |= {"image_size": 64, "patch_size": 8}  # The sizes of the bundled model
 
 
 @pytest.fixture(scope="module")

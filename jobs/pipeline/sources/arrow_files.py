@@ -19,8 +19,7 @@ from jobs.storage.failure import Damaged, decoding, patiently
 from jobs.storage.files import SteadyFile, open_storage, read_twice
 from vit_actor.errors import UserError
 
-READ_ROWS = 64
-"""Rows taken from the mapped file at a time."""
+READ_ROWS = 64  # Rows taken from the mapped file at a time
 
 
 class ArrowFiles(RowFiles):

@@ -12,8 +12,7 @@ from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable
 from jobs.storage.address import shown
 from vit_actor.errors import UserError
 
-SAMPLED = 20
-"""Folders that are looked into to tell which level names the classes."""
+SAMPLED = 20  # Folders that are looked into to tell which level names the classes
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,8 @@ from jobs.storage.address import below, shown
 from jobs.storage.failure import REFUSED_ROW, Failing, Gone, NoCredentials, Refused, patiently
 from jobs.storage.files import open_storage, read_whole
 
-MAX_FILE_BYTES = 256 * 2**20
-"""A larger file is no photograph, and one is enough to fill a worker's memory."""
-READ_AHEAD = 8
-"""Files a thread reads in one go: handing them over one by one costs more than reading them from a page cache."""
+MAX_FILE_BYTES = 256 * 2**20  # A larger file is no photograph, and one is enough to fill a worker's memory
+READ_AHEAD = 8  # Files a thread reads in one go: handing them over one by one costs more than reading them from a page cache
 
 
 class ImageFile(NamedTuple):

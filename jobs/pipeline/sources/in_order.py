@@ -14,8 +14,7 @@ THREADS, SURVEY_THREADS, PROCESSES = 8, 64, 16
 QUICK_SECONDS = 0.5e-3
 """An item that waits no longer is done where it is asked for: a thread would cost as much as it hides. Eight files of 80 KB
 take 0.1 ms from the page cache."""
-LONG_SECONDS = 3.0
-"""After so much CPU time, starting processes (0.6 s until they answer) pays."""
+LONG_SECONDS = 3.0  # After so much CPU time, starting processes (0.6 s until they answer) pays
 
 
 def in_order[T, R](work: Callable[[T], R], items: Iterable[T], *, survey: bool = False) -> Iterator[R]:

@@ -26,10 +26,8 @@ _WNID_AND_BOXES = re.compile(rf"({WNID.pattern})\s.*")
 NAME_HEADERS = ("filename", "imageid", "image", "imagename", "path", "file", "name", "id", "key")
 LABEL_HEADERS = ("label", "labels", "class", "cls", "classid", "wnid", "synset", "predictionstring", "target", "category")
 """Of CSV columns, in small letters and without what is none; the first that is there counts."""
-MAX_LINE = 2**20
-"""Characters a line may have."""
-type _Row = tuple[str | None, str, dict[str, str]]
-"""The name of an image, its label, and what else the row has, by column."""
+MAX_LINE = 2**20  # Characters a line may have
+type _Row = tuple[str | None, str, dict[str, str]]  # The name of an image, its label, and what else the row has, by column
 
 
 class Line(NamedTuple):

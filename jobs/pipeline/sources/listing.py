@@ -47,10 +47,8 @@ TABLES = {
     "a streaming table of Spark": r"_spark_metadata",
 }
 """Names by which a folder of Parquet files says that some other file decides which of its rows count."""
-METADATA = ("metadata.csv", "metadata.jsonl")
-"""Beside the images, in the form of `datasets`."""
-MAX_DEPTH = 32
-"""Folders inside folders; deeper is a symbolic link that leads back to its own parent."""
+METADATA = ("metadata.csv", "metadata.jsonl")  # Beside the images, in the form of `datasets`
+MAX_DEPTH = 32  # Folders inside folders; deeper is a symbolic link that leads back to its own parent
 
 
 class Entry(NamedTuple):

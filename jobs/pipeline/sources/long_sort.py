@@ -9,12 +9,9 @@ from typing import IO
 
 from jobs.storage.failure import storage_errors
 
-MOST = 500_000
-"""Files that are in memory at once: 90 MB of names and sizes."""
-_A_LINE = 1_000
-"""Files written and read together."""
-type File = tuple[str, int]
-"""Name and size."""
+MOST = 500_000  # Files that are in memory at once: 90 MB of names and sizes
+_A_LINE = 1_000  # Files written and read together
+type File = tuple[str, int]  # Name and size
 
 
 def long_sorted(files: Iterable[File], most: int = MOST) -> Iterator[File]:

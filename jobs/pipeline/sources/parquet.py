@@ -22,12 +22,9 @@ READ_BYTES = 8 * 2**20
 1,024 rows), a row group need not."""
 MAX_DICTIONARY_BYTES = 16 * 2**20
 """Of a column's distinct values, each of which may be in every row that is read at once; writers stop at 1 MiB."""
-MAX_BLOWN_UP_BYTES = 256 * 2**20
-"""Of a column in a row group that is mostly made up by its compression."""
-MAX_LABEL_BYTES = 64 * 2**20
-"""Of the labels in a row group, and 1 KiB a row."""
-READ_ROWS = 64
-"""Rows decoded at a time: about 7 MB of ImageNet."""
+MAX_BLOWN_UP_BYTES = 256 * 2**20  # Of a column in a row group that is mostly made up by its compression
+MAX_LABEL_BYTES = 64 * 2**20  # Of the labels in a row group, and 1 KiB a row
+READ_ROWS = 64  # Rows decoded at a time: about 7 MB of ImageNet
 
 
 class ParquetShards(RowFiles):

@@ -20,10 +20,8 @@ IMAGE_NAMES = ("image", "img", "jpeg", "jpg", "png", "webp", "bytes", "image_byt
 LABEL_NAMES = ("label", "labels", "cls", "class")
 BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-NONE = ("", str(-1))
-"""Texts that are no label."""
-UNKNOWN = -1
-"""How Hugging Face writes "no label", in a ClassLabel column of a test split."""
+NONE = ("", str(-1))  # Texts that are no label
+UNKNOWN = -1  # How Hugging Face writes "no label", in a ClassLabel column of a test split
 type Read = Callable[[pa.Buffer], bytes | memoryview]
 
 

@@ -6,8 +6,7 @@ import sys
 from jobs.storage.failure import Damaged
 from jobs.storage.files import SteadyFile
 
-SMALL_BYTES = 256 * 2**10
-"""Footers of no more are read as they are: the worst takes 70 MB. One of ImageNet's shards has 10 KB."""
+SMALL_BYTES = 256 * 2**10  # Footers of no more are read as they are: the worst takes 70 MB. One of ImageNet's shards has 10 KB.
 MOST_MEMORY = 2**30
 """Bytes that reading a footer may take. 10,000 row groups of three columns, 3 MB as pyarrow writes them, take 36 MB."""
 MOST_SECONDS = 60

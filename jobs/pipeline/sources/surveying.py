@@ -10,10 +10,8 @@ import pyarrow as pa
 
 from jobs.pipeline.sources.source import Shard, Source, Survey
 
-SHARDS_TOGETHER = 16
-"""Shards packed together: names compress well beside each other, and unpacked they are 0.5 MB."""
-type Unpacked = tuple[str, str, int | None]
-"""A shard's id, its payload as JSON, how many images it has."""
+SHARDS_TOGETHER = 16  # Shards packed together: names compress well beside each other, and unpacked they are 0.5 MB
+type Unpacked = tuple[str, str, int | None]  # A shard's id, its payload as JSON, how many images it has
 
 
 def surveyed(source: Source) -> Survey:

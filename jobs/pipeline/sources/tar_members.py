@@ -14,16 +14,13 @@ from jobs.storage.address import shown
 from jobs.storage.failure import Failing, decoding
 from jobs.storage.files import Positioned, SteadyFile, forget_cached
 
-READ_BYTES = 8 * 2**20
-"""Bytes a read asks of storage; members are a header of 512 bytes and about 110 KB of image."""
-MOST_LINKED = 100_000
-"""Files of a tar that links to are followed: some 100 bytes of memory each."""
+READ_BYTES = 8 * 2**20  # Bytes a read asks of storage; members are a header of 512 bytes and about 110 KB of image
+MOST_LINKED = 100_000  # Files of a tar that links to are followed: some 100 bytes of memory each
 RECORDS = (tarfile.RECORDSIZE, *(tarfile.BLOCKSIZE << bits for bits in range(1, 12)))
 """Sizes in bytes that writers fill up to with zeros: tar's own, and up to 1 MiB for tapes."""
 EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 """Types of headers that extend the next one: long names and links of GNU's, and pax's."""
-MOST_HEADER_BYTES = 2**20
-"""Of a long name or other extension of a header; tar's own writers make a few hundred."""
+MOST_HEADER_BYTES = 2**20  # Of a long name or other extension of a header; tar's own writers make a few hundred
 
 
 @dataclass(frozen=True)

@@ -19,24 +19,17 @@ from jobs.storage.failure import Damaged
 from jobs.storage.files import SteadyFile, forget_cached
 from vit_actor.errors import UserError
 
-MEMBERS = ("cls", "class_id", "label", "json", "txt")
-"""What follows the first dot of a member that may be a label."""
-JSON_KEYS = ("label", "cls", "class_id", "class")
-"""Of a JSON member, entries that may be the label."""
-UNKNOWN = "-1"
-"""A text that says that there is no label."""
+MEMBERS = ("cls", "class_id", "label", "json", "txt")  # What follows the first dot of a member that may be a label
+JSON_KEYS = ("label", "cls", "class_id", "class")  # Of a JSON member, entries that may be the label
+UNKNOWN = "-1"  # A text that says that there is no label
 NAME, FILE = "name", "file"
 KINDS = (*MEMBERS[:4], *(f"json.{key}" for key in JSON_KEYS), "txt", NAME)
 """Where a sample's label may be: a member, all of a JSON member or an entry of it, the WordNet id in the image's name."""
 MAX_LABEL_BYTES = 2**20
-MOST_IMAGES = 16
-"""Of one sample: more of them are images of their own, whose names have dots in them."""
-MAX_SAMPLE_BYTES = 256 * 2**20
-"""Of one sample's images together, which are in memory at once."""
-SURVEYED = 64
-"""Samples of the first tar whose labels are checked before work starts; all would mean reading the whole data set."""
-type Own = dict[str, bytes]
-"""A sample's members that may be labels, by what follows its name."""
+MOST_IMAGES = 16  # Of one sample: more of them are images of their own, whose names have dots in them
+MAX_SAMPLE_BYTES = 256 * 2**20  # Of one sample's images together, which are in memory at once
+SURVEYED = 64  # Samples of the first tar whose labels are checked before work starts; all would mean reading the whole data set
+type Own = dict[str, bytes]  # A sample's members that may be labels, by what follows its name
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,9 @@ from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, write_atomically, write_table
 from vit_actor.errors import UserError
 
-ROW_GROUP = 100_000
-"""Rows of the long tables that are in memory at once."""
-SHOWN = 200
-"""Rows of the long tables that the page shows."""
-LISTED_CLASSES = 2000
-"""Classes that the page lists; flips_per_class.parquet has all."""
+ROW_GROUP = 100_000  # Rows of the long tables that are in memory at once
+SHOWN = 200  # Rows of the long tables that the page shows
+LISTED_CLASSES = 2000  # Classes that the page lists; flips_per_class.parquet has all
 
 LONG_TABLES = {
     "flips": (

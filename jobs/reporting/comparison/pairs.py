@@ -15,11 +15,9 @@ from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_file, open_storage
 from vit_actor.errors import UserError
 
-READERS = 8
-"""Row groups in flight: hides an object store's latency."""
+READERS = 8  # Row groups in flight: hides an object store's latency
 
-MEMORY = "256MB"
-"""What DuckDB may hold; what is more waits on local disk."""
+MEMORY = "256MB"  # What DuckDB may hold; what is more waits on local disk
 
 LOST, GAINED, STILL_WRONG, UNLABELLED = "right to wrong", "wrong to right", "wrong to wrong", "no label"
 

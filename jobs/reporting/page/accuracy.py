@@ -9,10 +9,8 @@ from jobs.reporting.page.plots import Axis, Drawing, Rows, column
 from jobs.reporting.schema import Summary
 from jobs.running.words import counted, rate
 
-MATRIX = 50
-"""More classes than this are drawn as a curve, and not as a matrix."""
-LISTED = 2000
-"""Classes of the table; more would make the page slow, and per_class.parquet has all."""
+MATRIX = 50  # More classes than this are drawn as a curve, and not as a matrix
+LISTED = 2000  # Classes of the table; more would make the page slow, and per_class.parquet has all
 PERCENT = "{:.0%}".format
 
 

@@ -24,16 +24,11 @@ from jobs.running.words import short_name, shortened
 from jobs.settings import as_typed
 from jobs.storage.address import shown
 
-RUN = "report.html"
-"""The page's template."""
-LISTED = 15
-"""Rows of a short list: devices, reasons, faults; the Parquet files have all."""
-MOST_PICTURE_BYTES = 2_500_000
-"""Of the page; pictures beyond are left out."""
-PLACES = ("mistakes", "doubt", "pair", "class")
-"""Who gets the room first."""
-FEW_CLASSES = 10
-"""Of so many classes top-5 says little."""
+RUN = "report.html"  # The page's template
+LISTED = 15  # Rows of a short list: devices, reasons, faults; the Parquet files have all
+MOST_PICTURE_BYTES = 2_500_000  # Of the page; pictures beyond are left out
+PLACES = ("mistakes", "doubt", "pair", "class")  # Who gets the room first
+FEW_CLASSES = 10  # Of so many classes top-5 says little
 
 THIS_HOSTS = "Times and throughput are this host's, and say nothing about a T3000."
 SIMULATIONS = {
@@ -142,8 +137,7 @@ def _pictures(pictures: Iterable[Picture], jpegs: Mapping[str, bytes]) -> dict[A
     return found
 
 
-SHOWN_ABOVE = {"data", "labels", "model_digest"}
-"""Settings that the page says elsewhere."""
+SHOWN_ABOVE = {"data", "labels", "model_digest"}  # Settings that the page says elsewhere
 
 
 def configuration(digest: str | None, settings: dict[str, Any], versions: dict[str, str]) -> list[tuple[str, str]]:

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-Rows = list[dict[str, Any]]
-"""A table's rows: a column's name -> its value."""
+Rows = list[dict[str, Any]]  # A table's rows: a column's name -> its value
 
-SIZE = 1000
-"""Units of a drawing's width and height."""
+SIZE = 1000  # Units of a drawing's width and height
 TICKS = 5
 
 

@@ -13,8 +13,7 @@ from jobs.reporting.schema import Summary
 from jobs.running.words import counted, duration, rate, shortened, time_unit
 
 NAMED_MESHES = 64
-FEWEST_WINDOWS, FEWEST_BATCHES = 3, 10
-"""Fewer are not worth a drawing."""
+FEWEST_WINDOWS, FEWEST_BATCHES = 3, 10  # Fewer are not worth a drawing
 MOST_BARS = 60
 MARKS = {
     "restart": ("●", "warm"),

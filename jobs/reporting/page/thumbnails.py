@@ -21,14 +21,10 @@ from jobs.running.manifest import Manifest
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
-SIDE = 112
-"""Pixels; a JPEG of it has about 4 KB."""
-MOST_SHARDS = 512
-"""Shards looked through for those wanted, so that a report on a billion images does not list them all."""
-MOST_READ = 12
-"""Shards read, where one has to be read up to the image wanted."""
-READERS = 8
-"""Shards read at once: hides a store's latency."""
+SIDE = 112  # Pixels; a JPEG of it has about 4 KB
+MOST_SHARDS = 512  # Shards looked through for those wanted, so that a report on a billion images does not list them all
+MOST_READ = 12  # Shards read, where one has to be read up to the image wanted
+READERS = 8  # Shards read at once: hides a store's latency
 
 
 def thumbnails(manifest: Manifest | None, data: str | None, pictures: Iterable[Picture]) -> dict[str, bytes]:

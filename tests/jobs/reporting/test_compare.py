@@ -14,8 +14,7 @@ from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE
 from tests.jobs.conftest import ended
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
 
-Answers = list[tuple[str, int | None, int | None]]
-"""(image id, label, prediction)"""
+Answers = list[tuple[str, int | None, int | None]]  # (image id, label, prediction)
 
 
 def a_run(out: Path, answers: Answers, files: int = 1, **about: Any) -> Path:
