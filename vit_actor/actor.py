@@ -185,10 +185,8 @@ class DeviceThread:
 
     def _holds(self) -> bool:
         """Whether images that fill no batch wait for more: while batches are in flight, and while more images are coming."""
-        if self._in_flight:
-            return True
         held_until = time.monotonic() + MOST_HELD_SECONDS
-        while self._calls.empty():
+        while not self._in_flight and self._calls.empty():
             if time.monotonic() > held_until or not self._more_coming():
                 return not self._calls.empty()
             time.sleep(LOOK_SECONDS)

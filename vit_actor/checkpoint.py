@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - with it NumPy knows bfloat16, which safetensors asks for by name
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
 
 from vit_actor.config import VitConfig
 from vit_actor.errors import UserError
@@ -86,12 +87,8 @@ class Checkpoint:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The weights in float32, by the names transformers 5 gives them, whichever version wrote the file."""
-        tensors: dict[str, np.ndarray] = {}
-        for path in self.weights:
-            with safe_open(path, framework="np") as file:
-                found = {current_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            tensors |= {name: tensor.astype(np.float32, copy=False) for name, tensor in found.items()}
-        return tensors
+        found = (pair for path in self.weights for pair in load_file(path).items())
+        return {current_name(name): tensor.astype(np.float32, copy=False) for name, tensor in found}
 
 
 def load_checkpoint(name: str) -> Checkpoint:
@@ -103,13 +100,25 @@ def load_checkpoint(name: str) -> Checkpoint:
     checkpoint = Checkpoint(name, _locate(name))
     try:
         if (checkpoint.path / CONFIG).is_file():
-            _check_kind(checkpoint)  # what is another kind of model lacks other files too
+            _check_kind(_read_json(checkpoint.path / CONFIG))  # what is another kind of model lacks other files too
         _check_files(checkpoint)
-        _check_configuration(checkpoint)
         _check_weights(checkpoint)
     except UserError as error:
         raise UserError(f"checkpoint {name}: {error}") from None
     return checkpoint
+
+
+def _check_kind(raw: dict[str, Any]) -> None:
+    problem, kind, named = (raw.get(key) for key in ("problem_type", "model_type", "architectures"))
+    if problem not in (None, "single_label_classification"):
+        raise UserError(f"problem_type {problem!r}: its answers are no classes to choose one of; use a single-label classifier")
+    if "architecture" in raw and "model_type" not in raw:
+        raise UserError(f"a timm checkpoint ({raw['architecture']}); use a ViTForImageClassification that transformers wrote")
+    names = [str(name) for name in named] if isinstance(named, list) else []
+    if kind != "vit" or "ViTForImageClassification" not in names:
+        found = ", ".join(names) or kind or "nothing it names"
+        second = ", a DeiT, which has a second token" if kind == "deit" else ""
+        raise UserError(f"not a ViT image classifier (found {found}{second}); use a ViTForImageClassification")
 
 
 def _check_files(checkpoint: Checkpoint) -> None:
@@ -119,46 +128,32 @@ def _check_files(checkpoint: Checkpoint) -> None:
         raise UserError("only pickled weights found; convert them to model.safetensors (pickles run code)")
     if missing:
         raise UserError(f"{', '.join(missing)} missing in {checkpoint.path}")
-
-
-def _check_kind(checkpoint: Checkpoint) -> None:
-    raw = _read_json(checkpoint.path / CONFIG)
-    problem = raw.get("problem_type")
-    if problem not in (None, "single_label_classification"):
-        raise UserError(f"problem_type {problem!r}: its answers are no classes to choose one of; use a single-label classifier")
-    if "architecture" in raw and "model_type" not in raw:
-        raise UserError(f"a timm checkpoint ({raw['architecture']}); use a ViTForImageClassification that transformers wrote")
-    kinds = raw.get("architectures")
-    kinds = [str(kind) for kind in kinds] if isinstance(kinds, list) else []
-    found = ", ".join(kinds) or raw.get("model_type") or "nothing it names"
-    if raw.get("model_type") == "deit" or any(kind.startswith("DeiT") for kind in kinds):
-        found = f"a DeiT, {found}, which has a second token"
-    elif raw.get("model_type") == "vit" and "ViTForImageClassification" in kinds:
-        return
-    raise UserError(f"not a ViT image classifier (found {found}); use a ViTForImageClassification")
-
-
-def _check_configuration(checkpoint: Checkpoint) -> None:
     try:
         config = checkpoint.config
     except ValueError as error:
         raise UserError(f"config.json is not a valid ViT configuration ({error}); restore the checkpoint's own file") from None
     if config.num_labels < 2:
-        raise UserError("config.json names a single class, so that every answer would be it; use a checkpoint with several")
-    makes, wants = checkpoint.preprocess.shape, (*config.image_size, config.num_channels)
+        raise UserError(
+            "config.json names fewer than two classes, so that all answers would be the same; use a checkpoint with more"
+        )
+    makes, wants = (
+        "x".join(map(str, sides)) for sides in (checkpoint.preprocess.shape, (*config.image_size, config.num_channels))
+    )
     if makes != wants:
-        given, wanted = "x".join(map(str, makes)), "x".join(map(str, wants))
-        raise UserError(f"preprocessor_config.json makes {given} pixels but config.json wants {wanted}; they must agree")
+        raise UserError(f"preprocessor_config.json makes {makes} pixels but config.json wants {wants}; they must agree")
 
 
 def _check_weights(checkpoint: Checkpoint) -> None:
-    shapes, types = dict[str, tuple[int, ...]](), set[str]()
+    shapes, types, broken = dict[str, tuple[int, ...]](), set[str](), list[str]()
     for path in checkpoint.weights:
         try:
             with safe_open(path, framework="np") as file:
-                stored = {current_name(key): file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-                shapes |= {key: tuple(tensor.get_shape()) for key, tensor in stored.items()}
-                types |= {tensor.get_dtype() for tensor in stored.values()}
+                for name in file.keys():  # noqa: SIM118 - not a mapping
+                    part = file.get_slice(name)
+                    shapes[current_name(name)] = tuple(part.get_shape())
+                    types.add(part.get_dtype())
+                    if part.get_dtype() in FLOATS and not np.isfinite(file.get_tensor(name)).all():
+                        broken.append(name)
         except SafetensorError as error:
             raise UserError(f"{path.name} is damaged ({_line(error)}); fetch it again") from None
     if faults := misfits(shapes, checkpoint.config):
@@ -166,14 +161,9 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         raise UserError(f"model.safetensors does not fit config.json: {'; '.join(faults[:3])}{more}")
     if others := sorted(types - FLOATS):
         raise UserError(f"model.safetensors holds {', '.join(others)}; use weights of {', '.join(sorted(FLOATS))}")
-    if broken := [name for path in checkpoint.weights for name in _not_finite(path)]:
+    if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise UserError(f"model.safetensors holds numbers that are not finite in {broken[0]}{more}; use a sound checkpoint")
-
-
-def _not_finite(path: Path) -> list[str]:
-    with safe_open(path, framework="np") as file:
-        return [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118 - not a mapping
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -43,12 +43,15 @@ class VitConfig:
 
         Raises ValueError, in one line, for what makes no ViT.
         """
-        found = vars(cls()) | given
-        counts = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels")
-        sizes: dict[str, Any] = {name: _count(name, found[name]) for name in counts}
-        sizes |= {name: _sides(name, found[name]) for name in ("image_size", "patch_size")}
-        others = {name: found[name] for name in ("hidden_act", "layer_norm_eps", "qkv_bias")}
-        config = cls(**sizes, **others, id2label=_class_names(given))
+        found = {name: given.get(name, default) for name, default in vars(cls()).items()} | {"id2label": _class_names(given)}
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels"):
+            _check_count(name, found[name])
+        for name in ("image_size", "patch_size"):
+            sides = found[name]
+            found[name] = tuple(sides) if isinstance(sides, (list, tuple)) and len(sides) == 2 else (sides, sides)
+            for side in found[name]:
+                _check_count(name, side)
+        config = cls(**found)
         if config.hidden_act != "gelu":
             raise ValueError(f"hidden_act {config.hidden_act!r}, where a ViT has 'gelu'")
         if not isinstance(config.layer_norm_eps, (int, float)) or not 0 <= config.layer_norm_eps < 1:
@@ -66,36 +69,23 @@ MOST = {"num_hidden_layers": 1_000, "num_labels": 1_000_000, "image_size": 16_38
 """Of what a ViT has; of all else at most a hundred thousand. Memory is taken for what a configuration says."""
 
 
-def _count(name: str, value: Any) -> int:
+def _check_count(name: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} {value!r} is not a whole number of at least 1")
     if value > (most := MOST.get(name, 100_000)):
         raise ValueError(f"{name} {value:,} is more than {most:,}")
-    return value
-
-
-def _sides(name: str, value: Any) -> tuple[int, int]:
-    """(height, width) from 224 or [224, 224]."""
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        return _count(name, value[0]), _count(name, value[1])
-    side = _count(name, value)
-    return side, side
 
 
 def _class_names(given: dict[str, Any]) -> tuple[str, ...]:
     """By index, from id2label; without one, as transformers makes them up from num_labels."""
     names = given.get("id2label")
     if names is None:
-        return tuple(f"LABEL_{i}" for i in range(_count("num_labels", given.get("num_labels", 2))))
+        _check_count("num_labels", count := given.get("num_labels", 2))
+        return tuple(f"LABEL_{i}" for i in range(count))
     if isinstance(names, list):  # transformers itself stops at one; what it means is plain
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise ValueError("id2label names no classes")
+        return tuple(map(str, names))
     try:
         by_index = {int(index): str(name) for index, name in names.items()}
-    except (TypeError, ValueError):
-        raise ValueError("id2label has an index that is no number") from None
-    missing = [index for index in range(len(by_index)) if index not in by_index]
-    if missing:
-        raise ValueError(f"id2label has {len(by_index)} classes but none of index {missing[0]}")
-    return tuple(by_index[index] for index in range(len(by_index)))
+        return tuple(by_index[index] for index in range(len(by_index)))
+    except (AttributeError, TypeError, ValueError, KeyError):
+        raise ValueError("id2label does not name the classes 0, 1, 2 and so on") from None

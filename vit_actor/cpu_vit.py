@@ -12,8 +12,8 @@ import numpy as np
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import DeviceError
-from vit_actor.kept_reference import kept_reference
 from vit_actor.openvino_vit import openvino_graph, ov
+from vit_actor.reference import kept_reference, reference_vit
 
 PIECE = 4
 """Images per inference. ViT-Base is within 7% from 1 to 8. The sample's small model is 20% slower at 1 and only 3% faster at
@@ -54,42 +54,33 @@ class CpuVit:
 
         held: the classes the data has, where these are not all; see BatchResult.held.
         """
-        if batch_size < 1 or threads < 1:
-            raise ValueError(f"batch_size and threads must be at least 1, not {batch_size} and {threads}")
-        self.batch_size = batch_size
-        self.shape = checkpoint.preprocess.shape
+        self.batch_size, self.shape = batch_size, checkpoint.preprocess.shape
         self.chips: tuple[str, ...] = ()  # the CPU is what chips are checked by
         self.tolerance, self.reference = 0.0, partial(kept_reference, checkpoint)
-        self._checkpoint = checkpoint
-        self._threads = threads
-        self._held = held
-        self._core = ov.Core() if precision == "auto" else None
-        self._bfloat16 = self._core is not None and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.start: dict[str, float] = {}
+        core = ov.Core()
+        self._checkpoint, self._threads, self._held = checkpoint, threads, held
+        self._core = core if precision == "auto" else None
+        self._type = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+        runs = f"OpenVINO {'bfloat16' if self._type == 'bf16' else 'float32'}" if self._core else "torch eager float32"
+        name = core.get_property("CPU", "FULL_DEVICE_NAME").strip()
+        self.description = f"CPU {name}: {runs}, {threads} {'thread' if threads == 1 else 'threads'}"
         self._reference: Callable[[np.ndarray], np.ndarray] | None = None
         self._idle: list[Any] = []  # OpenVINO's requests
         self._pieces: deque[tuple[Any, _Batch, int, float]] = deque()  # oldest first: request, first image, when it started
         self._compile_seconds: float | None = None
-        self.start: dict[str, float] = {}
         self._closed = False
         self._previous = 0.0  # when the latest batch completed, on the monotonic clock
-
-    @property
-    def description(self) -> str:
-        name = ov.Core().get_property("CPU", "FULL_DEVICE_NAME").strip()
-        runs = f"OpenVINO {'bfloat16' if self._bfloat16 else 'float32'}" if self._core else "torch eager float32"
-        return f"CPU {name}: {runs}, {self._threads} {'thread' if self._threads == 1 else 'threads'}"
 
     def compile(self) -> float:
         self._check_open()
         if self._compile_seconds is None:
-            start = time.monotonic()
+            began = time.monotonic()
             if self._core:
-                self._idle = self._compile_streams(self._core)
+                self._idle = self._requests(self._core)
             else:
-                from vit_actor.reference_vit import ReferenceVit  # torch and transformers, which OpenVINO does without
-
-                self._reference = ReferenceVit(self._checkpoint, self._threads)
-            self._compile_seconds = time.monotonic() - start
+                self._reference = reference_vit(self._checkpoint, self._threads)
+            self._compile_seconds = time.monotonic() - began
             self.start["programs"] = self._compile_seconds - self.start.get("weights", 0.0)
         return self._compile_seconds
 
@@ -105,12 +96,12 @@ class CpuVit:
         if self._closed:
             raise DeviceError("the CPU device is closed")
 
-    def _compile_streams(self, core: ov.Core) -> list[Any]:
+    def _requests(self, core: ov.Core) -> list[Any]:
         began = time.monotonic()
         graph = openvino_graph(self._checkpoint)
         self.start["weights"] = time.monotonic() - began
         settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if self._bfloat16 else "f32",
+            "INFERENCE_PRECISION_HINT": self._type,
             "INFERENCE_NUM_THREADS": self._threads,
             "NUM_STREAMS": self._threads,
             "ENABLE_CPU_PINNING": False,  # two actors on one host would pin themselves to the same cores

@@ -12,28 +12,21 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"
 
 def check_network_settings() -> None:
     """Raise UserError for certificates that are not there, and for a proxy that is no address of one."""
-    for name in (*CERTIFICATES, *PROXIES):
-        if value := os.environ.get(name):
-            _check(name, value)
+    for name in PROXIES:
+        if not re.fullmatch(r"(((https?|socks[45][ah]?)://)?[^/\s]+/?)?", os.environ.get(name, "")):  # no value: maybe a password
+            raise UserError(f"{name} holds no address of a proxy; give http://HOST:PORT, or unset it")
+    for name in CERTIFICATES:
+        if (value := os.environ.get(name)) and not _has_certificates(name, value):
+            kind = "directory" if name == "SSL_CERT_DIR" else "file"
+            raise UserError(f"{name}={value}: no {kind} of certificates; name your CA's, or unset it")
 
 
 @cache
-def _check(name: str, value: str) -> None:
-    if name in PROXIES:  # which may hold a password
-        if not re.fullmatch(r"((https?|socks[45][ah]?)://)?[^/\s]+/?", value):
-            raise UserError(f"{name} holds no address of a proxy; give http://HOST:PORT, or unset it")
-        return
+def _has_certificates(name: str, value: str) -> bool:
     if name == "SSL_CERT_DIR":
-        found, wanted = any(map(os.path.isdir, value.split(":"))), "directory"
-    else:  # some clients take a directory too
-        found, wanted = _has_certificates(value) or (name != "SSL_CERT_FILE" and os.path.isdir(value)), "file"
-    if not found:
-        raise UserError(f"{name}={value}: no {wanted} of certificates; name your CA's, or unset it")
-
-
-def _has_certificates(path: str) -> bool:
+        return any(map(os.path.isdir, value.split(":")))
     try:
-        with open(path, "rb") as file:
+        with open(value, "rb") as file:
             return b"CERTIFICATE-----" in file.read()
     except OSError:
-        return False
+        return name != "SSL_CERT_FILE" and os.path.isdir(value)  # some clients take a directory too

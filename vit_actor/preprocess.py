@@ -42,8 +42,8 @@ class Preprocess:
     height: int
     width: int
     resample: int
-    scale: tuple[float, float, float]
-    shift: tuple[float, float, float]
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
     crop_from: tuple[int, int] | None = None
     white_background: bool = False
     shortest_edge: int | None = None
@@ -89,17 +89,16 @@ class Preprocess:
         factor = given["rescale_factor"] if given["do_rescale"] else 1.0
         if not isinstance(factor, (int, float)):
             raise _refuse(f"rescale_factor {factor!r} is not supported", "it must be one number")
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        if given["do_normalize"]:
-            mean, std = _channels("image_mean", given["image_mean"]), _channels("image_std", given["image_std"])
+        normal = given if given["do_normalize"] else {"image_mean": 0.0, "image_std": 1.0}
+        mean, std = (_channels(key, normal[key]) for key in ("image_mean", "image_std"))
         if 0 in std:
             raise _refuse("image_std holds a zero", "pixels are divided by it")
         return cls(
             height=height,
             width=width,
             resample=int(given["resample"]),
-            scale=(factor / std[0], factor / std[1], factor / std[2]),
-            shift=(-mean[0] / std[0], -mean[1] / std[1], -mean[2] / std[2]),
+            scale=tuple(factor / each for each in std),
+            shift=tuple(-less / each for less, each in zip(mean, std, strict=True)),
             crop_from=resized if (height, width) != resized and not edge else None,
             shortest_edge=edge,
             white_background=bool(given["do_convert_rgb"]),
@@ -112,21 +111,21 @@ def _refuse(what: str, fix: str) -> UserError:
 
 def _size(key: str, value: Any, square: bool = True) -> tuple[int, int]:
     """(height, width) from the forms a size takes: 224, [224, 224] or {"height": 224, "width": 224}."""
+    sides = value
     if isinstance(value, int) and square:
-        value = {"height": value, "width": value}
-    elif isinstance(value, list) and len(value) == 2:
-        value = {"height": value[0], "width": value[1]}
-    if not isinstance(value, dict) or set(value) != {"height", "width"}:
-        raise _refuse(f"{key} {value!r} is not supported", "it must give height and width, so that all images end up alike")
-    height, width = value["height"], value["width"]
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        raise _refuse(f"{key} {value!r} is not supported", "height and width must be positive whole numbers")
-    return height, width
+        sides = [value, value]
+    elif isinstance(value, dict) and set(value) == {"height", "width"}:
+        sides = [value["height"], value["width"]]
+    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise _refuse(
+            f"{key} {value!r} is not supported", "give height and width, positive whole numbers: images must end up alike"
+        )
+    return sides[0], sides[1]
 
 
-def _channels(key: str, value: Any) -> tuple[float, float, float]:
+def _channels(key: str, value: Any) -> tuple[float, ...]:
     """Three numbers from three or from one that serves every channel."""
     numbers = value if isinstance(value, (list, tuple)) else [value] * 3
     if len(numbers) != 3 or not all(isinstance(number, (int, float)) for number in numbers):
         raise _refuse(f"{key} {value!r} is not supported", "it must be one number, or three for red, green and blue")
-    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+    return tuple(map(float, numbers))

@@ -46,15 +46,19 @@ class SelfCheck:
         if right is None:
             votes = Counter(answer.tobytes() for answer in by_chip)
             right = max(by_chip, key=lambda answer: (votes[answer.tobytes()], -error(answer, self._reference)))
-        wrong = {name: answer for name, answer in zip(self._chips, by_chip, strict=True) if answer.tobytes() != right.tobytes()}
-        told = [f"{name}: {difference(answer, right)}" for name, answer in wrong.items()]
-        if self._right is None and not error(right, self._reference) <= self._tolerance:
-            far = f"{error(right, self._reference):.3g} of their spread away from the CPU's, {self._tolerance:g} allowed"
+        wrong, told = list[str](), list[str]()
+        for name, answer in zip(self._chips, by_chip, strict=True):
+            if answer.tobytes() != right.tobytes():
+                count, most = np.count_nonzero(answer != right), np.abs(answer - right).max()
+                wrong.append(name)
+                told.append(f"{name}: {count:,} of {right.size:,} scores differ, by up to {most:.3g}")
+        if self._right is None and not (off := error(right, self._reference)) <= self._tolerance:
             agreeing = [name for name in self._chips if name not in wrong]
-            wrong |= dict.fromkeys(agreeing, right)
+            wrong += agreeing
+            far = f"{off:.3g} of their spread away from the CPU's, {self._tolerance:g} allowed"
             told.append(f"{', '.join(agreeing)}: scores are {far}")
         if wrong:
-            raise CheckFailed(f"self-check failed: {'; '.join(told)}", list(wrong))
+            raise CheckFailed(f"self-check failed: {'; '.join(told)}", wrong)
         self._right = right.copy()
 
 
@@ -70,8 +74,3 @@ def error(scores: np.ndarray, reference: np.ndarray) -> float:
     """How far scores (n, classes) are from the reference: of the worst image, rms over classes, relative to their spread."""
     spread = reference.std(axis=1) + np.finfo(np.float32).tiny
     return float((np.sqrt(np.square(scores - reference).mean(axis=1)) / spread).max())
-
-
-def difference(scores: np.ndarray, right: np.ndarray) -> str:
-    """How many scores differ, and by how much at most."""
-    return f"{np.count_nonzero(scores != right):,} of {right.size:,} scores differ, by up to {np.abs(scores - right).max():.3g}"

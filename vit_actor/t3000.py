@@ -14,8 +14,8 @@ from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import NOT_UP, DeviceError
 from vit_actor.geometry import IMAGES_PER_CHIP, geometry
-from vit_actor.kept_reference import kept_reference
 from vit_actor.opening import cache_directory
+from vit_actor.reference import kept_reference
 from vit_actor.watchdog import killed_after
 from vit_actor.weights import arrange, steep
 
@@ -90,10 +90,12 @@ class T3000Vit:
         """
         self._size = geometry(checkpoint.config, images_per_chip)
         self._weights = arrange(checkpoint.tensors(), checkpoint.config, checkpoint.preprocess, self._size)
-        self.shape, self.tolerance = checkpoint.preprocess.shape, TOLERANCE[precision]
-        self.reference = partial(kept_reference, checkpoint)
-        self._precision = precision
-        self._held = held
+        self.shape, self.tolerance, self.reference = (
+            checkpoint.preprocess.shape,
+            TOLERANCE[precision],
+            partial(kept_reference, checkpoint),
+        )
+        self._precision, self._held = precision, held
         self._compile_seconds: float | None = None
         self._forward: TracedForward | None = None
         self._staging: list[Staging] = []
@@ -129,17 +131,14 @@ class T3000Vit:
             yield from in_flight(batches, self._start, self._finish, abandon=self._drain)
 
     def close(self) -> None:
-        mesh, self._mesh = self._mesh, None
-        forward, self._forward = self._forward, None
-        self._staging = []
-        if mesh is None:
-            return
         with suppress(RuntimeError):  # a chip that failed has nothing left to release
-            if forward:
-                forward.release()
-        del forward  # its tensors go before their mesh
+            if self._forward:
+                self._forward.release()
+        self._forward, self._staging = None, []  # its tensors go before their mesh
+        mesh, self._mesh = self._mesh, None
         with suppress(RuntimeError):
-            ttnn.close_mesh_device(mesh)
+            if mesh:
+                ttnn.close_mesh_device(mesh)
 
     def _opened(self) -> ttnn.MeshDevice:
         if self._mesh is None:
@@ -183,10 +182,6 @@ def open_mesh(limit_seconds: float = 120.0) -> ttnn.MeshDevice:
     installed = version("ttnn")
     if not installed.startswith(TTNN + "."):
         raise DeviceError(f"ttnn {installed} is installed, but {TTNN}.* is needed; install requirements.txt")
-    firmware = firmware_versions()
-    if len(set(firmware.values())) > 1:
-        listed = ", ".join(f"board {board}: {name}" for board, name in firmware.items())
-        raise DeviceError(f"boards run different firmware ({listed}); flash them alike with tt-flash")
     boards = _visible_boards()
     held = f"chips (boards {','.join(boards) or 'all'}) did not come up in {limit_seconds:g} s: {NOT_UP}"
     with _explained(), killed_after(limit_seconds, held):
@@ -210,13 +205,6 @@ def chip_names(mesh: ttnn.MeshDevice) -> tuple[str, ...]:
 def cached_kernels() -> int:
     """How many kernels ttnn has compiled on this host and keeps for the next start."""
     return sum(1 for _ in cache_directory().glob("tt-metal-cache*/kernels/*/*"))
-
-
-def firmware_versions(sysfs: Path = Path("/sys/class/tenstorrent")) -> dict[str, str]:
-    """Firmware bundle by visible board, from the kernel driver; empty where it does not say."""
-    boards = _visible_boards() or sorted(path.name.partition("!")[2] for path in sysfs.glob("tenstorrent!*"))
-    files = {board: sysfs / f"tenstorrent!{board}" / "tt_fw_bundle_ver" for board in boards}
-    return {board: file.read_text().strip() for board, file in files.items() if file.is_file()}
 
 
 def _visible_boards() -> list[str]:
@@ -252,15 +240,18 @@ def explanation(said: str) -> str:
 
 def _describe(chips: int, precision: Precision) -> str:
     name = {1: "n150", 2: "n300", 8: "T3000"}.get(chips, "Wormhole")
-    boards = ",".join(_visible_boards()) or "all"
-    firmware = ", ".join(sorted(set(firmware_versions().values()))) or "unknown"
+    boards = _visible_boards()
+    # As the kernel driver tells it, where it does.
+    files = Path("/sys/class/tenstorrent").glob("tenstorrent!*/tt_fw_bundle_ver")
+    versions = {file.read_text().strip() for file in files if not boards or file.parent.name.partition("!")[2] in boards}
+    firmware = ", ".join(sorted(versions)) or "unknown"
     stand_ins = {
         "TT_METAL_MOCK_CLUSTER_DESC_PATH": "simulated by ttnn's mock, answers are noise: ",
         "TT_METAL_SIMULATOR": "simulated by ttsim, answers are real and times are not: ",
     }
     banner = next((text for variable, text in stand_ins.items() if variable in os.environ), "")
     return (
-        f"{banner}{name}, mesh 1x{chips} of Wormhole chips (boards {boards}, firmware {firmware}): "
+        f"{banner}{name}, mesh 1x{chips} of Wormhole chips (boards {','.join(boards) or 'all'}, firmware {firmware}): "
         f"ttnn {version('ttnn')}, {precision}: bfloat8_b at {MATHS[precision]} with bfloat16 residuals, "
         "two traces, two command queues"
     )

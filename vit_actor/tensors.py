@@ -1,5 +1,6 @@
 """What the tensors of a ViT checkpoint are called and how large they are, whichever transformers version wrote them."""
 
+import re
 from collections.abc import Mapping
 
 from vit_actor.config import VitConfig
@@ -17,39 +18,30 @@ RENAMED = {
 
 def current_name(name: str) -> str:
     """transformers up to 4 and on the hub -> transformers 5; names that did not change stay."""
-    if not name.startswith("vit.encoder.layer."):
+    if not (block := re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.(.+)\.(\w+)", name)):
         return name
-    index, part = name.removeprefix("vit.encoder.layer.").split(".", 1)
-    stem, _, kind = part.rpartition(".")
-    return f"vit.layers.{index}.{RENAMED.get(stem, stem)}.{kind}"
+    index, part, kind = block.groups()
+    return f"vit.layers.{index}.{RENAMED.get(part, part)}.{kind}"
 
 
 def expected_shapes(config: VitConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor that a configuration calls for, by its transformers 5 name."""
     hidden, mlp = config.hidden_size, config.intermediate_size
-    shapes: dict[str, tuple[int, ...]] = {
+    block: dict[str, tuple[int, ...]] = {f"attention.{part}_proj": (hidden, hidden) for part in "qkvo"}
+    block |= {"layernorm_before": (hidden,), "layernorm_after": (hidden,), "mlp.fc1": (mlp, hidden), "mlp.fc2": (hidden, mlp)}
+    parts = {
+        "vit.embeddings.patch_embeddings.projection": (hidden, config.num_channels, *config.patch_size),
+        **{f"vit.layers.{index}.{name}": shape for index in range(config.num_hidden_layers) for name, shape in block.items()},
+        "vit.layernorm": (hidden,),
+        "classifier": (config.num_labels, hidden),
+    }
+    biased = [name for name in parts if config.qkv_bias or not name.endswith(("q_proj", "k_proj", "v_proj"))]
+    return {
         "vit.embeddings.cls_token": (1, 1, hidden),
         "vit.embeddings.position_embeddings": (1, config.tokens, hidden),
+        **{f"{name}.weight": shape for name, shape in parts.items()},
+        **{f"{name}.bias": parts[name][:1] for name in biased},
     }
-
-    def add(name: str, *weight: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = weight
-        if bias:
-            shapes[f"{name}.bias"] = weight[:1]
-
-    add("vit.embeddings.patch_embeddings.projection", hidden, config.num_channels, *config.patch_size)
-    for index in range(config.num_hidden_layers):
-        prefix = f"vit.layers.{index}."
-        for part in "qkv":
-            add(f"{prefix}attention.{part}_proj", hidden, hidden, bias=config.qkv_bias)
-        add(f"{prefix}attention.o_proj", hidden, hidden)
-        add(prefix + "layernorm_before", hidden)
-        add(prefix + "layernorm_after", hidden)
-        add(prefix + "mlp.fc1", mlp, hidden)
-        add(prefix + "mlp.fc2", hidden, mlp)
-    add("vit.layernorm", hidden)
-    add("classifier", config.num_labels, hidden)
-    return shapes
 
 
 def misfits(found: Mapping[str, tuple[int, ...]], config: VitConfig) -> list[str]:

@@ -1,5 +1,6 @@
 """The Vision Transformer as ttnn runs it: pixels in, class scores out, one function per block of the paper."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ import ttnn
 from ttnn import Tensor
 
 from vit_actor.geometry import GRID, TILE, Geometry
-from vit_actor.weights import CENTRE, Layer, Linear, Norm, Weights, rounded
+from vit_actor.weights import CENTRE, Layer, Part, Weights, rounded
 
 Precision = Literal["fast", "accurate"]
 """fast multiplies the encoder's linear layers at LoFi, accurate at HiFi2. All else is the same."""
@@ -65,11 +66,13 @@ def place(weights: Weights[torch.Tensor], mesh: ttnn.MeshDevice, plan: Plan) -> 
     def put(tensor: torch.Tensor, dtype: Any = ttnn.bfloat16, memory: Any = ttnn.DRAM_MEMORY_CONFIG) -> Tensor:
         return ttnn.from_torch(tensor.contiguous(), dtype=dtype, layout=ttnn.TILE_LAYOUT, device=mesh, memory_config=memory)
 
-    def encoder_part(part: Linear[torch.Tensor] | Norm[torch.Tensor]) -> Any:
-        if isinstance(part, Norm):
-            return Norm(put(part.weight), put(part.bias))
-        weight = rounded(part.weight, LOFI_BITS) if plan.linear_math is LOFI else part.weight
-        return Linear(put(weight, MATMUL), put(part.bias))
+    def parts(layer: Layer[torch.Tensor]) -> Iterator[tuple[str, Part[Tensor]]]:
+        for name, part in vars(layer).items():
+            if name.startswith("norm"):
+                yield name, Part(put(part.weight), put(part.bias))
+            else:
+                weight = rounded(part.weight, LOFI_BITS) if plan.linear_math is LOFI else part.weight
+                yield name, Part(put(weight, MATMUL), put(part.bias))
 
     size = plan.size
     table_memory = ttnn.DRAM_MEMORY_CONFIG if size.fused_attention else sharded(size, size.hidden)
@@ -77,9 +80,9 @@ def place(weights: Weights[torch.Tensor], mesh: ttnn.MeshDevice, plan: Plan) -> 
         patches=put(weights.patches),
         tokens=put(weights.tokens.repeat(size.images, 1, 1), memory=table_memory),
         mask=put(weights.mask),
-        layers=tuple(Layer(**{name: encoder_part(part) for name, part in vars(layer).items()}) for layer in weights.layers),
-        norm=encoder_part(weights.norm),
-        classifier=Linear(put(weights.classifier.weight), put(weights.classifier.bias)),
+        layers=tuple(Layer(**dict(parts(layer))) for layer in weights.layers),
+        norm=Part(put(weights.norm.weight), put(weights.norm.bias)),
+        classifier=Part(put(weights.classifier.weight), put(weights.classifier.bias)),
     )
 
 
@@ -194,7 +197,7 @@ def classify_token(hidden: Tensor, weights: Weights[Tensor], size: Geometry) -> 
     return ttnn.to_layout(logits, ttnn.ROW_MAJOR_LAYOUT)
 
 
-def linear(hidden: Tensor, part: Linear[Tensor], plan: Plan, *, columns: int | None = None, activation: Any = None) -> Tensor:
+def linear(hidden: Tensor, part: Part[Tensor], plan: Plan, *, columns: int | None = None, activation: Any = None) -> Tensor:
     """x @ weight + bias of all tokens. x may lie over any columns of cores; the result lies over `columns` (the features')."""
     size, (inputs, outputs) = plan.size, part.weight.shape
     share, columns = hidden.memory_config().shard_spec.shape[1], columns or size.columns
@@ -210,7 +213,7 @@ def linear(hidden: Tensor, part: Linear[Tensor], plan: Plan, *, columns: int | N
     )
 
 
-def layer_norm(hidden: Tensor, part: Norm[Tensor], size: Geometry) -> Tensor:
+def layer_norm(hidden: Tensor, part: Part[Tensor], size: Geometry) -> Tensor:
     """LayerNorm over the features, with the checkpoint's epsilon."""
     return ttnn.layer_norm(
         hidden,

@@ -20,10 +20,5 @@ if not select.select([0], [], [], float(sys.argv[2]))[0] and os.getppid() == wat
 def killed_after(seconds: float, reason: str) -> Iterator[None]:
     """Kill this process, with `reason` as a line on its standard error, when the block takes longer than `seconds`."""
     command = [sys.executable, "-I", "-S", "-c", _WATCH, str(os.getpid()), str(seconds), reason]
-    watcher = subprocess.Popen(command, stdin=subprocess.PIPE)
-    try:
+    with subprocess.Popen(command, stdin=subprocess.PIPE):  # at its end it closes the standard input and waits
         yield
-    finally:
-        assert watcher.stdin is not None
-        watcher.stdin.close()
-        watcher.wait()

@@ -16,16 +16,8 @@ LARGEST_SCORE = 88.0  # exp(88.7) is the largest float32, and bfloat16 has the s
 
 
 @dataclass(frozen=True)
-class Linear[T]:
-    """y = x @ weight + bias. weight (inputs, outputs), bias (1, outputs)."""
-
-    weight: T
-    bias: T
-
-
-@dataclass(frozen=True)
-class Norm[T]:
-    """LayerNorm's weight and bias, each (1, hidden)."""
+class Part[T]:
+    """Of a linear layer y = x @ weight + bias: weight (inputs, outputs), bias (1, outputs). Of a LayerNorm: each (1, hidden)."""
 
     weight: T
     bias: T
@@ -36,12 +28,12 @@ class Layer[T]:
     """One encoder block. `qkv` has outputs (heads, [query, key, value], head size), head after head; for fused attention
     ([query, key, value], heads, head size)."""
 
-    norm_before: Norm[T]
-    qkv: Linear[T]
-    projection: Linear[T]
-    norm_after: Norm[T]
-    mlp_up: Linear[T]
-    mlp_down: Linear[T]
+    norm_before: Part[T]
+    qkv: Part[T]
+    projection: Part[T]
+    norm_after: Part[T]
+    mlp_up: Part[T]
+    mlp_down: Part[T]
 
 
 @dataclass(frozen=True)
@@ -60,8 +52,8 @@ class Weights[T]:
     tokens: T
     mask: T
     layers: tuple[Layer[T], ...]
-    norm: Norm[T]
-    classifier: Linear[T]
+    norm: Part[T]
+    classifier: Part[T]
 
 
 def arrange(
@@ -83,7 +75,7 @@ def arrange(
         mask=mask,
         layers=tuple(_layer(named, f"vit.layers.{index}.", size) for index in range(config.num_hidden_layers)),
         norm=_norm(named, "vit.layernorm"),
-        classifier=Linear(pad(classifier.weight, pad_classes), pad(classifier.bias, pad_classes)),
+        classifier=Part(pad(classifier.weight, pad_classes), pad(classifier.bias, pad_classes)),
     )
 
 
@@ -130,9 +122,13 @@ def _layer(named: dict[str, torch.Tensor], prefix: str, size: Geometry) -> Layer
     qkv = [_linear(named, f"{prefix}attention.{part}_proj") for part in "qkv"]
     # With a group for every head each core splits its own heads; the op that splits them out of DRAM wants a single group.
     groups = 1 if size.fused_attention else size.heads
+
+    def joined(tensors: list[torch.Tensor]) -> torch.Tensor:  # query key value of group 0, query key value of group 1, ...
+        return torch.stack([tensor.unflatten(1, (groups, -1)) for tensor in tensors], dim=2).flatten(1)
+
     return Layer(
         norm_before=_norm(named, prefix + "layernorm_before"),
-        qkv=Linear(_joined([part.weight for part in qkv], groups), _joined([part.bias for part in qkv], groups)),
+        qkv=Part(joined([part.weight for part in qkv]), joined([part.bias for part in qkv])),
         projection=_linear(named, prefix + "attention.o_proj"),
         norm_after=_norm(named, prefix + "layernorm_after"),
         mlp_up=_linear(named, prefix + "mlp.fc1"),
@@ -140,15 +136,10 @@ def _layer(named: dict[str, torch.Tensor], prefix: str, size: Geometry) -> Layer
     )
 
 
-def _joined(query_key_value: list[torch.Tensor], groups: int) -> torch.Tensor:
-    """Three tensors of equal shape, side by side: query key value of group 0, query key value of group 1, ..."""
-    return torch.stack([part.unflatten(1, (groups, -1)) for part in query_key_value], dim=2).flatten(1)
-
-
-def _linear(named: dict[str, torch.Tensor], name: str) -> Linear[torch.Tensor]:
+def _linear(named: dict[str, torch.Tensor], name: str) -> Part[torch.Tensor]:
     weight = named[f"{name}.weight"].T.contiguous()
-    return Linear(weight, named.get(f"{name}.bias", torch.zeros(weight.shape[1]))[None])
+    return Part(weight, named.get(f"{name}.bias", torch.zeros(weight.shape[1]))[None])
 
 
-def _norm(named: dict[str, torch.Tensor], name: str) -> Norm[torch.Tensor]:
-    return Norm(named[f"{name}.weight"][None], named[f"{name}.bias"][None])
+def _norm(named: dict[str, torch.Tensor], name: str) -> Part[torch.Tensor]:
+    return Part(named[f"{name}.weight"][None], named[f"{name}.bias"][None])

@@ -197,7 +197,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         for problem in ("multi_label_classification", "regression", 5)
     },
     "no configuration": (configured(hidden_size="wide"), "config.json is not a valid ViT configuration (hidden_size 'wide' is"),
-    "a single class": (configured(id2label={"0": "cat"}), "names a single class"),
+    "a single class": (configured(id2label={"0": "cat"}), "names fewer than two classes"),
     "another size": (configured(PROCESSOR, size=[224, 224]), "makes 224x224x3 pixels but config.json wants 64x64x3"),
     "greyscale": (configured(num_channels=1), "wants 64x64x1"),
     "another processor": (configured(PROCESSOR, image_processor_type="CLIPImageProcessor"), "CLIPImageProcessor"),

@@ -49,20 +49,6 @@ def test_a_block_that_ends_in_time_is_left_alone_and_so_is_what_follows_it() -> 
         raise KeyError
 
 
-def test_boards_with_different_firmware_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vit_actor import t3000
-
-    for board, firmware in ((0, "80.15.0.0"), (1, "80.8.12.0")):
-        (tmp_path / f"tenstorrent!{board}").mkdir()
-        (tmp_path / f"tenstorrent!{board}" / "tt_fw_bundle_ver").write_text(firmware + "\n")
-    monkeypatch.setenv("TT_VISIBLE_DEVICES", "0,1")
-    found = t3000.firmware_versions(tmp_path)
-    assert found == {"0": "80.15.0.0", "1": "80.8.12.0"}
-    monkeypatch.setattr(t3000, "firmware_versions", lambda: found)
-    with pytest.raises(DeviceError, match=r"board 0: 80.15.0.0, board 1: 80.8.12.0"):
-        t3000.open_mesh()
-
-
 def test_another_release_of_ttnn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from vit_actor import t3000
 

@@ -1,12 +1,10 @@
 """Every chip proves itself: what is wrong with one is found at the next check and named, and nothing else is."""
 
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from tests.vit_actor.chip_faults import campaign
 from vit_actor.actor import DeviceThread
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import BatchResult
-from vit_actor.kept_reference import kept_reference
+from vit_actor.reference import kept_reference
 from vit_actor.self_check import ROUNDS, CheckFailed, SelfCheck, known_images
 from vit_actor.simulated import SimulatedTiming, SimulatedVit
 
@@ -131,7 +129,7 @@ def test_kept_answers_are_computed_again_only_where_they_are_damaged(tmp_path: P
         computed.append(True)
         return lambda images: np.full((len(images), 5), 0.5, np.float32)
 
-    monkeypatch.setitem(sys.modules, "vit_actor.reference_vit", SimpleNamespace(ReferenceVit=reference))  # which takes seconds
+    monkeypatch.setattr("vit_actor.reference.reference_vit", reference)  # which takes seconds
     monkeypatch.setenv("TT_METAL_CACHE", str(tmp_path))
     checkpoint = load_checkpoint("jobs/sample/model")
     images = known_images(2, (8, 8, 3))
