@@ -19,7 +19,7 @@ import torch
 import ttnn
 from ttnn.decorators import FastOperation
 
-from tests.mock_t3000.queues import Event, Queues
+from tests.mock_t3000.queues import Queues
 
 Values = list[torch.Tensor]  # One float32 tensor per chip, or a single one that all chips share
 
@@ -34,7 +34,6 @@ MOVES = frozenset(
 
 FREE = frozenset({"ttnn.deallocate", "ttnn.get_device_tensors", "ttnn.allocate_tensor_on_device", "ttnn.synchronize_device"})
 """Ops that touch no values."""
-
 
 PRODUCTS = frozenset({"ttnn.linear", "ttnn.matmul"})  # Ops whose factors the matrix unit may shorten
 
@@ -138,29 +137,15 @@ class Goldens:
             assert mesh.num_program_cache_entries() == programs, "a program was compiled during capture: the device refuses"
             self.queues.end_trace(trace)
 
-        def execute(mesh: ttnn.MeshDevice, trace: int, *, cq_id: int = 0, blocking: bool = True) -> None:
-            self.queues.execute_trace(trace, cq_id)
-            if blocking:
-                self.queues.finish()
-
-        def release(mesh: ttnn.MeshDevice, trace: int) -> None:
-            self.queues.release_trace(trace)
-
-        def record(mesh: ttnn.MeshDevice, cq_id: int) -> Event:
-            return self.queues.record(cq_id)
-
-        def synchronize_device(mesh: ttnn.MeshDevice) -> None:
-            self.queues.finish()
-
         return {
             "begin_trace_capture": begin,
             "end_trace_capture": end,
-            "execute_trace": execute,
-            "release_trace": release,
-            "record_event": record,
+            "execute_trace": lambda mesh, trace, *, cq_id, blocking: self.queues.execute_trace(trace, cq_id),
+            "release_trace": lambda mesh, trace: self.queues.release_trace(trace),
+            "record_event": lambda mesh, cq_id: self.queues.record(cq_id),
             "wait_for_event": self.queues.wait,
             "event_synchronize": self.queues.synchronize,
-            "synchronize_device": synchronize_device,
+            "synchronize_device": lambda mesh: self.queues.finish(),
         }
 
     # ---- ops ----
@@ -172,9 +157,10 @@ class Goldens:
         result = self._run(op, *args, **kwargs)
         if name in FREE:
             return result
-        if name in ("ttnn.from_torch", "ttnn.as_tensor"):
+        if name == "ttnn.from_torch":
             if result.storage_type() == ttnn.StorageType.DEVICE:
-                self._store(_place(result), self._sharded(op, args[0], kwargs))
+                assert "mesh_mapper" not in kwargs, "what goes to the chips from torch goes to all alike"
+                self._store(_place(result), [args[0].float()])
             return result
         self.ops[name] += 1
         if name == "ttnn.copy_host_to_device_tensor":
@@ -188,13 +174,14 @@ class Goldens:
 
     def _compute_later(self, queue: int, op: FastOperation, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         name = op.python_fully_qualified_name
-        places = (args, {key: value for key, value in kwargs.items() if key != "dtype"})
-        inputs = _map(_place, places)
+        inputs = _map(_place, (args, {key: value for key, value in kwargs.items() if key != "dtype"}))
         outputs = [_place(tensor) for tensor in (result if isinstance(result, list | tuple) else [result])]
         golden = _golden_function(op, args)
 
         def compute() -> None:
-            chips = max([len(self._load(place)) for place in _places(inputs)], default=1)
+            held: list[int] = []  # by how many chips apart, for each input
+            _map(lambda place: held.append(len(self._load(place))), inputs, Place)
+            chips = max(held, default=1)
             per_chip = []
             for chip in range(chips):
                 chip_args, chip_kwargs = _map(partial(self._chip, chip), inputs, Place)
@@ -227,14 +214,6 @@ class Goldens:
         values = self._load(place)
         return values[chip % len(values)].reshape(place.shape).clone()
 
-    def _sharded(self, op: FastOperation, tensor: torch.Tensor, kwargs: dict[str, Any]) -> Values:
-        mapper = kwargs.get("mesh_mapper")
-        if mapper is None:
-            return [tensor.float()]
-        return self._host_values(
-            self._run(op, tensor.float(), dtype=ttnn.float32, layout=ttnn.ROW_MAJOR_LAYOUT, mesh_mapper=mapper)
-        )
-
     def _host_values(self, host: ttnn.Tensor) -> Values:
         first, *others = [shard.to_torch().float() for shard in ttnn.get_device_tensors(host)]
         return [first] if all(torch.equal(first, other) for other in others) else [first, *others]
@@ -264,7 +243,7 @@ class Goldens:
     def _round(self, value: torch.Tensor, dtype: ttnn.DataType) -> torch.Tensor:
         if dtype == ttnn.bfloat16:
             return value.bfloat16().float()
-        if dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b):
+        if dtype == ttnn.bfloat8_b:
             inside, self._inside = self._inside, True
             try:
                 return ttnn.from_torch(value.contiguous(), dtype=dtype, layout=ttnn.TILE_LAYOUT).to_torch().float()
@@ -296,9 +275,3 @@ def _map(function: Callable[[Any], Any], value: Any, kind: type = ttnn.Tensor) -
     if isinstance(value, dict):
         return {key: _map(function, item, kind) for key, item in value.items()}
     return value
-
-
-def _places(value: Any) -> list[Place]:
-    found: list[Place] = []
-    _map(found.append, value, Place)
-    return found

@@ -21,24 +21,16 @@ class Event:
     reached: bool = False
 
 
-@dataclass(frozen=True)
-class Wait:
-    """Holds its queue until the event is reached."""
-
-    event: Event
-
-
 @dataclass
 class Queues:
     """Two command queues, and the traces captured from the first.
 
     ahead: a queue that, against the rule, runs as soon and as far as its events allow: the other extreme.
+    pending: what has not run, by queue: each command, and the event that it needs.
     """
 
     ahead: int | None = None
-    pending: tuple[deque[Command | Event | Wait], deque[Command | Event | Wait]] = field(
-        default_factory=lambda: (deque(), deque())
-    )
+    pending: tuple[deque[tuple[Command, Event | None]], ...] = field(default_factory=lambda: (deque(), deque()))
     traces: dict[int, list[Command]] = field(default_factory=dict)
     capture: list[Command] | None = None
     captured: int = 0
@@ -52,12 +44,12 @@ class Queues:
 
     def record(self, queue: int) -> Event:
         event = Event(queue)
-        self._append(queue, event)
+        self._append(queue, lambda: setattr(event, "reached", True))
         return event
 
     def wait(self, queue: int, event: Event) -> None:
         """Hold the queue until the event, without holding the caller."""
-        self._append(queue, Wait(event))
+        self._append(queue, lambda: self.synchronize(event), event)
 
     def synchronize(self, event: Event) -> None:
         """Run what the event needs."""
@@ -65,22 +57,16 @@ class Queues:
             assert self.pending[event.queue], "waits for an event that no queue will reach"
             self._run_next(event.queue)
 
-    def _append(self, queue: int, item: Command | Event | Wait) -> None:
-        self.pending[queue].append(item)
-        if self.ahead is None:
-            return
-        running = self.pending[self.ahead]
-        while running and not (isinstance(running[0], Wait) and not running[0].event.reached):
-            self._run_next(self.ahead)
+    def _append(self, queue: int, command: Command, needs: Event | None = None) -> None:
+        self.pending[queue].append((command, needs))
+        if self.ahead is not None:
+            running = self.pending[self.ahead]
+            while running and (running[0][1] is None or running[0][1].reached):
+                self._run_next(self.ahead)
 
     def _run_next(self, queue: int) -> None:
-        item = self.pending[queue].popleft()
-        if isinstance(item, Event):
-            item.reached = True
-        elif isinstance(item, Wait):
-            self.synchronize(item.event)
-        else:
-            item()
+        command, _ = self.pending[queue].popleft()
+        command()
 
     def finish(self) -> None:
         """Run everything."""

@@ -1,16 +1,12 @@
 """Every chip proves itself: what is wrong with one is found at the next check and named, and nothing else is."""
 
-import random
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.vit_actor.chip_faults import campaign
-from vit_actor.actor import DeviceThread
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import BatchResult
 from vit_actor.reference import kept_reference
@@ -74,52 +70,13 @@ def test_of_two_chips_that_disagree_the_one_nearer_to_the_cpu_is_right(monkeypat
     assert judged(check, scores).startswith("self-check failed: board 3 chip 6: 20 of 160 scores differ")
 
 
-class Faulty(SimulatedVit):
-    """Changes what it answers for one chip, from a batch on."""
-
-    def __init__(self, kind: str, chip: int, after: int, dice: random.Random) -> None:
-        super().__init__(SimulatedTiming.from_spec(QUICK))
-        self._kind, self._rows, self._after, self._dice = kind, slice(8 * chip, 8 * chip + 8), ROUNDS + after, dice
-
-    def _submit(self, images: np.ndarray) -> tuple[float, BatchResult]:
-        finish, result = super()._submit(images)
-        if self._submitted <= self._after or self._kind == "none":
-            return finish, result
-        assert result.scores is not None
-        scores, image = result.scores.copy(), self._rows.start + self._dice.randrange(7)
-        match self._kind:
-            case "flipped":
-                scores[self._rows].view(np.uint32)[self._dice.randrange(8)] ^= np.uint32(1 << self._dice.randrange(32))
-            case "scaled":
-                scores[image] *= np.float32(1.01)
-            case "swapped":
-                scores[[image, image + 1]] = scores[[image + 1, image]]
-        return finish, replace(result, scores=scores)
-
-
-def test_every_random_fault_of_a_simulated_chip_is_found_at_the_next_check_and_no_other() -> None:
-    dice = random.Random(0)
-    for number in range(1_000):
-        kind, chip, after = ("flipped", "scaled", "swapped")[number % 3], dice.randrange(8), dice.randrange(3)
-        thread = DeviceThread(partial(Faulty, kind, chip, after, dice))
-        thread.classify(np.zeros((64 * after, 32, 32, 3), np.uint8))
-        with pytest.raises(CheckFailed) as failed:
-            thread.check()
-        assert [name.rpartition(" ")[2] for name in failed.value.chips] == [str(chip)], (number, kind)
-        thread.close()
-    thread = DeviceThread(lambda: Faulty("none", 0, 0, dice))
-    for _ in range(10_000):
-        thread.check()
-    thread.close()
-
-
 @pytest.mark.parametrize(("faults", "clean"), [(24, 20), pytest.param(1_000, 10_000, marks=pytest.mark.slow)])
 def test_every_random_fault_of_a_mock_chip_that_changes_scores_is_found_at_the_next_check(
     environ: pytest.MonkeyPatch, one_thread: None, tmp_path: Path, faults: int, clean: int
 ) -> None:
     environ.setenv("TT_METAL_CACHE", str(tmp_path))
     told = campaign(tmp_path / "model", faults, clean, seed=0)
-    assert set(told) == {"flipped", "scaled", "scaled late", "swapped"}
+    assert set(told) == {"flipped", "scaled", "swapped"}
 
 
 def test_kept_answers_are_computed_again_only_where_they_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
