@@ -16,6 +16,8 @@ from vit_actor.geometry import geometry
 from vit_actor.preprocess import Preprocess
 from vit_actor.weights import arrange
 
+SAMPLE = ROOT / "jobs" / "sample"
+
 
 def as_read(config: ViTConfig) -> VitConfig:
     """transformers' configuration as the project reads it from a checkpoint's config.json."""
@@ -24,7 +26,7 @@ def as_read(config: ViTConfig) -> VitConfig:
 
 def plain_preprocess(side: int) -> Preprocess:
     """What google/vit-base-patch16-224 asks for: pixels to -1..1."""
-    return Preprocess.from_config({"size": {"height": side, "width": side}})
+    return Preprocess.from_config({"size": side})
 
 
 def random_images(count: int, side: int, seed: int = 0) -> np.ndarray:
@@ -64,23 +66,20 @@ def mock_logits(
     from vit_actor.staging import Staging
     from vit_actor.ttnn_vit import place, plan, vit
 
-    size, chips = geometry(as_read(model.config), images_per_chip), mesh.get_num_devices()
-    preprocess = plain_preprocess(model.config.image_size)
-    weights, program = arrange(model.state_dict(), as_read(model.config), preprocess, size), plan(size, precision)
-    staging = Staging(size, mesh)
+    config, preprocess = as_read(model.config), plain_preprocess(model.config.image_size)
+    size, chips = geometry(config, images_per_chip), mesh.get_num_devices()
+    program, staging = plan(size, precision), Staging(size, mesh)
     alike = len(images) <= size.images
-    logits = []
+    shown, copies = (size.images, chips) if alike else (size.images * chips, 1)
+    weights, logits = None, []
     with Goldens(rounding=rounding) as goldens:
         arrivals = ttnn.allocate_tensor_on_device(staging.host.spec, mesh)
-        for start in range(0, len(images), size.images * chips):
-            batch = images[start : start + size.images * chips]
-            padded = np.resize(batch, (size.images if alike else size.images * chips, *images.shape[1:]))
-            staging.put(np.tile(padded, (chips if alike else 1, 1, 1, 1)))
-            if start == 0:
-                placed = place(change(weights, staging), mesh, program)
+        for batch in np.split(images, range(size.images * chips, len(images), size.images * chips)):
+            staging.put(np.tile(np.resize(batch, (shown, *images.shape[1:])), (copies, 1, 1, 1)))
+            weights = weights or place(change(arrange(model.state_dict(), config, preprocess, size), staging), mesh, program)
             ttnn.copy_host_to_device_tensor(staging.host, arrivals)
             goldens.ops.clear()
-            answer = ttnn.to_torch(vit(arrivals, placed, program), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
+            answer = ttnn.to_torch(vit(arrivals, weights, program), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
             logits.append(answer[: len(batch), 0, : size.classes])
     return torch.cat(logits), goldens
 
@@ -93,6 +92,15 @@ def centred_pcc(logits: torch.Tensor, expected: torch.Tensor) -> float:
 
 def digits(every: int = 1) -> tuple[np.ndarray, torch.Tensor]:
     """The bundled images as uint8 (n, 64, 64, 3), and their labels; of each `every` images the first."""
-    files = sorted((ROOT / "jobs" / "sample" / "images").glob("*/*.jpeg"))[::every]
+    files = sorted((SAMPLE / "images").glob("*/*.jpeg"))[::every]
     images = [np.asarray(Image.open(file).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)) for file in files]
     return np.stack(images), torch.tensor([int(file.parent.name) for file in files])
+
+
+def assert_digits_as_expected(classes: torch.Tensor, expected: torch.Tensor, labels: torch.Tensor) -> None:
+    """Classes (n,) are those of transformers' logits wherever its first two are 0.1 apart, and about as often right."""
+    first, second = torch.softmax(expected, 1).topk(2).values.T
+    clear, reference = first - second > 0.1, expected.argmax(1)
+    assert clear.double().mean() > 0.9
+    assert (classes == reference)[clear].all()
+    assert abs((classes == labels).double().mean() - (reference == labels).double().mean()) <= 0.005

@@ -1,7 +1,6 @@
 """The mock T3000 for the tests that ask for it, and the models they run."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,8 +58,3 @@ def random_vit() -> Callable[..., ViTForImageClassification]:
         return model
 
     return build
-
-
-@pytest.fixture(scope="session")
-def sample_directory() -> Path:
-    return Path(__file__).parents[2] / "jobs" / "sample"

@@ -3,11 +3,11 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.commands import Finished, run_code
+from tests.vit_actor.agreement import SAMPLE
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import DeviceError
 from vit_actor.watchdog import killed_after
@@ -57,10 +57,10 @@ def test_another_release_of_ttnn_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         t3000.open_mesh()
 
 
-def test_a_closed_device_says_so_and_closes_again(environ: pytest.MonkeyPatch, sample_directory: Path) -> None:
+def test_a_closed_device_says_so_and_closes_again(environ: pytest.MonkeyPatch) -> None:
     from vit_actor.t3000 import T3000Vit
 
-    device = T3000Vit(load_checkpoint(str(sample_directory / "model")), images_per_chip=1)
+    device = T3000Vit(load_checkpoint(str(SAMPLE / "model")), images_per_chip=1)
     device.close()
     device.close()
     with pytest.raises(DeviceError, match="the mesh is closed"):

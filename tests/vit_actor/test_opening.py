@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import ROOT
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.errors import DeviceError
 from vit_actor.opening import DeviceRequest, own_kernel_cache
 
 
 @pytest.fixture
-def request_(sample_directory: Path) -> DeviceRequest:
-    return DeviceRequest.of(load_checkpoint(str(sample_directory / "model")), "cpu", batch_size=8, simulate="compute=3ms")
+def request_() -> DeviceRequest:
+    return DeviceRequest.of(load_checkpoint(str(ROOT / "jobs/sample/model")), "cpu", batch_size=8, simulate="compute=3ms")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from transformers import ViTForImageClassification
 
 from tests.mock_t3000.golden import Goldens
-from tests.vit_actor.agreement import plain_preprocess, random_images, reference_logits
+from tests.vit_actor.agreement import SAMPLE, plain_preprocess, random_images, reference_logits
 from tests.vit_actor.contract import check_device
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import top_k
@@ -25,19 +24,19 @@ def goldens(mock_environment: dict[str, str]) -> Iterator[Goldens]:
 
 
 @pytest.fixture(scope="module")
-def device(environ: pytest.MonkeyPatch, sample_directory: Path, goldens: Goldens, one_thread: None) -> Iterator[Any]:
+def device(environ: pytest.MonkeyPatch, goldens: Goldens, one_thread: None) -> Iterator[Any]:
     """The bundled model on a mock T3000, with true float32 numbers."""
     from vit_actor.t3000 import T3000Vit
 
-    device, began = T3000Vit(load_checkpoint(str(sample_directory / "model")), held=(2, 7)), time.monotonic()
+    device, began = T3000Vit(load_checkpoint(str(SAMPLE / "model")), held=(2, 7)), time.monotonic()
     assert 0 < device.compile() <= time.monotonic() - began
     yield device
     device.close()
 
 
 @pytest.fixture(scope="module")
-def model(sample_directory: Path) -> ViTForImageClassification:
-    return ViTForImageClassification.from_pretrained(sample_directory / "model").eval()
+def model() -> ViTForImageClassification:
+    return ViTForImageClassification.from_pretrained(SAMPLE / "model").eval()
 
 
 def assert_answers(result: Any, images: np.ndarray, model: ViTForImageClassification) -> None:
