@@ -5,13 +5,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import DeviceError
+from vit_actor.opening import Precision
 from vit_actor.openvino_vit import openvino_graph, ov
 from vit_actor.reference import kept_reference, reference_vit
 
@@ -47,7 +48,7 @@ class CpuVit:
         *,
         batch_size: int = 64,
         threads: int,
-        precision: Literal["auto", "fp32"] = "auto",
+        precision: Precision = "auto",
         held: tuple[int, ...] | None = None,
     ) -> None:
         """batch_size: most images in a batch. threads: the cores reserved for this device; the machine may have more.
@@ -60,7 +61,7 @@ class CpuVit:
         self.start: dict[str, float] = {}
         core = ov.Core()
         self._checkpoint, self._threads, self._held = checkpoint, threads, held
-        self._core = core if precision == "auto" else None
+        self._core = None if precision == "fp32" else core
         self._type = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
         runs = f"OpenVINO {'bfloat16' if self._type == 'bf16' else 'float32'}" if self._core else "torch eager float32"
         name = core.get_property("CPU", "FULL_DEVICE_NAME").strip()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"t3000": ("auto", "fast", "accurate"), "cpu": ("auto", "fp32"), "simulated": ("auto",)}
 """What `--precision` may be, by device."""
+Precision = Literal["auto", "fp32", "fast", "accurate"]
 
 
 def check_precision(device: str, precision: str) -> None:
@@ -43,7 +44,7 @@ class DeviceRequest:
     batch_size: int = 64
     images_per_chip: int | None = None
     threads: int = 1
-    precision: Literal["auto", "fp32", "fast", "accurate"] = "auto"
+    precision: Precision = "auto"
     simulate: str = ""
     held: tuple[int, ...] | None = None
     open_seconds: float = 120.0
@@ -69,20 +70,18 @@ class DeviceRequest:
             raise DeviceError(f"checkpoint {self.name} differs between this host and the driver's; copy the same files to both")
         if self.device == "t3000":
             own_kernel_cache()
-            from vit_actor.t3000 import AUTO, T3000Vit
+            from vit_actor.t3000 import T3000Vit
 
-            fast_or_accurate = self.precision if self.precision in ("fast", "accurate") else AUTO
             return T3000Vit(
                 checkpoint,
-                precision=fast_or_accurate,
+                precision=self.precision,
                 images_per_chip=self.images_per_chip or IMAGES_PER_CHIP,
                 held=self.held,
                 open_seconds=self.open_seconds,
             )
         from vit_actor.cpu_vit import CpuVit
 
-        fp32_or_auto: Literal["fp32", "auto"] = "fp32" if self.precision == "fp32" else "auto"
-        return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=fp32_or_auto, held=self.held)
+        return CpuVit(checkpoint, batch_size=self.batch_size, threads=self.threads, precision=self.precision, held=self.held)
 
 
 def cache_directory() -> Path:

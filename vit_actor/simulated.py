@@ -5,7 +5,7 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,19 +16,13 @@ from vit_actor.device_time import T3000_IMAGES_PER_SECOND
 from vit_actor.errors import DeviceError, UserError
 
 _PER_SECOND = {"us": 1e6, "ms": 1e3, "s": 1.0}
-_DURATION = (
-    r"(\d+\.?\d*|\.\d+)\s*(us|ms|s)",
-    lambda text: float(text[1]) / _PER_SECOND[text[2]],
-    "a duration; give a number and us, ms or s, such as 5ms",
-)
-_SHARE = r"0?\.\d+|0", lambda text: float(text[0]), "a number from 0 to below 1, such as 0.1"
-_COUNT = r"\d+", lambda text: int(text[0]), "a whole number"
-_FORMS: dict[str, tuple[str, Callable[[re.Match[str]], float], str]] = {
+_DURATION = r"(\d+\.?\d*|\.\d+)\s*(us|ms|s)", "a duration; give a number and us, ms or s, such as 5ms"
+_FORMS = {
     **dict.fromkeys(("compute", "upload", "readback", "compile"), _DURATION),
-    "jitter": _SHARE,
-    **dict.fromkeys(("seed", "fail_after", "hang_after", "wrong_chip", "wrong_after"), _COUNT),
+    "jitter": (r"0?\.\d+|0", "a number from 0 to below 1, such as 0.1"),
+    **dict.fromkeys(("seed", "fail_after", "hang_after", "wrong_chip", "wrong_after"), (r"\d+", "a whole number")),
 }
-"""What a timing's parts look like as text, how each is read, and what to say of another form."""
+"""What a timing's parts look like as text, and what to say of another form."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +63,13 @@ class SimulatedTiming:
                 raise UserError(f"simulated device: {part!r} is not understood; give name=value with {', '.join(_FORMS)}")
             if name in values:
                 raise UserError(f"simulated device: {name} is given twice")
-            form, read, wanted = _FORMS[name]
+            form, wanted = _FORMS[name]
             if not (match := re.fullmatch(form, text)):
                 raise UserError(f"simulated device: {name}={text} is not {wanted}")
-            values[name] = read(match)
+            if match.lastindex:
+                values[name] = float(match[1]) / _PER_SECOND[match[2]]
+            else:
+                values[name] = float(text) if name == "jitter" else int(text)
         if values.get("compute") == 0:
             raise UserError("simulated device: compute must be above 0, such as compute=10ms")
         return cls(**values)
@@ -97,10 +94,8 @@ class SimulatedVit:
 
     def __init__(self, timing: SimulatedTiming | None = None, *, classes: int = 1000, batch_size: int = 64) -> None:
         """classes: how many the model it stands for has. batch_size: images per batch; the times are per batch of it."""
-        self._timing = timing or SimulatedTiming()
-        self._classes = classes
-        self.batch_size = batch_size
-        self.shape, self.tolerance = (32, 32, 3), 0.0
+        self._timing, self._classes = timing or SimulatedTiming(), classes
+        self.batch_size, self.shape, self.tolerance = batch_size, (32, 32, 3), 0.0
         boards = [board for board in os.environ.get("TT_VISIBLE_DEVICES", "0,1,2,3").split(",") if board]
         names = tuple(f"board {board} chip {2 * int(board) + i}" for board in boards for i in (0, 1))
         self.chips = names if batch_size % len(names) == 0 else names[:1]
@@ -141,11 +136,10 @@ class SimulatedVit:
     def _submit(self, images: np.ndarray) -> tuple[float, BatchResult]:
         """Put a batch on the timeline: when its answer is read back (monotonic clock), and that answer."""
         check_batch(images, self.batch_size)
-        t = self._timing
+        t, previous = self._timing, self._read
         drawn = 1 + t.jitter * self._random.uniform(-1, 1, size=3)
         upload, compute, readback = np.array([t.upload, t.compute, t.readback]) * drawn
         started = max(time.monotonic(), self._uploaded)
-        previous = self._read
         self._uploaded = started + upload
         self._computed = max(self._uploaded, self._computed) + compute
         self._read = max(self._computed, self._read) + readback

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from vit_actor.checkpoint import Checkpoint
 from vit_actor.device import IN_FLIGHT, BatchResult, best_of, check_batch, in_flight, top_k
 from vit_actor.errors import NOT_UP, DeviceError
 from vit_actor.geometry import IMAGES_PER_CHIP, geometry
-from vit_actor.opening import cache_directory
+from vit_actor.opening import Precision, cache_directory
 from vit_actor.reference import kept_reference
 from vit_actor.watchdog import killed_after
 from vit_actor.weights import arrange, steep
@@ -31,12 +32,11 @@ IMPORT_SECONDS = time.monotonic() - _began
 
 from vit_actor.staging import Staging  # noqa: E402
 from vit_actor.traced import Answer, TracedForward  # noqa: E402
-from vit_actor.ttnn_vit import Precision, place, plan, vit  # noqa: E402
+from vit_actor.ttnn_vit import place, plan, vit  # noqa: E402
 
 TTNN = "0.81"  # The release line that the graph was validated with; ops change their demands between releases
-AUTO: Precision = "accurate"  # What `--precision auto` is on boards; vit_actor/README.md says why
-MATHS: dict[Precision, str] = {"fast": "LoFi", "accurate": "HiFi2"}
-TOLERANCE: dict[Precision, float] = {"fast": 0.3, "accurate": 0.2}
+MATHS: dict[str, str] = {"fast": "LoFi", "accurate": "HiFi2"}
+TOLERANCE: dict[str, float] = {"fast": 0.3, "accurate": 0.2}
 """`Device.tolerance`. What was seen of sound kernels and of the kit is below half of it."""
 TRACE_REGION = 32 << 20
 """Bytes of each chip's DRAM for the traces, over all its banks. The public demo gets by with 1.7 MB, and in ttsim one of the
@@ -76,26 +76,25 @@ class T3000Vit:
         self,
         checkpoint: Checkpoint,
         *,
-        precision: Precision = AUTO,
+        precision: Precision = "auto",
         images_per_chip: int = IMAGES_PER_CHIP,
         held: tuple[int, ...] | None = None,
         open_seconds: float = 120.0,
     ) -> None:
         """Lay the model out, then open the mesh.
 
-        precision: of the encoder's linear layers. images_per_chip: see `geometry`; fewer lower the latency and the throughput.
-        held: the classes the data has, where these are not all; see BatchResult.held. open_seconds: see open_mesh.
+        precision: of the encoder's linear layers; auto is accurate: see README.md. images_per_chip: see `geometry`;
+        fewer lower the latency and the throughput. held: the classes the data has, where these are not all; see BatchResult.held.
+        open_seconds: see open_mesh.
         Raises UserError when the model does not fit the chips' grid; DeviceError when the chips are absent, held by another
         process, or do not come up.
         """
         self._size = geometry(checkpoint.config, images_per_chip)
         self._weights = arrange(checkpoint.tensors(), checkpoint.config, checkpoint.preprocess, self._size)
-        self.shape, self.tolerance, self.reference = (
-            checkpoint.preprocess.shape,
-            TOLERANCE[precision],
-            partial(kept_reference, checkpoint),
-        )
-        self._precision, self._held = precision, held
+        self._precision: Literal["fast", "accurate"] = "fast" if precision == "fast" else "accurate"
+        self._held = held
+        self.shape, self.tolerance = checkpoint.preprocess.shape, TOLERANCE[self._precision]
+        self.reference = partial(kept_reference, checkpoint)
         self._compile_seconds: float | None = None
         self._forward: TracedForward | None = None
         self._staging: list[Staging] = []
@@ -107,7 +106,7 @@ class T3000Vit:
             self._mesh: ttnn.MeshDevice | None = open_mesh(open_seconds)
         self.chips = chip_names(self._mesh)
         self.batch_size = len(self.chips) * images_per_chip
-        self.description = _describe(len(self.chips), precision)
+        self.description = _describe(len(self.chips), self._precision)
 
     def compile(self) -> float:
         if self._compile_seconds is None:
@@ -238,7 +237,7 @@ def explanation(said: str) -> str:
     return f"ttnn failed: {(details or lines or ['no reason given'])[-1]}"
 
 
-def _describe(chips: int, precision: Precision) -> str:
+def _describe(chips: int, precision: str) -> str:
     name = {1: "n150", 2: "n300", 8: "T3000"}.get(chips, "Wormhole")
     boards = _visible_boards()
     # As the kernel driver tells it, where it does.

@@ -254,16 +254,16 @@ def dense(
     outputs_t: int,
     registers: int = REGISTERS,
     *,
-    rows_t: int | None = None,
+    rows_t: int = 0,
     activation: Any = None,
 ) -> Any:
     """How `columns` of cores multiply: every core takes its image's tokens by its own outputs_t tiles of the weight's columns.
 
-    share_t: tiles of the input that one core holds, all multiplied at once. rows_t: tiles of tokens, all without it.
+    share_t: tiles of the input that one core holds, all multiplied at once. rows_t: tiles of tokens, 0 for all.
     """
     return ttnn.MatmulMultiCoreReuseMultiCastProgramConfig(
         compute_with_storage_grid_size=(columns, size.rows),
-        in0_block_w=1 if size.fused_attention and rows_t is None else share_t,  # long sequences: memory goes before speed
+        in0_block_w=1 if size.fused_attention and not rows_t else share_t,  # long sequences: memory goes before speed
         out_subblock_h=1,
         out_subblock_w=widest(outputs_t, registers),
         per_core_M=rows_t or size.rows_t,

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,27 +16,22 @@ from vit_actor.errors import DeviceError
 from vit_actor.self_check import ROUNDS
 from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
 
-CLASSES = 1000
-
 
 def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
 @contextmanager
-def device_thread(
-    spec: str = "compute=1ms", limit_seconds: float = 30, more_coming: Callable[[], bool] = lambda: False
-) -> Iterator[DeviceThread]:
+def device_thread(spec: str = "compute=1ms", more_coming: Callable[[], bool] = lambda: False) -> Iterator[DeviceThread]:
     timing = SimulatedTiming.from_spec(spec)
-    device = DeviceThread(lambda: SimulatedVit(timing, classes=CLASSES), limit_seconds=limit_seconds, more_coming=more_coming)
+    device = DeviceThread(lambda: SimulatedVit(timing), limit_seconds=30, more_coming=more_coming)
     yield device
     device.close()
 
 
 def assert_answers(answers: list[list[Part]], chunks: list[np.ndarray]) -> None:
     for chunk, parts in zip(chunks, answers, strict=True):
-        got = np.concatenate([part.classes[:, 0] for part in parts])
-        np.testing.assert_array_equal(got, expected_class(chunk, CLASSES))
+        np.testing.assert_array_equal(np.concatenate([part.classes[:, 0] for part in parts]), expected_class(chunk, 1000))
 
 
 def test_concurrent_calls_each_get_the_answers_to_their_own_images() -> None:
@@ -84,27 +80,23 @@ def test_close_answers_what_was_asked_first(count: int, more_coming: bool) -> No
         assert sum(len(part.classes) for part in call.result(timeout=10)) == count
 
 
-def test_the_device_is_opened_driven_and_closed_on_one_thread() -> None:
-    calls: list[tuple[str, int]] = []
+def test_the_device_is_opened_driven_and_closed_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, int] = {}
 
-    class Recorder(SimulatedVit):
-        def __init__(self) -> None:
-            calls.append(("open", threading.get_ident()))
-            super().__init__(SimulatedTiming.from_spec("compute=1ms"), classes=CLASSES)
+    def noted(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls[name] = threading.get_ident()
+            return original(*args)
 
-        def compile(self) -> float:
-            calls.append(("compile", threading.get_ident()))
-            return super().compile()
+        return call
 
-        def close(self) -> None:
-            calls.append(("close", threading.get_ident()))
-            super().close()
-
-    device = DeviceThread(Recorder)
+    for name in ("__init__", "compile", "_submit", "_complete", "close"):
+        monkeypatch.setattr(SimulatedVit, name, noted(name, getattr(SimulatedVit, name)))
+    device = DeviceThread(SimulatedVit)
     device.classify(images(64))
     device.close()
-    assert list(dict(calls)) == ["open", "compile", "close"]
-    assert len({thread for _, thread in calls} - {threading.get_ident()}) == 1 == len({thread for _, thread in calls})
+    assert list(calls) == ["__init__", "compile", "_submit", "_complete", "close"]
+    assert len(set(calls.values()) - {threading.get_ident()}) == 1 == len(set(calls.values()))
 
 
 def test_opening_failures_reach_the_caller_unchanged() -> None:
@@ -126,7 +118,7 @@ def test_a_failing_device_fails_every_waiting_and_every_later_call() -> None:
 
 def test_a_hanging_device_is_noticed_within_its_limit() -> None:
     timing = SimulatedTiming.from_spec(f"compute=5ms,hang_after={ROUNDS + 2}")
-    device = DeviceThread(lambda: SimulatedVit(timing, classes=CLASSES), limit_seconds=1)
+    device = DeviceThread(lambda: SimulatedVit(timing), limit_seconds=1)
     with pytest.raises(DeviceError, match="no answer for 1 s: the device hangs"):
         device.classify(images(512))
 

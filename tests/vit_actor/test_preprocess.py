@@ -15,21 +15,19 @@ from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 CONFIGS: dict[str, dict[str, Any]] = {
     "none": {},
-    "feature-extractor-of-the-original-vit": {"do_normalize": True, "do_resize": True, "size": 224, **HALF},
-    "feature-extractor-by-name": {"feature_extractor_type": "ViTFeatureExtractor", "resample": 2, "size": 384, **IMAGENET},
-    "image-processor": {
-        **{"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}, "resample": 3},
-        **{"rescale_factor": 0.00392156862745098, "do_rescale": True, **IMAGENET},
+    "feature-extractor-of-the-original-vit": {
+        "do_normalize": True,
+        "do_resize": True,
+        "size": 224,
+        "image_mean": [0.5, 0.5, 0.5],
     },
+    "feature-extractor-by-name": {"feature_extractor_type": "ViTFeatureExtractor", "resample": 2, "size": 384, **IMAGENET},
+    "image-processor": {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}, "resample": 3},
     "fast-image-processor-with-nulls": {
-        "image_processor_type": "ViTImageProcessorFast",
-        **dict.fromkeys(("crop_size", "device", "disable_grouping", "do_center_crop", "do_convert_rgb", "do_pad", "pad_size")),
-        **dict.fromkeys(("default_to_square", "do_normalize", "do_rescale", "do_resize"), True),
-        "resample": 2,
-        "size": {"height": 224, "width": 224},
+        **{"image_processor_type": "ViTImageProcessorFast", "size": {"height": 224, "width": 224}, "default_to_square": True},
+        **dict.fromkeys(("crop_size", "device", "do_center_crop", "do_convert_rgb", "do_pad", "pad_size")),
     },
     "deit-feature-extractor": {
         **{"crop_size": 224, "do_center_crop": True, "feature_extractor_type": "DeiTFeatureExtractor"},
@@ -54,13 +52,13 @@ def test_resize_crop_scale_and_shift_give_the_processors_pixel_values(config: di
     expected = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(image)["pixel_values"][0].transpose(1, 2, 0)
 
     preprocess = Preprocess.from_config(config)
-    height, width = preprocess.crop_from or (preprocess.height, preprocess.width)
-    pixels = np.asarray(image.resize((width, height), Image.Resampling(preprocess.resample)))
-    top, left = (height - preprocess.height) // 2, (width - preprocess.width) // 2
-    pixels = pixels[top : top + preprocess.height, left : left + preprocess.width]
-
-    assert pixels.shape == preprocess.shape == expected.shape
-    np.testing.assert_allclose(pixels * np.array(preprocess.scale) + preprocess.shift, expected, atol=2e-6)
+    pixels = np.empty(preprocess.shape, np.uint8)
+    decode(encoded(image, "PNG"), preprocess, pixels)
+    # Where the decoder resizes, it rounds now and then to the next level.
+    levels = np.abs((pixels * np.array(preprocess.scale) + preprocess.shift - expected) / preprocess.scale)
+    assert pixels.shape == expected.shape
+    assert levels.max() < 1.01
+    assert (levels < 0.01).mean() > 0.98
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (640, 428), (224, 224), (300, 250)], ids=str)
