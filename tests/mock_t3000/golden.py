@@ -26,7 +26,7 @@ Values = list[torch.Tensor]  # One float32 tensor per chip, or a single one that
 MOVES = frozenset(
     f"ttnn.{name}"
     for name in (
-        *("clone", "copy", "from_device", "interleaved_to_sharded", "move", "reallocate", "reshard", "sharded_to_interleaved"),
+        *("clone", "copy", "interleaved_to_sharded", "move", "reallocate", "reshard", "sharded_to_interleaved"),
         *("tilize", "to_device", "to_dtype", "to_layout", "to_memory_config", "typecast", "untilize"),
     )
 )
@@ -34,8 +34,6 @@ MOVES = frozenset(
 
 FREE = frozenset({"ttnn.deallocate", "ttnn.get_device_tensors", "ttnn.allocate_tensor_on_device", "ttnn.synchronize_device"})
 """Ops that touch no values."""
-
-PRODUCTS = frozenset({"ttnn.linear", "ttnn.matmul"})  # Ops whose factors the matrix unit may shorten
 
 
 def shortened(activations: torch.Tensor, weights: torch.Tensor, config: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,15 +43,14 @@ def shortened(activations: torch.Tensor, weights: torch.Tensor, config: Any) -> 
     and HiFi4 miss less than float32 sums of bfloat16 show. Source: tenstorrent/tt-isa-documentation, Wormhole's MVMUL and ELWMUL;
     the second factor is the one in SrcA.
     """
+
+    def cut(values: torch.Tensor, bits: int) -> torch.Tensor:  # float32 with its first significant bits
+        return (values.contiguous().view(torch.int32) & (-1 << (24 - bits))).view(torch.float32)
+
     fidelity = config.math_fidelity if config is not None else ttnn.MathFidelity.LoFi
     if fidelity not in (ttnn.MathFidelity.LoFi, ttnn.MathFidelity.HiFi2):
         return activations, weights
-    return _cut(activations, 7), _cut(weights, 5 if fidelity == ttnn.MathFidelity.LoFi else 10)
-
-
-def _cut(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """float32 with its first `bits` significant bits."""
-    return (values.contiguous().view(torch.int32) & (-1 << (24 - bits))).view(torch.float32)
+    return cut(activations, 7), cut(weights, 5 if fidelity == ttnn.MathFidelity.LoFi else 10)
 
 
 def split_heads_sharded(qkv: torch.Tensor, *, num_heads: int, **_: object) -> tuple[torch.Tensor, ...]:
@@ -116,8 +113,7 @@ class Goldens:
                 self._inside = False
 
         self._patches.enter_context(patch.object(FastOperation, "__call__", call))
-        for name, stand_in in self._queue_functions().items():
-            self._patches.enter_context(patch.object(ttnn, name, stand_in))
+        self._patches.enter_context(patch.multiple(ttnn, **self._queue_functions()))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -167,7 +163,7 @@ class Goldens:
             host, device = args[0], _place(args[1])
             self.queues.enqueue(queue, lambda: self._store(device, self._host_values(host)))
         elif name == "ttnn.from_device":
-            self._read_later(queue, _place(args[0]), result, blocking=kwargs.get("blocking", True))
+            self._read_later(queue, _place(args[0]), result)
         else:
             self._compute_later(queue, op, args, kwargs, result)
         return result
@@ -185,7 +181,7 @@ class Goldens:
             per_chip = []
             for chip in range(chips):
                 chip_args, chip_kwargs = _map(partial(self._chip, chip), inputs, Place)
-                if self.rounding and name in PRODUCTS:
+                if self.rounding and name in ("ttnn.linear", "ttnn.matmul"):
                     activations, weights, *rest = chip_args
                     chip_args = (*shortened(activations, weights, kwargs.get("compute_kernel_config")), *rest)
                 answer = golden(*chip_args, **chip_kwargs)
@@ -218,7 +214,7 @@ class Goldens:
         first, *others = [shard.to_torch().float() for shard in ttnn.get_device_tensors(host)]
         return [first] if all(torch.equal(first, other) for other in others) else [first, *others]
 
-    def _read_later(self, queue: int, place: Place, host: ttnn.Tensor, blocking: bool) -> None:
+    def _read_later(self, queue: int, place: Place, host: ttnn.Tensor) -> None:
         ttnn.decorators.set_tensor_id(host, force=True)
         self._host[host.tensor_id] = None
 
@@ -226,8 +222,6 @@ class Goldens:
             self._host[host.tensor_id] = [value.reshape(place.shape) for value in self._load(place)]
 
         self.queues.enqueue(queue, read)
-        if blocking:
-            self.queues.finish()
 
     def _read(self, tensor: ttnn.Tensor, mesh_composer: Any = None, **_: Any) -> torch.Tensor:
         if tensor.storage_type() == ttnn.StorageType.DEVICE:

@@ -15,12 +15,9 @@ SHARED = (
     "given",
     [
         {},
-        {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768, "num_hidden_layers": 2},
-        {"layer_norm_eps": 1e-6, "qkv_bias": False},
-        {"image_size": 384, "patch_size": 32},
-        {"id2label": {"0": "cat", "1": "dog", "2": "crane"}},
-        {"num_labels": 7},
-        {"attention_probs_dropout_prob": 0.1, "encoder_stride": 16, "something_new": [1, 2]},
+        {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768, "num_hidden_layers": 2, "qkv_bias": False},
+        {"image_size": 384, "patch_size": 32, "layer_norm_eps": 1e-6, "id2label": {"0": "cat", "1": "dog", "2": "crane"}},
+        {"num_labels": 7, "attention_probs_dropout_prob": 0.1, "encoder_stride": 16, "something_new": [1, 2]},
     ],
     ids=str,
 )

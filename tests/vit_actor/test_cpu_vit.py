@@ -15,13 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from tests.commands import ROOT
+from tests.vit_actor.agreement import SAMPLE, digits
 from tests.vit_actor.contract import check_device
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.cpu_vit import CpuVit
 from vit_actor.errors import DeviceError
 
-SAMPLE = ROOT / "jobs" / "sample"
 IMAGES = sorted((SAMPLE / "images").glob("*/*.jpeg"))
 LABELS = np.array([int(path.parent.name) for path in IMAGES])
 
@@ -40,11 +39,8 @@ def torch_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """The held-out images as the reference processor resizes them, uint8 (500, 64, 64, 3)."""
-    processor = ViTImageProcessorPil.from_pretrained(SAMPLE / "model")
-    images = [Image.open(path) for path in IMAGES]
-    resized = processor(images, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
-    return np.ascontiguousarray(np.asarray(resized).transpose(0, 2, 3, 1)).astype(np.uint8)
+    """The held-out images, resized: uint8 (500, 64, 64, 3)."""
+    return digits()[0]
 
 
 def opened(precision: Precision, model: Path = SAMPLE / "model", threads: int = 1, held: tuple[int, ...] | None = None) -> CpuVit:
