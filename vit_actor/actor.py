@@ -117,7 +117,7 @@ class DeviceThread:
                 return call.answer.result(timeout=min(1.0, self._limit / 4))
             except TimeoutError:
                 if self._broken or not self._thread.is_alive():
-                    raise DeviceError(f"the device is lost ({self._broken or 'its thread ended'})") from self._broken
+                    raise DeviceError(f"the device failed: {self._broken or 'it is closed'}") from self._broken
                 if self._in_flight and time.monotonic() - self._progress_at > self._limit:
                     raise DeviceError(f"no answer for {self._limit:g} s: the device hangs") from None
 
@@ -141,13 +141,9 @@ class DeviceThread:
                     number += 1
                     self.images += sum(count for _, count in batch)
         except BaseException as error:
-            self._broken = error
+            self._broken = error  # which the calls that wait see for themselves
             if not ready.done():
                 ready.set_exception(error)
-            lost = [*self._alone, *self._untaken, *(call for batch in self._in_flight for call, _ in batch)]
-            for call in lost:
-                if not call.answer.done():  # it may be in several batches
-                    call.answer.set_exception(DeviceError(f"the device failed: {error}"))
         finally:
             if device is not None:
                 device.close()
