@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from jobs.reporting.imagenet_sets import read_real
 from jobs.reporting.outcome import gates, judged, wrong_count
-from jobs.reporting.tables import Reports
 from jobs.reporting.terminal_table import summary_table
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.command import JobFailed, Parser, add_setting, run
@@ -77,8 +76,8 @@ def read_run(out: str, address: str | None = None) -> Run:
     """One run of a comparison; raises UserError as write_reports does."""
     from jobs.reporting.comparison.compare import Run
 
-    counts, manifest = count_run(out, address=address)
-    return Run(out, Reports(counts, manifest).summary(), manifest)
+    reports = count_run(out, address=address)
+    return Run(out, reports.summary(), reports.manifest)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,7 @@
-"""What the report's tables hold, column by column; the meanings go into the files."""
+"""A run in one row."""
 
 from dataclasses import dataclass
 from typing import Annotated
-
-import pyarrow as pa
-
-from jobs.reporting.columns import described
-
-MOST_FREQUENT_ERRORS = 50
 
 WAITS = {
     "start": "from when it was ready to its first batch: for the first images to be decoded",
@@ -141,100 +135,3 @@ class Summary:
             ("images given up", self.given_up),
         ]
         return ", ".join(f"{what}: {number:,}" for what, number in met if number)
-
-
-PER_CLASS = described(
-    ("class", pa.int32(), "class in the checkpoint's order"),
-    ("name", pa.string(), "its name"),
-    ("images", pa.int64(), "images with this label, errors included"),
-    ("correct", pa.int64(), "of those, classified as this class"),
-    ("top5_correct", pa.int64(), "of those, with this class among the five best"),
-    ("errors", pa.int64(), "of those, not classified for an error"),
-    ("predicted", pa.int64(), "images classified as this class, with any label or none"),
-    ("accuracy", pa.float64(), "correct / images; null without images"),
-    ("accuracy_low", pa.float64(), "lower end of its 95% Wilson interval"),
-    ("accuracy_high", pa.float64(), "upper end of its 95% Wilson interval"),
-    ("confused_with", pa.int32(), "wrong class most often predicted for this label (the lower of equals); null if none"),
-    ("confused_with_name", pa.string(), "its name"),
-    ("confused_images", pa.int64(), "how often"),
-)
-
-CONFUSION = described(
-    ("label", pa.int32(), "true class"),
-    ("label_name", pa.string(), "its name"),
-    ("prediction", pa.int32(), "best class; equal to label on the diagonal, which is included"),
-    ("predicted_name", pa.string(), "its name"),
-    ("count", pa.int64(), "classified images with that label and prediction; most first, pairs without any left out"),
-    ("example", pa.string(), "of those, the image_id of the one whose answer was the surest; null on the diagonal"),
-    ("example_probability", pa.float64(), "the probability of that answer"),
-)
-
-CORRUPTIONS = described(
-    ("corruption", pa.string(), "of ImageNet-C (Hendrycks and Dietterich 2019), by the image's folders"),
-    ("severity", pa.int64(), "1 to 5"),
-    ("images", pa.int64(), "labelled images, errors included; without any there is no row"),
-    ("correct", pa.int64(), "of those, the ones whose best class is the label"),
-    ("accuracy", pa.float64(), "correct / images"),
-    ("accuracy_low", pa.float64(), "lower end of its 95% Wilson interval"),
-    ("accuracy_high", pa.float64(), "upper end of its 95% Wilson interval"),
-)
-
-CALIBRATION = described(
-    ("confidence_from", pa.float64(), "the bin's confidences are above this (the first bin's: from it)"),
-    ("confidence_to", pa.float64(), "up to and including this; confidence is the top-1 probability"),
-    ("images", pa.int64(), "labelled, classified images with such a confidence"),
-    ("correct", pa.int64(), "of those, the ones whose best class is the label"),
-    ("mean_confidence", pa.float64(), "their mean confidence; null without images"),
-    ("accuracy", pa.float64(), "correct / images; a calibrated model's equals mean_confidence; null without images"),
-    ("accuracy_low", pa.float64(), "lower end of its 95% Wilson interval"),
-    ("accuracy_high", pa.float64(), "upper end of its 95% Wilson interval"),
-)
-
-MESHES = described(
-    ("attempt", pa.int32(), "start of the run: 1, and one more for each resume"),
-    ("mesh", pa.string(), "the device"),
-    ("images", pa.int64(), "images it classified"),
-    ("batches", pa.int64(), "batches it ran"),
-    ("compile_seconds", pa.float64(), "weights, programs and trace; the longest start if it started more than once"),
-    ("import_seconds", pa.float64(), "loading its library, before it is opened; null where not measured"),
-    ("open_seconds", pa.float64(), "opening its chips; null without chips"),
-    ("weights_seconds", pa.float64(), "of compile_seconds: laying out and copying the weights; null where not apart"),
-    ("programs_seconds", pa.float64(), "of compile_seconds: compiling programs and their kernels"),
-    ("trace_seconds", pa.float64(), "of compile_seconds: capturing the trace; null without one"),
-    ("kernels_built", pa.int64(), "kernels that were compiled for want of a cached one: 0 in a warm start; null without chips"),
-    ("busy_seconds", pa.float64(), "seconds its batches kept it: upload, compute and read-back, which overlap"),
-    *((f"wait_{reason}_seconds", pa.float64(), f"seconds it waited: {meaning}") for reason, meaning in WAITS.items()),
-    ("decode_cpu_seconds", pa.float64(), "CPU time of reading and decoding its images, meanwhile, on any host's cores"),
-)
-
-THROUGHPUT = described(
-    ("attempt", pa.int32(), "start of the run: 1, and one more for each resume"),
-    ("window_start", pa.timestamp("us", tz="UTC"), "start of the time window"),
-    ("window_seconds", pa.float64(), "its length, within the attempt's first batch start and last batch end"),
-    ("mesh", pa.string(), "the device; one without work in a window has no row there"),
-    ("images", pa.int64(), "images it classified in the window; a batch across windows is shared out by time"),
-    ("batches", pa.int64(), "batches it began in the window"),
-    ("busy_seconds", pa.float64(), "seconds of the window its batches kept it"),
-    ("fps", pa.float64(), "images / window_seconds: includes waiting; images / busy_seconds is the device alone"),
-    ("compile_seconds", pa.float64(), "initial compile of the mesh, the longest if it started more than once"),
-)
-
-BATCH_TIMES = described(
-    ("from_ms", pa.float64(), "shortest batch time of the bucket, milliseconds"),
-    ("to_ms", pa.float64(), "longest"),
-    ("batches", pa.int64(), "full batches in it"),
-)
-
-FAULTS = described(
-    ("attempt", pa.int32(), "start of the run: 1, and one more for each resume"),
-    ("at", pa.timestamp("us", tz="UTC"), "when it was noticed; null for a lost host and a killed driver"),
-    ("kind", pa.string(), "restart, retry, device, image, host or driver"),
-    ("where", pa.string(), "the mesh, chunk or host"),
-    ("what", pa.string(), "what happened, in one line; the first 1,000 of an attempt"),
-)
-
-ERRORS = described(
-    ("reason", pa.string(), "why images could not be classified; numbers read N, long or too various texts are cut"),
-    ("images", pa.int64(), f"images lost to it; the {MOST_FREQUENT_ERRORS} most frequent reasons"),
-    ("example", pa.string(), "of those, the first by image_id"),
-)

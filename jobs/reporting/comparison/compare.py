@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.reporting.columns import schema_of
-from jobs.reporting.comparison.mcnemar import difference_interval, mcnemar
 from jobs.reporting.comparison.pairs import GAINED, LOST, STILL_WRONG, paired
 from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, Comparison, differing_settings, p_text, points
+from jobs.reporting.intervals import difference_interval, mcnemar
 from jobs.reporting.page.markup import render
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import NAMED

@@ -4,11 +4,11 @@ import base64
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.reporting.outcome import allowed_errors
 from jobs.reporting.page.accuracy import calibration, classes
@@ -16,7 +16,7 @@ from jobs.reporting.page.markup import environment, render
 from jobs.reporting.page.speed import batch_times, throughput, time_spent
 from jobs.reporting.page.thumbnails import thumbnails
 from jobs.reporting.schema import Summary
-from jobs.reporting.tables import MOST_PAIRS, Picture, Reports
+from jobs.reporting.tables import MOST_PAIRS, Reports
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.running.terminal import say
@@ -48,12 +48,13 @@ SIMULATIONS = {
 """By how a device's description starts, the longest first: what of its run is real."""
 
 
-def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: str | None) -> dict[str, Any]:
+def draw(reports: Reports, summary: Summary, data: str | None) -> dict[str, Any]:
     """What the page's template shows beside the summary, pictures among it.
 
     data: where the images are (default: what the manifest says).
     """
-    rows = {name: table.to_pylist() for name, table in tables.items() if name not in ("confusion", "summary")}
+    tables = reports.tables
+    rows = {name: table.to_pylist() for name, table in tables.items() if name != "confusion"}
     pictures = reports.pictures()
     jpegs = thumbnails(reports.manifest, data, pictures)
     if pictures and reports.manifest and not jpegs:
@@ -115,25 +116,23 @@ def simulations(devices: list[str]) -> list[tuple[str, str]]:
 
 def _confused(confusion: pa.Table) -> dict[str, Any]:
     """Images with a wrong answer, pairs of label and answer that they make, and those with most images."""
-    labels, predictions, counts = (confusion[name].to_pylist() for name in ("label", "prediction", "count"))
-    wrong = [i for i, (label, prediction) in enumerate(zip(labels, predictions, strict=True)) if label != prediction]
-    rows = [confusion.slice(i, 1).to_pylist()[0] for i in wrong[:MOST_PAIRS]]
-    return {"images": sum(counts[i] for i in wrong), "pairs": len(wrong), "rows": rows}
+    wrong = confusion.filter(pc.not_equal(confusion["label"], confusion["prediction"]))
+    return {"images": pc.sum(wrong["count"]).as_py() or 0, "pairs": len(wrong), "rows": wrong.slice(0, MOST_PAIRS).to_pylist()}
 
 
-def _pictures(pictures: Iterable[Picture], jpegs: Mapping[str, bytes]) -> dict[Any, list[dict[str, Any]]]:
+def _pictures(pictures: list[dict[str, Any]], jpegs: dict[str, bytes]) -> dict[Any, list[dict[str, Any]]]:
     """Those that could be read, as long as there is room, by place: a pair's is (label, prediction), a class's (prediction,)."""
     room = MOST_PICTURE_BYTES
     found: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for each in sorted(pictures, key=lambda picture: PLACES.index(picture.place)):
-        jpeg = base64.b64encode(jpegs.get(each.image_id, b"")).decode()
+    for each in sorted(pictures, key=lambda picture: PLACES.index(picture["place"])):
+        jpeg = base64.b64encode(jpegs.get(each["image_id"], b"")).decode()
         if jpeg and room >= len(jpeg):
             room -= len(jpeg)
-            taken = f", taken for {each.predicted_name}" if each.label not in (None, each.prediction) else ""
-            says = f"{each.label_name or each.predicted_name}{taken}: {each.image_id}, {each.probability:.1%} sure"
-            kinds = {"pair": (each.label, each.prediction), "class": (each.prediction,)}
-            shown = {**each._asdict(), "jpeg": f"data:image/jpeg;base64,{jpeg}", "says": shortened(says, 300)}
-            found[kinds.get(each.place, each.place)].append(shown)
+            label, prediction, answer = each["label"], each["prediction"], each["predicted_name"]
+            taken = f", taken for {answer}" if label not in (None, prediction) else ""
+            says = f"{each['label_name'] or answer}{taken}: {each['image_id']}, {each['probability']:.1%} sure"
+            place = {"pair": (label, prediction), "class": (prediction,)}.get(each["place"], each["place"])
+            found[place].append(each | {"jpeg": f"data:image/jpeg;base64,{jpeg}", "says": shortened(says, 300)})
     return found
 
 

@@ -22,7 +22,6 @@ from jobs.reporting.page.measured import SCALING, SYNTHETIC, scaling_page, synth
 from jobs.reporting.page.page import draw
 from jobs.reporting.page.page import page as write_page
 from jobs.reporting.schema import Summary
-from jobs.reporting.tables import Reports
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.manifest import Manifest
 from tests.jobs.prediction_files import START, metadata, row, write_file, write_manifest
@@ -161,13 +160,12 @@ def test_the_page_says_what_was_run_and_lists_what_could_not_be_read(tmp_path: P
     attempt = {"attempt": 1, "ended_at": "", "state": "finished"}
     names = ["cat", "dog", "fox"]
     write_manifest(tmp_path, class_names=names, data="/nowhere/pets/images", model="acme/vit-pets", attempts=[attempt])
-    counts, manifest = count_run(str(tmp_path))
-    assert manifest is not None
+    reports = count_run(str(tmp_path))
+    assert reports.manifest is not None
     for chosen, title in (({}, "pets/images classified by vit-pets"), ({"title": "My pets", "max_errors": 0.5}, "My pets")):
-        manifest.chosen = chosen
-        reports = Reports(counts, manifest)
+        reports.manifest.chosen = chosen
         summary = reports.summary()
-        html = write_page(summary, draw(reports, summary, reports.tables(), None))
+        html = write_page(summary, draw(reports, summary, None))
         assert f"<h1>{title}</h1>" in html.replace("\n", "")
         assert ("more than --max-errors allows\n  (2)" in html) == bool(chosen)
     assert "<dt>Command</dt><dd>python -m jobs.imagenet --title &#39;My pets&#39; --max-errors 50%</dd>" in html
