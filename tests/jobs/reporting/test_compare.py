@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.report import main, read_run
+from jobs.report import main
 from jobs.reporting.comparison.compare import compare, comparison_table
-from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, SETTINGS, Comparison
+from jobs.reporting.comparison.tables import FROM_PAIRS, SETTINGS, Comparison
 from tests.jobs.conftest import ended
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
 
@@ -26,7 +26,7 @@ def a_run(out: Path, answers: Answers, files: int = 1, **about: Any) -> Path:
 
 
 def compared(a: Path, b: Path, out: Path) -> Comparison:
-    return compare(read_run(str(a)), read_run(str(b)), str(out))
+    return compare(str(a), str(b), str(out))[0]
 
 
 def read(out: Path, name: str) -> list[dict]:
@@ -167,7 +167,7 @@ def test_every_column_says_what_it_holds_and_a_text_cannot_become_markup(tmp_pat
     b = a_run(tmp_path / "b", [(nasty, 0, 1)])
     write_manifest(a, run_id="a", class_names=[nasty, f"{nasty}2"], model=nasty)
     compared(a, b, tmp_path / "out")
-    schemas = {"flips": FLIPS, "flips_per_class": FLIPS_PER_CLASS, "only_in_one": ONLY_IN_ONE, "settings": SETTINGS}
+    schemas = {name: query.schema for name, query in FROM_PAIRS.items()} | {"settings": SETTINGS}
     for name, schema in schemas.items():
         assert pq.read_schema(tmp_path / "out" / f"{name}.parquet").equals(schema)
     for name in ("comparison", *schemas):

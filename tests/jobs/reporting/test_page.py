@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from jobs.pipeline.sources import open_source
-from jobs.report import read_run
 from jobs.reporting.comparison.compare import compare
 from jobs.reporting.page.measured import SCALING, SYNTHETIC, scaling_page, synthetic_page
 from jobs.reporting.page.page import draw
@@ -220,7 +219,7 @@ def test_a_screen_reader_finds_its_way(tmp_path: Path, steady: tuple[Path, Summa
     write_file(tmp_path / "plain", "a.parquet", [row(None, 1), row(None, None)], metadata())
     for out in ("many", "plain"):
         write_reports(str(tmp_path / out))
-    compare(read_run(str(steady[0])), read_run(str(tmp_path / "many")), str(tmp_path))
+    compare(str(steady[0]), str(tmp_path / "many"), str(tmp_path))
     pages = [page(out) for out in (steady[0], tmp_path / "many", tmp_path / "plain")]
     for html in [*pages, (tmp_path / "comparison.html").read_text(), *measured_pages(2), *measured_pages(1)]:
         assert Structure(html).faults == []
