@@ -26,9 +26,7 @@ class Summary:
     errors: Annotated[int, "images that could not be classified"]
     labelled: Annotated[int, "images with a label, errors included: what accuracy is over"]
     labels_from: Annotated[str | None, "where labels were found, or where they were looked for in vain; null if not asked for"]
-    label_doubt: Annotated[
-        str | None, "why the labels may be wrong, by the confusion table, with the figures; null for no reason"
-    ]
+    label_doubt: Annotated[str | None, "why the labels may be wrong, by the confusion table, with figures; null for no reason"]
     left_out: Annotated[int, "what is there and was not classified: files of other types or splits, hidden names, masks"]
     left_out_kinds: Annotated[list[str], "the same by kind, each with a count and an example"]
     correct: Annotated[int, "labelled images whose best class is the label"]
@@ -39,27 +37,17 @@ class Summary:
     top5: Annotated[float | None, "top5_correct / labelled; null if unlabelled"]
     top5_low: Annotated[float | None, "lower end of the 95% Wilson interval of top5"]
     top5_high: Annotated[float | None, "upper end of the 95% Wilson interval of top5"]
-    held_top1: Annotated[
-        float | None, "top1 when only the classes compete that the data holds; null where it holds all, or that is not known"
-    ]
+    held_top1: Annotated[float | None, "top1 when only classes compete that the data holds; null where it holds all"]
     held_top1_low: Annotated[float | None, "lower end of the 95% Wilson interval of held_top1"]
     held_top1_high: Annotated[float | None, "upper end of the 95% Wilson interval of held_top1"]
     real_images: Annotated[int, "images with a right class by ReaL (Beyer et al. 2020), errors included; 0 without --real"]
     real_top1: Annotated[float | None, "share of real_images whose prediction is one of their right classes"]
     real_top1_low: Annotated[float | None, "lower end of the 95% Wilson interval of real_top1"]
     real_top1_high: Annotated[float | None, "upper end of the 95% Wilson interval of real_top1"]
-    corrupted_top1: Annotated[
-        float | None, "mean accuracy over ImageNet-C's corruptions, each the mean over its severities (corruptions.parquet)"
-    ]
-    ece: Annotated[
-        float | None,
-        "expected calibration error: mean gap between confidence and accuracy over the bins of calibration.parquet, weighted by "
-        "their images; null without labelled images that were classified",
-    ]
+    corrupted_top1: Annotated[float | None, "mean accuracy over ImageNet-C's corruptions, each the mean over its severities"]
+    ece: Annotated[float | None, "expected calibration error, over the bins of calibration.parquet; null without labels"]
     attempts: Annotated[int, "starts of the run that classified images: 1, and one for each resume"]
-    killed_attempts: Annotated[
-        int, "of all starts, those whose driver was killed: what they met in their last ten seconds is not counted"
-    ]
+    killed_attempts: Annotated[int, "of all starts, those whose driver was killed: of its last ten seconds nothing is counted"]
     restarts: Annotated[int, "actors that were replaced on their mesh"]
     retries: Annotated[int, "chunks that were read or classified once more for a process that died"]
     images_again: Annotated[int, "images of chunks that went to a device once more: at most what retries cost; each has one row"]
@@ -70,21 +58,11 @@ class Summary:
     lost_hosts: Annotated[list[str], "hosts with a device that were lost; one that was lost twice is here twice"]
     meshes: Annotated[int, "devices that classified images, in the attempt that had most"]
     devices: Annotated[list[str], "the distinct descriptions of the devices"]
-    simulated: Annotated[
-        bool, "whether any device was simulated: then times are not hardware's; `devices` says what the answers are worth"
-    ]
+    simulated: Annotated[bool, "whether any device was simulated: then times are not hardware's; for answers see `devices`"]
     active_seconds: Annotated[float, "first batch's start to last batch's end, summed over attempts: no pauses between"]
-    clocks_set: Annotated[
-        list[str], "hosts whose clock was set while they classified: then there is no system_fps and device_busy"
-    ]
-    system_fps: Annotated[
-        float | None,
-        "classified images / active_seconds, all meshes together: includes reading, decoding, waiting; not start-up or compile",
-    ]
-    device_fps: Annotated[
-        float | None,
-        "classified images / seconds their batches kept the devices: one mesh alone, as if it never waited; mean over busy time",
-    ]
+    clocks_set: Annotated[list[str], "hosts whose clock was set meanwhile: then there is no system_fps and device_busy"]
+    system_fps: Annotated[float | None, "classified images / active_seconds, all meshes together: start-up and compile left out"]
+    device_fps: Annotated[float | None, "classified images / seconds their batches kept devices: a mesh as if it never waited"]
     device_busy: Annotated[float | None, "share of the time between its first and last batch that a mesh was busy, 0 to 1"]
     wait_start_seconds: Annotated[float, "seconds of all meshes together, waiting for their first images"]
     wait_stream_seconds: Annotated[float, "the same, waiting for images in mid-run"]
@@ -97,19 +75,13 @@ class Summary:
     inference_p50_ms: Annotated[float | None, "median of the same, within 0.5%"]
     inference_p99_ms: Annotated[float | None, "99th percentile of the same, within 0.5%"]
     compile_seconds: Annotated[float | None, "initial compile: weights, programs and trace; the slowest mesh's"]
-    kernels_built: Annotated[
-        int | None, "kernels that a mesh compiled for want of a cached one; 0 in a warm start, null off chips"
-    ]
-    start_seconds: Annotated[
-        float | None, "of the command, summed over attempts, null where one was killed or failed: imports, survey, Ray"
-    ]
+    kernels_built: Annotated[int | None, "kernels that a mesh compiled as none was cached; 0 in a warm start, null off chips"]
+    start_seconds: Annotated[float | None, "of the command: imports, survey, Ray; null where an attempt was killed or failed"]
     open_seconds: Annotated[float | None, "of the command: until the first mesh had opened and compiled"]
     stream_seconds: Annotated[float | None, "of the command: from then until the last commit"]
     end_seconds: Annotated[float | None, "of the command: closing the meshes and Ray"]
     report_seconds: Annotated[float | None, "of the command: counting and drawing; not the writing of this file"]
-    job_seconds: Annotated[
-        float | None, "sum of the five: from the start of the process to its reports; null where it was not measured"
-    ]
+    job_seconds: Annotated[float | None, "sum of the five, from the process' start to its reports; null where not measured"]
     job_fps: Annotated[float | None, "images / job_seconds: the whole command's rate, start-up and reports included"]
     config: Annotated[str, "the run's settings, JSON"]
     versions: Annotated[str, "versions of what ran, JSON"]
