@@ -42,14 +42,15 @@ def write_reports(
     if real is not None and not summary.real_images:
         named = "they must be named ILSVRC2012_val_<number>, in folders or tars"
         raise UserError(f"{shown(out)}: none of its images is one of ReaL's; {named}")
-    from jobs.reporting.page.page import draw, page  # imports what a mistake need not wait for
+    from jobs.reporting.page.markup import render  # imports what a mistake need not wait for
+    from jobs.reporting.page.page import RUN, draw
 
     drawn = draw(reports, summary, data)
     if phases and reports.manifest:
         phases.end("report")
         reports.manifest.note(out, {"seconds": phases.seconds})
         summary = replace(summary, **reports.job_time(summary.images))
-    publish(out, {"summary": reports.row(summary), **reports.tables}, page(summary, drawn))
+    publish(out, {"summary": reports.row(summary), **reports.tables}, render(RUN, s=summary, **drawn))
     return summary
 
 

@@ -7,12 +7,11 @@ from collections import defaultdict
 from datetime import UTC
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.reporting.outcome import allowed_errors
 from jobs.reporting.page.accuracy import calibration, classes
-from jobs.reporting.page.markup import environment, render
+from jobs.reporting.page.markup import environment
 from jobs.reporting.page.speed import batch_times, throughput, time_spent
 from jobs.reporting.page.thumbnails import thumbnails
 from jobs.reporting.schema import Summary
@@ -49,7 +48,7 @@ SIMULATIONS = {
 
 
 def draw(reports: Reports, summary: Summary, data: str | None) -> dict[str, Any]:
-    """What the page's template shows beside the summary, pictures among it.
+    """What the page's template RUN shows beside the summary `s`, pictures among it.
 
     data: where the images are (default: what the manifest says).
     """
@@ -59,17 +58,17 @@ def draw(reports: Reports, summary: Summary, data: str | None) -> dict[str, Any]
     jpegs = thumbnails(reports.manifest, data, pictures)
     if pictures and reports.manifest and not jpegs:
         say(f"no pictures on the page: its images cannot be read again at {shown(data or reports.manifest.data)}", sys.stderr)
+    wrong = tables["confusion"].filter(pc.not_equal(tables["confusion"]["label"], tables["confusion"]["prediction"]))
+    wrong_images = pc.sum(wrong["count"]).as_py() or 0
     chosen = reports.manifest.chosen if reports.manifest else {}
     most = chosen.get("max_errors")
     started = min((row["window_start"] for row in rows["throughput"]), default=None)
     times = f"{summary.run_id}, {started.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if started else summary.run_id
-    title = f"Predictions of run {summary.run_id}"
-    if summary.data and summary.model:
-        title = f"{short_name(summary.data)} classified by {short_name(summary.model)}"
+    named = f"{short_name(summary.data)} classified by {short_name(summary.model)}" if summary.data and summary.model else None
     return {
-        "confused": _confused(tables["confusion"]),
+        "confused": {"images": wrong_images, "pairs": len(wrong), "rows": wrong.slice(0, MOST_PAIRS).to_pylist()},
         "pictures": _pictures(pictures, jpegs),
-        "title": chosen.get("title") or title,
+        "title": chosen.get("title") or named or f"Predictions of run {summary.run_id}",
         "facts": run_facts(
             reports.manifest,
             data=summary.data,
@@ -89,6 +88,8 @@ def draw(reports: Reports, summary: Summary, data: str | None) -> dict[str, Any]
         "devices": time_spent(rows["meshes"], LISTED),
         "unread": reports.unread(),
         "configuration": configuration(summary.model_digest, json.loads(summary.config), json.loads(summary.versions)),
+        "phases": PHASES,
+        "listed": LISTED,
         "t": rows,
     }
 
@@ -96,11 +97,6 @@ def draw(reports: Reports, summary: Summary, data: str | None) -> dict[str, Any]
 def prepare() -> None:
     """Read the page's template, which takes a while, ahead of the page."""
     environment().get_template(RUN)
-
-
-def page(summary: Summary, drawn: dict[str, Any]) -> str:
-    """The page around what was drawn; equal arguments give an equal page. All text in it is escaped."""
-    return render(RUN, s=summary, phases=PHASES, listed=LISTED, **drawn)
 
 
 def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str, str | None]]:
@@ -112,12 +108,6 @@ def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str,
 def simulations(devices: list[str]) -> list[tuple[str, str]]:
     kinds = {next((kind for kind in SIMULATIONS if device.startswith(kind)), None) for device in devices}
     return [text for kind, text in SIMULATIONS.items() if kind in kinds]
-
-
-def _confused(confusion: pa.Table) -> dict[str, Any]:
-    """Images with a wrong answer, pairs of label and answer that they make, and those with most images."""
-    wrong = confusion.filter(pc.not_equal(confusion["label"], confusion["prediction"]))
-    return {"images": pc.sum(wrong["count"]).as_py() or 0, "pairs": len(wrong), "rows": wrong.slice(0, MOST_PAIRS).to_pylist()}
 
 
 def _pictures(pictures: list[dict[str, Any]], jpegs: dict[str, bytes]) -> dict[Any, list[dict[str, Any]]]:

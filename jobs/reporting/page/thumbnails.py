@@ -53,7 +53,7 @@ def thumbnails(manifest: Manifest | None, data: str | None, pictures: list[dict[
 
 
 def _of_shard(source: Source, shard: Shard, wanted: dict[int, str], upright: bool) -> Iterator[tuple[str, bytes]]:
-    """The pictures of the wanted images, by ordinal, that are still there."""
+    """The pictures of the wanted images, by ordinal, that are still there: (image_id, JPEG)."""
     # A filter that Pillow alone has: for a few pictures its start is worth more than its speed.
     how = Preprocess(SIDE, SIDE, Image.Resampling.HAMMING, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), upright=upright)
     pixels = np.empty(how.shape, np.uint8)

@@ -17,9 +17,9 @@ from PIL import Image
 
 from jobs.pipeline.sources import open_source
 from jobs.reporting.comparison.compare import compare
+from jobs.reporting.page.markup import render
 from jobs.reporting.page.measured import SCALING, SYNTHETIC, scaling_page, synthetic_page
-from jobs.reporting.page.page import draw
-from jobs.reporting.page.page import page as write_page
+from jobs.reporting.page.page import RUN, draw
 from jobs.reporting.schema import Summary
 from jobs.reporting.write import count_run, write_reports
 from jobs.running.manifest import Manifest
@@ -164,7 +164,7 @@ def test_the_page_says_what_was_run_and_lists_what_could_not_be_read(tmp_path: P
     for chosen, title in (({}, "pets/images classified by vit-pets"), ({"title": "My pets", "max_errors": 0.5}, "My pets")):
         reports.manifest.chosen = chosen
         summary = reports.summary()
-        html = write_page(summary, draw(reports, summary, None))
+        html = render(RUN, s=summary, **draw(reports, summary, None))
         assert f"<h1>{title}</h1>" in html.replace("\n", "")
         assert ("more than --max-errors allows\n  (2)" in html) == bool(chosen)
     assert "<dt>Command</dt><dd>python -m jobs.imagenet --title &#39;My pets&#39; --max-errors 50%</dd>" in html
