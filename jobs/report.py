@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.compare:
         from jobs.reporting.comparison.compare import compare, comparison_table
 
-        comparison, page = compare(*args.compare, args.out, args.address)
+        run_a, run_b = args.compare
+        comparison, page = compare(run_a, run_b, args.out, args.address)
         print(comparison_table(comparison))
         say(f"report: {page}")
         return 0

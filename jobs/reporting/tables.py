@@ -337,7 +337,9 @@ class Reports:
         ran = {row["name"]: row["all"] for row in self._rows(versions)}  # beats what the manifest says
         return Summary(
             **{name: value for name, value in counted.items() if name in Summary.__dataclass_fields__},
-            **{name: getattr(manifest, name, None) for name in ("job", "model", "model_digest")},
+            job=manifest.job if manifest else None,
+            model=manifest.model if manifest else None,
+            model_digest=manifest.model_digest if manifest else None,
             **{told: sum(attempt.get(told, 0) for attempt in attempts) for told in TOLD},
             **{wait: sum(self.tables["meshes"][wait].to_pylist()) for wait in (f"wait_{reason}_seconds" for reason in WAITS)},
             **self.job_time(counted["images"]),

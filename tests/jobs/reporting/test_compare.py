@@ -118,7 +118,7 @@ def test_labels_of_one_run_serve_both_and_without_agreeing_ones_there_is_no_accu
     assert "relabelled  1 image," in comparison_table(c)
     bare = [a_run(tmp_path / name / "bare", [(image, None, answer) for image, _, answer in answers if image not in "hi"])
             for name, answers in (("1", BEFORE), ("2", AFTER))]  # fmt: skip
-    c = compared(*bare, tmp_path / "out")
+    c = compared(bare[0], bare[1], tmp_path / "out")
     assert (c.flips, c.labelled, c.top1_a, c.difference, c.p_value) == (6, 0, None, None, None)
     assert c.verdict == "answers differ on 6 of 7 images; no labels, so no accuracy to compare"
     assert "have no labels" in (tmp_path / "out" / "comparison.html").read_text()
