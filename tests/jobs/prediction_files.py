@@ -97,10 +97,13 @@ def chunk(
     batches = np.cumsum(~failed) - 1
     rows = []
     for i, label in enumerate(labels.tolist()):
-        prediction, batch = (label if right[i] else (label + off[i]) % classes), max(0, batches[i]) // batch_size
-        about = {"image_id": f"n{label:08d}/{first_batch}-{i}.JPEG", "error": f"truncated file ({i} bytes missing)"}
+        prediction, batch = int(label if right[i] else (label + off[i]) % classes), max(0, int(batches[i])) // batch_size
+        more: dict[str, Any] = {
+            "image_id": f"n{label:08d}/{first_batch}-{i}.JPEG",
+            "error": f"truncated file ({i} bytes missing)",
+        }
         if not failed[i]:
-            about |= {"top5": [(prediction + k) % classes for k in range(5)], "error": None}
-        batch_of = {"batch": int(first_batch + batch), "at": float(starts[batch]), "seconds": float(times[batch])}
-        rows.append(row(label, None if failed[i] else int(prediction), **batch_of, **about))
+            more |= {"top5": [(prediction + k) % classes for k in range(5)], "error": None}
+        answer = None if failed[i] else prediction
+        rows.append(row(label, answer, first_batch + batch, float(starts[batch]), float(times[batch]), **more))
     return table(rows)
