@@ -38,7 +38,11 @@ def doubt(answers: pa.Table, names: Sequence[str], numbered: bool = True) -> str
     np.maximum.at(most, label, images)  # whatever a label stood for, no more of its images were right
     far = _far_better(float(most.sum() / total), given, total)
     if far and classes <= MOST_CLASSES and total >= A_CLASS * held:
-        mapped = _best(label, prediction, images, classes)
+        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # takes a while
+
+        confusion = np.zeros((classes, classes))
+        confusion[label, prediction] = images
+        mapped = linear_sum_assignment(confusion + 1e-9 * np.eye(classes), maximize=True)[1]  # most images are right
         best = right(mapped[label])
     for way, option, counted in _others(classes):
         found = right(counted[label])
@@ -66,15 +70,6 @@ def _others(classes: int) -> list[tuple[str, str, np.ndarray]]:
         ("classes were counted in the order of their numbers as text (0, 1, 10, 11, 2)", BY_ORDER, np.argsort(by_text)),
         ("labels were numbers and not places in text order", BY_NUMBER, by_text),
     ]
-
-
-def _best(label: np.ndarray, prediction: np.ndarray, images: np.ndarray, classes: int) -> np.ndarray:
-    """The permutation of labels under which most images are right."""
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # takes a while
-
-    confusion = np.zeros((classes, classes))
-    confusion[label, prediction] = images
-    return np.asarray(linear_sum_assignment(confusion + 1e-9 * np.eye(classes), maximize=True)[1])
 
 
 def _far_better(other: float, given: float, total: int) -> bool:
