@@ -91,69 +91,48 @@ FROM shared
 
 PARTS = {
     # By label and prediction; null where there is none.
-    "answers": (
-        "label, prediction",
-        """SELECT label, prediction, 1 AS images, list_contains(top5, label)::BIGINT AS top5,
+    "answers": ("label, prediction", """
+        SELECT label, prediction, 1 AS images, list_contains(top5, label)::BIGINT AS top5,
           (held_prediction IS NOT NULL)::BIGINT AS held, (held_prediction = label)::BIGINT AS held_correct,
           (len(right_classes) > 0)::BIGINT AS real_images, list_contains(right_classes, prediction)::BIGINT AS real_correct
-        FROM numbered LEFT JOIN real ON number = real_number(image_id)""",
-    ),
+        FROM numbered LEFT JOIN real ON number = real_number(image_id)"""),
     # Images to look at, and where they are: of each label and prediction, the wrong answers that were the surest, else any.
-    "examples": (
-        "label, prediction",
-        f"""SELECT label, prediction, {{turn: CASE WHEN label <> prediction THEN {CERTAIN} - confidence
+    "examples": ("label, prediction", f"""
+        SELECT label, prediction, {{turn: CASE WHEN label <> prediction THEN {CERTAIN} - confidence
             ELSE (hash(image_id) >> 8)::BIGINT END,
           confidence: confidence, image_id: image_id, chunk: chunk, row: row}} AS kept
-        FROM numbered WHERE prediction IS NOT NULL""",
-        f"min(kept, {EXAMPLES}) AS kept",
-    ),
+        FROM numbered WHERE prediction IS NOT NULL""", f"min(kept, {EXAMPLES}) AS kept"),
     # The answers that were the least sure.
-    "doubtful": (
-        "",
-        """SELECT {confidence: confidence, image_id: image_id, chunk: chunk, row: row, label: label, prediction: prediction}
+    "doubtful": ("", """
+        SELECT {confidence: confidence, image_id: image_id, chunk: chunk, row: row, label: label, prediction: prediction}
           AS kept
-        FROM numbered WHERE prediction IS NOT NULL""",
-        f"min(kept, {PICTURED}) AS kept",
-    ),
+        FROM numbered WHERE prediction IS NOT NULL""", f"min(kept, {PICTURED}) AS kept"),
     # Images without an answer, by name.
-    "unread": (
-        "",
-        f"""SELECT {{image_id: image_id, error: left(coalesce(nullif(error, ''), 'no prediction'), {REASON_LENGTHS[0]})}} AS kept
-        FROM numbered WHERE prediction IS NULL""",
-        f"min(kept, {MOST_UNREAD}) AS kept",
-    ),
+    "unread": ("", f"""
+        SELECT {{image_id: image_id, error: left(coalesce(nullif(error, ''), 'no prediction'), {REASON_LENGTHS[0]})}} AS kept
+        FROM numbered WHERE prediction IS NULL""", f"min(kept, {MOST_UNREAD}) AS kept"),
     # By bin, the labelled images that were classified: (0, 1/15], (1/15, 2/15], ...
-    "confidence": (
-        "bin",
-        f"""SELECT greatest((confidence * {CALIBRATION_BINS} - 1) // {CERTAIN}, 0) AS bin, 1 AS images,
+    "confidence": ("bin", f"""
+        SELECT greatest((confidence * {CALIBRATION_BINS} - 1) // {CERTAIN}, 0) AS bin, 1 AS images,
           (label = prediction)::BIGINT AS correct, confidence
-        FROM numbered WHERE label IS NOT NULL AND confidence IS NOT NULL""",
-    ),
+        FROM numbered WHERE label IS NOT NULL AND confidence IS NOT NULL"""),
     # Labelled images of ImageNet-C.
-    "corruptions": (
-        "corruption, severity",
-        f"""SELECT regexp_extract(image_id, '{CORRUPTED}', 1) AS corruption, 1 AS images,
+    "corruptions": ("corruption, severity", f"""
+        SELECT regexp_extract(image_id, '{CORRUPTED}', 1) AS corruption, 1 AS images,
           regexp_extract(image_id, '{CORRUPTED}', 2)::BIGINT AS severity, coalesce(label = prediction, false)::BIGINT AS correct
-        FROM numbered WHERE label IS NOT NULL AND regexp_matches(image_id, '{CORRUPTED}')""",
-    ),
+        FROM numbered WHERE label IS NOT NULL AND regexp_matches(image_id, '{CORRUPTED}')"""),
     # Messages of images without an answer; numbers read N, so that messages that differ in a size or address are one.
-    "reasons": (
-        "length, reason",
-        rf"""SELECT {REASON_LENGTHS[0]} AS length, 1 AS images, image_id AS example, left(
+    "reasons": ("length, reason", rf"""
+        SELECT {REASON_LENGTHS[0]} AS length, 1 AS images, image_id AS example, left(
           regexp_replace(coalesce(nullif(error, ''), 'no prediction'), '\b0x[0-9a-f]+\b|\d+', 'N', 'g'), length) AS reason
-        FROM numbered WHERE prediction IS NULL""",
-        "total(images) AS images, min(example) AS example",
-    ),
+        FROM numbered WHERE prediction IS NULL""", "total(images) AS images, min(example) AS example"),
     # When the batches of one mesh in one attempt were, in Unix nanoseconds: first start, last end, and time they kept it busy.
-    "spans": (
-        "attempt, mesh",
-        "SELECT attempt, mesh, start, start + time AS until, images, begins::BIGINT AS batches, time AS busy FROM batches",
-        "min(start) AS start, max(until) AS until, total(COLUMNS(['images', 'batches', 'busy']))",
-    ),
+    "spans": ("attempt, mesh", """
+        SELECT attempt, mesh, start, start + time AS until, images, begins::BIGINT AS batches, time AS busy FROM batches""",
+        "min(start) AS start, max(until) AS until, total(COLUMNS(['images', 'batches', 'busy']))"),
     # The same work by windows, over which each batch is spread evenly; the rounding leaves every image in exactly one window.
-    "windows": (
-        "length, attempt, since, mesh",
-        f"""WITH lasting AS (SELECT * REPLACE (greatest(time, 1) AS time) FROM batches),
+    "windows": ("length, attempt, since, mesh", f"""
+        WITH lasting AS (SELECT * REPLACE (greatest(time, 1) AS time) FROM batches),
           touched AS (
             SELECT lasting.*, length, unnest(range(start // length, (start + time - 1) // length + 1)) * length AS since
             FROM lasting, (SELECT coalesce(min(length) FILTER (longest // length < {MAX_WINDOWS}), max(length)) AS length
@@ -162,69 +141,50 @@ PARTS = {
           cut AS (SELECT *, greatest(since - start, 0) AS begun, least(since + length - start, time) AS ended FROM touched)
         SELECT length, attempt, since, mesh, images * ended // time - images * begun // time AS images,
           (begun = 0 AND begins)::BIGINT AS batches, ended - begun AS busy
-        FROM cut""",
-    ),
+        FROM cut"""),
     # Full batches by bucket of their time.
-    "batch_times": (
-        "low, high",
-        f"""SELECT low, high, 1 AS batches, full_time AS time
+    "batch_times": ("low, high", f"""
+        SELECT low, high, 1 AS batches, full_time AS time
         FROM (SELECT full_time, greatest(full_time, {BUCKET_EDGES[0]}) AS within FROM batches WHERE full_time IS NOT NULL)
-        ASOF JOIN buckets ON within >= low""",
-    ),
+        ASOF JOIN buckets ON within >= low"""),
     # Seconds of a mesh's longest start, as a whole ('all') and by phase.
-    "starts": (
-        "mesh, phase",
-        """SELECT mesh, 'all' AS phase, compile_seconds AS seconds FROM chunks
-        UNION ALL SELECT mesh, unnest(map_keys(start)), unnest(map_values(start)) FROM chunks""",
-        "max(seconds) AS seconds",
-    ),
+    "starts": ("mesh, phase", """
+        SELECT mesh, 'all' AS phase, compile_seconds AS seconds FROM chunks
+        UNION ALL SELECT mesh, unnest(map_keys(start)), unnest(map_values(start)) FROM chunks""", "max(seconds) AS seconds"),
     # When a mesh was first ready, in Unix nanoseconds; nanoseconds of CPU for reading and decoding its images, on any host.
-    "meshes": (
-        "attempt, mesh",
-        """SELECT attempt, mesh, round_even(nullif(opened_at, 0) * 1e9, 0)::BIGINT AS opened,
+    "meshes": ("attempt, mesh", """
+        SELECT attempt, mesh, round_even(nullif(opened_at, 0) * 1e9, 0)::BIGINT AS opened,
           round_even(read_cpu_seconds * 1e9, 0)::BIGINT AS read_time
-        FROM chunks""",
-        "min(opened) AS opened, total(read_time) AS read_time",
-    ),
+        FROM chunks""", "min(opened) AS opened, total(read_time) AS read_time"),
     # The clocks of a host in one attempt and since one boot, in nanoseconds: two that differ are one that was set.
-    "clocks": (
-        "attempt, host, boot",
-        """SELECT attempt, regexp_replace(mesh, '/[^/]*$', '') AS host, boot, low, low AS high
-        FROM (SELECT *, round_even(clock * 1e9, 0)::BIGINT AS low FROM chunks)""",
-        "min(low) AS low, max(high) AS high",
-    ),
+    "clocks": ("attempt, host, boot", """
+        SELECT attempt, regexp_replace(mesh, '/[^/]*$', '') AS host, boot, low, low AS high
+        FROM (SELECT *, round_even(clock * 1e9, 0)::BIGINT AS low FROM chunks)""", "min(low) AS low, max(high) AS high"),
     # What the footers say, each thing once.
-    "facts": (
-        "kind, name, value",
-        """SELECT 'run' AS kind, run_id AS name, NULL AS value FROM chunks
+    "facts": ("kind, name, value", """
+        SELECT 'run' AS kind, run_id AS name, NULL AS value FROM chunks
         UNION ALL SELECT 'device', description, NULL FROM chunks
         UNION ALL SELECT 'batch size', batch_size::VARCHAR, NULL FROM chunks
-        UNION ALL SELECT 'version', unnest(map_keys(versions)), unnest(map_values(versions)) FROM chunks""",
-        "",
-    ),
-}
+        UNION ALL SELECT 'version', unnest(map_keys(versions)), unnest(map_values(versions)) FROM chunks""", ""),
+}  # fmt: skip
 """Name of a table -> its keys, SQL of a row for each thing counted, and of the columns that sum such rows up, or sums of them.
 
 Without the last, all other columns are added up. Of a list in `kept`, each item becomes a row."""
 
 SHORTENED = {
-    "reasons": (
-        MAX_REASONS,
-        f"""SELECT * EXCLUDE (shorter) REPLACE (shorter AS length, left(reason, shorter) AS reason)
+    "reasons": (MAX_REASONS, f"""
+      SELECT * EXCLUDE (shorter) REPLACE (shorter AS length, left(reason, shorter) AS reason)
       FROM summed, (SELECT coalesce(max(shorter), 0) AS shorter FROM (
         SELECT reason_lengths.length AS shorter FROM summed, reason_lengths
         WHERE shorter <= (SELECT min(length) FROM summed)
-        GROUP BY ALL HAVING count(DISTINCT left(reason, reason_lengths.length)) <= {MAX_REASONS}))""",
-    ),
-    "windows": (
-        MAX_WINDOWS,
-        f"""SELECT * EXCLUDE (longer) REPLACE (longer AS length, since // longer * longer AS since)
+        GROUP BY ALL HAVING count(DISTINCT left(reason, reason_lengths.length)) <= {MAX_REASONS}))"""),
+    "windows": (MAX_WINDOWS, f"""
+      SELECT * EXCLUDE (longer) REPLACE (longer AS length, since // longer * longer AS since)
       FROM summed, (SELECT coalesce(min(longer), {WINDOWS[-1]}) AS longer FROM (
         SELECT window_lengths.length AS longer FROM summed, window_lengths
         WHERE longer >= (SELECT max(length) FROM summed)
-        GROUP BY ALL HAVING count(DISTINCT (attempt, since // window_lengths.length)) <= {MAX_WINDOWS}))""",
-    ),
-}
+        GROUP BY ALL HAVING count(DISTINCT (attempt, since // window_lengths.length)) <= {MAX_WINDOWS}))"""),
+}  # fmt: skip
 """Of the two tables that could have many keys: how many may stay, and SQL of the longest messages and the shortest windows that
 leave no more.
 

@@ -49,8 +49,8 @@ INTERVAL = (
 ATTEMPT = ("attempt", INT, "", "start of the run: 1, and one more for each resume")
 
 TABLES = {
-    "per_class": Query(
-        """WITH labelled AS (
+    "per_class": Query("""
+        WITH labelled AS (
           SELECT label AS class, total(images) AS images, total_of(images, label = prediction) AS correct, total(top5) AS top5,
             total_of(images, prediction IS NULL) AS errors
           FROM answers WHERE label IS NOT NULL GROUP BY label
@@ -63,101 +63,84 @@ TABLES = {
           SELECT unnest(range(greatest(len(getvariable('names')), 1 + (SELECT max(greatest(label, prediction)) FROM answers))))
             AS class
         )
-        FROM every LEFT JOIN labelled USING (class) LEFT JOIN predicted USING (class) LEFT JOIN confused USING (class)""",
-        "ORDER BY class",
-        (
-            ("class", INT, "", "class in the checkpoint's order"),
-            ("name", TEXT, "named(class)", "its name"),
-            ("images", LONG, "coalesce(images, 0)", "images with this label, errors included"),
-            ("correct", LONG, "coalesce(correct, 0)", "of those, classified as this class"),
-            ("top5_correct", LONG, "coalesce(top5, 0)", "of those, with this class among the five best"),
-            ("errors", LONG, "coalesce(errors, 0)", "of those, not classified for an error"),
-            ("predicted", LONG, "coalesce(predicted, 0)", "images classified as this class, with any label or none"),
-            ("accuracy", REAL, "share(correct, images)", "correct / images; null without images"),
-            *INTERVAL,
-            ("confused_with", INT, "wrong",
-             "wrong class most often predicted for this label (the lower of equals); null if none"),
-            ("confused_with_name", TEXT, "named(wrong)", "its name"),
-            ("confused_images", LONG, "coalesce(times, 0)", "how often"),
-        ),
-    ),
-    "confusion": Query(
-        """FROM answers LEFT JOIN (
+        FROM every LEFT JOIN labelled USING (class) LEFT JOIN predicted USING (class) LEFT JOIN confused USING (class)
+    """, "ORDER BY class", (
+        ("class", INT, "", "class in the checkpoint's order"),
+        ("name", TEXT, "named(class)", "its name"),
+        ("images", LONG, "coalesce(images, 0)", "images with this label, errors included"),
+        ("correct", LONG, "coalesce(correct, 0)", "of those, classified as this class"),
+        ("top5_correct", LONG, "coalesce(top5, 0)", "of those, with this class among the five best"),
+        ("errors", LONG, "coalesce(errors, 0)", "of those, not classified for an error"),
+        ("predicted", LONG, "coalesce(predicted, 0)", "images classified as this class, with any label or none"),
+        ("accuracy", REAL, "share(correct, images)", "correct / images; null without images"),
+        *INTERVAL,
+        ("confused_with", INT, "wrong", "wrong class most often predicted for this label (the lower of equals); null if none"),
+        ("confused_with_name", TEXT, "named(wrong)", "its name"),
+        ("confused_images", LONG, "coalesce(times, 0)", "how often"),
+    )),
+    "confusion": Query("""
+        FROM answers LEFT JOIN (
           SELECT label, prediction, min(kept) AS surest FROM examples WHERE label <> prediction GROUP BY ALL
         ) USING (label, prediction)
-        WHERE label IS NOT NULL AND prediction IS NOT NULL""",
-        "ORDER BY images DESC, label, prediction",
-        (
-            ("label", INT, "", "true class"),
-            ("label_name", TEXT, "named(label)", "its name"),
-            ("prediction", INT, "", "best class; equal to label on the diagonal, which is included"),
-            ("predicted_name", TEXT, "named(prediction)", "its name"),
-            ("count", LONG, "images", "classified images with that label and prediction; most first, pairs without any left out"),
-            ("example", TEXT, "surest.image_id",
-             "of those, the image_id of the one whose answer was the surest; null on the diagonal"),
-            ("example_probability", REAL, f"surest.confidence / {CERTAIN}", "the probability of that answer"),
-        ),
-    ),
-    "corruptions": Query(
-        "FROM corruptions",
-        "ORDER BY corruption, severity",
-        (
-            ("corruption", TEXT, "", "of ImageNet-C (Hendrycks and Dietterich 2019), by the image's folders"),
-            ("severity", LONG, "", "1 to 5"),
-            ("images", LONG, "", "labelled images, errors included; without any there is no row"),
-            ("correct", LONG, "", "of those, the ones whose best class is the label"),
-            ("accuracy", REAL, "share(correct, images)", "correct / images"),
-            *INTERVAL,
-        ),
-    ),
-    "calibration": Query(
-        f"FROM (SELECT unnest(range({CALIBRATION_BINS})) AS bin) LEFT JOIN confidence USING (bin)",
-        "ORDER BY bin",
-        (
-            ("confidence_from", REAL, f"bin / {CALIBRATION_BINS}",
-             "the bin's confidences are above this (the first bin's: from it)"),
-            ("confidence_to", REAL, f"(bin + 1) / {CALIBRATION_BINS}",
-             "up to and including this; confidence is the top-1 probability"),
-            ("images", LONG, "coalesce(images, 0)", "labelled, classified images with such a confidence"),
-            ("correct", LONG, "coalesce(correct, 0)", "of those, the ones whose best class is the label"),
-            ("mean_confidence", REAL, f"confidence / (images * {CERTAIN})", "their mean confidence; null without images"),
-            ("accuracy", REAL, "share(correct, images)",
-             "correct / images; a calibrated model's equals mean_confidence; null without images"),
-            *INTERVAL,
-        ),
-    ),
-    "meshes": Query(
-        """SELECT *, greatest(0, start - coalesce(opened, first)) / 1e9 AS wait_start_seconds,
+        WHERE label IS NOT NULL AND prediction IS NOT NULL""", "ORDER BY images DESC, label, prediction", (
+        ("label", INT, "", "true class"),
+        ("label_name", TEXT, "named(label)", "its name"),
+        ("prediction", INT, "", "best class; equal to label on the diagonal, which is included"),
+        ("predicted_name", TEXT, "named(prediction)", "its name"),
+        ("count", LONG, "images", "classified images with that label and prediction; most first, pairs without any left out"),
+        ("example", TEXT, "surest.image_id",
+         "of those, the image_id of the one whose answer was the surest; null on the diagonal"),
+        ("example_probability", REAL, f"surest.confidence / {CERTAIN}", "the probability of that answer"),
+    )),
+    "corruptions": Query("FROM corruptions", "ORDER BY corruption, severity", (
+        ("corruption", TEXT, "", "of ImageNet-C (Hendrycks and Dietterich 2019), by the image's folders"),
+        ("severity", LONG, "", "1 to 5"),
+        ("images", LONG, "", "labelled images, errors included; without any there is no row"),
+        ("correct", LONG, "", "of those, the ones whose best class is the label"),
+        ("accuracy", REAL, "share(correct, images)", "correct / images"),
+        *INTERVAL,
+    )),
+    "calibration": Query(f"""
+        FROM (SELECT unnest(range({CALIBRATION_BINS})) AS bin) LEFT JOIN confidence USING (bin)
+    """, "ORDER BY bin", (
+        ("confidence_from", REAL, f"bin / {CALIBRATION_BINS}", "the bin's confidences are above this (the first bin's: from it)"),
+        ("confidence_to", REAL, f"(bin + 1) / {CALIBRATION_BINS}",
+         "up to and including this; confidence is the top-1 probability"),
+        ("images", LONG, "coalesce(images, 0)", "labelled, classified images with such a confidence"),
+        ("correct", LONG, "coalesce(correct, 0)", "of those, the ones whose best class is the label"),
+        ("mean_confidence", REAL, f"confidence / (images * {CERTAIN})", "their mean confidence; null without images"),
+        ("accuracy", REAL, "share(correct, images)",
+         "correct / images; a calibrated model's equals mean_confidence; null without images"),
+        *INTERVAL,
+    )),
+    "meshes": Query("""
+        SELECT *, greatest(0, start - coalesce(opened, first)) / 1e9 AS wait_start_seconds,
           (ended - start - busy) / 1e9 AS idle, least(idle, coalesce(seconds, 0)) AS wait_faults_seconds,
           idle - wait_faults_seconds AS wait_stream_seconds, (last - ended) / 1e9 AS wait_tail_seconds
         FROM present JOIN meshes USING (attempt, mesh) JOIN longest USING (mesh) LEFT JOIN down USING (attempt, mesh)
-          JOIN (SELECT attempt, start AS first, ended AS last FROM attempts) USING (attempt)""",
-        "ORDER BY attempt, mesh",
-        (
-            ATTEMPT,
-            ("mesh", TEXT, "", "the device"),
-            ("images", LONG, "", "images it classified"),
-            ("batches", LONG, "", "batches it ran"),
-            ("compile_seconds", REAL, "took['all']",
-             "weights, programs and trace; the longest start if it started more than once"),
-            ("import_seconds", REAL, "took['import']", "loading its library, before it is opened; null where not measured"),
-            ("open_seconds", REAL, "took['open']", "opening its chips; null without chips"),
-            ("weights_seconds", REAL, "took['weights']",
-             "of compile_seconds: laying out and copying the weights; null where not apart"),
-            ("programs_seconds", REAL, "took['programs']", "of compile_seconds: compiling programs and their kernels"),
-            ("trace_seconds", REAL, "took['trace']", "of compile_seconds: capturing the trace; null without one"),
-            ("kernels_built", LONG, "trunc(took['kernels_built'])",
-             "kernels that were compiled for want of a cached one: 0 in a warm start; null without chips"),
-            ("busy_seconds", REAL, "busy / 1e9", "seconds its batches kept it: upload, compute and read-back, which overlap"),
-            *((f"wait_{reason}_seconds", REAL, "", f"seconds it waited: {meaning}") for reason, meaning in WAITS.items()),
-            ("decode_cpu_seconds", REAL, "read_time / 1e9",
-             "CPU time of reading and decoding its images, meanwhile, on any host's cores"),
-        ),
-    ),
+          JOIN (SELECT attempt, start AS first, ended AS last FROM attempts) USING (attempt)""", "ORDER BY attempt, mesh", (
+        ATTEMPT,
+        ("mesh", TEXT, "", "the device"),
+        ("images", LONG, "", "images it classified"),
+        ("batches", LONG, "", "batches it ran"),
+        ("compile_seconds", REAL, "took['all']", "weights, programs and trace; the longest start if it started more than once"),
+        ("import_seconds", REAL, "took['import']", "loading its library, before it is opened; null where not measured"),
+        ("open_seconds", REAL, "took['open']", "opening its chips; null without chips"),
+        ("weights_seconds", REAL, "took['weights']",
+         "of compile_seconds: laying out and copying the weights; null where not apart"),
+        ("programs_seconds", REAL, "took['programs']", "of compile_seconds: compiling programs and their kernels"),
+        ("trace_seconds", REAL, "took['trace']", "of compile_seconds: capturing the trace; null without one"),
+        ("kernels_built", LONG, "trunc(took['kernels_built'])",
+         "kernels that were compiled for want of a cached one: 0 in a warm start; null without chips"),
+        ("busy_seconds", REAL, "busy / 1e9", "seconds its batches kept it: upload, compute and read-back, which overlap"),
+        *((f"wait_{reason}_seconds", REAL, "", f"seconds it waited: {meaning}") for reason, meaning in WAITS.items()),
+        ("decode_cpu_seconds", REAL, "read_time / 1e9",
+         "CPU time of reading and decoding its images, meanwhile, on any host's cores"),
+    )),
     # Windows are no shorter than a mean batch. Those that the ends of an attempt cut are shorter; one whose rest is too short to
     # give a rate joins its neighbour.
-    "throughput": Query(
-        f"""WITH of_length AS (
+    "throughput": Query(f"""
+        WITH of_length AS (
           SELECT greatest(max(windows.length), (SELECT coalesce(min(each), {WINDOWS[-1]}) FROM (SELECT unnest({WINDOWS}) AS each)
             WHERE each >= (SELECT total(busy) // nullif(total(batches), 0) FROM spans))) AS long
           FROM windows
@@ -171,51 +154,34 @@ TABLES = {
         )
         SELECT *, CASE number WHEN of.lowest THEN of.start ELSE number * of.long END AS since,
           (CASE number WHEN of.highest THEN of.ended ELSE (number + 1) * of.long END - since) / 1e9 AS seconds
-        FROM joined JOIN longest USING (mesh)""",
-        "ORDER BY attempt, number, mesh",
-        (
-            ATTEMPT,
-            ("window_start", TIME, "since // 1000", "start of the time window"),
-            ("window_seconds", REAL, "seconds", "its length, within the attempt's first batch start and last batch end"),
-            ("mesh", TEXT, "", "the device; one without work in a window has no row there"),
-            ("images", LONG, "", "images it classified in the window; a batch across windows is shared out by time"),
-            ("batches", LONG, "", "batches it began in the window"),
-            ("busy_seconds", REAL, "busy / 1e9", "seconds of the window its batches kept it"),
-            ("fps", REAL, "images / seconds",
-             "images / window_seconds: includes waiting; images / busy_seconds is the device alone"),
-            ("compile_seconds", REAL, "took['all']",
-             "initial compile of the mesh, the longest if it started more than once"),
-        ),
-    ),
-    "batch_times": Query(
-        "FROM batch_times",
-        "ORDER BY low",
-        (
-            ("from_ms", REAL, "low / 1e6", "shortest batch time of the bucket, milliseconds"),
-            ("to_ms", REAL, "high / 1e6", "longest"),
-            ("batches", LONG, "", "full batches in it"),
-        ),
-    ),
-    "errors": Query(
-        "FROM reasons",
-        f"ORDER BY images DESC, reason LIMIT {MOST_FREQUENT_ERRORS}",
-        (
-            ("reason", TEXT, "", "why images could not be classified; numbers read N, long or too various texts are cut"),
-            ("images", LONG, "", f"images lost to it; the {MOST_FREQUENT_ERRORS} most frequent reasons"),
-            ("example", TEXT, "", "of those, the first by image_id"),
-        ),
-    ),
-    "faults": Query(
-        "FROM faults",
-        "",
-        (
-            ATTEMPT,
-            ("at", TIME, 'round_even("at" * 1e6, 0)::BIGINT', "when it was noticed; null for a lost host and a killed driver"),
-            ("kind", TEXT, "", "restart, retry, device, image, host or driver"),
-            ("where", TEXT, '"where"', "the mesh, chunk or host"),
-            ("what", TEXT, "", "what happened, in one line; the first 1,000 of an attempt"),
-        ),
-    ),
+        FROM joined JOIN longest USING (mesh)""", "ORDER BY attempt, number, mesh", (
+        ATTEMPT,
+        ("window_start", TIME, "since // 1000", "start of the time window"),
+        ("window_seconds", REAL, "seconds", "its length, within the attempt's first batch start and last batch end"),
+        ("mesh", TEXT, "", "the device; one without work in a window has no row there"),
+        ("images", LONG, "", "images it classified in the window; a batch across windows is shared out by time"),
+        ("batches", LONG, "", "batches it began in the window"),
+        ("busy_seconds", REAL, "busy / 1e9", "seconds of the window its batches kept it"),
+        ("fps", REAL, "images / seconds", "images / window_seconds: includes waiting; images / busy_seconds is the device alone"),
+        ("compile_seconds", REAL, "took['all']", "initial compile of the mesh, the longest if it started more than once"),
+    )),
+    "batch_times": Query("FROM batch_times", "ORDER BY low", (
+        ("from_ms", REAL, "low / 1e6", "shortest batch time of the bucket, milliseconds"),
+        ("to_ms", REAL, "high / 1e6", "longest"),
+        ("batches", LONG, "", "full batches in it"),
+    )),
+    "errors": Query("FROM reasons", f"ORDER BY images DESC, reason LIMIT {MOST_FREQUENT_ERRORS}", (
+        ("reason", TEXT, "", "why images could not be classified; numbers read N, long or too various texts are cut"),
+        ("images", LONG, "", f"images lost to it; the {MOST_FREQUENT_ERRORS} most frequent reasons"),
+        ("example", TEXT, "", "of those, the first by image_id"),
+    )),
+    "faults": Query("FROM faults", "", (
+        ATTEMPT,
+        ("at", TIME, 'round_even("at" * 1e6, 0)::BIGINT', "when it was noticed; null for a lost host and a killed driver"),
+        ("kind", TEXT, "", "restart, retry, device, image, host or driver"),
+        ("where", TEXT, '"where"', "the mesh, chunk or host"),
+        ("what", TEXT, "", "what happened, in one line; the first 1,000 of an attempt"),
+    )),
 }  # fmt: skip
 """Of the counts' tables, and of the manifest's `down` and `faults`."""
 

@@ -25,24 +25,26 @@ FINISHED = {"attempt": 1, "started_at": "", "ended_at": "then", "state": "finish
 
 def test_accuracy_is_over_labelled_images_and_an_error_is_wrong(tmp_path: Path) -> None:
     rows = [row(0, 0), row(0, 0), row(0, 1), row(1, 1), row(1, None), row(None, 0), row(None, None, error="empty file")]
-    write_file(tmp_path, "a.parquet", rows, metadata())
-    write_manifest(tmp_path, images=9)
+    write_file(tmp_path, "a.parquet", [*rows, row(2, 3), row(2, 5), row(2, 5)], metadata())
+    write_manifest(tmp_path, images=12)
     summary = write_reports(str(tmp_path))
-    assert (summary.images, summary.planned, summary.errors, summary.labelled) == (7, 9, 2, 5)
-    assert (summary.correct, summary.top1) == (3, 0.6)
-    assert (summary.top1_low, summary.top1_high) == pytest.approx((0.2307, 0.8824), abs=1e-4)
-    assert read(tmp_path, "summary")[0]["top1"] == 0.6
-    zero, one = read(tmp_path, "per_class")[:2]
+    assert (summary.images, summary.planned, summary.errors, summary.labelled) == (10, 12, 2, 8)
+    assert (summary.correct, summary.top1) == (3, 0.375)
+    assert (summary.top1_low, summary.top1_high) == pytest.approx((0.1368, 0.6943), abs=1e-4)
+    assert read(tmp_path, "summary")[0]["top1"] == 0.375
+    zero, one, two = read(tmp_path, "per_class")[:3]
     assert (zero["name"], zero["images"], zero["correct"], zero["predicted"]) == ("class 0", 3, 2, 3)
     assert (zero["confused_with"], zero["confused_with_name"], zero["confused_images"]) == (1, "class 1", 1)
     assert (one["images"], one["errors"], one["accuracy"], one["confused_with"]) == (2, 1, 0.5, None)
     assert read(tmp_path, "per_class")[9]["accuracy"] is None
-    assert [(r["label"], r["prediction"], r["count"]) for r in read(tmp_path, "confusion")] == [(0, 0, 2), (0, 1, 1), (1, 1, 1)]
+    assert (two["confused_with"], two["confused_images"]) == (5, 2)
+    pairs = [(0, 0, 2), (2, 5, 2), (0, 1, 1), (1, 1, 1), (2, 3, 1)]
+    assert [(r["label"], r["prediction"], r["count"]) for r in read(tmp_path, "confusion")] == pairs
     assert read(tmp_path, "errors") == [
         {"reason": "empty file", "images": 1, "example": "None/0-0.0.jpg"},
         {"reason": "truncated file", "images": 1, "example": "1/0-0.0.jpg"},
     ]
-    assert "7 of 9 images so far" in page(tmp_path)
+    assert "10 of 12 images so far" in page(tmp_path)
 
 
 def test_without_labels_or_answers_there_is_still_a_report(tmp_path: Path) -> None:
