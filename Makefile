@@ -25,7 +25,7 @@ audit: .venv/ready  ## pins against today's vulnerability database (needs a netw
 	$(PYTHON) -m pytest tests/audit
 
 bench: .venv/ready  ## every benchmark, one after the other; figures, never a pass or fail
-	for name in startup decode overlap pipeline driver cpu_model peer; do $(PYTHON) -m tests.benchmarks.$$name || exit 1; done
+	for name in startup overlap pipeline driver peer; do $(PYTHON) -m tests.benchmarks.$$name || exit 1; done
 
 lock:  ## pin what requirements.in and requirements-dev.in ask for
 	for name in requirements requirements-dev; do \

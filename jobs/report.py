@@ -5,32 +5,30 @@ python -m jobs.report --compare s3://bucket/run-1 s3://bucket/run-2
 """
 
 # PYTHON_ARGCOMPLETE_OK
-from __future__ import annotations
-
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from jobs.reporting.imagenet_sets import read_real
 from jobs.reporting.outcome import gates, judged, wrong_count
-from jobs.reporting.tables import Reports
 from jobs.reporting.terminal_table import summary_table
-from jobs.reporting.write import count_run, write_reports
+from jobs.reporting.write import write_reports
 from jobs.running.command import JobFailed, Parser, add_setting, run
 from jobs.running.manifest import load_manifest
 from jobs.running.terminal import say
 from jobs.settings import ImagenetSettings
 from jobs.storage.address import below
 
-if TYPE_CHECKING:
-    from jobs.reporting.comparison.compare import Run
-
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     if args.compare:
+        from jobs.reporting.comparison.compare import compare, comparison_table
+
         run_a, run_b = args.compare
-        return compare_runs(run_a, run_b, args.out, args.address)
+        comparison, page = compare(run_a, run_b, args.out, args.address)
+        print(comparison_table(comparison))
+        say(f"report: {page}")
+        return 0
     least = gates(" ".join(args.min_top1), " ".join(args.min_top5))
     summary = write_reports(args.out, address=args.address, real=None if args.real is None else read_real(args.real))
     print(summary_table(summary))
@@ -61,24 +59,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if not (args.out or args.compare):
         parser.error("give --out RUN to report on a run, or --compare RUN_A RUN_B")
     return args
-
-
-def compare_runs(run_a: str, run_b: str, out: str | None, address: str | None = None) -> int:
-    from jobs.reporting.comparison.compare import compare, comparison_table
-
-    a, b = read_run(run_a, address), read_run(run_b, address)
-    out = out or below(run_b, f"compared/{a.summary.run_id}")
-    print(comparison_table(compare(a, b, out)))
-    say(f"report: {below(out, 'comparison.html')}")
-    return 0
-
-
-def read_run(out: str, address: str | None = None) -> Run:
-    """One run of a comparison; raises UserError as write_reports does."""
-    from jobs.reporting.comparison.compare import Run
-
-    counts, manifest = count_run(out, address=address)
-    return Run(out, Reports(counts, manifest).summary(), manifest)
 
 
 if __name__ == "__main__":

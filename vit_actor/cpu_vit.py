@@ -38,7 +38,7 @@ class CpuVit:
 
     precision "auto": OpenVINO, bfloat16 where the CPU multiplies in it (avx512_bf16, AMX or avx2_vnni_2), else float32.
         Every thread is a stream of its own, and a batch is cut into pieces that the streams share. The choice follows
-        what the CPU reports, not a trial run; tests/benchmarks/cpu_model.py measures it on the machine at hand.
+        what the CPU reports, not a trial run.
     precision "fp32": transformers' model in eager torch, one batch at a time: the reference that "auto" is judged by.
     """
 

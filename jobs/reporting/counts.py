@@ -91,65 +91,48 @@ FROM shared
 
 PARTS = {
     # By label and prediction; null where there is none.
-    "answers": (
-        """SELECT label, prediction, 1 AS images, list_contains(top5, label)::BIGINT AS top5,
+    "answers": ("label, prediction", """
+        SELECT label, prediction, 1 AS images, list_contains(top5, label)::BIGINT AS top5,
           (held_prediction IS NOT NULL)::BIGINT AS held, (held_prediction = label)::BIGINT AS held_correct,
           (len(right_classes) > 0)::BIGINT AS real_images, list_contains(right_classes, prediction)::BIGINT AS real_correct
-        FROM numbered LEFT JOIN real ON number = real_number(image_id)""",
-        """label, prediction, total(images) AS images, total(top5) AS top5, total(held) AS held,
-          total(held_correct) AS held_correct, total(real_images) AS real_images, total(real_correct) AS real_correct""",
-    ),
+        FROM numbered LEFT JOIN real ON number = real_number(image_id)"""),
     # Images to look at, and where they are: of each label and prediction, the wrong answers that were the surest, else any.
-    "examples": (
-        f"""SELECT label, prediction, {{turn: CASE WHEN label <> prediction THEN {CERTAIN} - confidence
+    "examples": ("label, prediction", f"""
+        SELECT label, prediction, {{turn: CASE WHEN label <> prediction THEN {CERTAIN} - confidence
             ELSE (hash(image_id) >> 8)::BIGINT END,
           confidence: confidence, image_id: image_id, chunk: chunk, row: row}} AS kept
-        FROM numbered WHERE prediction IS NOT NULL""",
-        f"label, prediction, min(kept, {EXAMPLES}) AS kept",
-    ),
+        FROM numbered WHERE prediction IS NOT NULL""", f"min(kept, {EXAMPLES}) AS kept"),
     # The answers that were the least sure.
-    "doubtful": (
-        """SELECT {confidence: confidence, image_id: image_id, chunk: chunk, row: row, label: label, prediction: prediction}
+    "doubtful": ("", """
+        SELECT {confidence: confidence, image_id: image_id, chunk: chunk, row: row, label: label, prediction: prediction}
           AS kept
-        FROM numbered WHERE prediction IS NOT NULL""",
-        f"min(kept, {PICTURED}) AS kept",
-    ),
+        FROM numbered WHERE prediction IS NOT NULL""", f"min(kept, {PICTURED}) AS kept"),
     # Images without an answer, by name.
-    "unread": (
-        f"""SELECT {{image_id: image_id, error: left(coalesce(nullif(error, ''), 'no prediction'), {REASON_LENGTHS[0]})}} AS kept
-        FROM numbered WHERE prediction IS NULL""",
-        f"min(kept, {MOST_UNREAD}) AS kept",
-    ),
+    "unread": ("", f"""
+        SELECT {{image_id: image_id, error: left(coalesce(nullif(error, ''), 'no prediction'), {REASON_LENGTHS[0]})}} AS kept
+        FROM numbered WHERE prediction IS NULL""", f"min(kept, {MOST_UNREAD}) AS kept"),
     # By bin, the labelled images that were classified: (0, 1/15], (1/15, 2/15], ...
-    "confidence": (
-        f"""SELECT greatest((confidence * {CALIBRATION_BINS} - 1) // {CERTAIN}, 0) AS bin, 1 AS images, confidence,
-          (label = prediction)::BIGINT AS correct
-        FROM numbered WHERE label IS NOT NULL AND confidence IS NOT NULL""",
-        "bin, total(images) AS images, total(correct) AS correct, total(confidence) AS confidence",
-    ),
+    "confidence": ("bin", f"""
+        SELECT greatest((confidence * {CALIBRATION_BINS} - 1) // {CERTAIN}, 0) AS bin, 1 AS images,
+          (label = prediction)::BIGINT AS correct, confidence
+        FROM numbered WHERE label IS NOT NULL AND confidence IS NOT NULL"""),
     # Labelled images of ImageNet-C.
-    "corruptions": (
-        f"""SELECT regexp_extract(image_id, '{CORRUPTED}', 1) AS corruption, 1 AS images,
+    "corruptions": ("corruption, severity", f"""
+        SELECT regexp_extract(image_id, '{CORRUPTED}', 1) AS corruption, 1 AS images,
           regexp_extract(image_id, '{CORRUPTED}', 2)::BIGINT AS severity, coalesce(label = prediction, false)::BIGINT AS correct
-        FROM numbered WHERE label IS NOT NULL AND regexp_matches(image_id, '{CORRUPTED}')""",
-        "corruption, severity, total(images) AS images, total(correct) AS correct",
-    ),
+        FROM numbered WHERE label IS NOT NULL AND regexp_matches(image_id, '{CORRUPTED}')"""),
     # Messages of images without an answer; numbers read N, so that messages that differ in a size or address are one.
-    "reasons": (
-        rf"""SELECT {REASON_LENGTHS[0]} AS length, 1 AS images, image_id AS example, left(
+    "reasons": ("length, reason", rf"""
+        SELECT {REASON_LENGTHS[0]} AS length, 1 AS images, image_id AS example, left(
           regexp_replace(coalesce(nullif(error, ''), 'no prediction'), '\b0x[0-9a-f]+\b|\d+', 'N', 'g'), length) AS reason
-        FROM numbered WHERE prediction IS NULL""",
-        "length, reason, total(images) AS images, min(example) AS example",
-    ),
+        FROM numbered WHERE prediction IS NULL""", "total(images) AS images, min(example) AS example"),
     # When the batches of one mesh in one attempt were, in Unix nanoseconds: first start, last end, and time they kept it busy.
-    "spans": (
-        "SELECT attempt, mesh, start, start + time AS until, images, begins::BIGINT AS batches, time AS busy FROM batches",
-        """attempt, mesh, min(start) AS start, max(until) AS until, total(images) AS images, total(batches) AS batches,
-          total(busy) AS busy""",
-    ),
+    "spans": ("attempt, mesh", """
+        SELECT attempt, mesh, start, start + time AS until, images, begins::BIGINT AS batches, time AS busy FROM batches""",
+        "min(start) AS start, max(until) AS until, total(COLUMNS(['images', 'batches', 'busy']))"),
     # The same work by windows, over which each batch is spread evenly; the rounding leaves every image in exactly one window.
-    "windows": (
-        f"""WITH lasting AS (SELECT * REPLACE (greatest(time, 1) AS time) FROM batches),
+    "windows": ("length, attempt, since, mesh", f"""
+        WITH lasting AS (SELECT * REPLACE (greatest(time, 1) AS time) FROM batches),
           touched AS (
             SELECT lasting.*, length, unnest(range(start // length, (start + time - 1) // length + 1)) * length AS since
             FROM lasting, (SELECT coalesce(min(length) FILTER (longest // length < {MAX_WINDOWS}), max(length)) AS length
@@ -158,69 +141,50 @@ PARTS = {
           cut AS (SELECT *, greatest(since - start, 0) AS begun, least(since + length - start, time) AS ended FROM touched)
         SELECT length, attempt, since, mesh, images * ended // time - images * begun // time AS images,
           (begun = 0 AND begins)::BIGINT AS batches, ended - begun AS busy
-        FROM cut""",
-        "length, attempt, since, mesh, total(images) AS images, total(batches) AS batches, total(busy) AS busy",
-    ),
+        FROM cut"""),
     # Full batches by bucket of their time.
-    "batch_times": (
-        f"""SELECT low, high, 1 AS batches, full_time AS time
+    "batch_times": ("low, high", f"""
+        SELECT low, high, 1 AS batches, full_time AS time
         FROM (SELECT full_time, greatest(full_time, {BUCKET_EDGES[0]}) AS within FROM batches WHERE full_time IS NOT NULL)
-        ASOF JOIN buckets ON within >= low""",
-        "low, high, total(batches) AS batches, total(time) AS time",
-    ),
+        ASOF JOIN buckets ON within >= low"""),
     # Seconds of a mesh's longest start, as a whole ('all') and by phase.
-    "starts": (
-        """SELECT mesh, 'all' AS phase, compile_seconds AS seconds FROM chunks
-        UNION ALL SELECT mesh, unnest(map_keys(start)), unnest(map_values(start)) FROM chunks""",
-        "mesh, phase, max(seconds) AS seconds",
-    ),
+    "starts": ("mesh, phase", """
+        SELECT mesh, 'all' AS phase, compile_seconds AS seconds FROM chunks
+        UNION ALL SELECT mesh, unnest(map_keys(start)), unnest(map_values(start)) FROM chunks""", "max(seconds) AS seconds"),
     # When a mesh was first ready, in Unix nanoseconds; nanoseconds of CPU for reading and decoding its images, on any host.
-    "meshes": (
-        """SELECT attempt, mesh, round_even(nullif(opened_at, 0) * 1e9, 0)::BIGINT AS opened,
+    "meshes": ("attempt, mesh", """
+        SELECT attempt, mesh, round_even(nullif(opened_at, 0) * 1e9, 0)::BIGINT AS opened,
           round_even(read_cpu_seconds * 1e9, 0)::BIGINT AS read_time
-        FROM chunks""",
-        "attempt, mesh, min(opened) AS opened, total(read_time) AS read_time",
-    ),
+        FROM chunks""", "min(opened) AS opened, total(read_time) AS read_time"),
     # The clocks of a host in one attempt and since one boot, in nanoseconds: two that differ are one that was set.
-    "clocks": (
-        """SELECT attempt, regexp_replace(mesh, '/[^/]*$', '') AS host, boot, low, low AS high
-        FROM (SELECT *, round_even(clock * 1e9, 0)::BIGINT AS low FROM chunks)""",
-        "attempt, host, boot, min(low) AS low, max(high) AS high",
-    ),
+    "clocks": ("attempt, host, boot", """
+        SELECT attempt, regexp_replace(mesh, '/[^/]*$', '') AS host, boot, low, low AS high
+        FROM (SELECT *, round_even(clock * 1e9, 0)::BIGINT AS low FROM chunks)""", "min(low) AS low, max(high) AS high"),
     # What the footers say, each thing once.
-    "facts": (
-        """SELECT 'run' AS kind, run_id AS name, NULL AS value FROM chunks
+    "facts": ("kind, name, value", """
+        SELECT 'run' AS kind, run_id AS name, NULL AS value FROM chunks
         UNION ALL SELECT 'device', description, NULL FROM chunks
         UNION ALL SELECT 'batch size', batch_size::VARCHAR, NULL FROM chunks
-        UNION ALL SELECT 'version', unnest(map_keys(versions)), unnest(map_values(versions)) FROM chunks""",
-        "kind, name, value",
-    ),
-}
-"""Name of a table -> SQL of a row for each thing counted, and of the columns that sum such rows up, or sums of them.
+        UNION ALL SELECT 'version', unnest(map_keys(versions)), unnest(map_values(versions)) FROM chunks""", ""),
+}  # fmt: skip
+"""Name of a table -> its keys, SQL of a row for each thing counted, and of the columns that sum such rows up, or sums of them.
 
-Columns that do not aggregate are the keys. Of a list in `kept`, each item becomes a row."""
+Without the last, all other columns are added up. Of a list in `kept`, each item becomes a row."""
 
 SHORTENED = {
-    "reasons": (
-        MAX_REASONS,
-        f"""SELECT shorter AS length, left(reason, shorter) AS reason, total(images) AS images, min(example) AS example
+    "reasons": (MAX_REASONS, f"""
+      SELECT * EXCLUDE (shorter) REPLACE (shorter AS length, left(reason, shorter) AS reason)
       FROM summed, (SELECT coalesce(max(shorter), 0) AS shorter FROM (
         SELECT reason_lengths.length AS shorter FROM summed, reason_lengths
         WHERE shorter <= (SELECT min(length) FROM summed)
-        GROUP BY ALL HAVING count(DISTINCT left(reason, reason_lengths.length)) <= {MAX_REASONS}))
-      GROUP BY ALL""",
-    ),
-    "windows": (
-        MAX_WINDOWS,
-        f"""SELECT longer AS length, attempt, since // longer * longer AS since, mesh, total(images) AS images,
-        total(batches) AS batches, total(busy) AS busy
+        GROUP BY ALL HAVING count(DISTINCT left(reason, reason_lengths.length)) <= {MAX_REASONS}))"""),
+    "windows": (MAX_WINDOWS, f"""
+      SELECT * EXCLUDE (longer) REPLACE (longer AS length, since // longer * longer AS since)
       FROM summed, (SELECT coalesce(min(longer), {WINDOWS[-1]}) AS longer FROM (
         SELECT window_lengths.length AS longer FROM summed, window_lengths
         WHERE longer >= (SELECT max(length) FROM summed)
-        GROUP BY ALL HAVING count(DISTINCT (attempt, since // window_lengths.length)) <= {MAX_WINDOWS}))
-      GROUP BY ALL""",
-    ),
-}
+        GROUP BY ALL HAVING count(DISTINCT (attempt, since // window_lengths.length)) <= {MAX_WINDOWS}))"""),
+}  # fmt: skip
 """Of the two tables that could have many keys: how many may stay, and SQL of the longest messages and the shortest windows that
 leave no more.
 
@@ -254,8 +218,6 @@ class Counting:
         """
         import duckdb
 
-        if "held_prediction" not in table.column_names:  # of an earlier version
-            table = table.append_column("held_prediction", pa.nulls(len(table), pa.int32()))
         for footer in footers:
             if lacking := NEEDED - footer.keys():
                 raise KeyError(*lacking)
@@ -264,7 +226,7 @@ class Counting:
             self._database.execute(CHUNKS, {"footers": [json.dumps({"rows": len(table)} | footer) for footer in footers]})
             self._database.execute(NUMBERED)
             self._database.execute(BATCHES)
-            return {name: self._summed(name, rows) for name, (rows, _) in PARTS.items()}
+            return {name: self._summed(name, rows) for name, (_, rows, *_) in PARTS.items()}
         except duckdb.Error as error:
             raise ValueError(str(error)) from None
         finally:
@@ -278,18 +240,20 @@ class Counting:
         for name in PARTS:
             if tables := [part[name] for part in parts if name in part]:
                 self._database.register("parts", pa.concat_tables(tables))
-                counts[name] = self._summed(name, "SELECT * FROM parts")
+                counts[name] = self._summed(name, "FROM parts")
         return counts
 
     def _summed(self, name: str, rows: str) -> pa.Table:
-        query = f"SELECT {PARTS[name][1]} FROM ({rows}) GROUP BY ALL"
-        if " AS kept" in PARTS[name][1]:
+        keys, _, *sums = PARTS[name]
+        columns = ", ".join(filter(None, [keys, *(sums or [f"total(COLUMNS(* EXCLUDE ({keys})))"])]))
+        query = f"SELECT {columns} FROM ({rows}) GROUP BY ALL"
+        if "AS kept" in columns:
             query = f"SELECT * REPLACE (unnest(kept) AS kept) FROM ({query})"
         summed = self._database.sql(query).to_arrow_table()
         if name not in SHORTENED or (len(summed) <= SHORTENED[name][0] and len(set(summed["length"].to_pylist())) < 2):
             return summed
         self._database.register("summed", summed)
-        return self._database.sql(SHORTENED[name][1]).to_arrow_table()
+        return self._database.sql(f"SELECT {columns} FROM ({SHORTENED[name][1]}) GROUP BY ALL").to_arrow_table()
 
 
 DAMAGED = "damaged file"
@@ -297,11 +261,9 @@ DAMAGED = "damaged file"
 
 def damaged(file: str) -> Counts:
     """The counts of a file that cannot be read: its name, as a fact."""
-    fact: Counts = {"facts": pa.table({"kind": [DAMAGED], "name": [file], "value": pa.nulls(1, pa.string())})}
-    return fact
+    return {"facts": pa.table({"kind": [DAMAGED], "name": [file], "value": pa.nulls(1, pa.string())})}
 
 
 def facts(counts: Counts, kind: str) -> list[str]:
     """What there is of a kind, in order."""
-    rows = counts["facts"].to_pylist()
-    return sorted(row["name"] for row in rows if row["kind"] == kind)
+    return sorted(row["name"] for row in counts["facts"].to_pylist() if row["kind"] == kind)

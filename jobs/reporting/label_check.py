@@ -1,5 +1,6 @@
 """Whether answers and labels fit each other: by the confusion counts, whether other labels explain the answers far better."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,11 @@ def doubt(answers: pa.Table, names: Sequence[str], numbered: bool = True) -> str
     np.maximum.at(most, label, images)  # whatever a label stood for, no more of its images were right
     far = _far_better(float(most.sum() / total), given, total)
     if far and classes <= MOST_CLASSES and total >= A_CLASS * held:
-        mapped = _best(label, prediction, images, classes)
+        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # takes a while
+
+        confusion = np.zeros((classes, classes))
+        confusion[label, prediction] = images
+        mapped = linear_sum_assignment(confusion + 1e-9 * np.eye(classes), maximize=True)[1]  # most images are right
         best = right(mapped[label])
     for way, option, counted in _others(classes):
         found = right(counted[label])
@@ -49,7 +54,7 @@ def doubt(answers: pa.Table, names: Sequence[str], numbered: bool = True) -> str
         moved = next(each for each in np.unique(label) if mapped[each] != each)
         example = f"{_name(names, moved)} is mostly answered {_name(names, mapped[moved])}"
         return f"{top1} is {given:.1%}, and {best:.1%} if the classes had another order ({example}): check the labels"
-    if _interval(given, total)[0] <= 1 / classes:
+    if given <= 1 / classes + 2 * math.sqrt((1 - 1 / classes) / classes / total):
         told = f"{top1} is {given:.1%}, no better than chance among {classes:,} classes"
         return f"{told}: check that the labels are of this checkpoint"
     return None
@@ -67,25 +72,10 @@ def _others(classes: int) -> list[tuple[str, str, np.ndarray]]:
     ]
 
 
-def _best(label: np.ndarray, prediction: np.ndarray, images: np.ndarray, classes: int) -> np.ndarray:
-    """The permutation of labels under which most images are right."""
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # takes a while
-
-    confusion = np.zeros((classes, classes))
-    confusion[label, prediction] = images
-    return np.asarray(linear_sum_assignment(confusion + 1e-9 * np.eye(classes), maximize=True)[1])
-
-
 def _far_better(other: float, given: float, total: int) -> bool:
     """Whether another share of right answers is beyond chance, and leaves half of the wrong ones or doubles the right ones."""
-    return _interval(other, total)[0] > _interval(given, total)[1] and (1 - other <= (1 - given) / 2 or other >= 2 * given)
-
-
-def _interval(share: float, total: int) -> tuple[float, float]:
-    """The 95% Wilson interval of a share."""
-    z = 1.959964
-    middle, half = share + z * z / 2 / total, z * np.sqrt(share * (1 - share) / total + z * z / 4 / total**2)
-    return float((middle - half) / (1 + z * z / total)), float((middle + half) / (1 + z * z / total))
+    deviation = math.sqrt((other * (1 - other) + given * (1 - given)) / total)
+    return other - given > 3 * deviation and (1 - other <= (1 - given) / 2 or other >= 2 * given)
 
 
 def _integers(column: pa.ChunkedArray) -> np.ndarray:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,43 +60,30 @@ class Result:
         return dataset(path, filesystem=filesystem, format="parquet")
 
 
-@dataclass(frozen=True)
-class Gate:
+class Gate(NamedTuple):
     """An accuracy that a run must have. top: 1 or 5. asked: the option, as it was given. least: from 0 to 1, exactly."""
 
     top: int
     asked: str
     least: Fraction
 
-    @classmethod
-    def of(cls, top: int, text: str) -> Gate:
-        """Raises UserError where the run that is to be compared with is not finished, or has no labels."""
-        option = f"--min-top{top}"
-        share, run = least_accuracy(option, text)
-        if run is None:
-            return cls(top, f"{option} {text}", share)
-        manifest = load_manifest(run)
-        if manifest is None or manifest.job != "imagenet" or not manifest.finished:
-            raise UserError(f"{option}: {shown(run)} holds no finished run of jobs.imagenet; give such a run's --out")
-        reference = accuracy(read_summary(run), top)
-        if reference is None:
-            raise UserError(f"{option}: the run in {shown(run)} has no labels, so no accuracy to compare with; give another run")
-        return cls(top, f"{option} {shown(text)} ({float(share * reference):.2%})", share * reference)
-
-    def failed(self, summary: Summary) -> str | None:
-        """By how much a run is below it, in one line; None where it is not."""
-        found = accuracy(summary, self.top)
-        if found is None:
-            return f"no image has a label, so {self.asked} cannot be met; give --labels"
-        if found >= self.least:
-            return None
-        low, high = getattr(summary, f"top{self.top}_low"), getattr(summary, f"top{self.top}_high")
-        below = f"{100 * float(self.least - found):.3f} points below {self.asked}"
-        return f"top-{self.top} is {float(found):.2%} (95% interval {low:.2%} to {high:.2%}), {below}"
-
 
 def gates(min_top1: str | None, min_top5: str | None) -> list[Gate]:
-    return [Gate.of(top, text) for top, text in ((1, min_top1), (5, min_top5)) if text]
+    """Raises UserError where the run that is to be compared with is not finished, or has no labels."""
+    found = []
+    for top, text in ((1, min_top1), (5, min_top5)):
+        option = f"--min-top{top}"
+        share, run = least_accuracy(option, text)
+        if text and run is not None:
+            manifest = load_manifest(run)
+            if manifest is None or manifest.job != "imagenet" or not manifest.finished:
+                raise UserError(f"{option}: {shown(run)} holds no finished run of jobs.imagenet; give such a run's --out")
+            if (reference := accuracy(read_summary(run), top)) is None:
+                raise UserError(f"{option}: the run in {shown(run)} has no labels, so no accuracy to compare with; give another")
+            share *= reference
+            text = f"{shown(text)} ({float(share):.2%})"
+        found += [Gate(top, f"{option} {text}", share)] if text else []
+    return found
 
 
 def accuracy(summary: Summary, top: int) -> Fraction | None:
@@ -110,7 +97,15 @@ def judged(summary: Summary, asked: list[Gate], max_errors: int | float = 1.0) -
 
     max_errors: how many images, or what share of them, may have an error.
     """
-    told = [line for gate in asked if (line := gate.failed(summary))]
+    told = []
+    for gate in asked:
+        found = accuracy(summary, gate.top)
+        if found is None:
+            told.append(f"no image has a label, so {gate.asked} cannot be met; give --labels")
+        elif found < gate.least:
+            low, high = getattr(summary, f"top{gate.top}_low"), getattr(summary, f"top{gate.top}_high")
+            points = f"{100 * float(gate.least - found):.3f} points below {gate.asked}"
+            told.append(f"top-{gate.top} is {float(found):.2%} (95% interval {low:.2%} to {high:.2%}), {points}")
     allowed = allowed_errors(max_errors, summary.images)
     if summary.errors > allowed:
         too_many = f"{summary.errors} of {summary.images} images could not be read; --max-errors allows {allowed}"
@@ -133,14 +128,13 @@ def wrong_count(rows: int, images: int) -> str | None:
 
 
 def read_summary(out: str) -> Summary:
-    """A finished run's, as its report has it; counted again where that is gone, or of an earlier version. Writes nothing."""
+    """A finished run's, as its report has it; counted again where that is gone or damaged. Writes nothing."""
     filesystem, path = open_storage(below(out, "report/summary.parquet"))
     try:
         with storage_errors(out):
             row: dict[str, Any] = pq.read_table(pa.BufferReader(read_whole(filesystem, path))).to_pylist()[0]
-        return Summary(**{each.name: row[each.name] for each in fields(Summary)})
-    except (UserError, KeyError, IndexError, ValueError):
-        from jobs.reporting.tables import Reports
+        return Summary(**row)
+    except (UserError, TypeError, IndexError, ValueError):
         from jobs.reporting.write import count_run
 
-        return Reports(*count_run(out)).summary()
+        return count_run(out).summary()

@@ -28,28 +28,17 @@ COUNTED_AT_ONCE = 256  # Files of one chunk: 20 MB of rows
 UNREADABLE = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)  # What counting raises of a file that no run wrote
 NAMED = 20  # Damaged files that are named
 
+File = tuple[str, pa.Table, list[dict[str, Any]]]  # One that was read: its name, rows, and the footers of their chunks, in order
+
 
 @dataclass(frozen=True)
 class Task:
-    """files: to count. part: the file to put their rows into afterwards, and `run_id` the run whose rows may go there.
-
-    real: as `Counting` has it.
-    """
+    """files: to count. part: the file to put their rows into afterwards, and `run_id` the run whose rows may go there."""
 
     out: str
     files: tuple[str, ...]
     part: str | None = None
     run_id: str = ""
-    real: Real | None = None
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file that has been read: its rows, and the footers of the chunks whose rows they are, in order."""
-
-    name: str
-    table: pa.Table
-    footers: list[dict[str, Any]]
 
 
 def reduce_predictions(out: str, *, address: str | None = None, compact: str | None = None, real: Real | None = None) -> Counts:
@@ -57,7 +46,7 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
 
     address: of that cluster, as `ray_session` takes it. compact: id of a run whose stream has ended; its files of one chunk each
     are merged into files of a million rows. This module and `--compare` count every row once at any time. A listing of the folder
-    may show rows twice while the files that a part replaces are being deleted.
+    may show rows twice while the files that a part replaces are being deleted. real: as `Counting` takes it.
     Empty without any. Raises UserError for damaged files, all of which are named.
     """
     filesystem, path = open_storage(out)
@@ -66,10 +55,10 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
         _delete(filesystem, replaced)
     numbers = count(1 + max((int(PART.findall(part)[-1]) for part in parts), default=-1))
     few = len(chunks) + FILES_IN_A_PART * max(0, len(parts) - 1) <= FEW_FILES
-    tasks = [Task(out, (part,), real=real) for part in parts]
+    tasks = [Task(out, (part,)) for part in parts]
     for files in batched(chunks, FILES_IN_A_PART if compact or few else FILES_IN_A_TASK):
         part = f"{path}/predictions/part-{next(numbers):06}.parquet" if compact and len(files) > 1 else None
-        tasks.append(Task(out, files, part, compact or "", real))
+        tasks.append(Task(out, files, part, compact or ""))
     if not tasks:
         return {}
     counting = Counting(real)
@@ -81,24 +70,22 @@ def reduce_predictions(out: str, *, address: str | None = None, compact: str | N
         with ray_session(address):
             from jobs.reporting.on_cluster import count_on_cluster  # imports Ray, once the session has set it up
 
-            counts = counting.merge(*count_on_cluster(tasks))
-    damaged = sorted(file.removeprefix(f"{path}/") for file in facts(counts, DAMAGED))
-    if damaged:
-        names = some(damaged, NAMED)
+            counts = count_on_cluster(tasks, counting, real)
+    if found := sorted(file.removeprefix(f"{path}/") for file in facts(counts, DAMAGED)):
+        names = some(found, NAMED)
         raise UserError(f"{shown(out)}: damaged, or no files of predictions: {names}; add --resume to the job to do them again")
     return counts
 
 
 def list_predictions(filesystem: FileSystem, path: str) -> tuple[list[str], list[str], list[str]]:
     """Files of many chunks; files of one chunk each; and those of one chunk whose rows are in a file of many already."""
-    parts: list[str] = []
-    chunks: list[str] = []
-    for file in parquet_files(filesystem, f"{path}/predictions"):
-        (parts if PART.fullmatch(file.rpartition("/")[2]) else chunks).append(file)
-    if not (parts and chunks):
-        return sorted(parts), sorted(chunks), []
-    held = {f"{path}/predictions/{footer['chunk']}.parquet" for part in parts for footer in read_footers(filesystem, part)}
-    return sorted(parts), sorted(file for file in chunks if file not in held), [file for file in chunks if file in held]
+    files = sorted(parquet_files(filesystem, f"{path}/predictions"))
+    parts = [file for file in files if PART.fullmatch(file.rpartition("/")[2])]
+    chunks = [file for file in files if not PART.fullmatch(file.rpartition("/")[2])]
+    held = {
+        f"{path}/predictions/{footer['chunk']}.parquet" for part in parts if chunks for footer in read_footers(filesystem, part)
+    }
+    return parts, [file for file in chunks if file not in held], [file for file in chunks if file in held]
 
 
 def count_files(task: Task, counting: Counting) -> Counts:
@@ -109,47 +96,51 @@ def count_files(task: Task, counting: Counting) -> Counts:
     if task.part and patiently(look, named(filesystem, task.part)).type == FileType.File:
         _delete(filesystem, task.files)
         task = replace(task, files=(task.part,), part=None)
+    read = partial(_read, filesystem, PREDICTIONS.names if task.part else COLUMNS)
     counts: list[Counts] = []
-    kept: list[_File] = []
+    kept: list[File] = []
     with ThreadPoolExecutor(READERS) as readers:
         for names in batched(task.files, COUNTED_AT_ONCE):
-            files = list(readers.map(lambda name: _read(filesystem, name, None if task.part else COLUMNS), names))
-            counts += _count_all([file for file in files if isinstance(file, _File)], counting)
-            counts += [damaged(file) for file in files if isinstance(file, str)]
-            kept += [file for file in files if isinstance(file, _File) and task.part]
+            files = list(readers.map(read, names))
+            sound = [file for file in files if file]
+            counts += [damaged(name) for name, file in zip(names, files, strict=True) if not file] + _counted(sound, counting)
+            kept += sound if task.part else []
     merged = counting.merge(*counts)
-    known = all(set(file.table.column_names) <= set(PREDICTIONS.names) for file in kept)  # not of a later version
-    if task.part and known and not facts(merged, DAMAGED) and facts(merged, "run") == [task.run_id]:
-        footer = part_footer([each for file in kept for each in file.footers])
-        Predictions(task.out).write(task.part, [file.table for file in kept], footer)
+    if task.part and not facts(merged, DAMAGED) and facts(merged, "run") == [task.run_id]:
+        footer = part_footer([footer for _, _, footers in kept for footer in footers])
+        Predictions(task.out).write(task.part, [table for _, table, _ in kept], footer)
         _delete(filesystem, task.files)
     return merged
 
 
-def _read(filesystem: FileSystem, name: str, columns: list[str] | None) -> _File | str:
-    """The file, or its name where it is damaged, twice. Raises StorageError."""
+def _read(filesystem: FileSystem, columns: list[str], name: str) -> File | None:
+    """The file with these columns; None where it is damaged, twice, or another kind of file. Raises StorageError."""
 
-    def read() -> _File:
+    def read() -> File:
         data = patiently(partial(read_whole, filesystem, name), named(filesystem, name), "read")
         with decoding():
             parquet = pq.ParquetFile(pa.BufferReader(data))
-            return _File(name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata))
+            if parquet.schema_arrow.names != PREDICTIONS.names:
+                raise ValueError("other columns")
+            return name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata)
 
     try:
         return read_twice(named(filesystem, name), read)
     except Damaged:
-        return name
+        return None
 
 
-def _count_all(files: Sequence[_File], counting: Counting) -> list[Counts]:
+def _counted(files: Sequence[File], counting: Counting) -> list[Counts]:
     """Count files at once, which takes a quarter of the time; one by one where some are damaged, to tell which."""
+    if not files:
+        return []
     try:
-        footers = [footer for file in files for footer in file.footers]
-        return [counting.count(pa.concat_tables([file.table for file in files]), *footers)] if files else []
+        footers = [footer for _, _, footers in files for footer in footers]
+        return [counting.count(pa.concat_tables([table for _, table, _ in files]), *footers)]
     except UNREADABLE:
-        return [damaged(files[0].name)] if len(files) == 1 else [c for file in files for c in _count_all([file], counting)]
+        return [damaged(files[0][0])] if len(files) == 1 else [each for file in files for each in _counted([file], counting)]
 
 
-def _delete(filesystem: FileSystem, files: Any) -> None:
+def _delete(filesystem: FileSystem, files: Sequence[str]) -> None:
     with ThreadPoolExecutor(READERS) as deleters:
         list(deleters.map(partial(delete, filesystem), files))

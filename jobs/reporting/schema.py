@@ -1,13 +1,7 @@
-"""What the report's tables hold, column by column; the meanings go into the files."""
+"""A run in one row."""
 
 from dataclasses import dataclass
 from typing import Annotated
-
-import pyarrow as pa
-
-from jobs.reporting.columns import described
-
-MOST_FREQUENT_ERRORS = 50
 
 WAITS = {
     "start": "from when it was ready to its first batch: for the first images to be decoded",
@@ -32,9 +26,7 @@ class Summary:
     errors: Annotated[int, "images that could not be classified"]
     labelled: Annotated[int, "images with a label, errors included: what accuracy is over"]
     labels_from: Annotated[str | None, "where labels were found, or where they were looked for in vain; null if not asked for"]
-    label_doubt: Annotated[
-        str | None, "why the labels may be wrong, by the confusion table, with the figures; null for no reason"
-    ]
+    label_doubt: Annotated[str | None, "why the labels may be wrong, by the confusion table, with figures; null for no reason"]
     left_out: Annotated[int, "what is there and was not classified: files of other types or splits, hidden names, masks"]
     left_out_kinds: Annotated[list[str], "the same by kind, each with a count and an example"]
     correct: Annotated[int, "labelled images whose best class is the label"]
@@ -45,27 +37,17 @@ class Summary:
     top5: Annotated[float | None, "top5_correct / labelled; null if unlabelled"]
     top5_low: Annotated[float | None, "lower end of the 95% Wilson interval of top5"]
     top5_high: Annotated[float | None, "upper end of the 95% Wilson interval of top5"]
-    held_top1: Annotated[
-        float | None, "top1 when only the classes compete that the data holds; null where it holds all, or that is not known"
-    ]
+    held_top1: Annotated[float | None, "top1 when only classes compete that the data holds; null where it holds all"]
     held_top1_low: Annotated[float | None, "lower end of the 95% Wilson interval of held_top1"]
     held_top1_high: Annotated[float | None, "upper end of the 95% Wilson interval of held_top1"]
     real_images: Annotated[int, "images with a right class by ReaL (Beyer et al. 2020), errors included; 0 without --real"]
     real_top1: Annotated[float | None, "share of real_images whose prediction is one of their right classes"]
     real_top1_low: Annotated[float | None, "lower end of the 95% Wilson interval of real_top1"]
     real_top1_high: Annotated[float | None, "upper end of the 95% Wilson interval of real_top1"]
-    corrupted_top1: Annotated[
-        float | None, "mean accuracy over ImageNet-C's corruptions, each the mean over its severities (corruptions.parquet)"
-    ]
-    ece: Annotated[
-        float | None,
-        "expected calibration error: mean gap between confidence and accuracy over the bins of calibration.parquet, weighted by "
-        "their images; null without labelled images that were classified",
-    ]
+    corrupted_top1: Annotated[float | None, "mean accuracy over ImageNet-C's corruptions, each the mean over its severities"]
+    ece: Annotated[float | None, "expected calibration error, over the bins of calibration.parquet; null without labels"]
     attempts: Annotated[int, "starts of the run that classified images: 1, and one for each resume"]
-    killed_attempts: Annotated[
-        int, "of all starts, those whose driver was killed: what they met in their last ten seconds is not counted"
-    ]
+    killed_attempts: Annotated[int, "of all starts, those whose driver was killed: of its last ten seconds nothing is counted"]
     restarts: Annotated[int, "actors that were replaced on their mesh"]
     retries: Annotated[int, "chunks that were read or classified once more for a process that died"]
     images_again: Annotated[int, "images of chunks that went to a device once more: at most what retries cost; each has one row"]
@@ -76,21 +58,11 @@ class Summary:
     lost_hosts: Annotated[list[str], "hosts with a device that were lost; one that was lost twice is here twice"]
     meshes: Annotated[int, "devices that classified images, in the attempt that had most"]
     devices: Annotated[list[str], "the distinct descriptions of the devices"]
-    simulated: Annotated[
-        bool, "whether any device was simulated: then times are not hardware's; `devices` says what the answers are worth"
-    ]
+    simulated: Annotated[bool, "whether any device was simulated: then times are not hardware's; for answers see `devices`"]
     active_seconds: Annotated[float, "first batch's start to last batch's end, summed over attempts: no pauses between"]
-    clocks_set: Annotated[
-        list[str], "hosts whose clock was set while they classified: then there is no system_fps and device_busy"
-    ]
-    system_fps: Annotated[
-        float | None,
-        "classified images / active_seconds, all meshes together: includes reading, decoding, waiting; not start-up or compile",
-    ]
-    device_fps: Annotated[
-        float | None,
-        "classified images / seconds their batches kept the devices: one mesh alone, as if it never waited; mean over busy time",
-    ]
+    clocks_set: Annotated[list[str], "hosts whose clock was set meanwhile: then there is no system_fps and device_busy"]
+    system_fps: Annotated[float | None, "classified images / active_seconds, all meshes together: start-up and compile left out"]
+    device_fps: Annotated[float | None, "classified images / seconds their batches kept devices: a mesh as if it never waited"]
     device_busy: Annotated[float | None, "share of the time between its first and last batch that a mesh was busy, 0 to 1"]
     wait_start_seconds: Annotated[float, "seconds of all meshes together, waiting for their first images"]
     wait_stream_seconds: Annotated[float, "the same, waiting for images in mid-run"]
@@ -103,19 +75,13 @@ class Summary:
     inference_p50_ms: Annotated[float | None, "median of the same, within 0.5%"]
     inference_p99_ms: Annotated[float | None, "99th percentile of the same, within 0.5%"]
     compile_seconds: Annotated[float | None, "initial compile: weights, programs and trace; the slowest mesh's"]
-    kernels_built: Annotated[
-        int | None, "kernels that a mesh compiled for want of a cached one; 0 in a warm start, null off chips"
-    ]
-    start_seconds: Annotated[
-        float | None, "of the command, summed over attempts, null where one was killed or failed: imports, survey, Ray"
-    ]
+    kernels_built: Annotated[int | None, "kernels that a mesh compiled as none was cached; 0 in a warm start, null off chips"]
+    start_seconds: Annotated[float | None, "of the command: imports, survey, Ray; null where an attempt was killed or failed"]
     open_seconds: Annotated[float | None, "of the command: until the first mesh had opened and compiled"]
     stream_seconds: Annotated[float | None, "of the command: from then until the last commit"]
     end_seconds: Annotated[float | None, "of the command: closing the meshes and Ray"]
     report_seconds: Annotated[float | None, "of the command: counting and drawing; not the writing of this file"]
-    job_seconds: Annotated[
-        float | None, "sum of the five: from the start of the process to its reports; null where it was not measured"
-    ]
+    job_seconds: Annotated[float | None, "sum of the five, from the process' start to its reports; null where not measured"]
     job_fps: Annotated[float | None, "images / job_seconds: the whole command's rate, start-up and reports included"]
     config: Annotated[str, "the run's settings, JSON"]
     versions: Annotated[str, "versions of what ran, JSON"]
@@ -141,100 +107,3 @@ class Summary:
             ("images given up", self.given_up),
         ]
         return ", ".join(f"{what}: {number:,}" for what, number in met if number)
-
-
-PER_CLASS = described(
-    ("class", pa.int32(), "class in the checkpoint's order"),
-    ("name", pa.string(), "its name"),
-    ("images", pa.int64(), "images with this label, errors included"),
-    ("correct", pa.int64(), "of those, classified as this class"),
-    ("top5_correct", pa.int64(), "of those, with this class among the five best"),
-    ("errors", pa.int64(), "of those, not classified for an error"),
-    ("predicted", pa.int64(), "images classified as this class, with any label or none"),
-    ("accuracy", pa.float64(), "correct / images; null without images"),
-    ("accuracy_low", pa.float64(), "lower end of its 95% Wilson interval"),
-    ("accuracy_high", pa.float64(), "upper end of its 95% Wilson interval"),
-    ("confused_with", pa.int32(), "wrong class most often predicted for this label (the lower of equals); null if none"),
-    ("confused_with_name", pa.string(), "its name"),
-    ("confused_images", pa.int64(), "how often"),
-)
-
-CONFUSION = described(
-    ("label", pa.int32(), "true class"),
-    ("label_name", pa.string(), "its name"),
-    ("prediction", pa.int32(), "best class; equal to label on the diagonal, which is included"),
-    ("predicted_name", pa.string(), "its name"),
-    ("count", pa.int64(), "classified images with that label and prediction; most first, pairs without any left out"),
-    ("example", pa.string(), "of those, the image_id of the one whose answer was the surest; null on the diagonal"),
-    ("example_probability", pa.float64(), "the probability of that answer"),
-)
-
-CORRUPTIONS = described(
-    ("corruption", pa.string(), "of ImageNet-C (Hendrycks and Dietterich 2019), by the image's folders"),
-    ("severity", pa.int64(), "1 to 5"),
-    ("images", pa.int64(), "labelled images, errors included; without any there is no row"),
-    ("correct", pa.int64(), "of those, the ones whose best class is the label"),
-    ("accuracy", pa.float64(), "correct / images"),
-    ("accuracy_low", pa.float64(), "lower end of its 95% Wilson interval"),
-    ("accuracy_high", pa.float64(), "upper end of its 95% Wilson interval"),
-)
-
-CALIBRATION = described(
-    ("confidence_from", pa.float64(), "the bin's confidences are above this (the first bin's: from it)"),
-    ("confidence_to", pa.float64(), "up to and including this; confidence is the top-1 probability"),
-    ("images", pa.int64(), "labelled, classified images with such a confidence"),
-    ("correct", pa.int64(), "of those, the ones whose best class is the label"),
-    ("mean_confidence", pa.float64(), "their mean confidence; null without images"),
-    ("accuracy", pa.float64(), "correct / images; a calibrated model's equals mean_confidence; null without images"),
-    ("accuracy_low", pa.float64(), "lower end of its 95% Wilson interval"),
-    ("accuracy_high", pa.float64(), "upper end of its 95% Wilson interval"),
-)
-
-MESHES = described(
-    ("attempt", pa.int32(), "start of the run: 1, and one more for each resume"),
-    ("mesh", pa.string(), "the device"),
-    ("images", pa.int64(), "images it classified"),
-    ("batches", pa.int64(), "batches it ran"),
-    ("compile_seconds", pa.float64(), "weights, programs and trace; the longest start if it started more than once"),
-    ("import_seconds", pa.float64(), "loading its library, before it is opened; null where not measured"),
-    ("open_seconds", pa.float64(), "opening its chips; null without chips"),
-    ("weights_seconds", pa.float64(), "of compile_seconds: laying out and copying the weights; null where not apart"),
-    ("programs_seconds", pa.float64(), "of compile_seconds: compiling programs and their kernels"),
-    ("trace_seconds", pa.float64(), "of compile_seconds: capturing the trace; null without one"),
-    ("kernels_built", pa.int64(), "kernels that were compiled for want of a cached one: 0 in a warm start; null without chips"),
-    ("busy_seconds", pa.float64(), "seconds its batches kept it: upload, compute and read-back, which overlap"),
-    *((f"wait_{reason}_seconds", pa.float64(), f"seconds it waited: {meaning}") for reason, meaning in WAITS.items()),
-    ("decode_cpu_seconds", pa.float64(), "CPU time of reading and decoding its images, meanwhile, on any host's cores"),
-)
-
-THROUGHPUT = described(
-    ("attempt", pa.int32(), "start of the run: 1, and one more for each resume"),
-    ("window_start", pa.timestamp("us", tz="UTC"), "start of the time window"),
-    ("window_seconds", pa.float64(), "its length, within the attempt's first batch start and last batch end"),
-    ("mesh", pa.string(), "the device; one without work in a window has no row there"),
-    ("images", pa.int64(), "images it classified in the window; a batch across windows is shared out by time"),
-    ("batches", pa.int64(), "batches it began in the window"),
-    ("busy_seconds", pa.float64(), "seconds of the window its batches kept it"),
-    ("fps", pa.float64(), "images / window_seconds: includes waiting; images / busy_seconds is the device alone"),
-    ("compile_seconds", pa.float64(), "initial compile of the mesh, the longest if it started more than once"),
-)
-
-BATCH_TIMES = described(
-    ("from_ms", pa.float64(), "shortest batch time of the bucket, milliseconds"),
-    ("to_ms", pa.float64(), "longest"),
-    ("batches", pa.int64(), "full batches in it"),
-)
-
-FAULTS = described(
-    ("attempt", pa.int32(), "start of the run: 1, and one more for each resume"),
-    ("at", pa.timestamp("us", tz="UTC"), "when it was noticed; null for a lost host and a killed driver"),
-    ("kind", pa.string(), "restart, retry, device, image, host or driver"),
-    ("where", pa.string(), "the mesh, chunk or host"),
-    ("what", pa.string(), "what happened, in one line; the first 1,000 of an attempt"),
-)
-
-ERRORS = described(
-    ("reason", pa.string(), "why images could not be classified; numbers read N, long or too various texts are cut"),
-    ("images", pa.int64(), f"images lost to it; the {MOST_FREQUENT_ERRORS} most frequent reasons"),
-    ("example", pa.string(), "of those, the first by image_id"),
-)

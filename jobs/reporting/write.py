@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from jobs.reporting.counts import Counts, facts
+from jobs.reporting.counts import facts
 from jobs.reporting.imagenet_sets import IMAGENET_CLASSES, Real
 from jobs.reporting.reduction import reduce_predictions
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import Reports
 from jobs.running.clearing import refuse_foreign_page
-from jobs.running.manifest import Manifest, load_manifest
+from jobs.running.manifest import load_manifest
 from jobs.running.phases import Phases
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
@@ -37,21 +37,20 @@ def write_reports(
     Raises UserError without predictions, with damaged ones, or with those of two runs.
     """
     refuse_foreign_page(out)
-    counts, manifest = count_run(out, address=address, compact=compact, real=real)
-    reports = Reports(counts, manifest)
-    summary, tables = reports.summary(), reports.tables()
+    reports = count_run(out, address=address, compact=compact, real=real)
+    summary = reports.summary()
     if real is not None and not summary.real_images:
         named = "they must be named ILSVRC2012_val_<number>, in folders or tars"
         raise UserError(f"{shown(out)}: none of its images is one of ReaL's; {named}")
-    from jobs.reporting.page.page import draw, page  # imports what a mistake need not wait for
+    from jobs.reporting.page.markup import render  # imports what a mistake need not wait for
+    from jobs.reporting.page.page import RUN, draw
 
-    drawn = draw(reports, summary, tables, data)
-    if phases and manifest:
+    drawn = draw(reports, summary, data)
+    if phases and reports.manifest:
         phases.end("report")
-        manifest.note(out, {"seconds": phases.seconds})
+        reports.manifest.note(out, {"seconds": phases.seconds})
         summary = replace(summary, **reports.job_time(summary.images))
-    tables = {"summary": reports.row(summary), **tables}
-    publish(out, tables, page(summary, drawn))
+    publish(out, {"summary": reports.row(summary), **reports.tables}, render(RUN, s=summary, **drawn))
     return summary
 
 
@@ -64,10 +63,8 @@ def publish(out: str, tables: dict[str, pa.Table], page: str) -> None:
         write_atomically(filesystem, f"{path}/report.html", page.encode())
 
 
-def count_run(
-    out: str, *, address: str | None = None, compact: str | None = None, real: Real | None = None
-) -> tuple[Counts, Manifest | None]:
-    """What a run's predictions add up to, and its manifest where it has one; raises UserError as write_reports does."""
+def count_run(out: str, *, address: str | None = None, compact: str | None = None, real: Real | None = None) -> Reports:
+    """The tables of a run, from its predictions and its manifest where it has one; raises UserError as write_reports does."""
     manifest = load_manifest(out)
     if real is not None and manifest and len(manifest.class_names) != IMAGENET_CLASSES:
         raise UserError(f"{shown(out)}: ReaL's labels are of ImageNet-1k's classes, and its checkpoint has other ones")
@@ -77,4 +74,4 @@ def count_run(
     runs = sorted({*facts(counts, "run"), *([manifest.run_id] if manifest else [])})
     if len(runs) > 1:
         raise UserError(f"{shown(out)}: holds predictions of several runs ({', '.join(runs)}); give each run an --out of its own")
-    return counts, manifest
+    return Reports(counts, manifest)

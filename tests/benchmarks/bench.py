@@ -18,23 +18,20 @@ def argument(position: int, default: int) -> int:
     return int(sys.argv[position]) if len(sys.argv) > position else default
 
 
-def interleave(
-    alternatives: Mapping[str, Callable[[], int]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> Rates:
+def interleave(alternatives: Mapping[str, Callable[[], int]], rounds: int) -> Rates:
     """Call every alternative once per round, starting with another each time, after one round that does not count.
 
-    An alternative does its work and returns how many images that was. `clock` tells seconds: `time.process_time` for work on
-    one core that other programs should not disturb.
+    An alternative does its work and returns how many images that was.
     """
     names = list(alternatives)
     rates: Rates = {name: [] for name in names}
     for current in range(-1, rounds):
         for position in range(len(names)):
             name = names[(current + position) % len(names)]
-            started = clock()
+            started = time.perf_counter()
             images = alternatives[name]()
             if current >= 0:
-                rates[name].append(images / (clock() - started))
+                rates[name].append(images / (time.perf_counter() - started))
     return rates
 
 

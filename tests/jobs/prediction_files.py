@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.pipeline.schema import ANSWERS, PREDICTIONS, named_rows
+from jobs.pipeline.schema import PREDICTIONS
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
@@ -90,38 +90,20 @@ def chunk(
     rng: np.random.Generator, images: int, classes: int, batch_size: int, start: float, seconds: float, first_batch: int = 0
 ) -> pa.Table:
     """A table of `images` rows as one mesh writes them: about 80% right, 1% unreadable, batches back to back."""
-    label = rng.integers(0, classes, images)
-    prediction = np.where(rng.random(images) < 0.8, label, (label + rng.integers(1, 4, images)) % classes)
-    top5 = (prediction[:, None] + np.arange(5)) % classes
-    failed = rng.random(images) < 0.01
-    batch = np.zeros(images, dtype=np.int64)
-    batch[~failed] = np.arange(np.count_nonzero(~failed)) // batch_size
     times = seconds * rng.lognormal(0, 0.05, images // batch_size + 1)
     starts = start + np.cumsum(times) - times
-    at = (START.timestamp() * 1e6 + starts[batch] * 1e6).astype(np.int64)
-    probabilities = np.tile(np.array([0.9, 0.05, 0.03, 0.01, 0.01], dtype=np.float32), images)
-    offsets = pa.array(np.arange(0, 5 * images + 5, 5, dtype=np.int32), mask=np.append(failed, False))
-
-    def constant(text: str) -> pa.Array:
-        return pa.array([text] * images)
-
-    rows = pa.table(
-        {
-            "image_id": pa.array([f"n{label[i]:08d}/{first_batch}-{i}.JPEG" for i in range(images)]),
-            "label": pa.array(label, pa.int32()),
-            "prediction": pa.array(prediction, pa.int32(), mask=failed),
-            "top5": pa.ListArray.from_arrays(offsets, pa.array(top5.ravel(), pa.int32())),
-            "top5_probability": pa.ListArray.from_arrays(offsets, pa.array(probabilities)),
-            "held_prediction": pa.nulls(images, pa.int32()),
-            "correct": pa.array((prediction == label) & ~failed),
-            "error": pa.array([f"truncated file ({i} bytes missing)" if failed[i] else None for i in range(images)], pa.string()),
-            "host": constant("host"),
-            "mesh": constant("mesh"),
-            "batch": pa.array(batch + first_batch, mask=failed),
-            "started_at": pa.array(at, pa.timestamp("us", tz="UTC"), mask=failed),
-            "batch_seconds": pa.array(times[batch], mask=failed),
-            "run_id": constant("run-1"),
-        },
-        schema=ANSWERS,
-    )
-    return named_rows(rows, pa.array([f"class {i}" for i in range(classes)]))
+    labels, off = rng.integers(0, classes, images), rng.integers(1, 4, images)
+    right, failed = rng.random(images) < 0.8, rng.random(images) < 0.01
+    batches = np.cumsum(~failed) - 1
+    rows = []
+    for i, label in enumerate(labels.tolist()):
+        prediction, batch = int(label if right[i] else (label + off[i]) % classes), max(0, int(batches[i])) // batch_size
+        more: dict[str, Any] = {
+            "image_id": f"n{label:08d}/{first_batch}-{i}.JPEG",
+            "error": f"truncated file ({i} bytes missing)",
+        }
+        if not failed[i]:
+            more |= {"top5": [(prediction + k) % classes for k in range(5)], "error": None}
+        answer = None if failed[i] else prediction
+        rows.append(row(label, answer, first_batch + batch, float(starts[batch]), float(times[batch]), **more))
+    return table(rows)

@@ -1,115 +1,76 @@
 """Whether a second run of the same images answers otherwise than a first, by how much, and on which images."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.reporting.columns import schema_of
-from jobs.reporting.comparison.mcnemar import difference_interval, mcnemar
-from jobs.reporting.comparison.pairs import GAINED, LOST, STILL_WRONG, paired
-from jobs.reporting.comparison.tables import FLIPS, FLIPS_PER_CLASS, ONLY_IN_ONE, Comparison, differing_settings, p_text, points
+from jobs.reporting.comparison.pairs import paired
+from jobs.reporting.comparison.tables import FROM_PAIRS, TOTALS, Comparison, differing_settings, p_text, points
+from jobs.reporting.intervals import difference_interval, mcnemar
 from jobs.reporting.page.markup import render
 from jobs.reporting.schema import Summary
 from jobs.reporting.tables import NAMED
-from jobs.running.manifest import Manifest
+from jobs.reporting.write import count_run
 from jobs.running.words import counted
-from jobs.storage.address import shown
+from jobs.storage.address import below, shown
 from jobs.storage.failure import storage_errors
 from jobs.storage.files import open_storage, write_atomically, write_table
 from vit_actor.errors import UserError
 
-ROW_GROUP = 100_000  # Rows of the long tables that are in memory at once
-SHOWN = 200  # Rows of the long tables that the page shows
+ROW_GROUP = 100_000  # Rows of a table that are in memory at once
+SHOWN = 200  # Rows of a long table that the page shows
 LISTED_CLASSES = 2000  # Classes that the page lists; flips_per_class.parquet has all
 
-LONG_TABLES = {
-    "flips": (
-        FLIPS,
-        """SELECT image_id, label, named(label) AS label_name, prediction_a, named(prediction_a) AS name_a, probability_a,
-          error_a, prediction_b, named(prediction_b) AS name_b, probability_b, error_b, kind
-        FROM pairs WHERE flipped ORDER BY row_a""",
-    ),
-    "only_in_one": (
-        ONLY_IN_ONE,
-        """SELECT image_id, run, label, named(label) AS label_name, prediction, named(prediction) AS predicted_name
-        FROM only_in_one ORDER BY run, row""",
-    ),
-}
 
-PER_CLASS = f"""
-SELECT label AS class, named(label) AS name, count(*) AS images, count(*) FILTER (right_a) AS correct_a,
-  count(*) FILTER (right_b) AS correct_b, count(*) FILTER (kind = '{LOST}') AS lost,
-  count(*) FILTER (kind = '{GAINED}') AS gained, count(*) FILTER (kind = '{STILL_WRONG}') AS still_wrong
-FROM pairs WHERE label IS NOT NULL GROUP BY label ORDER BY label
-"""
-
-TOTALS = """
-SELECT count(*) AS images, count(*) FILTER (flipped) AS flips, count(*) FILTER (relabelled) AS relabelled,
-  count(*) FILTER (prediction_a IS NULL) AS errors_a, count(*) FILTER (prediction_b IS NULL) AS errors_b,
-  (SELECT count(*) FROM only_in_one WHERE run = 'A') AS only_a, (SELECT count(*) FROM only_in_one WHERE run = 'B') AS only_b
-FROM pairs
-"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One of the two: where it is, what it adds up to."""
-
-    out: str
-    summary: Summary
-    manifest: Manifest | None
-
-    @property
-    def class_names(self) -> list[str]:
-        """Its checkpoint's; empty where none were recorded."""
-        return self.manifest.class_names if self.manifest else []
-
-
-def compare(a: Run, b: Run, out: str) -> Comparison:
+def compare(run_a: str, run_b: str, out: str | None = None, address: str | None = None) -> tuple[Comparison, str]:
     """Write comparison.parquet, flips.parquet, flips_per_class.parquet, only_in_one.parquet, settings.parquet and comparison.html
-    to `out`.
+    to `out` (default: run B's `compared/<run id of A>`); returns the comparison, and where its page is.
 
-    Rows that do not fit in a bounded memory wait on local disk. Raises UserError for runs without a common image, and for runs
-    whose class numbers do not mean the same.
+    address: as `reduce_predictions` takes it. Rows that do not fit in a bounded memory wait on local disk. Raises UserError as
+    write_reports does, for runs without a common image, and for runs whose class numbers do not mean the same.
     """
-    if a.class_names and b.class_names and a.class_names != b.class_names:
-        raise UserError(f"{shown(a.out)} and {shown(b.out)} answer with other classes; compare runs of checkpoints with the same")
-    with TemporaryDirectory() as directory, paired(a.out, b.out, directory) as database:
-        database.execute("SET VARIABLE names = ?::VARCHAR[]", [a.class_names or b.class_names])
+    reports = [count_run(run, address=address) for run in (run_a, run_b)]
+    names = [each.manifest.class_names for each in reports if each.manifest and each.manifest.class_names]
+    if len(names) == 2 and names[0] != names[1]:
+        raise UserError(f"{shown(run_a)} and {shown(run_b)} answer with other classes; compare runs of checkpoints with the same")
+    a, b = (each.summary() for each in reports)
+    out = out or below(run_b, f"compared/{a.run_id}")
+    with TemporaryDirectory() as directory, paired(run_a, run_b, directory) as database:
+        database.execute("SET VARIABLE names = ?::VARCHAR[]", [names[0] if names else []])
         database.execute(NAMED)
         totals = database.sql(TOTALS).to_arrow_table().to_pylist()[0]
         if not totals["images"]:
-            raise UserError(f"{shown(a.out)} and {shown(b.out)} have no image in common; give two runs of the same data set")
-        per_class = database.sql(PER_CLASS).to_arrow_table().cast(FLIPS_PER_CLASS)
-        totals |= {name: sum(per_class[name].to_pylist()) for name in ("correct_a", "correct_b", "lost", "gained", "still_wrong")}
-        comparison = _compared(a.summary, b.summary, totals, labelled=sum(per_class["images"].to_pylist()))
-        tables = {
-            "comparison": pa.Table.from_pylist([asdict(comparison)], schema=schema_of(Comparison)),
-            "flips_per_class": per_class,
-            "settings": differing_settings(a.summary, b.summary),
-        }
-        long = {name: database.sql(f"{query} LIMIT {SHOWN}") for name, (_, query) in LONG_TABLES.items()}
-        rows = {name: found.to_arrow_table().to_pylist() for name, found in long.items()}
-        html = _page(comparison, a, b, tables, rows)
+            raise UserError(f"{shown(run_a)} and {shown(run_b)} have no image in common; give two runs of the same data set")
+        comparison = _compared(a, b, totals)
+        settings = differing_settings(a, b)
+        rows = {"settings": settings.to_pylist(), "flips_per_class": FROM_PAIRS["flips_per_class"].table(database).to_pylist()}
+        for name in ("flips", "only_in_one"):
+            rows[name] = database.sql(f"{FROM_PAIRS[name].sql} LIMIT {SHOWN}").to_arrow_table().to_pylist()
+        runs = [("A", shown(run_a), a), ("B", shown(run_b), b)]
+        html = _page(comparison, rows, [(n, f"{run}, run {s.run_id}, on {'; '.join(s.devices[:8])}") for n, run, s in runs])
         filesystem, path = open_storage(out)
         with storage_errors(out):
-            for name in LONG_TABLES:
-                _write_long(database, name, f"{directory}/{name}")
-                with pa.memory_map(f"{directory}/{name}") as file:
-                    write_atomically(filesystem, f"{path}/{name}.parquet", file.read_buffer())
-            for name, table in tables.items():
-                write_table(filesystem, f"{path}/{name}.parquet", table)
+            for name, query in FROM_PAIRS.items():
+                file = f"{directory}/{name}"
+                with pq.ParquetWriter(file, query.schema, compression="zstd") as writer:
+                    for batch in database.sql(query.sql).to_arrow_reader(ROW_GROUP):
+                        writer.write_table(pa.Table.from_batches([batch]).cast(query.schema))
+                with pa.memory_map(file) as written:
+                    write_atomically(filesystem, f"{path}/{name}.parquet", written.read_buffer())
+            row = pa.Table.from_pylist([asdict(comparison)], schema=schema_of(Comparison))
+            write_table(filesystem, f"{path}/comparison.parquet", row)
+            write_table(filesystem, f"{path}/settings.parquet", settings)
             write_atomically(filesystem, f"{path}/comparison.html", html.encode())
-    return comparison
+    return comparison, below(out, "comparison.html")
 
 
-def _compared(a: Summary, b: Summary, totals: dict[str, Any], labelled: int) -> Comparison:
+def _compared(a: Summary, b: Summary, totals: dict[str, Any]) -> Comparison:
     """The comparison's one row, from what each run adds up to and from their pairs, of which there must be some."""
-    correct_a, correct_b, lost, gained = (totals[name] for name in ("correct_a", "correct_b", "lost", "gained"))
+    labelled, lost, gained = (totals[name] for name in ("labelled", "lost", "gained"))
     low, high = difference_interval(lost, gained, labelled) if labelled else (None, None)
     of_both: dict[str, Any] = {}
     for name in ("simulated", "devices", "system_fps", "device_fps", "inference_ms"):
@@ -118,11 +79,10 @@ def _compared(a: Summary, b: Summary, totals: dict[str, Any], labelled: int) -> 
         run_a=a.run_id,
         run_b=b.run_id,
         **totals,
-        labelled=labelled,
         agreement=1 - totals["flips"] / totals["images"],
-        top1_a=correct_a / labelled if labelled else None,
-        top1_b=correct_b / labelled if labelled else None,
-        difference=(correct_b - correct_a) / labelled if labelled else None,
+        top1_a=totals["correct_a"] / labelled if labelled else None,
+        top1_b=totals["correct_b"] / labelled if labelled else None,
+        difference=(totals["correct_b"] - totals["correct_a"]) / labelled if labelled else None,
         difference_low=low,
         difference_high=high,
         p_value=mcnemar(lost, gained) if labelled else None,
@@ -137,25 +97,16 @@ def _ratio(a: float | None, b: float | None) -> float | None:
     return b / a if a and b else None
 
 
-def _write_long(database: duckdb.DuckDBPyConnection, name: str, file: str) -> None:
-    """A long table as Parquet on local disk, a part of it in memory at a time."""
-    schema, query = LONG_TABLES[name]
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for batch in database.sql(query).to_arrow_reader(ROW_GROUP):
-            writer.write_table(pa.Table.from_batches([batch]).cast(schema))
-
-
-def _page(c: Comparison, a: Run, b: Run, tables: dict[str, pa.Table], rows: dict[str, list[dict[str, Any]]]) -> str:
-    classes = tables["flips_per_class"].to_pylist()
+def _page(c: Comparison, rows: dict[str, list[dict[str, Any]]], facts: list[tuple[str, str]]) -> str:
+    classes = rows["flips_per_class"]
     changed = [row for row in classes if row["lost"] or row["gained"] or row["still_wrong"]]
     changed.sort(key=lambda row: (-row["lost"] - row["gained"] - row["still_wrong"], row["class"]))
-    runs = ("A", a, c.devices_a), ("B", b, c.devices_b)
     return render(
         "comparison.html",
         title=c.verdict[0].upper() + c.verdict[1:],
-        facts=[(n, f"{shown(run.out)}, run {run.summary.run_id}, on {'; '.join(devices[:8])}") for n, run, devices in runs],
+        facts=facts,
         c=c,
-        t={**rows, "flips_per_class": changed[:LISTED_CLASSES], "settings": tables["settings"].to_pylist()},
+        t=rows | {"flips_per_class": changed[:LISTED_CLASSES]},
         classes=len(classes),
         changed=len(changed),
         points=points,

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 
-from jobs.reporting.columns import described
+from jobs.reporting.columns import INT, LONG, TEXT, Query, described
 from jobs.reporting.comparison.pairs import GAINED, LOST, STILL_WRONG, UNLABELLED
 from jobs.reporting.schema import Summary
 from jobs.running.words import counted
@@ -58,7 +58,7 @@ class Comparison:
             same = "this is the same run twice" if self.run_a == self.run_b else "the answers are identical"
             return f"{same}: {self.images:,} of {self.images:,} images agree"
         told = f"answers differ on {self.flips:,} of {self.images:,} images"
-        if self.difference is None or self.difference_low is None or self.difference_high is None:
+        if self.difference is None or self.difference_low is None or self.difference_high is None or self.p_value is None:
             why = "no image has the same label in both" if self.relabelled else "no labels"
             told += f"; {why}, so no accuracy to compare"
         else:
@@ -69,45 +69,55 @@ class Comparison:
         return told
 
 
-FLIPS = described(
-    ("image_id", pa.string(), "the image"),
-    ("label", pa.int32(), "its true class; null where the data has none, or the runs disagree"),
-    ("label_name", pa.string(), "its name"),
-    ("prediction_a", pa.int32(), "run A's answer; null on error"),
-    ("name_a", pa.string(), "its name"),
-    ("probability_a", pa.float32(), "its softmax probability"),
-    ("error_a", pa.string(), "why run A has no answer"),
-    ("prediction_b", pa.int32(), "run B's answer; null on error"),
-    ("name_b", pa.string(), "its name"),
-    ("probability_b", pa.float32(), "its softmax probability"),
-    ("error_b", pa.string(), "why run B has no answer"),
-    ("kind", pa.string(), f"{LOST}, {GAINED}, {STILL_WRONG} or {UNLABELLED}"),
-)
+FROM_PAIRS = {
+    "flips": Query("FROM pairs WHERE flipped", "ORDER BY row_a", (
+        ("image_id", TEXT, "", "the image"),
+        ("label", INT, "", "its true class; null where the data has none, or the runs disagree"),
+        ("label_name", TEXT, "named(label)", "its name"),
+        ("prediction_a", INT, "", "run A's answer; null on error"),
+        ("name_a", TEXT, "named(prediction_a)", "its name"),
+        ("probability_a", pa.float32(), "", "its softmax probability"),
+        ("error_a", TEXT, "", "why run A has no answer"),
+        ("prediction_b", INT, "", "run B's answer; null on error"),
+        ("name_b", TEXT, "named(prediction_b)", "its name"),
+        ("probability_b", pa.float32(), "", "its softmax probability"),
+        ("error_b", TEXT, "", "why run B has no answer"),
+        ("kind", TEXT, "", f"{LOST}, {GAINED}, {STILL_WRONG} or {UNLABELLED}"),
+    )),
+    "flips_per_class": Query("FROM pairs WHERE label IS NOT NULL", "GROUP BY label ORDER BY label", (
+        ("class", INT, "label",
+         "true class in the checkpoint's order; classes without a labelled image in both runs are left out"),
+        ("name", TEXT, "named(label)", "its name"),
+        ("images", LONG, "count(*)", "labelled images of it in both runs"),
+        ("correct_a", LONG, "times(right_a)", "of those, right in run A"),
+        ("correct_b", LONG, "times(right_b)", "of those, right in run B"),
+        ("lost", LONG, f"times(kind = '{LOST}')", "right in A and wrong in B"),
+        ("gained", LONG, f"times(kind = '{GAINED}')", "wrong in A and right in B"),
+        ("still_wrong", LONG, f"times(kind = '{STILL_WRONG}')", "wrong in both, each time with another answer"),
+    )),
+    "only_in_one": Query("FROM only_in_one", "ORDER BY run, row", (
+        ("image_id", TEXT, "", "the image"),
+        ("run", TEXT, "", "A or B: the run that has it"),
+        ("label", INT, "", "its true class"),
+        ("label_name", TEXT, "named(label)", "its name"),
+        ("prediction", INT, "", "that run's answer; null on error"),
+        ("predicted_name", TEXT, "named(prediction)", "its name"),
+    )),
+}  # fmt: skip
 
-FLIPS_PER_CLASS = described(
-    ("class", pa.int32(), "true class in the checkpoint's order; classes without a labelled image in both runs are left out"),
-    ("name", pa.string(), "its name"),
-    ("images", pa.int64(), "labelled images of it in both runs"),
-    ("correct_a", pa.int64(), "of those, right in run A"),
-    ("correct_b", pa.int64(), "of those, right in run B"),
-    ("lost", pa.int64(), "right in A and wrong in B"),
-    ("gained", pa.int64(), "wrong in A and right in B"),
-    ("still_wrong", pa.int64(), "wrong in both, each time with another answer"),
-)
-
-ONLY_IN_ONE = described(
-    ("image_id", pa.string(), "the image"),
-    ("run", pa.string(), "A or B: the run that has it"),
-    ("label", pa.int32(), "its true class"),
-    ("label_name", pa.string(), "its name"),
-    ("prediction", pa.int32(), "that run's answer; null on error"),
-    ("predicted_name", pa.string(), "its name"),
-)
+TOTALS = f"""
+SELECT count(*) AS images, times(flipped) AS flips, times(relabelled) AS relabelled, count(label) AS labelled,
+  times(prediction_a IS NULL) AS errors_a, times(prediction_b IS NULL) AS errors_b,
+  times(label IS NOT NULL AND right_a) AS correct_a, times(label IS NOT NULL AND right_b) AS correct_b,
+  times(kind = '{LOST}') AS lost, times(kind = '{GAINED}') AS gained, times(kind = '{STILL_WRONG}') AS still_wrong,
+  (SELECT count(*) FROM only_in_one WHERE run = 'A') AS only_a, (SELECT count(*) FROM only_in_one WHERE run = 'B') AS only_b
+FROM pairs
+"""
 
 SETTINGS = described(
-    ("setting", pa.string(), "what differs between the runs: a setting, a version, the checkpoint, the data, the devices"),
-    ("a", pa.string(), "in run A; null where it has none"),
-    ("b", pa.string(), "in run B; null where it has none"),
+    ("setting", TEXT, "what differs between the runs: a setting, a version, the checkpoint, the data, the devices"),
+    ("a", TEXT, "in run A; null where it has none"),
+    ("b", TEXT, "in run B; null where it has none"),
 )
 
 
@@ -116,27 +126,20 @@ def points(share: float) -> str:
     return f"{100 * share:+.3f}"
 
 
-def p_text(p: float | None) -> str:
+def p_text(p: float) -> str:
     """A p-value as one reads it after a p."""
-    return "unknown" if p is None else "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
 def differing_settings(a: Summary, b: Summary) -> pa.Table:
     """What differs of everything that may explain a difference."""
     told_a, told_b = _told(a), _told(b)
-    rows = [
-        {"setting": setting, "a": _text(told_a.get(setting)), "b": _text(told_b.get(setting))}
-        for setting in sorted(told_a.keys() | told_b.keys())
-        if told_a.get(setting) != told_b.get(setting)
-    ]
-    return pa.Table.from_pylist(rows, schema=SETTINGS)
+    rows = [{"setting": name, "a": told_a.get(name), "b": told_b.get(name)} for name in sorted(told_a | told_b)]
+    return pa.Table.from_pylist([row for row in rows if row["a"] != row["b"]], schema=SETTINGS)
 
 
-def _told(summary: Summary) -> dict[str, Any]:
+def _told(summary: Summary) -> dict[str, str | None]:
     versions = {f"{package} version": version for package, version in json.loads(summary.versions).items()}
     columns = ("job", "data", "model", "model_digest", "planned", "meshes", "batch_size", "devices")
-    return json.loads(summary.config) | versions | {column: getattr(summary, column) for column in columns}
-
-
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    told = json.loads(summary.config) | versions | {column: getattr(summary, column) for column in columns}
+    return {name: value if value is None or isinstance(value, str) else json.dumps(value) for name, value in told.items()}

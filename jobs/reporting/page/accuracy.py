@@ -16,34 +16,22 @@ PERCENT = "{:.0%}".format
 
 def classes(summary: Summary, per_class: Rows, confusion: pa.Table) -> dict[str, Any]:
     """Classes with images, the least accurate first, or without labels the most often predicted; and what is drawn of them."""
-
-    def told(seen: Rows) -> dict[str, Any]:
-        first = f"The first {LISTED:,} of " if len(seen) > LISTED else ""
-        return {"rows": seen[:LISTED], "all": len(seen), "caption": first + counted(len(seen), "class")}
-
     answered = [row for row in per_class if row["predicted"] or row["images"]]
-    if not summary.labelled:
+    if summary.labelled:
+        seen = sorted((row for row in answered if row["images"]), key=lambda row: (row["accuracy"], row["class"]))
+    else:
         seen = sorted(answered, key=lambda row: (-row["predicted"], row["class"]))
-        return told(seen) | {"most": seen[0]["predicted"] if seen else 0}
-    seen = sorted((row for row in answered if row["images"]), key=lambda row: (row["accuracy"], row["class"]))
-    drawn = told(seen) | {"curve": None, "matrix": None}
-    if 1 < len(answered) <= MATRIX:
-        drawn["matrix"] = _matrix(answered, confusion.to_pylist())
-    elif len(seen) > MATRIX:
+    caption = (f"The first {LISTED:,} of " if len(seen) > LISTED else "") + counted(len(seen), "class")
+    drawn: dict[str, Any] = {"rows": seen[:LISTED], "all": len(seen), "caption": caption, "curve": None, "matrix": None}
+    if summary.labelled and 1 < len(answered) <= MATRIX:
+        counts = {(row["label"], row["prediction"]): row["count"] for row in confusion.to_pylist()}
+        numbers = [row["class"] for row in answered]
+        drawn["matrix"] = [
+            (row["name"], row["images"], [counts.get((row["class"], number), 0) for number in numbers]) for row in answered
+        ]
+    elif summary.labelled and len(seen) > MATRIX:
         drawn["curve"] = _curve(summary, seen)
     return drawn
-
-
-def _matrix(classes: Rows, confusion: Rows) -> dict[str, Any]:
-    """Images by label (rows) and answer (columns), each with its share of the label's."""
-    place = {row["class"]: n for n, row in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), np.int64)
-    for row in confusion:
-        counts[place[row["label"]], place[row["prediction"]]] = row["count"]
-    shares = counts / np.maximum([[row["images"]] for row in classes], 1)
-    cells = [list(zip(*each, strict=True)) for each in zip(counts.tolist(), shares.tolist(), strict=True)]
-    rows = [(row["name"], each) for row, each in zip(classes, cells, strict=True) if row["images"]]
-    return {"names": [row["name"] for row in classes], "rows": rows}
 
 
 def _curve(summary: Summary, seen: Rows) -> Drawing:

@@ -9,7 +9,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs.reporting.page.colours import variables
 from jobs.running import words
 from jobs.running.clearing import GENERATOR
 
@@ -46,7 +45,7 @@ def environment() -> Environment:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     found.globals |= {
         "generator": Markup(GENERATOR),
-        "style": Markup(variables() + (HERE / "page.css").read_text()),
+        "style": Markup((HERE / "page.css").read_text()),
         "script": Markup(script),
         "policy": Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"),
     }

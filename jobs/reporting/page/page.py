@@ -4,19 +4,18 @@ import base64
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import Any
 
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.reporting.outcome import allowed_errors
 from jobs.reporting.page.accuracy import calibration, classes
-from jobs.reporting.page.markup import environment, render
+from jobs.reporting.page.markup import environment
 from jobs.reporting.page.speed import batch_times, throughput, time_spent
 from jobs.reporting.page.thumbnails import thumbnails
 from jobs.reporting.schema import Summary
-from jobs.reporting.tables import MOST_PAIRS, Picture, Reports
+from jobs.reporting.tables import MOST_PAIRS, Reports
 from jobs.running.manifest import Manifest
 from jobs.running.phases import PHASES
 from jobs.running.terminal import say
@@ -48,27 +47,28 @@ SIMULATIONS = {
 """By how a device's description starts, the longest first: what of its run is real."""
 
 
-def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: str | None) -> dict[str, Any]:
-    """What the page's template shows beside the summary, pictures among it.
+def draw(reports: Reports, summary: Summary, data: str | None) -> dict[str, Any]:
+    """What the page's template RUN shows beside the summary `s`, pictures among it.
 
     data: where the images are (default: what the manifest says).
     """
-    rows = {name: table.to_pylist() for name, table in tables.items() if name not in ("confusion", "summary")}
+    tables = reports.tables
+    rows = {name: table.to_pylist() for name, table in tables.items() if name != "confusion"}
     pictures = reports.pictures()
     jpegs = thumbnails(reports.manifest, data, pictures)
     if pictures and reports.manifest and not jpegs:
         say(f"no pictures on the page: its images cannot be read again at {shown(data or reports.manifest.data)}", sys.stderr)
+    wrong = tables["confusion"].filter(pc.not_equal(tables["confusion"]["label"], tables["confusion"]["prediction"]))
+    wrong_images = pc.sum(wrong["count"]).as_py() or 0
     chosen = reports.manifest.chosen if reports.manifest else {}
     most = chosen.get("max_errors")
     started = min((row["window_start"] for row in rows["throughput"]), default=None)
     times = f"{summary.run_id}, {started.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if started else summary.run_id
-    title = f"Predictions of run {summary.run_id}"
-    if summary.data and summary.model:
-        title = f"{short_name(summary.data)} classified by {short_name(summary.model)}"
+    named = f"{short_name(summary.data)} classified by {short_name(summary.model)}" if summary.data and summary.model else None
     return {
-        "confused": _confused(tables["confusion"]),
+        "confused": {"images": wrong_images, "pairs": len(wrong), "rows": wrong.slice(0, MOST_PAIRS).to_pylist()},
         "pictures": _pictures(pictures, jpegs),
-        "title": chosen.get("title") or title,
+        "title": chosen.get("title") or named or f"Predictions of run {summary.run_id}",
         "facts": run_facts(
             reports.manifest,
             data=summary.data,
@@ -88,6 +88,8 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
         "devices": time_spent(rows["meshes"], LISTED),
         "unread": reports.unread(),
         "configuration": configuration(summary.model_digest, json.loads(summary.config), json.loads(summary.versions)),
+        "phases": PHASES,
+        "listed": LISTED,
         "t": rows,
     }
 
@@ -95,11 +97,6 @@ def draw(reports: Reports, summary: Summary, tables: dict[str, pa.Table], data: 
 def prepare() -> None:
     """Read the page's template, which takes a while, ahead of the page."""
     environment().get_template(RUN)
-
-
-def page(summary: Summary, drawn: dict[str, Any]) -> str:
-    """The page around what was drawn; equal arguments give an equal page. All text in it is escaped."""
-    return render(RUN, s=summary, phases=PHASES, listed=LISTED, **drawn)
 
 
 def run_facts(manifest: Manifest | None, **facts: str | None) -> list[tuple[str, str | None]]:
@@ -113,27 +110,19 @@ def simulations(devices: list[str]) -> list[tuple[str, str]]:
     return [text for kind, text in SIMULATIONS.items() if kind in kinds]
 
 
-def _confused(confusion: pa.Table) -> dict[str, Any]:
-    """Images with a wrong answer, pairs of label and answer that they make, and those with most images."""
-    labels, predictions, counts = (confusion[name].to_pylist() for name in ("label", "prediction", "count"))
-    wrong = [i for i, (label, prediction) in enumerate(zip(labels, predictions, strict=True)) if label != prediction]
-    rows = [confusion.slice(i, 1).to_pylist()[0] for i in wrong[:MOST_PAIRS]]
-    return {"images": sum(counts[i] for i in wrong), "pairs": len(wrong), "rows": rows}
-
-
-def _pictures(pictures: Iterable[Picture], jpegs: Mapping[str, bytes]) -> dict[Any, list[dict[str, Any]]]:
+def _pictures(pictures: list[dict[str, Any]], jpegs: dict[str, bytes]) -> dict[Any, list[dict[str, Any]]]:
     """Those that could be read, as long as there is room, by place: a pair's is (label, prediction), a class's (prediction,)."""
     room = MOST_PICTURE_BYTES
     found: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for each in sorted(pictures, key=lambda picture: PLACES.index(picture.place)):
-        jpeg = base64.b64encode(jpegs.get(each.image_id, b"")).decode()
+    for each in sorted(pictures, key=lambda picture: PLACES.index(picture["place"])):
+        jpeg = base64.b64encode(jpegs.get(each["image_id"], b"")).decode()
         if jpeg and room >= len(jpeg):
             room -= len(jpeg)
-            taken = f", taken for {each.predicted_name}" if each.label not in (None, each.prediction) else ""
-            says = f"{each.label_name or each.predicted_name}{taken}: {each.image_id}, {each.probability:.1%} sure"
-            kinds = {"pair": (each.label, each.prediction), "class": (each.prediction,)}
-            shown = {**each._asdict(), "jpeg": f"data:image/jpeg;base64,{jpeg}", "says": shortened(says, 300)}
-            found[kinds.get(each.place, each.place)].append(shown)
+            label, prediction, answer = each["label"], each["prediction"], each["predicted_name"]
+            taken = f", taken for {answer}" if label not in (None, prediction) else ""
+            says = f"{each['label_name'] or answer}{taken}: {each['image_id']}, {each['probability']:.1%} sure"
+            place = {"pair": (label, prediction), "class": (prediction,)}.get(each["place"], each["place"])
+            found[place].append(each | {"jpeg": f"data:image/jpeg;base64,{jpeg}", "says": shortened(says, 300)})
     return found
 
 

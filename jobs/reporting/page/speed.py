@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -34,95 +33,72 @@ PARTS = (
 """Columns of meshes.parquet, as they are drawn."""
 
 
-class Activity:
-    """Times of a run as seconds of activity: the pauses between its attempts are cut out.
-
-    begin, end: of each row's window. resumes: where attempts after the first begin.
-    """
-
-    def __init__(self, table: Rows) -> None:
-        self.begin = np.array([row["window_start"].timestamp() for row in table])
-        self.end = self.begin + column(table, "window_seconds")
-        self._of: dict[int, tuple[float, float, float]] = {}  # attempt -> its shift, and where it lies
-        attempt, at = column(table, "attempt"), 0.0
-        for each in np.unique(attempt):
-            of = attempt == each
-            shift, first = at - self.begin[of].min(), at
-            self.begin[of] += shift
-            self.end[of] += shift
-            at = self.end[of].max()
-            self._of[int(each)] = shift, first, at
-        self.begin, self.end = self.begin.round(6), self.end.round(6)
-        self.resumes = [first for _, first, _ in list(self._of.values())[1:]]
-
-    def at(self, attempt: int, unix: float) -> float | None:
-        """Where a moment lies; moments outside of an attempt lie at its nearest end. None: the attempt had no batches."""
-        if attempt not in self._of:
-            return None
-        shift, first, last = self._of[attempt]
-        return min(max(unix + shift, first), last)
-
-
 def throughput(table: Rows, faults: Rows) -> dict[str, Any]:
-    """The drawings and what is to be said of them; empty for a run too short to draw."""
-    activity = Activity(table) if table else None
-    if activity is None or len(np.unique(activity.begin)) < FEWEST_WINDOWS:
+    """The drawings and what is to be said of them; empty for a run too short to draw. Pauses between attempts are cut out."""
+    attempt, fps, mesh, lasts = (column(table, name) for name in ("attempt", "fps", "mesh", "window_seconds"))
+    begin = np.array([row["window_start"].timestamp() for row in table])
+    end = begin + lasts
+    active, spans = 0.0, {}  # of each attempt its first and last moment in Unix seconds, and where it begins without pauses
+    for each in np.unique(attempt):
+        of = attempt == each
+        first, last = begin[of].min(), end[of].max()
+        spans[each] = first, last, active
+        begin[of] += active - first
+        end[of] += active - first
+        active += last - first
+    begin, end = begin.round(6), end.round(6)
+    if len(np.unique(begin)) < FEWEST_WINDOWS:
         return {}
-    unit, name = time_unit(activity.end.max())
-    begin, end = activity.begin / unit, activity.end / unit
-    fps, mesh = column(table, "fps"), column(table, "mesh")
-    meshes = sorted(set(mesh))
-    x = Axis(0, end.max(), f"{name} of activity" + (", dashed: resumed (the pause is left out)" if activity.resumes else ""))
-    drawings = [_system(x, begin, end, fps)]
-    timeless = _mark(drawings[0], faults, activity, unit)
-    if len(meshes) > 1:
-        drawings.append(_heat_map(x, meshes, mesh, begin, end, fps))
+    unit, name = time_unit(end.max())
+    resumes = [since / unit for _, _, since in spans.values() if since]
+    x = Axis(0, end.max() / unit, f"{name} of activity" + (", dashed: resumed (the pause is left out)" if resumes else ""))
+    drawings = [_system(x, begin / unit, end / unit, fps)]
+    step = end.max() / 300
+    marks: dict[tuple[str, float], list[str]] = {}  # (kind, when) -> where: one mark for several of a kind that fall together
+    for fault in faults:
+        if fault["at"] and fault["kind"] in MARKS and fault["attempt"] in spans:
+            first, last, since = spans[fault["attempt"]]
+            at = min(max(fault["at"].timestamp(), first), last) - first + since
+            marks.setdefault((fault["kind"], round(at / step) * step / unit), []).append(fault["where"])
+    timeless = len(faults) - _mark(drawings[0], marks, len(faults))
+    if len(set(mesh)) > 1:
+        drawings.append(_heat_map(x, mesh, begin / unit, end / unit, fps))
     for drawing in drawings:
-        for resume in activity.resumes:
-            drawing.line("quiet", [resume / unit] * 2, [drawing.y.low, drawing.y.high], "dash")
-    note = f"Images answered per second, end to end, in windows of {duration(float(np.median(column(table, 'window_seconds'))))}."
+        for resume in resumes:
+            drawing.line("quiet", [resume] * 2, [drawing.y.low, drawing.y.high], "dash")
+    note = f"Images answered per second, end to end, in windows of {duration(float(np.median(lasts)))}."
     if faults:
         note += " Marks: faults." + (f" {timeless:,} without a time are not marked." if timeless else "")
     return {"drawings": drawings, "note": note}
 
 
 def _system(x: Axis, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> Drawing:
-    starts, window = np.unique(begin, return_inverse=True)
-    ends, total = np.zeros(len(starts)), np.bincount(window, fps)
-    ends[window] = end
-    most = rate(total.max())
+    starts, first, window = np.unique(begin, return_index=True, return_inverse=True)
+    total = np.bincount(window, fps)
     y = Axis(0, total.max() * 1.08, "images/s, system", rate)
-    drawing = Drawing(x, y, f"Throughput over time, {most} images/s at most")
-    drawing.bars("accent", starts, ends, total)
+    drawing = Drawing(x, y, f"Throughput over time, {rate(total.max())} images/s at most")
+    drawing.bars("accent", starts, end[first], total)
     return drawing
 
 
-def _mark(drawing: Drawing, faults: Rows, activity: Activity, unit: float) -> int:
-    """Mark each fault at its time, once where several of a kind fall together; how many have none."""
-    kinds: Counter[str] = Counter()
-    drawn: dict[tuple[str, float], list[str]] = {}
-    step = activity.end.max() / 300
-    for fault in faults:
-        at = activity.at(fault["attempt"], fault["at"].timestamp()) if fault["at"] else None
-        if at is not None and fault["kind"] in MARKS:
-            kinds[fault["kind"]] += 1
-            drawn.setdefault((fault["kind"], round(at / step) * step), []).append(fault["where"])
-    for (kind, at), where in drawn.items():
-        drawing.mark(at / unit, drawing.y.high, *MARKS[kind], f"{kind}: {shortened(', '.join(where), 80)}")
-    drawing.legend += [(*MARKS[kind], f"{kind}: {kinds[kind]:,}") for kind in MARKS if kinds[kind]]
-    drawing.description += f"; {counted(len(faults), 'fault')}, {kinds.total():,} of them marked" if faults else ""
-    return len(faults) - kinds.total()
+def _mark(drawing: Drawing, marks: dict[tuple[str, float], list[str]], faults: int) -> int:
+    """Mark faults at their times; how many."""
+    for (kind, at), where in marks.items():
+        drawing.mark(at, drawing.y.high, *MARKS[kind], f"{kind}: {shortened(', '.join(where), 80)}")
+    kinds = {kind: sum(len(where) for (other, _), where in marks.items() if other == kind) for kind in MARKS}
+    drawing.legend += [(*MARKS[kind], f"{kind}: {number:,}") for kind, number in kinds.items() if number]
+    marked = sum(kinds.values())
+    drawing.description += f"; {counted(faults, 'fault')}, {marked:,} of them marked" if faults else ""
+    return marked
 
 
-def _heat_map(x: Axis, meshes: list[str], mesh: np.ndarray, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> Drawing:
+def _heat_map(x: Axis, mesh: np.ndarray, begin: np.ndarray, end: np.ndarray, fps: np.ndarray) -> Drawing:
     """More opaque is faster: right on a light page and on a dark one."""
-    columns = 400
-    scale = columns / end.max()
-    alpha = np.zeros((len(meshes), columns))
-    for row, first, last, value in zip(np.searchsorted(meshes, mesh), begin * scale, end * scale, fps, strict=True):
-        alpha[row, int(first) : max(int(first) + 1, round(last))] = value
-    pixels = np.full((len(meshes), columns, 4), (51, 135, 209, 0), np.uint8)
-    pixels[..., 3] = alpha / max(alpha.max(), 1e-9) * 255
+    meshes, place = np.unique(mesh, return_inverse=True)
+    scale = 400 / end.max()
+    pixels = np.full((len(meshes), 400, 4), (51, 135, 209, 0), np.uint8)
+    for row, first, last, value in zip(place, begin * scale, end * scale, fps / fps.max(), strict=True):
+        pixels[row, int(first) : max(int(first) + 1, round(last)), 3] = value * 255
     picture = io.BytesIO()
     Image.fromarray(pixels).save(picture, "PNG")
     names = tuple(shortened(each, 24) for each in meshes[::-1]) if len(meshes) <= NAMED_MESHES else ()
@@ -159,9 +135,16 @@ def histogram(times: np.ndarray, batches: np.ndarray, least: float, p50: float, 
 def time_spent(meshes: Rows, most: int) -> dict[str, Any]:
     """Of at most so many devices, those that waited longest: their rows, each with its parts as percents; empty without a device.
 
-    parts: the kinds of time that any device spent, as (label, colour).
+    Sums over attempts, but of compilation the longest: when it was repeated is not recorded.
+    parts: the kinds of time that any device spent, as (column, label, colour).
     """
-    rows = _by_mesh(meshes)
+    totals: dict[str, dict[str, Any]] = {}
+    for mesh in sorted(meshes, key=lambda mesh: mesh["mesh"]):
+        row = totals.setdefault(mesh["mesh"], dict.fromkeys(mesh, 0) | {"mesh": mesh["mesh"]})
+        row["compile_seconds"] = max(row["compile_seconds"], mesh["compile_seconds"])
+        for name in ("images", "decode_cpu_seconds", *(part for part, _, _ in PARTS if part != "compile_seconds")):
+            row[name] += mesh[name]
+    rows = list(totals.values())
     for row in rows:
         row["waited"] = sum(row[part] for part, label, _ in PARTS if label.startswith("wait"))
         row["busy_share"] = row["busy_seconds"] / max(row["busy_seconds"] + row["waited"], 1e-9)
@@ -176,16 +159,4 @@ def time_spent(meshes: Rows, most: int) -> dict[str, Any]:
     waiting = sorted(rows, key=lambda row: (-row["waited"], row["mesh"]))[:most]
     caption = f"The {most} of {len(rows):,} that waited longest" if len(rows) > most else "Time of each device"
     signs = [("■", colour, label) for _, label, colour in parts]
-    headings = [f"#{label.capitalize()}" for _, label, _ in parts]
-    return {"rows": waiting, "parts": parts, "signs": signs, "headings": headings, "caption": caption}
-
-
-def _by_mesh(meshes: Rows) -> Rows:
-    """Sums over attempts, but the longest compilation of each: when it was repeated is not recorded."""
-    totals: dict[str, dict[str, Any]] = {}
-    for row in sorted(meshes, key=lambda row: row["mesh"]):
-        total = totals.setdefault(row["mesh"], {"mesh": row["mesh"], "compile_seconds": 0.0})
-        total["compile_seconds"] = max(total["compile_seconds"], row["compile_seconds"])
-        for name in ("images", "decode_cpu_seconds", *(part for part, _, _ in PARTS if part != "compile_seconds")):
-            total[name] = total.get(name, 0) + row[name]
-    return list(totals.values())
+    return {"rows": waiting, "parts": parts, "signs": signs, "caption": caption}

@@ -2,10 +2,11 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,6 @@ from jobs.pipeline.decode import DecodeError, decode
 from jobs.pipeline.sources import Shard, Source, open_source
 from jobs.pipeline.sources.class_folders import ClassFolders
 from jobs.pipeline.sources.flat_folder import FlatFolder
-from jobs.reporting.tables import Picture
 from jobs.running.manifest import Manifest
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
@@ -27,16 +27,16 @@ MOST_READ = 12  # Shards read, where one has to be read up to the image wanted
 READERS = 8  # Shards read at once: hides a store's latency
 
 
-def thumbnails(manifest: Manifest | None, data: str | None, pictures: Iterable[Picture]) -> dict[str, bytes]:
+def thumbnails(manifest: Manifest | None, data: str | None, pictures: list[dict[str, Any]]) -> dict[str, bytes]:
     """JPEGs of SIDE x SIDE by image_id, squeezed as the model sees them. Images that are no longer where they were are left out.
 
     data: where the images are (default: what the manifest says).
     """
     wanted: dict[str, dict[int, str]] = defaultdict(dict)
     for picture in pictures:
-        shard, _, k = picture.chunk.rpartition(".")
+        shard, _, k = picture["chunk"].rpartition(".")
         if k.isdigit():
-            wanted[shard][int(k) * CHUNK_IMAGES + picture.row] = picture.image_id
+            wanted[shard][int(k) * CHUNK_IMAGES + picture["row"]] = picture["image_id"]
     if manifest is None or not wanted:
         return {}
     try:
@@ -53,7 +53,7 @@ def thumbnails(manifest: Manifest | None, data: str | None, pictures: Iterable[P
 
 
 def _of_shard(source: Source, shard: Shard, wanted: dict[int, str], upright: bool) -> Iterator[tuple[str, bytes]]:
-    """The pictures of the wanted images, by ordinal, that are still there."""
+    """The pictures of the wanted images, by ordinal, that are still there: (image_id, JPEG)."""
     # A filter that Pillow alone has: for a few pictures its start is worth more than its speed.
     how = Preprocess(SIDE, SIDE, Image.Resampling.HAMMING, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), upright=upright)
     pixels = np.empty(how.shape, np.uint8)

@@ -20,7 +20,7 @@ def a_run(
     rng = np.random.default_rng(0)
     for i in range(files):
         mesh, turn = i % meshes, i // meshes
-        rows = chunk(rng, images, classes, 32, turn * 0.35, 0.1, first_batch=3 * turn)
+        rows = chunk(rng, images, classes, 32, turn * 0.35, 0.09, first_batch=3 * turn)
         about = metadata(f"host-{mesh:02d}/0-3", batch_size=32, description=description, compile_seconds=2.0 + mesh)
         write_file(out, f"part-{i % 3}/chunk-{i:03d}.parquet", rows, about)
 

@@ -14,8 +14,8 @@ from tests.jobs.prediction_files import metadata, row, write_file, write_manifes
 def a_run(out: Path, right: int, of: int, state: str = "finished", labelled: bool = True) -> Path:
     """A run with so many right answers, reported."""
     write_file(out, "a.parquet", [row(0 if labelled else None, 0 if n < right else 1, at=n) for n in range(of)], metadata())
-    job, state = ("synthetic", "finished") if state == "synthetic" else ("imagenet", state)
-    write_manifest(out, job=job, attempts=[{"attempt": 1, "started_at": "", "ended_at": "", "state": state}])
+    attempt = {"attempt": 1, "started_at": "", "ended_at": "", "state": "finished" if state == "synthetic" else state}
+    write_manifest(out, job="synthetic" if state == "synthetic" else "imagenet", attempts=[attempt])
     write_reports(str(out))
     return out
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.reporting.comparison.mcnemar import difference_interval, mcnemar
+from jobs.reporting.intervals import difference_interval, mcnemar
 
 
 def by_counting(lost: int, gained: int) -> float:

@@ -1,11 +1,21 @@
-"""Whether two classifiers differ on the same images: McNemar's exact test, and an interval for the difference in accuracy.
+"""How sure a share or the difference of two is: intervals of 95%, and whether two classifiers differ on the same images.
 
-Both look only at the images on which exactly one of the two is right: `lost`, right before and wrong after, and `gained`.
+A comparison looks only at images on which exactly one of the two is right: `lost`, right before and wrong after, and `gained`.
 """
 
 import math
 
-NORMAL_95 = 1.959963984540054
+NORMAL_95 = 1.959963984540054  # The normal quantile of 95% coverage
+
+WILSON = f"""
+CREATE MACRO share(k, n) AS CASE WHEN n > 0 THEN k / n END;
+CREATE MACRO wilson(k, n, sign) AS (k / n + {NORMAL_95}e0 * {NORMAL_95}e0 / n / 2
+    + sign * ({NORMAL_95}e0 * sqrt(k / n * (1 - k / n) / n + {NORMAL_95}e0 * {NORMAL_95}e0 / n / (4 * n))))
+  / (1 + {NORMAL_95}e0 * {NORMAL_95}e0 / n);
+CREATE MACRO low(k, n) AS CASE WHEN n > 0 THEN greatest(0, wilson(k, n, -1)) END;
+CREATE MACRO high(k, n) AS CASE WHEN n > 0 THEN least(1, wilson(k, n, 1)) END;
+"""
+"""SQL of a proportion of k in n, and of the ends of its 95% Wilson score interval; null of nothing."""
 
 
 def mcnemar(lost: int, gained: int) -> float:
