@@ -16,8 +16,7 @@ from jobs.reporting.columns import schema_of
 from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, EXAMPLES, PICTURED, WINDOWS, Counts, facts
 from jobs.reporting.label_check import doubt
 from jobs.reporting.schema import FAULTS, MOST_FREQUENT_ERRORS, WAITS, Summary
-from jobs.running.chip_checks import counted as counted_checks
-from jobs.running.manifest import Manifest
+from jobs.running.manifest import Manifest, counted_checks
 from jobs.running.phases import PHASES
 from jobs.storage.address import shown
 
