@@ -33,7 +33,6 @@ from vit_actor.errors import UserError
 LEAST_SECONDS, LEAST_IMAGES = 600.0, 24_576
 LEAST_ITERATIONS = 100  # What percentiles need
 QUICK_SECONDS = 10.0  # Of the job's own loop where LoadGen measures, or where several sizes are compared, on hardware
-
 MESHES = described(
     ("mesh", pa.string(), "one row a mesh, and 'system' for all together; in a sweep the images per chip"),
     ("images", pa.int64(), "timed images, warm-up excluded"),

@@ -33,7 +33,6 @@ DOCUMENTS = {
     for path in sorted((ROOT / folder).glob("*.md" if folder == "." else "**/*.md"))
 }
 README, MANUAL = DOCUMENTS["README.md"], DOCUMENTS["cluster/README.md"]
-
 TAKES = {"silicon", "simulator", "cluster", "network", "minutes", "root"}
 """What a block of commands may take that a test does not have; said after its language."""
 
@@ -43,7 +42,6 @@ PARSERS: dict[str, Callable[[list[str]], object]] = {
     "cluster.preflight": preflight.parse,
 }
 COMMANDS_WITH_OPTIONS = [*PARSERS, "cluster.submit", "jobs.sample.train", "tests.rig.__main__", "tests.soak"]
-
 OF_OTHER_PROGRAMS = {"--dest", "--shm-size", "--now", "--web.listen-address", "--config.file"}
 
 

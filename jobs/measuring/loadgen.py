@@ -27,9 +27,7 @@ from vit_actor.errors import UserError
 
 PACKAGE = "mlcommons-loadgen"
 LIBRARY = 1024  # Random images that LoadGen draws from: as many as MLPerf has for ResNet-50
-
 LOGGED = 1024  # Answers that TEST01 compares, about
-
 AHEAD = 16  # A first part of the work, one in so many, is handed out at once; LoadGen's lists take a second a million to be read
 
 

@@ -18,9 +18,7 @@ from vit_actor.device import Device
 from vit_actor.errors import UserError, ended_while_opening
 
 PLACE_SECONDS = 60.0  # What starting the actors' processes may take on top of waiting for resources
-
 START_DELAY = 0.5  # Seconds between the request and the start, long enough to reach every mesh, so that all start together
-
 ANSWERS = 16  # Batches whose answers travel together; a message costs a millisecond
 
 

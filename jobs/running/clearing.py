@@ -15,9 +15,7 @@ from jobs.storage.files import delete, forget_cached, named, open_storage, read_
 from vit_actor.errors import UserError
 
 FOLDERS = ("predictions", "report", "compared", "runs")  # Folders of an output that a run writes to
-
 PROBE = ".probe"  # A file that is written and deleted to see whether that is allowed
-
 READERS = 16
 GENERATOR = '<meta name="generator" content="loudbox-vit">'  # How a page of this project is known
 _OURS = re.compile(r".*-\d{6}-[0-9a-f]{16}\.\d{5}\.parquet|mlperf_log_\w+\.(txt|json)|\..*\.[0-9a-f]{32}\.part")

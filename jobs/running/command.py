@@ -31,12 +31,10 @@ if TYPE_CHECKING:
     from jobs.settings import Option, Settings
 
 PROJECT = Path(__file__).parents[2]
-
 USER_ERROR = 2
 TOO_MANY_ERRORS = 3
 TOO_INACCURATE = 4
 STOPPED = 128 + signal.SIGTERM
-
 NEW_OBJECTS = 100_000
 """After so many the interpreter looks for garbage. What a command imports makes three times as many, which stay; to look through
 them after every seven hundred, as it does by itself, takes a seventh of the time."""

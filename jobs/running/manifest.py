@@ -26,9 +26,7 @@ from vit_actor.checkpoint import Checkpoint
 from vit_actor.errors import UserError
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
-
 AUTO = "auto"  # A device that depends on the cluster
-
 TOLD = {"data_fingerprint": "the data set's files, sizes or rows changed", "model_digest": "the checkpoint's files changed"}
 """What to say of settings that are hashes."""
 

@@ -15,7 +15,7 @@ from cluster.checks import Check, Host, check_cluster, check_host, clock
 from cluster.hardware import parse_snapshot, read_hardware
 from cluster.preflight import main
 from cluster.probe import INSTALLATIONS, limits, open_mesh, read_host, try_mesh
-from tests.cluster.fake_host import FakeHost, install_tt_smi, put, put_lock
+from tests.cluster.fake_host import FakeHost, install_tt_smi, put
 from tests.commands import ROOT
 from vit_actor.checkpoint import load_checkpoint
 from vit_actor.device import Device
@@ -147,19 +147,6 @@ def test_each_board_and_its_chips_behind_ethernet_are_seen_or_said_to_be_unseen(
 def test_boards_that_ray_was_not_given_may_be_somebody_elses(sound: Host, counted: int, status: str) -> None:
     host = replace(sound, ray_boards=counted, visible="")
     assert by_name(check_host(host, 4))["boards for Ray"].status == status
-
-
-def test_a_lock_of_a_process_that_is_gone_is_named_and_no_other(preflight: Preflight, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    put(root / "proc/77/stat")
-    for name, owner in (("ARC_MSG", 0), ("CHIP_IN_USE_0_PCIe", 4242), ("CHIP_IN_USE_1_PCIe", 77), ("PCIE_DMA_1_PCIe", 4242)):
-        put_lock(root, name, owner)
-    put_lock(root, "NON_MMIO_0_PCIe", 4242, flag=0)
-    put(root / "dev/shm/TT_UMD_LOCK.SHORT", "x")
-    locks = preflight(FakeHost())[1]["locks"]
-    told = "TT_UMD_LOCK.CHIP_IN_USE_0_PCIe of process 4242, which has ended and 1 more"
-    assert (locks["status"], locks["found"]) == ("warn", told)
-    assert "rm /dev/shm/TT_UMD_LOCK.*" in locks["fix"]
 
 
 def test_another_tt_metal_than_the_installed_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

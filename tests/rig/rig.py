@@ -18,7 +18,6 @@ from tests.rig.machine import BOARDS, Machine, Switch
 from vit_actor.errors import UserError
 
 START_SECONDS = 120.0  # Limit for start-node.sh: it takes 5 to 10 s of two shared cores, and hosts that start together share them
-
 _HEAD, _ADDRESS = "head", "10.77.0.1"
 
 
