@@ -31,7 +31,7 @@ ended = threading.Event()
 with draining(ended.set, last=lambda: None) as stopping:
     open(sys.argv[1], "w").close()
     ended.wait(60)
-sys.exit(stopping.code)
+sys.exit(128 + stopping.signal)
 """
 
 NOHUP = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
