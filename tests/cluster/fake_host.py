@@ -28,7 +28,6 @@ class FakeHost:
     iommu: str = "identity"
     memory_gib: int = 512
     sfpi: bool = True
-    unreadable: int | None = None
 
     def write(self, root: Path) -> Path:
         for n in range(self.boards):
