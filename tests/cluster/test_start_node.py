@@ -152,7 +152,7 @@ def test_the_file_that_prometheus_follows_names_every_node_and_each_serves_metri
 
 @pytest.mark.slow
 def test_a_node_with_another_token_cannot_join(rig: Rig) -> None:
-    line = ["timeout", "60", str(ROOT / "cluster/start-node.sh"), "worker", HEAD]
-    refused = rig.run(line, host="loudbox-1", env={"RAY_AUTH_TOKEN": "0" * 64}, timeout=90, check=False)
+    line = ["timeout", "60", "env", f"RAY_AUTH_TOKEN={'0' * 64}", str(ROOT / "cluster/start-node.sh"), "worker", HEAD]
+    refused = rig.run(line, host="loudbox-1", timeout=90, check=False)
     assert refused.returncode != 0
     assert "InvalidAuthToken" in refused.stdout + refused.stderr
