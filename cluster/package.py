@@ -22,9 +22,9 @@ def pack(project: Path, module: str, arguments: list[str], folder: Path) -> Path
     """
     names = {*PACKAGES, module.partition(".")[0]}
     for word in arguments:  # what they name in the project is needed too
-        path = os.path.normpath(word.partition("=")[2] if word.startswith("--") else word)
-        if not path.startswith((".", "/")):
-            names.add(path)
+        named = os.path.normpath(word.partition("=")[2] if word.startswith("--") else word)
+        if not named.startswith((".", "/")):
+            names.add(named)
     found = {name for name in names if os.path.lexists(project / name)}
     needed = {name for name in found if not any(name.startswith(f"{other}{os.sep}") for other in found)}
     files = [file for name in sorted(needed) for file in below(project / name)]

@@ -137,11 +137,11 @@ def sweep(settings: SyntheticSettings, work: Work, manifest: Manifest, start: St
 
     rows: list[dict[str, Any]] = []
     refused: dict[str, UserError] = {}
-    field = "batch_size" if manifest.settings["device"] == "cpu" else "images_per_chip"
+    cpu = manifest.settings["device"] == "cpu"
     for number in IMAGES_PER_CHIP:
         name = f"{number} per chip"
         try:
-            meshes = start(replace(settings, **{field: number}))
+            meshes = start(replace(settings, batch_size=number) if cpu else replace(settings, images_per_chip=number))
         except UserError as error:
             refused[name] = error
             continue

@@ -235,7 +235,7 @@ def test_the_command_goes_to_the_server_with_the_project_and_is_followed_unless_
 def test_it_ends_with_the_jobs_own_code_and_its_whole_log_whatever_becomes_of_the_stream(
     capsys: pytest.CaptureFixture[str], end: End, ends_with: int, told: str, fails: int, stream: str
 ) -> None:
-    assert follow(Log(Scripted([*["silent"] * fails, end], stream), "job-1")) == ends_with  # type: ignore[arg-type]
+    assert follow(Log(Scripted([*["silent"] * fails, end], stream), "job-1")) == ends_with
     out, err = capsys.readouterr()
     assert out == "its log\n"
     assert err.endswith(told)
@@ -245,7 +245,7 @@ def test_it_ends_with_the_jobs_own_code_and_its_whole_log_whatever_becomes_of_th
 def test_a_silent_server_is_told_and_then_given_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("cluster.submit.LOST_SECONDS", 1.0)
     with pytest.raises(JobFailed, match="job-1: no answer for 1 s, Connection refused"):
-        follow(Log(Scripted(["silent"] * 1000), "job-1"))  # type: ignore[arg-type]
+        follow(Log(Scripted(["silent"] * 1000), "job-1"))
     assert capsys.readouterr().err.count("does not answer") == 1
 
 

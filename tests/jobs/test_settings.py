@@ -118,7 +118,8 @@ def test_python_is_told_of_each_setting_and_of_a_keyword_that_is_misspelt_or_mis
     assert all(f"    {name}: {option.help}\n" in f"{classify.__doc__}\n" for name, (_, option) in options.items())
     assert inspect.signature(classify).return_annotation is Result
     unknown, missing = "got an unexpected keyword argument 'lable'", "missing a required argument: 'data'"
-    for given, told in (({"data": "/d", "lable": "x"}, unknown), ({}, missing)):
+    cases: list[tuple[dict[str, Any], str]] = [({"data": "/d", "lable": "x"}, unknown), ({}, missing)]
+    for given, told in cases:
         with pytest.raises(TypeError, match=f"^{told}$"):
             classify(out="/o", **given)
 

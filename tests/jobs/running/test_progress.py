@@ -121,8 +121,8 @@ def test_on_a_terminal_of_unknown_size_one_line_is_rewritten(ray_cluster: RayClu
     os.close(terminal)
     read: list[bytes] = []
     with open(master, "rb", buffering=0) as screen, suppress(OSError):  # which is how the other end's closing reads
-        while data := screen.read(1 << 16):
-            read.append(data)
+        while some := screen.read(1 << 16):
+            read.append(some)
     shown = b"".join(read).decode()
     assert job.wait(timeout=60) == 0, shown
     lines = [text for text in shown.split("\r") if " images" in text]
