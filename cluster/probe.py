@@ -33,13 +33,15 @@ COMPILER = "compiler/bin/riscv-tt-elf-g++"
 def read_host(root: Path = Path("/")) -> Host:
     """This host as it stands, with hardware read below `root`."""
     hardware = read_hardware(root)
+    # Where ttnn looks for sfpi: below its own package, then the system's.
+    compilers = [*(package / "runtime/sfpi" / COMPILER for package in _ttnn()), root / "opt/tenstorrent/sfpi" / COMPILER]
     return Host(
         name=socket.gethostname(),
         hardware=hardware,
         cores=machine.cpus(root),
         limits=tuple(limits()),
         versions=package_versions() | {"kernel": platform.release()},
-        compiler=_find_compiler(root),
+        compiler=next((str(path) for path in compilers if os.access(path, os.X_OK)), None),
         snapshot=read_snapshot() if hardware.boards else "no boards",
         visible=os.environ.get("TT_VISIBLE_DEVICES"),
         kernel_cache=_kernel_cache(root),
@@ -164,9 +166,3 @@ def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
             told = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return Check("open mesh", "fail", told, "see the checks above it")
     return Check("open mesh", "pass", f"{found}, {time.monotonic() - started:.0f} s in all")
-
-
-def _find_compiler(root: Path) -> str | None:
-    """Where ttnn looks for sfpi: below its own package, then the system's."""
-    places = (*(package / "runtime/sfpi" for package in _ttnn()), root / "opt/tenstorrent/sfpi")
-    return next((str(place / COMPILER) for place in places if os.access(place / COMPILER, os.X_OK)), None)

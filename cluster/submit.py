@@ -29,7 +29,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.package import pack
 from jobs.running.command import STOPPED, TOO_MANY_ERRORS, USER_ERROR, JobFailed, Parser, run
@@ -216,11 +216,6 @@ def follow(log: Log) -> int:
         log.stopped.clear()
     log.stopped.wait(END_SECONDS)
     log.catch_up()
-    return code_of(info, job)
-
-
-def code_of(info: JobDetails, job: str) -> int:
-    """The exit code that stands for how a job ended; says what else the server knows of it."""
     code = info.driver_exit_code
     if info.status == JobStatus.STOPPED:
         return STOPPED

@@ -23,7 +23,10 @@ PLACE = "/tmp"  # Where Ray's files lie: their paths must be short
 
 def cpus(root: Path = Path("/")) -> int:
     """Cores that this process may use."""
-    shares = [float(quota) / float(period) for quota, period in _cpu_limits(root)]
+    limits = [each.split() for each in _limits(root, "cpu", "cpu.max", "")]
+    old = _limits(root, "cpu", "", "cpu.cfs_quota_us"), _limits(root, "cpu", "", "cpu.cfs_period_us")
+    limits += [[quota, period] for quota, period in zip(*old, strict=False)]
+    shares = [int(quota) / int(period) for quota, period in limits if quota.isdigit()]  # else it says max, or -1
     return max(1, int(min([len(os.sched_getaffinity(0)), *shares])))
 
 
@@ -104,13 +107,6 @@ def place_for_files() -> str:
         needed, has = f"{ROOM_NEEDED // 2**20} MiB and {INODES_NEEDED} inodes", f"{free // 2**20} MiB and {there.f_favail}"
         raise OSError(f"{PLACE} has {has} free, and Ray's files need {needed}; make room there")
     return PLACE
-
-
-def _cpu_limits(root: Path) -> list[tuple[str, str]]:
-    found = [tuple(each.split()) for each in _limits(root, "cpu", "cpu.max", "")]
-    quotas = _limits(root, "cpu", "", "cpu.cfs_quota_us")
-    found += list(zip(quotas, _limits(root, "cpu", "", "cpu.cfs_period_us"), strict=False))
-    return [(each[0], each[1]) for each in found if len(each) == 2 and each[0].isdigit()]
 
 
 def _limits(root: Path, controller: str, name: str, old_name: str) -> list[str]:
