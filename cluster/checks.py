@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from cluster.hardware import Board, Hardware, Snapshot
@@ -14,26 +13,16 @@ from vit_actor.device_time import N300_CHIP_IMAGES_PER_SECOND
 Status = Literal["pass", "warn", "fail"]
 
 CHIPS_PER_BOARD = {"n300": 2, "n150": 1}
-
 DRIVER_NEEDED = (1, 34, 0)  # Kernel driver below which ttnn 0.81's driver library refuses to open a board
-
 DRIVER_WANTED = (2, 0, 0)  # What tt-smi asks for, and the driver library where an IOMMU translates
-
 FIRMWARE_NEEDED = (18, 10, 0)  # The least ttnn 0.81 names when a chip's Ethernet cores do not come back
-
 OLD_FIRMWARE = 80  # Bundles were once numbered 80.x and came before 18.x
-
 HUGE_PAGES_PER_BOARD = 4  # What Tenstorrent's hugepages-setup reserves for a Wormhole board, 1 GiB each; one is the least
-
 CHUNK_BYTES = 512 * 224 * 224 * 3  # Decoded images travel in chunks of 512
-
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph", "glusterfs", "beegfs", "wekafs"}
-
 GIB = 2**30
 WORKER_BYTES = GIB  # A decoding worker holds 0.65 GB of libraries and its chunk
-
 ACTOR_BYTES = 8 * GIB  # A mesh's actor: the checkpoint in float32, its device layout, compiled kernels and batches in flight
-
 CLOCK_WARN, CLOCK_FAIL = 0.5, 30.0
 """Seconds. Rows carry their host's clock, and throughput over time is drawn from it by the second."""
 
@@ -92,30 +81,41 @@ def _passes(sound: bool, otherwise: Status, found: str, fix: str) -> Verdict:
 
 def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
     """Every check one host can answer for itself; a helper is asked only what decoding needs."""
-    of_a_loudbox: dict[str, Callable[[Host], Verdict]] = {
-        "boards": partial(boards, boards_per_mesh=boards_per_mesh),
-        "boards for Ray": counted_by_ray,
-        "chips": chips,
-        "kernel driver": driver,
-        "firmware": firmware,
-        "huge pages": huge_pages,
-        "ttnn": ttnn_installed,
-        "kernel compiler": compiler,
-        "kernel cache": kernel_cache,
-    }
-    of_any: dict[str, Callable[[Host], Verdict]] = {"memory": memory, "/dev/shm": shared_memory}
-    if host.limits:
-        of_any["limits"] = limits
-    if host.hardware.dead_locks:
-        of_any["locks"] = locks
-    return [Check(name, *check(host)) for name, check in (of_any if host.is_helper else of_a_loudbox | of_any).items()]
+    hardware, ttnn, store, verdicts = host.hardware, host.versions.get("ttnn"), _object_store(host), dict[str, Verdict]()
+    if not host.is_helper:
+        fetch = "run cluster/install.sh, which fetches the one ttnn names"
+        verdicts = {
+            "boards": boards(host, boards_per_mesh),
+            "boards for Ray": counted_by_ray(host),
+            "chips": chips(host),
+            "kernel driver": driver(hardware),
+            "firmware": firmware(hardware),
+            "huge pages": huge_pages(hardware),
+            "ttnn": _passes(ttnn is not None, "fail", ttnn or "not installed", "run cluster/install.sh"),
+            "kernel compiler": _passes(host.compiler is not None, "fail", host.compiler or "sfpi not found", fetch),
+            "kernel cache": kernel_cache(host),
+        }
+    have, shm = hardware.memory_bytes, hardware.shm_bytes
+    wanted = hardware.huge_pages * GIB + host.cores * WORKER_BYTES + store + (0 if host.is_helper else ACTOR_BYTES)
+    found, fix = f"{have / GIB:.0f} GiB, {wanted / GIB:.0f} wanted", "start the node with a smaller --num-cpus, or add memory"
+    verdicts["memory"] = _passes(have >= wanted, "warn", found, fix)
+    fix = "mount a larger one: below its need Ray keeps decoded images on disk, at disk speed"
+    verdicts["/dev/shm"] = _passes(shm >= store, "fail", f"{shm / GIB:.1f} GiB, {store / GIB:.1f} wanted", fix)
+    if host.limits:  # of open files, threads and addresses, and the room for Ray's own files
+        found, _, fix = "; ".join(host.limits).rpartition("; ")
+        verdicts["limits"] = "fail", found, fix
+    return [Check(name, *verdict) for name, verdict in verdicts.items()]
 
 
 def check_cluster(hosts: Sequence[Host], boards_per_mesh: int) -> list[Check]:
     """What only all hosts together can answer; one host alone is a cluster of one."""
+    helpers = sum(host.is_helper for host in hosts)
+    count = sum(len(host.boards) // boards_per_mesh for host in hosts) if boards_per_mesh else 0
+    found = f"{count}; hosts: {len(hosts)}, {helpers} of them without boards"
+    fix = "lspci -d 1e52: lists the boards PCIe sees; pass --boards 0 for a cluster without"
     return [
-        Check("meshes", *meshes(hosts, boards_per_mesh)),
-        Check("decoding", *decoding(hosts, boards_per_mesh)),
+        Check("meshes", *_passes(bool(count) or not boards_per_mesh, "fail", found, fix)),
+        Check("decoding", *decoding(sum(host.cores for host in hosts), count, boards_per_mesh)),
         # Actors and tasks are pickled between hosts: they must run the same Python and packages.
         Check("packages", *_equal(hosts, lambda host: {k: v for k, v in host.versions.items() if k != "kernel"}, "fail")),
         # These may differ, but a difference is where to look first when one LoudBox behaves unlike the others.
@@ -139,9 +139,7 @@ def boards(host: Host, boards_per_mesh: int) -> Verdict:
     if boards_per_mesh and (have % boards_per_mesh or not have):
         fix = "reseat the missing board, or pass --boards; TT_VISIBLE_DEVICES hides some"
         return "fail", f"{found}, {boards_per_mesh} wanted", fix
-    if kinds != ["n300"]:
-        return "warn", found, "a T3000 mesh is four n300 boards; others are untried"
-    return "pass", found, ""
+    return _passes(kinds == ["n300"], "warn", found, "a T3000 mesh is four n300 boards; others are untried")
 
 
 def counted_by_ray(host: Host) -> Verdict:
@@ -168,45 +166,44 @@ def chips(host: Host) -> Verdict:
         fix = "install tt-smi to see chips behind Ethernet" if "not installed" in seen else again
         return "warn", f"not seen: {seen}", f"{fix}, or pass --open"
     reset = "tt-smi -r resets the boards; on a T3000 then tt-topology -l mesh sets up its Ethernet links; then a cold boot"
-    if seen.chips < wanted:
-        behind = f": none behind board {' and '.join(seen.alone)}" if seen.alone else ""
-        return "fail", f"{seen.chips} of {wanted}{behind}", reset
-    if seen.untrained:
-        return "fail", f"DRAM of {seen.untrained} did not come up", "tt-smi -r, then a cold boot"
-    if seen.unlinked:
-        return "fail", f"no Ethernet link is up on board {' and '.join(seen.unlinked)}", f"{reset}; look after its bridge"
-    if seen.uncharted:
-        return "fail", f"all {seen.chips} at coordinates (0, 0, 0, 0)", "tt-topology -l mesh, which tells the boards their places"
+    behind = f": none behind board {' and '.join(seen.alone)}" if seen.alone else ""
+    unlinked = f"no Ethernet link is up on board {' and '.join(seen.unlinked)}"
+    chart = "tt-topology -l mesh, which tells the boards their places"
+    for wrong, found, fix in (
+        (seen.chips < wanted, f"{seen.chips} of {wanted}{behind}", reset),
+        (seen.untrained, f"DRAM of {seen.untrained} did not come up", "tt-smi -r, then a cold boot"),
+        (seen.unlinked, unlinked, f"{reset}; look after its bridge"),
+        (seen.uncharted, f"all {seen.chips} at coordinates (0, 0, 0, 0)", chart),
+    ):
+        if wrong:
+            return "fail", found, fix
     if seen.hot:
         found = f"{len(seen.hot)} of {seen.chips} too hot ({seen.hot[0]})"
         return "warn", found, "they clock down: look after fans and airflow"
     return "pass", f"{seen.chips}", ""
 
 
-def driver(host: Host) -> Verdict:
-    found, least = host.hardware.driver, DRIVER_WANTED if host.hardware.iommu else DRIVER_NEEDED
+def driver(hardware: Hardware) -> Verdict:
+    found, least = hardware.driver, DRIVER_WANTED if hardware.iommu else DRIVER_NEEDED
     if found is None:
         return "fail", "not loaded", "install tt-kmd and sudo modprobe tenstorrent"
     if _numbers(found) < least:
         return "fail", found, f"install tt-kmd {_dotted(least)} or newer; ttnn refuses this one"
-    if _numbers(found) < DRIVER_WANTED:
-        return "warn", found, f"tt-smi asks for tt-kmd {_dotted(DRIVER_WANTED)} or newer"
-    return "pass", found, ""
+    fix = f"tt-smi asks for tt-kmd {_dotted(DRIVER_WANTED)} or newer"
+    return _passes(_numbers(found) >= DRIVER_WANTED, "warn", found, fix)
 
 
-def firmware(host: Host) -> Verdict:
-    versions = sorted({board.firmware for board in host.hardware.boards if board.firmware})
-    found = ", ".join(versions)
-    fix = f"flash all boards with one bundle, {_dotted(FIRMWARE_NEEDED)} or newer (tt-flash)"
+def firmware(hardware: Hardware) -> Verdict:
+    versions = sorted({board.firmware for board in hardware.boards if board.firmware})
     if not versions:
         return "warn", "not seen: the driver reports none", "a newer tt-kmd shows tt_fw_bundle_ver"
-    if any(_numbers(version) < FIRMWARE_NEEDED or _numbers(version)[0] >= OLD_FIRMWARE for version in versions):
-        return "fail", found, fix
-    return ("fail", f"boards differ: {found}", fix) if len(versions) > 1 else ("pass", found, "")
+    old = any(_numbers(version) < FIRMWARE_NEEDED or _numbers(version)[0] >= OLD_FIRMWARE for version in versions)
+    found = ("boards differ: " if len(versions) > 1 and not old else "") + ", ".join(versions)
+    fix = f"flash all boards with one bundle, {_dotted(FIRMWARE_NEEDED)} or newer (tt-flash)"
+    return _passes(len(versions) == 1 and not old, "fail", found, fix)
 
 
-def huge_pages(host: Host) -> Verdict:
-    hardware = host.hardware
+def huge_pages(hardware: Hardware) -> Verdict:
     have, mounted = hardware.huge_pages, hardware.huge_pages_mounted
     wanted = HUGE_PAGES_PER_BOARD * len(hardware.boards)
     found = f"{have} of {wanted}" + ("" if mounted else ", not mounted")
@@ -219,74 +216,24 @@ def huge_pages(host: Host) -> Verdict:
     return "warn" if have >= len(hardware.boards) and mounted else "fail", found, fix
 
 
-def ttnn_installed(host: Host) -> Verdict:
-    found = host.versions.get("ttnn")
-    return _passes(found is not None, "fail", found or "not installed", "run cluster/install.sh")
-
-
-def compiler(host: Host) -> Verdict:
-    fix = "run cluster/install.sh, which fetches the one ttnn names"
-    return _passes(host.compiler is not None, "fail", host.compiler or "sfpi not found", fix)
-
-
 def kernel_cache(host: Host) -> Verdict:
     fix = "set TT_METAL_CACHE to a directory on this host's own disk"
     if host.kernel_cache is None:
         return "warn", "not seen", fix
     directory, kind = host.kernel_cache
-    found = f"on {kind}: {directory}"
-    if kind in NETWORK_FILESYSTEMS:
-        return "warn", found, f"{fix}: hosts that share one overwrite each other's kernels"
-    return "pass", found, ""
+    why = f"{fix}: hosts that share one overwrite each other's kernels"
+    return _passes(kind not in NETWORK_FILESYSTEMS, "warn", f"on {kind}: {directory}", why)
 
 
-def memory(host: Host) -> Verdict:
-    have = host.hardware.memory_bytes
-    actor = 0 if host.is_helper else ACTOR_BYTES
-    wanted = host.hardware.huge_pages * GIB + host.cores * WORKER_BYTES + _object_store(host) + actor
-    found = f"{have / GIB:.0f} GiB, {wanted / GIB:.0f} wanted"
-    return _passes(have >= wanted, "warn", found, "start the node with a smaller --num-cpus, or add memory")
-
-
-def shared_memory(host: Host) -> Verdict:
-    have, wanted = host.hardware.shm_bytes, _object_store(host)
-    found = f"{have / GIB:.1f} GiB, {wanted / GIB:.1f} wanted"
-    fix = "mount a larger one: below its need Ray keeps decoded images on disk, at disk speed"
-    return _passes(have >= wanted, "fail", found, fix)
-
-
-def limits(host: Host) -> Verdict:
-    """Of open files, threads and addresses, and the room for Ray's own files."""
-    found, _, fix = "; ".join(host.limits).rpartition("; ")
-    return "fail", found, fix
-
-
-def locks(host: Host) -> Verdict:
-    """The driver library takes over the lock of a process that died, but not always one from another container."""
-    dead = host.hardware.dead_locks
-    more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
-    fix = "if opening hangs: end all that uses boards, then rm /dev/shm/TT_UMD_LOCK.*"
-    return "warn", f"{dead[0]}, which has ended{more}", fix
-
-
-def meshes(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:
-    helpers, count = sum(host.is_helper for host in hosts), _meshes(hosts, boards_per_mesh)
-    found = f"{count}; hosts: {len(hosts)}, {helpers} of them without boards"
-    fix = "lspci -d 1e52: lists the boards PCIe sees; pass --boards 0 for a cluster without"
-    return _passes(bool(count) or not boards_per_mesh, "fail", found, fix)
-
-
-def decoding(hosts: Sequence[Host], boards_per_mesh: int) -> Verdict:
+def decoding(cores: int, meshes: int, boards_per_mesh: int) -> Verdict:
     """Cores to decode photographs as fast as the meshes classify them, beside one core a mesh that drives it."""
-    cores, count = sum(host.cores for host in hosts), _meshes(hosts, boards_per_mesh)
-    if not count:
+    if not meshes:
         return "pass", f"{cores} cores, no mesh to feed", ""
-    rate = N300_CHIP_IMAGES_PER_SECOND * CHIPS_PER_BOARD["n300"] * boards_per_mesh * count
-    wanted = math.ceil(rate * DECODE_SECONDS) + count
-    found = f"{cores} cores of {wanted} for {rate:,} images/s"
-    share = max(cores - count, 0) / (wanted - count)
+    rate = N300_CHIP_IMAGES_PER_SECOND * CHIPS_PER_BOARD["n300"] * boards_per_mesh * meshes
+    wanted = math.ceil(rate * DECODE_SECONDS) + meshes
+    share = max(cores - meshes, 0) / (wanted - meshes)
     fix = f"the meshes will wait {1 - share:.0%} of the time: add CPU-only helpers"
-    return _passes(cores >= wanted, "warn", found, fix)
+    return _passes(cores >= wanted, "warn", f"{cores} cores of {wanted} for {rate:,} images/s", fix)
 
 
 def clock(offset_seconds: float, uncertainty_seconds: float) -> Check:
@@ -309,16 +256,14 @@ def _equal(hosts: Sequence[Host], facts: Callable[[Host], dict[str, str]], other
     for host in hosts:
         for key, value in facts(host).items():
             values.setdefault(key, {}).setdefault(value, []).append(host.name)
-    differing = {key: by_value for key, by_value in values.items() if len(by_value) > 1}
-    if not differing:
-        return "pass", f"alike on {counted(len(hosts), 'host')}", ""
-    told = {key: ", ".join(f"{value} on {some(names, 3)}" for value, names in of.items()) for key, of in differing.items()}
-    found = "; ".join(f"{key} {values}" for key, values in told.items())
-    return otherwise, found, "bring all hosts to one version; cluster/install.sh installs the pinned packages"
-
-
-def _meshes(hosts: Sequence[Host], boards_per_mesh: int) -> int:
-    return sum(len(host.boards) // boards_per_mesh for host in hosts) if boards_per_mesh else 0
+    differing = [
+        f"{key} {', '.join(f'{value} on {some(names, 3)}' for value, names in by_value.items())}"
+        for key, by_value in values.items()
+        if len(by_value) > 1
+    ]
+    found = "; ".join(differing) or f"alike on {counted(len(hosts), 'host')}"
+    fix = "bring all hosts to one version; cluster/install.sh installs the pinned packages"
+    return _passes(not differing, otherwise, found, fix)
 
 
 def _object_store(host: Host) -> int:

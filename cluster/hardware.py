@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +16,10 @@ from jobs.running.machine import text
 from jobs.running.terminal import one_line
 
 VENDOR = "0x1e52"  # Tenstorrent's PCI vendor id
-
 NOWHERE = "(0, 0, 0, 0)"
 """What tt-smi writes for a chip of which the driver library has no coordinates (tt_smi/backend.py); one chip has these truly."""
 
 LINKS_TOLD = [19, 9]
-LOCK_FLAG = 0x5454554D444D5458.to_bytes(8, "little")
-
 SNAPSHOT_SECONDS = 15.0  # Limit for tt-smi, which waits for boards that do not answer
 
 
@@ -52,7 +47,6 @@ class Hardware:
     huge_pages: pages of 1 GiB the kernel holds ready; huge_pages_mounted: they have a file system.
     iommu: every board's memory accesses are translated, so that it can use ordinary pages.
     memory_bytes, shm_bytes: RAM that may be used, and the size of /dev/shm, where Ray's object store lives.
-    dead_locks: the driver library's locks whose owner is gone.
     """
 
     boards: tuple[Board, ...]
@@ -64,7 +58,6 @@ class Hardware:
     iommu: bool
     memory_bytes: int
     shm_bytes: int
-    dead_locks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,20 +79,26 @@ class Snapshot:
 
 def read_hardware(root: Path = Path("/")) -> Hardware:
     """Read the host below `root`. Whatever is missing counts as none; nothing is raised."""
-    names, pci = _names(root / "dev/tenstorrent"), root / "sys/bus/pci/devices"
-    boards = tuple(_read_board(root, index) for index in sorted(int(name) for name in names if name.isdigit()))
+    names = [path.name for path in (root / "dev/tenstorrent").glob("*")]
+    boards, translated = [], []
+    for index in sorted(int(name) for name in names if name.isdigit()):
+        # The driver's documentation: the exclamation mark stands for the slash in the device's name.
+        attributes = root / f"sys/class/tenstorrent/tenstorrent!{index}"
+        card, firmware = (text(attributes / name) or None for name in ("tt_card_type", "tt_fw_bundle_ver"))
+        boards.append(Board(index, card, firmware, os.access(root / f"dev/tenstorrent/{index}", os.R_OK | os.W_OK)))
+        # The test that ttnn's driver library makes: the IOMMU group is of type DMA or DMA-FQ.
+        translated.append(text(attributes / "device/iommu_group/type").startswith("DMA"))
     mounts = text(root / "proc/mounts")
     return Hardware(
-        boards=boards,
-        on_pcie=sum(text(pci / name / "vendor") == VENDOR for name in _names(pci)),
+        boards=tuple(boards),
+        on_pcie=sum(text(vendor) == VENDOR for vendor in (root / "sys/bus/pci/devices").glob("*/vendor")),
         entries=len(names),
         driver=text(root / "sys/module/tenstorrent/version") or None,
         huge_pages=int(text(root / "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages") or 0),
         huge_pages_mounted=bool(re.search(r"^\S+ \S+ hugetlbfs \S*pagesize=(1024M|1G)", mounts, re.MULTILINE)),
-        iommu=bool(boards) and all(_translated(root, board.index) for board in boards),
+        iommu=bool(boards) and all(translated),
         memory_bytes=machine.memory_bytes(root),
         shm_bytes=machine.shm_bytes(root),
-        dead_locks=tuple(_dead_locks(root)),
     )
 
 
@@ -132,18 +131,19 @@ def parse_snapshot(told: str) -> Snapshot:
     if chips is None:
         raise ValueError("no device_info")
     boards = [chip["board_info"] for chip in chips]
-    kinds = [str(board.get("board_type")) for board in boards]  # `n300 L`, the chip on PCIe, and `n300 R`, the one behind it
-    names = [f"{board.get('board_id')} ({kind})" for board, kind in zip(boards, kinds, strict=True)]
     seen = Counter(board.get("board_id") for board in boards)
+    alone, unlinked = [], []
+    for board, chip in zip(boards, chips, strict=True):
+        name, kind = board.get("board_id"), board.get("board_type")  # `n300 L`, the chip on PCIe, and `n300 R`, behind it
+        if kind == "n300 L" and seen[name] == 1:
+            alone.append(f"{name} ({board.get('bus_id')})")
+        if _links(chip) == 0:
+            unlinked.append(f"{name} ({kind})")
     return Snapshot(
         chips=len(chips),
         untrained=sum(str(board.get("dram_status", "N/A")).lower() == "false" for board in boards),
-        alone=tuple(
-            f"{board['board_id']} ({board.get('bus_id')})"
-            for board, kind in zip(boards, kinds, strict=True)
-            if kind == "n300 L" and seen[board.get("board_id")] == 1
-        ),
-        unlinked=tuple(name for name, chip in zip(names, chips, strict=True) if _links(chip) == 0),
+        alone=tuple(alone),
+        unlinked=tuple(unlinked),
         uncharted=len(chips) > 1 and all(board.get("coords") == NOWHERE for board in boards),
         hot=tuple(filter(None, map(_heat, chips))),
     )
@@ -159,15 +159,6 @@ def _links(chip: dict[str, Any]) -> int | None:
         return None
 
 
-def _dead_locks(root: Path) -> Iterator[str]:
-    """The driver library's locks (tt-umd, robust_mutex.hpp: a mutex of 40 bytes, a flag, the owner's thread and process)."""
-    for path in sorted((root / "dev/shm").glob("TT_UMD_LOCK.*")):
-        with suppress(OSError, struct.error):
-            flag, _, owner = struct.unpack("40x8sii", path.read_bytes())
-            if flag == LOCK_FLAG and owner and not (root / f"proc/{owner}").exists():
-                yield f"{path.name} of process {owner}"
-
-
 def _heat(chip: dict[str, Any]) -> str | None:
     """How hot a chip is, where that is at or above its own limit and both are known."""
     try:
@@ -175,26 +166,3 @@ def _heat(chip: dict[str, Any]) -> str | None:
     except (KeyError, TypeError, ValueError):
         return None
     return f"{found:g} C of {limit:g}" if found >= limit else None
-
-
-def _read_board(root: Path, index: int) -> Board:
-    # The driver's documentation: the exclamation mark stands for the slash in the device's name.
-    attributes = root / f"sys/class/tenstorrent/tenstorrent!{index}"
-    return Board(
-        index=index,
-        card=text(attributes / "tt_card_type") or None,
-        firmware=text(attributes / "tt_fw_bundle_ver") or None,
-        accessible=os.access(root / f"dev/tenstorrent/{index}", os.R_OK | os.W_OK),
-    )
-
-
-def _translated(root: Path, index: int) -> bool:
-    """The test ttnn's driver library makes: the IOMMU group is of type DMA or DMA-FQ."""
-    return text(root / f"sys/class/tenstorrent/tenstorrent!{index}/device/iommu_group/type").startswith("DMA")
-
-
-def _names(directory: Path) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []

@@ -20,7 +20,14 @@ def pack(project: Path, module: str, arguments: list[str], folder: Path) -> Path
 
     Raises UserError that names what is too large, or can be in no zip file.
     """
-    files = [file for name in sorted(needed(project, module, arguments)) for file in below(project / name)]
+    names = {*PACKAGES, module.partition(".")[0]}
+    for word in arguments:  # what they name in the project is needed too
+        named = os.path.normpath(word.partition("=")[2] if word.startswith("--") else word)
+        if not named.startswith((".", "/")):
+            names.add(named)
+    found = {name for name in names if os.path.lexists(project / name)}
+    needed = {name for name in found if not any(name.startswith(f"{other}{os.sep}") for other in found)}
+    files = [file for name in sorted(needed) for file in below(project / name)]
     total = sum(size for _, size in files)
     largest = sorted(files, key=lambda file: -file[1])[:3]
     told = f"{total / 1e6:,.0f} MB: {', '.join(f'{path} {size / 1e6:,.0f} MB' for path, size in largest)}"
@@ -36,17 +43,6 @@ def pack(project: Path, module: str, arguments: list[str], folder: Path) -> Path
             entry.external_attr, entry.compress_type = path.stat().st_mode << 16, ZIP_DEFLATED
             archive.writestr(entry, path.read_bytes())
     return package
-
-
-def needed(project: Path, module: str, arguments: list[str]) -> set[str]:
-    """Relative paths: the packages, and what arguments name in the project."""
-    names = {*PACKAGES, module.partition(".")[0]}
-    for word in arguments:
-        path = os.path.normpath(word.partition("=")[2] if word.startswith("--") else word)
-        if not path.startswith((".", "/")):
-            names.add(path)
-    found = {name for name in names if os.path.lexists(project / name)}
-    return {name for name in found if not any(name.startswith(f"{other}{os.sep}") for other in found)}
 
 
 def below(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[Path, int]]:

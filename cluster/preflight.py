@@ -66,7 +66,7 @@ def examine(hosts: Hosts, args: argparse.Namespace, request: DeviceRequest | Non
     """All checks by host name, those of the whole under "cluster"."""
     names = [host.name for host in hosts.hosts]
     report = {host.name: check_host(host, args.boards) for host in hosts.hosts}
-    more = [hosts.clocks()]
+    more = [hosts.clocks]
     if args.shared:
         more.append(share(args.shared, hosts))
     if args.data:

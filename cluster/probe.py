@@ -19,7 +19,7 @@ from jobs.running.manifest import package_versions
 from jobs.running.words import counted
 from jobs.storage.address import shown
 from jobs.storage.failure import storage_errors
-from jobs.storage.files import open_storage, read_whole, write_atomically
+from jobs.storage.files import delete, open_storage, read_whole, write_atomically
 from vit_actor.errors import UserError
 from vit_actor.opening import DeviceRequest
 from vit_actor.self_check import SelfCheck
@@ -33,13 +33,15 @@ COMPILER = "compiler/bin/riscv-tt-elf-g++"
 def read_host(root: Path = Path("/")) -> Host:
     """This host as it stands, with hardware read below `root`."""
     hardware = read_hardware(root)
+    # Where ttnn looks for sfpi: below its own package, then the system's.
+    compilers = [*(package / "runtime/sfpi" / COMPILER for package in _ttnn()), root / "opt/tenstorrent/sfpi" / COMPILER]
     return Host(
         name=socket.gethostname(),
         hardware=hardware,
         cores=machine.cpus(root),
         limits=tuple(limits()),
         versions=package_versions() | {"kernel": platform.release()},
-        compiler=_find_compiler(root),
+        compiler=next((str(path) for path in compilers if os.access(path, os.X_OK)), None),
         snapshot=read_snapshot() if hardware.boards else "no boards",
         visible=os.environ.get("TT_VISIBLE_DEVICES"),
         kernel_cache=_kernel_cache(root),
@@ -48,16 +50,18 @@ def read_host(root: Path = Path("/")) -> Host:
 
 def limits() -> list[str]:
     """What would keep Ray from running here, in lines with their fixes."""
+    told = machine.too_little()
     try:
         machine.place_for_files()
-        told = machine.too_little()
     except OSError as error:
-        told = [str(error), *machine.too_little()]
+        told.append(str(error))
     installed, fix = next(iter(_ttnn()), None), "unset it in the environment of Ray's nodes"
     told += [f"{name} makes a stand-in look like chips; {fix}" for name in STAND_INS if os.environ.get(name)]
-    places = {name: os.environ[name] for name in INSTALLATIONS if os.environ.get(name)} if installed else {}
-    others = {name: place for name, place in places.items() if installed and not Path(place).resolve().is_relative_to(installed)}
-    return told + [f"{name}={place} is another tt-metal than ttnn's in {installed}; {fix}" for name, place in others.items()]
+    for name in INSTALLATIONS:
+        place = os.environ.get(name)
+        if place and installed and not Path(place).resolve().is_relative_to(installed):
+            told.append(f"{name}={place} is another tt-metal than ttnn's in {installed}; {fix}")
+    return told
 
 
 def _ttnn() -> list[Path]:
@@ -81,8 +85,7 @@ def write_mark(uri: str, name: str) -> Check:
     """Write a small file below a directory, local or URI, that every host should share."""
     try:
         filesystem, path = open_storage(uri)
-        with storage_errors(uri):
-            write_atomically(filesystem, f"{path}/{name}", name.encode())
+        write_atomically(filesystem, f"{path}/{name}", name.encode())
     except UserError as error:
         return Check("shared storage", "fail", str(error), f"let this host write to {shown(uri)}")
     return Check("shared storage", "pass", "written")
@@ -90,27 +93,25 @@ def write_mark(uri: str, name: str) -> Check:
 
 def read_marks(uri: str, names: list[str]) -> Check:
     """Read the files that all hosts wrote: a directory that is not shared lacks those of the others."""
-    missing = []
+    missing = 0
     try:
         filesystem, path = open_storage(uri)
         with storage_errors(uri):
             for name in names:
                 there = filesystem.get_file_info(f"{path}/{name}").type == fs.FileType.File
-                if not there or read_whole(filesystem, f"{path}/{name}").to_pybytes() != name.encode():
-                    missing.append(name)
+                missing += not there or read_whole(filesystem, f"{path}/{name}").to_pybytes() != name.encode()
     except UserError as error:
         return Check("shared storage", "fail", str(error), f"let this host read from {shown(uri)}")
     if missing:
         fix = f"mount one file system at {shown(uri)} on every host, or use an object store"
-        return Check("shared storage", "fail", f"{len(missing)} of {len(names)} hosts' files are not there", fix)
+        return Check("shared storage", "fail", f"{missing} of {len(names)} hosts' files are not there", fix)
     return Check("shared storage", "pass", f"{shown(uri)}: files of {counted(len(names), 'host')} written and read")
 
 
 def remove_mark(uri: str, name: str) -> Check:
-    filesystem, path = open_storage(uri)
     try:
-        with storage_errors(uri):
-            filesystem.delete_file(f"{path}/{name}")
+        filesystem, path = open_storage(uri)
+        delete(filesystem, f"{path}/{name}")
     except UserError as error:
         return Check("shared storage", "warn", str(error), f"remove {name} by hand")
     return Check("shared storage", "pass", "removed")
@@ -165,9 +166,3 @@ def try_mesh(request: DeviceRequest, limit_seconds: float) -> Check:
             told = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return Check("open mesh", "fail", told, "see the checks above it")
     return Check("open mesh", "pass", f"{found}, {time.monotonic() - started:.0f} s in all")
-
-
-def _find_compiler(root: Path) -> str | None:
-    """Where ttnn looks for sfpi: below its own package, then the system's."""
-    places = (*(package / "runtime/sfpi" for package in _ttnn()), root / "opt/tenstorrent/sfpi")
-    return next((str(place / COMPILER) for place in places if os.access(place / COMPILER, os.X_OK)), None)

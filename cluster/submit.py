@@ -29,7 +29,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.package import pack
 from jobs.running.command import STOPPED, TOO_MANY_ERRORS, USER_ERROR, JobFailed, Parser, run
@@ -41,9 +41,7 @@ from vit_actor.errors import UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
 DASHBOARD = "http://127.0.0.1:8265"  # Where `ray dashboard` and an SSH tunnel put the head's job server
-
 RESUMES = "jobs.imagenet"  # The job that goes on with what it has committed; another begins again
-
 CONNECT_SECONDS = 5.0
 START_SECONDS = 60.0  # How long a head that has just started may take no jobs
 UPLOAD_SECONDS = 600.0
@@ -58,7 +56,10 @@ FINAL = (0, USER_ERROR, TOO_MANY_ERRORS, 4)  # Exit codes of a job that is done,
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: the job's own; 143 if it was stopped, 1 if it ended without a code, 2 if it could not be submitted."""
+    """Exit code: the job's own; 143 if it was stopped, 1 if it ended without a code, 2 if it could not be submitted.
+
+    Raises UserError for arguments that contradict each other, and for credentials in a job's arguments.
+    """
     parser = Parser("cluster.submit", __doc__, "[options] module [its arguments]")
     add = parser.add_argument
     default = os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD
@@ -71,29 +72,25 @@ def main(arguments: list[str] | None = None) -> int:
     add("module", help="what to run, such as jobs.imagenet")
     add("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parsed(arguments)
-    check(args)
+    replaces = args.retries and args.module == RESUMES and "--overwrite" in args.arguments
+    for wrong, told in (
+        (not re.fullmatch(r"\w+(\.\w+)*", args.module), f"{args.module}: no module of this project, such as jobs.imagenet"),
+        (not re.match("https?://", args.address), f"--address {args.address}: give the job server's URL, such as {DASHBOARD}"),
+        (args.detach and args.retries, "--retries needs to follow the job, so leave out --detach"),
+        (replaces, "--retries with --overwrite: a retry could resume the run that was to be replaced; give another --out"),
+    ):
+        if wrong:
+            raise UserError(told)
+    for word in args.arguments:
+        if credentials_in(word) or without_secrets(word) != word:
+            fix = "leave them out, and set them in the environment of the cluster's nodes"
+            raise UserError(f"{shown(word)}: the credentials in it would be kept in the cluster's list of jobs; {fix}")
     with TemporaryDirectory(prefix="loudbox-") as folder:
         left_behind.append(Path(folder))
         package = pack(PROJECT, args.module, args.arguments, Path(folder))
         client = connect(args.address)
         logging.disable(logging.WARNING)  # or Ray tells at length what it uploads
         return run_to_its_end(client, args, package)
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raise UserError for arguments that contradict each other, and for credentials in a job's arguments."""
-    if not re.fullmatch(r"\w+(\.\w+)*", args.module):
-        raise UserError(f"{args.module}: no module of this project, such as jobs.imagenet")
-    if not args.address.startswith(("http://", "https://")):
-        raise UserError(f"--address {shown(args.address)}: give the job server's URL, such as {DASHBOARD}")
-    if args.detach and args.retries:
-        raise UserError("--retries needs to follow the job, so leave out --detach")
-    if args.retries and args.module == RESUMES and "--overwrite" in args.arguments:
-        raise UserError("--retries with --overwrite: a retry could resume the run that was to be replaced; give another --out")
-    for word in args.arguments:
-        if credentials_in(word) or without_secrets(word) != word:
-            fix = "leave them out, and set them in the environment of the cluster's nodes"
-            raise UserError(f"{shown(word)}: the credentials in it would be kept in the cluster's list of jobs; {fix}")
 
 
 def run_to_its_end(client: JobSubmissionClient, args: argparse.Namespace, package: Path) -> int:
@@ -219,11 +216,6 @@ def follow(log: Log) -> int:
         log.stopped.clear()
     log.stopped.wait(END_SECONDS)
     log.catch_up()
-    return code_of(info, job)
-
-
-def code_of(info: JobDetails, job: str) -> int:
-    """The exit code that stands for how a job ended; says what else the server knows of it."""
     code = info.driver_exit_code
     if info.status == JobStatus.STOPPED:
         return STOPPED

@@ -12,11 +12,11 @@ from jobs.pipeline.commit import committed_files, committed_rows
 from jobs.reporting.outcome import Result, gates, judged, read_summary, wrong_count
 from jobs.reporting.schema import Summary
 from jobs.running import command
-from jobs.running.chip_checks import checked
-from jobs.running.classification import Inputs, claim_output, is_finished
+from jobs.running.classification import Inputs
 from jobs.running.clearing import check_output
 from jobs.running.command import JobFailed
-from jobs.running.manifest import Manifest
+from jobs.running.damaged import discard
+from jobs.running.manifest import Manifest, checked, claim
 from jobs.running.output_lock import check_held, hold_output
 from jobs.running.phases import Phases, process_began
 from jobs.running.progress import telling
@@ -58,16 +58,26 @@ def classify(settings: ImagenetSettings) -> Result:
 def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> Result:
     """A run from its settings to its verdict. signals: whether they end it (see classify_what_is_left)."""
     # What can be told without Ray is told before it starts, which takes seconds.
-    least = gates(settings.min_top1, settings.min_top5)
+    out, least = settings.out, gates(settings.min_top1, settings.min_top5)
     with telling("looking through the data and the model"):
         inputs = Inputs.open(settings)
     with ExitStack() as held:
         with telling("looking through the output"):
-            held.enter_context(hold_output(settings.out))
-            manifest = claim_output(settings, inputs)
-        if is_finished(manifest, settings.out):
-            summary = read_summary(settings.out)
+            held.enter_context(hold_output(out))
+            check_output(out)
+            described = inputs.describe(settings, settings.device)
+            manifest = claim(out, described, resume=settings.resume, overwrite=settings.overwrite)
+            if settings.resume and not manifest.attempts:
+                say(f"--resume: no run in {shown(out)} yet; this begins one", sys.stderr)
+            for line in discard(out, manifest.attempts) if settings.resume else ():
+                say(f"{shown(out)}: {line}", sys.stderr)
+        if manifest.finished and manifest.files == committed_files(out):
+            say(f"run {manifest.run_id} in {out} is finished; nothing to do")
+            summary = read_summary(out)
         else:
+            if manifest.finished:
+                told = "was finished, but predictions are gone or changed: going on with it"
+                say(f"run {manifest.run_id} in {out} {told}", sys.stderr)
             with ray_session(settings.address, needed=("ray.data", "pandas")):
                 from jobs.running.attempt import classify_what_is_left
 
@@ -75,7 +85,7 @@ def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> R
                 manifest = classify_what_is_left(settings, inputs, phases, signals=signals)
             phases.end("end")
             summary = report(settings, manifest, phases)
-    return Result(settings.out, summary, *judged(summary, least, settings.max_errors))
+    return Result(out, summary, *judged(summary, least, settings.max_errors))
 
 
 def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Summary:
@@ -92,17 +102,17 @@ def report(settings: ImagenetSettings, manifest: Manifest, phases: Phases) -> Su
         check_held(out)
     except UserError as error:  # the images are classified: what failed is no mistake of the command's
         raise JobFailed(f"{error}; what is committed stays: add --resume to make the report") from None
-    manifest.attempts[-1]["seconds"] = phases.seconds
     rows, unchecked = found or (summary.images, 0)
-    for images in (summary.images, rows):  # counted for the report, and there at its end
-        if manifest.images is not None and (wrong := wrong_count(images, manifest.images)):
-            manifest.end_attempt(out, "incomplete")
-            raise JobFailed(f"{shown(out)}: {wrong}")
+    state, wrong = "finished", ""
     if unchecked:  # by actors of a killed driver, which went on after this run had looked
-        manifest.end_attempt(out, "failed")
         what = f"{unchecked:,} chunks have no passed check of their chips after them"
-        raise JobFailed(f"{what}; add --resume to classify them again")
-    manifest.end_attempt(out, "finished")
+        state, wrong = "failed", f"{what}; add --resume to classify them again"
+    for images in (rows, summary.images):  # there at its end, and counted for the report
+        if manifest.images is not None and (missing := wrong_count(images, manifest.images)):
+            state, wrong = "incomplete", f"{shown(out)}: {missing}"
+    manifest.end_attempt(out, state, {"seconds": phases.seconds})
+    if wrong:
+        raise JobFailed(wrong)
     return summary
 
 

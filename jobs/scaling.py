@@ -43,14 +43,23 @@ def main(arguments: list[str] | None = None) -> int:
 
     settings = command.parse(ScalingSettings, arguments, "jobs.scaling", __doc__)
     checkpoint = load_checkpoint(settings.model)
-    images = images_to_share(settings, checkpoint) if settings.data else 0
+    images = 0
+    if settings.data:
+        found = surveyed(_source(settings, checkpoint, settings.limit)).images
+        images = found if found is not None else settings.limit or 0
+        if found is None and not settings.limit:
+            raise UserError(f"--data {settings.data}: how many images it holds is known only once it is read; pass --limit")
     check_free(settings.out, overwrite=settings.overwrite)  # before Ray, which takes seconds to start
     with ray_session(settings.address, needed=("ray.data",) if settings.data else ()):
         placement = placement_of(settings, checkpoint)
         sizes = mesh_counts(placement.actors)
         if settings.data and images < sizes[-1]:
             raise UserError(f"--data {settings.data}: {images} images for {sizes[-1]} meshes; give more images or fewer --meshes")
-        manifest = describe(settings, checkpoint, placement)
+        data = shown(settings.data) if settings.data else "random images"
+        if settings.cache:
+            data += f", decoded images kept in {shown(settings.cache)}"
+        decisive = {**settings.saved(), "device": placement.device, "meshes": placement.actors}
+        manifest = Manifest.of("scaling", settings, checkpoint, data=data, settings=decisive)
         with manifest.single_attempt(settings.out, overwrite=settings.overwrite):
             if settings.data:
                 measure, total = _pipeline(settings, checkpoint, placement, images), images
@@ -81,22 +90,6 @@ def placement_of(settings: ScalingSettings, checkpoint: Checkpoint) -> Placement
 
 def mesh_counts(largest: int) -> list[int]:
     return [*(2**k for k in range((largest - 1).bit_length())), largest]
-
-
-def images_to_share(settings: ScalingSettings, checkpoint: Checkpoint) -> int:
-    found = surveyed(_source(settings, checkpoint, settings.limit)).images
-    images = settings.limit if found is None else found
-    if images is None:
-        raise UserError(f"--data {settings.data}: how many images it holds is known only once it is read; pass --limit")
-    return images
-
-
-def describe(settings: ScalingSettings, checkpoint: Checkpoint, placement: Placement) -> Manifest:
-    data = shown(settings.data) if settings.data else "random images"
-    if settings.cache:
-        data += f", decoded images kept in {shown(settings.cache)}"
-    decisive = {**settings.saved(), "device": placement.device, "meshes": placement.actors}
-    return Manifest.of("scaling", settings, checkpoint, data=data, settings=decisive)
 
 
 def interleave(measure: Measure, sizes: list[int], total: int, rounds: int) -> dict[tuple[str, int], list[Round]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cache, partial
 from itertools import combinations
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from jobs.pipeline import placement
@@ -33,11 +33,12 @@ DATA_EXTENSIONS = (*IMAGE_EXTENSIONS, *PARQUET_EXTENSIONS, *TAR_EXTENSIONS)
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value may be: how it is read from text (or ValueError), what to give instead of others.
+    """What a value may be: its types, how it is read from text (or ValueError), what to give instead of others.
 
     least: of numbers, and of the characters of text.
     """
 
+    types: tuple[type, ...]
     parse: Callable[[str], Any]
     told: str
     least: float = 0
@@ -52,17 +53,21 @@ def _errors(text: str) -> int | float:
     return float(text[:-1]) / 100 if text.endswith("%") else float(text) if "." in text else int(text)
 
 
-TEXT, WHOLE = Kind(str, "text that is not empty", 1), Kind(int, "a whole number of at least 1", 1)
-NUMBER, SEED = Kind(float, "a number of at least 0"), Kind(int, "a whole number of at least 0")
-TRUTH = Kind(str, "True or False")
-SIZE, ERRORS = Kind(_size, "a size such as 50GB", 10**6), Kind(_errors, "a number of images or a percentage such as 1%")
-ACCURACY = Kind(str, "a percentage such as 80%, or 99%-of RUN with another run's --out", 1)
-SPEC = Kind(str, "text")
+KINDS = {
+    str: Kind((str,), str, "text that is not empty", 1),
+    int: Kind((int,), int, "a whole number of at least 1", 1),
+    float: Kind((int, float), float, "a number of at least 0"),
+    bool: Kind((bool,), str, "True or False"),
+}
+SEED, SPEC = Kind((int,), int, "a whole number of at least 0"), Kind((str,), str, "text")
+SIZE = Kind((int,), _size, "a size such as 50GB", 10**6)
+ERRORS = Kind((int, float), _errors, "a number of images or a percentage such as 1%")
+ACCURACY = Kind((str,), str, "a percentage such as 80%, or 99%-of RUN with another run's --out", 1)
 
 
 @dataclass(frozen=True)
 class Option:
-    """How a setting is explained and written. group: of GROUPS. kind: of its values, where their type does not say it."""
+    """How a setting is explained and written. group: of GROUPS. kind: of its values, where it is not the one of KINDS."""
 
     group: str
     help: str
@@ -133,7 +138,11 @@ class Settings:
                 raise UserError(f"--{name} {path}: {why}; give an absolute path or a URI")
             if path and path.startswith("memory://"):
                 raise UserError(f"--{name} {path}: is lost with this process; give a place on a disk or in a store")
-        check_no_partition(self.out)
+        for part in self.out.split("/"):  # readers of Hive partitions, DuckDB among them
+            column, equals, _ = part.partition("=")
+            if equals and column in PREDICTIONS.names:
+                told = f"readers would take {part} for column {column!r} of all rows; choose another"
+                raise UserError(f"--out {shown(self.out)}: {told}")
         read = {"--data": getattr(self, "data", None), "--model": self.model_directory}
         check_apart({**read, "--out": self.out, "--cache": getattr(self, "cache", None)})
 
@@ -290,19 +299,17 @@ def _checked(option: str, value: Any, hint: Any, kind: Kind | None) -> Any:
         if value not in get_args(hint):
             raise UserError(f"{option} {value}: give {' or '.join(get_args(hint))}")
         return value
-    types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    kind = kind or (TRUTH if bool in types else WHOLE if int in types else NUMBER if float in types else TEXT)
-    given = value
+    hints = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and NoneType in hints:
+        return None
+    kind, given = kind or KINDS[hints[0]], value
     try:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        value = kind.parse(value) if isinstance(value, str) and str not in types else value
-        if int in types and hasattr(value, "__index__") and not isinstance(value, bool):
+        value = kind.parse(value) if isinstance(value, str) else value
+        if hasattr(value, "__index__") and not isinstance(value, bool):
             value = operator.index(value)  # NumPy's whole numbers too
-        sound = isinstance(value, types) or (float in types and isinstance(value, int))
-        sound = sound and (bool in types or not isinstance(value, bool))
-        if isinstance(value, int | float) and bool not in types:
-            sound = sound and kind.least <= value < float("inf")
-        sound = sound and not (isinstance(value, str) and len(value) < kind.least)
+        sound = isinstance(value, kind.types) and isinstance(value, bool) == (bool in kind.types)
+        sound = sound and kind.least <= (len(value) if isinstance(value, str) else value) < float("inf")
     except (ValueError, AttributeError):
         sound = False
     if not sound:
@@ -326,7 +333,11 @@ def check_apart(places: dict[str, str | None]) -> None:
     places: paths and URIs by the option that gave them. Links are followed, and spellings of one URI are the same place. Single
     files and patterns are no folders: what a run writes beside them is not read.
     """
-    found = {option: place(uri) for option, uri in places.items() if uri and _is_folder(uri)}
+    found = {}
+    for option, uri in places.items():
+        name = parent(uri)[1] if uri else ""
+        if uri and not (is_hub(uri) or any(mark in name for mark in "*?{") or has_extension(name, DATA_EXTENSIONS)):
+            found[option] = place(uri)
     for first, second in combinations(found, 2):
         (kind, one), (other_kind, other) = found[first], found[second]
         one, other = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
@@ -334,19 +345,6 @@ def check_apart(places: dict[str, str | None]) -> None:
         if overlap and (first in WRITTEN or second in WRITTEN):
             both = " and ".join(f"{option} {shown(places[option] or '')}" for option in (first, second))
             raise UserError(f"{both} are the same directory, or one is inside the other; give separate ones")
-
-
-def _is_folder(uri: str) -> bool:
-    name = parent(uri)[1]
-    return not (is_hub(uri) or any(mark in name for mark in "*?{") or has_extension(name, DATA_EXTENSIONS))
-
-
-def check_no_partition(out: str) -> None:
-    """Raise UserError for an address that would give readers of Hive partitions, DuckDB among them, another column's value."""
-    for part in out.split("/"):
-        column, equals, _ = part.partition("=")
-        if equals and column in PREDICTIONS.names:
-            raise UserError(f"--out {shown(out)}: readers would take {part} for column {column!r} of all rows; choose another")
 
 
 def taking[**P, S: Settings, R](kind: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:

@@ -32,8 +32,8 @@ from vit_actor.errors import UserError
 # The least that MLPerf Inference's rules ask of a run in the offline scenario; anything shorter is only a quick look.
 LEAST_SECONDS, LEAST_IMAGES = 600.0, 24_576
 LEAST_ITERATIONS = 100  # What percentiles need
+IMAGES_PER_CHIP = (1, 2, 4, 8, 16)  # Of a sweep
 QUICK_SECONDS = 10.0  # Of the job's own loop where LoadGen measures, or where several sizes are compared, on hardware
-
 MESHES = described(
     ("mesh", pa.string(), "one row a mesh, and 'system' for all together; in a sweep the images per chip"),
     ("images", pa.int64(), "timed images, warm-up excluded"),
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     with ray_session(settings.address):
         placement = settings.place(checkpoint)
         work = work_on(placement.device, settings)
-        decisive = {**settings.saved(), **vars(work), "device": placement.device}
+        decisive = {**settings.saved(), **work._asdict(), "device": placement.device}
         manifest = Manifest.of("synthetic", settings, checkpoint, data="random images", settings=decisive)
 
         def start(sized: SyntheticSettings) -> list[Any]:
@@ -95,17 +95,22 @@ def work_on(device: str, settings: SyntheticSettings) -> Work:
     return Work(seconds, images, settings.iterations, settings.warmup)
 
 
-IMAGES_PER_CHIP = (1, 2, 4, 8, 16)  # Of a sweep
-
 Start = Callable[[SyntheticSettings], list[Any]]  # Meshes with such settings, ready
 
 
 def alone(settings: SyntheticSettings, work: Work, manifest: Manifest, start: Start) -> str:
     """Drive the meshes, and have LoadGen drive them if that is asked for; lines for the terminal."""
+    from jobs.reporting.page.measured import synthetic_page
+
     meshes = start(settings)
     measured = drive_together(meshes, work)
     table = mesh_table(measured, settings.seed)
-    write(settings.out, manifest, table, measured)
+    names = np.repeat([m.mesh for m in measured], [len(m.seconds) for m in measured])
+    started_at = (np.concatenate([m.started_at for m in measured]) * 1e6).astype("int64").astype("datetime64[us]")
+    seconds = np.concatenate([m.seconds for m in measured])
+    iterations = pa.table({"mesh": names, "started_at": started_at, "seconds": seconds}, schema=ITERATIONS)
+    tables = {"synthetic": table.replace_schema_metadata({"run_id": manifest.run_id}), "iterations": iterations}
+    publish(settings.out, tables, synthetic_page(manifest, table.to_pylist(), seconds))
     return "\n".join([terminal_table(table), *(loadgen(settings, meshes, measured) if settings.loadgen else [])])
 
 
@@ -131,23 +136,24 @@ def sweep(settings: SyntheticSettings, work: Work, manifest: Manifest, start: St
     from jobs.reporting.page.measured import sweep_page
 
     rows: list[dict[str, Any]] = []
-    refused: dict[int, UserError] = {}
+    refused: dict[str, UserError] = {}
+    cpu = manifest.settings["device"] == "cpu"
     for number in IMAGES_PER_CHIP:
+        name = f"{number} per chip"
         try:
-            cpu = manifest.settings["device"] == "cpu"
             meshes = start(replace(settings, batch_size=number) if cpu else replace(settings, images_per_chip=number))
         except UserError as error:
-            refused[number] = error
+            refused[name] = error
             continue
         measured = drive_together(meshes, work)
-        rows.append(_row(f"{number} per chip", measured, system_fps(measured), None))
+        rows.append(_row(name, measured, system_fps(measured), None))
         del meshes  # their boards are the next size's
     if not rows:
         raise next(iter(refused.values()))
     table = pa.Table.from_pylist(rows, schema=MESHES)
     tables = {"sweep": table.replace_schema_metadata({"run_id": manifest.run_id})}
     publish(settings.out, tables, sweep_page(manifest, table.to_pylist()))
-    return "\n".join([terminal_table(table), *(f"{number} per chip: {error}" for number, error in refused.items())])
+    return "\n".join([terminal_table(table), *(f"{name}: {error}" for name, error in refused.items())])
 
 
 def mesh_table(measured: list[Measured], seed: int) -> pa.Table:
@@ -181,23 +187,9 @@ def shortcomings(measured: list[Measured]) -> list[str]:
     """Why a figure of this length should not be quoted; empty when it may be."""
     least = min(measured, key=lambda m: m.images)
     lasted, iterations = least.ended_at - least.began_at, len(least.seconds)
-    return [
-        *([f"{iterations} iterations, below {LEAST_ITERATIONS}"] if iterations < LEAST_ITERATIONS else []),
-        *([f"{lasted:.1f} s, below {LEAST_SECONDS:g} s"] if lasted < LEAST_SECONDS else []),
-        *([f"{least.images:,} images a mesh, below {LEAST_IMAGES:,}"] if least.images < LEAST_IMAGES else []),
-    ]
-
-
-def write(out: str, manifest: Manifest, table: pa.Table, measured: list[Measured]) -> None:
-    """`<out>/report/synthetic.parquet` and `iterations.parquet`, and the page."""
-    from jobs.reporting.page.measured import synthetic_page
-
-    names = np.repeat([m.mesh for m in measured], [len(m.seconds) for m in measured])
-    started_at = (np.concatenate([m.started_at for m in measured]) * 1e6).astype("int64").astype("datetime64[us]")
-    seconds = np.concatenate([m.seconds for m in measured])
-    iterations = pa.table({"mesh": names, "started_at": started_at, "seconds": seconds}, schema=ITERATIONS)
-    tables = {"synthetic": table.replace_schema_metadata({"run_id": manifest.run_id}), "iterations": iterations}
-    publish(out, tables, synthetic_page(manifest, table.to_pylist(), seconds))
+    found = [f"{iterations} iterations, below {LEAST_ITERATIONS}"] * (iterations < LEAST_ITERATIONS)
+    found += [f"{lasted:.1f} s, below {LEAST_SECONDS:g} s"] * bool(lasted < LEAST_SECONDS)
+    return found + [f"{least.images:,} images a mesh, below {LEAST_IMAGES:,}"] * (least.images < LEAST_IMAGES)
 
 
 def terminal_table(table: pa.Table) -> str:

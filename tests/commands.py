@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 ROOT = Path(__file__).parent.parent
-
 FORKED = "jobs.", "tests.faults."  # What a forked command's module begins with
 
 _server = get_context("forkserver")

@@ -33,7 +33,6 @@ DOCUMENTS = {
     for path in sorted((ROOT / folder).glob("*.md" if folder == "." else "**/*.md"))
 }
 README, MANUAL = DOCUMENTS["README.md"], DOCUMENTS["cluster/README.md"]
-
 TAKES = {"silicon", "simulator", "cluster", "network", "minutes", "root"}
 """What a block of commands may take that a test does not have; said after its language."""
 
@@ -43,7 +42,6 @@ PARSERS: dict[str, Callable[[list[str]], object]] = {
     "cluster.preflight": preflight.parse,
 }
 COMMANDS_WITH_OPTIONS = [*PARSERS, "cluster.submit", "jobs.sample.train", "tests.rig.__main__", "tests.soak"]
-
 OF_OTHER_PROGRAMS = {"--dest", "--shm-size", "--now", "--web.listen-address", "--config.file"}
 
 
@@ -65,15 +63,8 @@ BLOCKS = [
 SHELL = [(block, line) for block in BLOCKS if block.language == "bash" for line in block.lines if line.strip()]
 COMMANDS = sorted({line for _, line in SHELL})
 WORDS = [(command, shlex.split(command, comments=True)) for command in COMMANDS]
+PYTHON_M = {"python", "-m"}
 RUN_HERE = list(dict.fromkeys(line for block, line in SHELL if not block.takes))
-
-
-def after(words: list[str], *prefix: str) -> list[str] | None:
-    """What follows the prefix wherever it stands in the words."""
-    for start in range(len(words) - len(prefix) + 1):
-        if tuple(words[start : start + len(prefix)]) == prefix:
-            return words[start + len(prefix) :]
-    return None
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +86,12 @@ def test_each_command_that_takes_nothing_special_runs_in_the_documents_order(
     run_line("bash", "-c", command, cwd=copy, environment=ray_cluster.environment | here).succeeded()
 
 
-def test_what_is_not_run_says_what_it_takes() -> None:
+def test_what_is_not_run_says_what_it_takes_and_no_command_hides_in_a_block_of_another_kind() -> None:
     assert {block.language for block in BLOCKS} == {"bash", "python", "sql", ""}
     assert {block.takes for block in BLOCKS} <= {"", *TAKES}
     assert all(block.language == "bash" for block in BLOCKS if block.takes)
     assert len(RUN_HERE) > 6
     assert len({line for block, line in SHELL if block.takes}) > 30
-
-
-def test_no_command_hides_in_a_block_of_another_kind() -> None:
     programs = {words[0] for _, words in WORDS if words}
     plain = [line for block in BLOCKS if block.language == "" for line in block.lines]
     assert [line for line in plain if line.split()[:1] and line.split()[0] in programs] == []
@@ -119,27 +107,26 @@ def test_the_mocks_example_runs(tmp_path: Path) -> None:
     run_code(program).succeeded()
 
 
-@pytest.mark.parametrize("command", [c for c, words in WORDS if after(words, "python", "-m")])
-def test_each_module_it_runs_accepts_the_arguments_it_gives(command: str) -> None:
-    module, *arguments = after(shlex.split(command, comments=True), "python", "-m") or []
-    if module == "cluster.submit":
-        module, *arguments = arguments
-    if module in PARSERS:
-        PARSERS[module](arguments)  # raises UserError for an argument it does not know
-    else:
-        place = ROOT / module.replace(".", "/")
-        assert module == "pytest" or place.is_dir() or place.with_suffix(".py").exists()
-
-
-@pytest.mark.parametrize("command", [c for c, words in WORDS if words[:1] == ["ray"]])
-def test_each_ray_command_exists_with_the_options_it_gives(command: str) -> None:
-    name, *arguments = shlex.split(command, comments=True)[1:]
-    group = ray_command
-    while name in group.commands and hasattr(group.commands[name], "commands"):
-        group, (name, *arguments) = group.commands[name], arguments
-    known = {option for parameter in group.commands[name].params for option in parameter.opts}
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    assert {argument for argument in own if argument.startswith("--")} <= known
+def test_each_module_and_each_ray_command_it_runs_accepts_the_arguments_it_gives() -> None:
+    lines = [words[words.index("-m") + 1 :] for _, words in WORDS if set(words) >= PYTHON_M]
+    assert len(lines) > 20
+    for module, *arguments in lines:
+        if module == "cluster.submit":
+            module, *arguments = arguments
+        if module in PARSERS:
+            PARSERS[module](arguments)  # raises UserError for an argument it does not know
+        else:
+            place = ROOT / module.replace(".", "/")
+            assert module == "pytest" or place.is_dir() or place.with_suffix(".py").exists(), module
+    of_ray = [words[1:] for _, words in WORDS if words[:1] == ["ray"]]
+    assert len(of_ray) > 5
+    for name, *arguments in of_ray:
+        group = ray_command
+        while name in group.commands and hasattr(group.commands[name], "commands"):
+            group, (name, *arguments) = group.commands[name], arguments
+        known = {option for parameter in group.commands[name].params for option in parameter.opts}
+        own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        assert {argument for argument in own if argument.startswith("--")} <= known, name
 
 
 def test_each_make_target_it_names_is_in_the_makefile() -> None:

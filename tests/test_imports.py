@@ -7,7 +7,6 @@ import pytest
 from tests.commands import ROOT, run_code
 
 HEAVY = {"torch", "transformers", "matplotlib", "openvino", "ttnn", "pandas", "datasets", "ray", "duckdb"}
-
 LOAD = "from vit_actor.checkpoint import load_checkpoint; checkpoint = load_checkpoint('jobs/sample/model')"
 REQUEST = (
     f"{LOAD}; import jobs.pipeline.classify; from vit_actor.opening import DeviceRequest; "

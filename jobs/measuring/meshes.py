@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -18,14 +18,11 @@ from vit_actor.device import Device
 from vit_actor.errors import UserError, ended_while_opening
 
 PLACE_SECONDS = 60.0  # What starting the actors' processes may take on top of waiting for resources
-
 START_DELAY = 0.5  # Seconds between the request and the start, long enough to reach every mesh, so that all start together
-
 ANSWERS = 16  # Batches whose answers travel together; a message costs a millisecond
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """How long to drive a device: until all three are reached. warmup: iterations before the clock starts, at least 1."""
 
     seconds: float
@@ -149,12 +146,8 @@ def start_meshes(
     if missing:
         free = f"only {len(placed)} of {len(names)} meshes were free within {wait_seconds:g} s"
         raise UserError(f"{free}; wait for other jobs, raise --wait or lower --meshes")
-    try:
-        _answers([mesh.open.remote(open_device, shape, seed + i) for i, mesh in enumerate(meshes)])
-    except JobFailed as error:
-        if isinstance(error.__cause__, ray.exceptions.ActorDiedError):  # a watchdog's end: opening cannot be given up otherwise
-            raise JobFailed(ended_while_opening(placement.device)) from error
-        raise
+    opening = [mesh.open.remote(open_device, shape, seed + i) for i, mesh in enumerate(meshes)]
+    _answers(opening, died=ended_while_opening(placement.device))  # a watchdog's end: opening cannot be given up otherwise
     return meshes
 
 
@@ -174,10 +167,12 @@ def system_seconds(measured: list[Measured]) -> float:
     return max(m.ended_at for m in measured) - min(m.began_at for m in measured)
 
 
-def _answers(references: list[Any]) -> list[Any]:
+def _answers(references: list[Any], died: str = "") -> list[Any]:
+    """died: what to say of an actor that ended, if not what Ray does."""
     try:
         return ray.get(references)
     except ray.exceptions.RayError as error:
         if isinstance(error, UserError):  # Ray raises a class that is both
             raise UserError(root_cause(error)) from None
-        raise JobFailed(root_cause(error)) from error
+        ended = isinstance(error, ray.exceptions.ActorDiedError)
+        raise JobFailed(died if died and ended else root_cause(error)) from error

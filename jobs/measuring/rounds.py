@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 import ray
 
 from jobs.measuring.meshes import Work, drive_together, system_seconds
-from jobs.measuring.utilisation import Utilisation, Watch
+from jobs.measuring.utilisation import Shares, Watch
 from jobs.pipeline.cache import Cache
 from jobs.pipeline.commit import read_footers
 from jobs.pipeline.placement import Placement
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.sources import Source
 from jobs.pipeline.stages import committed
-from jobs.reporting.schema import WAITS, Summary
+from jobs.reporting.schema import WAITS
 from jobs.reporting.write import write_reports
 from jobs.running.command import JobFailed, root_cause
 from jobs.running.ledgers import open_ledger, settle
@@ -34,12 +34,16 @@ OPEN_SECONDS = 600  # Limit for opening all meshes
 
 @dataclass(frozen=True)
 class Round:
-    """What was measured. images: classified ones. seconds: from first to last batch. description: the device's."""
+    """What was measured. images: classified ones. seconds: from first to last batch. description: the device's.
+
+    busy, waits: see `utilisation.bound`.
+    """
 
     images: int
     seconds: float
-    busy: Utilisation
     description: str
+    busy: Shares
+    waits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
@@ -55,12 +59,12 @@ def on_devices(meshes: list[Any], *, iterations: int, warmup: int) -> Round:
     measured = drive_together(meshes, Work(seconds=0, images=0, iterations=iterations, warmup=warmup))
     cpu = time.process_time() - cpu
     seconds = system_seconds(measured)
-    busy = Utilisation(
-        device=sum(m.seconds.sum() for m in measured) / (len(meshes) * seconds),
-        host_loop=max(m.host_seconds / (m.ended_at - m.began_at) for m in measured),
-        driver=cpu / seconds,
-    )
-    return Round(sum(m.images for m in measured), seconds, busy, measured[0].description)
+    busy = {
+        "device": sum(m.seconds.sum() for m in measured) / (len(meshes) * seconds),
+        "host_loop": max(m.host_seconds / (m.ended_at - m.began_at) for m in measured),
+        "driver": cpu / seconds,
+    }
+    return Round(sum(m.images for m in measured), seconds, measured[0].description, busy)
 
 
 def through_pipeline(
@@ -108,13 +112,12 @@ def through_pipeline(
         watched = watch.end()
     except Exception as error:
         raise JobFailed(root_cause(error)) from error
-    return _measured(out, write_reports(out), placement, *watched)
+    return _measured(out, placement, watched)
 
 
-def _measured(
-    out: str, summary: Summary, placement: Placement, driver: float, network: float | None, store: float | None
-) -> Round:
+def _measured(out: str, placement: Placement, watched: Shares) -> Round:
     """What a run's report says of the time between its first and its last batch."""
+    summary = write_reports(out)
     if not summary.device_fps:
         raise UserError(f"{out}: no image could be classified; look into its report for why")
     classified, seconds = summary.images - summary.errors, summary.active_seconds
@@ -125,15 +128,14 @@ def _measured(
     device_seconds = classified / summary.device_fps
     waits = {reason: getattr(summary, f"wait_{reason}_seconds") for reason in WAITS}
     mesh_seconds = sum(waits.values()) + device_seconds
-    busy = Utilisation(
-        device=device_seconds / (placement.actors * seconds),
-        decode_cores=read_seconds / (cores * seconds),
-        driver=driver,
-        network=network,
-        object_store=store,
-        waits={reason: waited / mesh_seconds for reason, waited in waits.items()},
+    device, decode = device_seconds / (placement.actors * seconds), read_seconds / (cores * seconds)
+    return Round(
+        classified,
+        seconds,
+        summary.devices[0],
+        {"device": device, "decode_cores": decode, **watched},
+        {reason: waited / mesh_seconds for reason, waited in waits.items()},
     )
-    return Round(classified, seconds, busy, summary.devices[0])
 
 
 def wait_for_meshes(ledger: Any, meshes: int, seconds: float) -> None:

@@ -3,13 +3,12 @@
 import pyarrow as pa
 
 from jobs.measuring.rounds import Round
-from jobs.measuring.utilisation import WAITING
+from jobs.measuring.utilisation import WAITING, bound
 from jobs.reporting.columns import described
 from jobs.running.terminal import one_line
 from jobs.running.words import counted
 
 LEAST_SECONDS = 10.0  # A round shorter than this says little: its ramps, some 0.1 s at each end, are more than 1% of it
-
 SCALING = described(
     ("scaling", pa.string(), "weak: the same work per mesh at every size; strong: the same work in all"),
     ("meshes", pa.int32(), "meshes at work"),
@@ -53,9 +52,9 @@ def scaling_table(measured: dict[tuple[str, int], list[Round]], data: str) -> pa
                 "fps_high": ordered[-1].fps,
                 "rounds": len(ordered),
                 "efficiency": median.fps / (meshes * one[scaling]),
-                **vars(median.busy),
-                **{f"wait_{reason}": median.busy.waits.get(reason) for reason in WAITING},
-                "bound": median.busy.bound(),
+                **median.busy,
+                **{f"wait_{reason}": share for reason, share in median.waits.items()},
+                "bound": bound(median.busy, median.waits),
                 "too_short": median.seconds < LEAST_SECONDS,
                 "data": data,
                 "description": median.description,
@@ -67,18 +66,17 @@ def scaling_table(measured: dict[tuple[str, int], list[Round]], data: str) -> pa
 def verdict(table: pa.Table) -> str:
     """One line: what bounds the largest size, and how busy everything was that could be measured."""
     last = table.to_pylist()[-1]
-    parts = ("device", "host_loop", "decode_cores", "driver", "network", "object_store")
-    unused = {"host_loop"} if last["host_loop"] is None else {"decode_cores", "network", "object_store"}
-    shown = ", ".join(f"{part.replace('_', ' ')} {_percent(last[part])}" for part in parts if part not in unused)
-    return f"bound with {counted(last['meshes'], 'mesh')}: {last['bound']} (busy: {shown})"
+    alone, with_data = ("device", "host_loop", "driver"), ("device", "decode_cores", "driver", "network", "object_store")
+    shares = {part.replace("_", " "): last[part] for part in (with_data if last["host_loop"] is None else alone)}
+    busy = ", ".join(f"{part} unknown" if share is None else f"{part} {share:.0%}" for part, share in shares.items())
+    return f"bound with {counted(last['meshes'], 'mesh')}: {last['bound']} (busy: {busy})"
 
 
 def shortcoming(table: pa.Table) -> str:
     """Why some figures should not be quoted; empty when all may be."""
     shortest = min(table["seconds"].to_pylist())
-    if shortest >= LEAST_SECONDS:
-        return ""
-    return f"too short to quote: a round took {shortest:.1f} s, below {LEAST_SECONDS:g} s; raise --iterations or the data"
+    told = f"too short to quote: a round took {shortest:.1f} s, below {LEAST_SECONDS:g} s; raise --iterations or the data"
+    return told if shortest < LEAST_SECONDS else ""
 
 
 def terminal_table(table: pa.Table) -> str:
@@ -93,7 +91,3 @@ def terminal_table(table: pa.Table) -> str:
     if short := shortcoming(table):
         lines.append(f"warning: {short}")
     return "\n".join(map(one_line, lines))
-
-
-def _percent(share: float | None) -> str:
-    return "unknown" if share is None else f"{share:.0%}"

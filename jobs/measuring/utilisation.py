@@ -2,14 +2,14 @@
 
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 BOUND = 0.8  # A part this busy is taken to bound the rest: work comes in bursts, so that a bound part shows less than 1
-
 WAITING = {
     "start": "for the first images",
     "stream": "for images in mid-run",
@@ -18,38 +18,25 @@ WAITING = {
 }
 SAMPLE_SECONDS = 0.5
 
+Shares = Mapping[str, float | None]
+"""By part, as the columns of SCALING say, from 0 to 1; None where a part was not used or cannot be measured."""
 
-@dataclass(frozen=True)
-class Utilisation:
-    """Shares from 0 to 1; None where a part was not used or cannot be measured.
 
-    device: time its batches kept the meshes. host_loop: CPU time of the busiest thread that drives a device.
-    decode_cores: CPU time of reading and decoding over the cores that Ray has for it. driver: CPU time of the job's own
-    process over one core. network: bytes in or out of the busiest interface over its speed. object_store: most of it
-    that was in use at once. waits: shares of the meshes' time that they waited, by what for (keys of WAITING).
+def bound(busy: Shares, waits: Mapping[str, float]) -> str:
+    """The part that bounds the rest; where none is busy enough, what the meshes waited for most, 'unknown' without data.
+
+    waits: shares of the meshes' time that they waited, by what for (keys of WAITING).
     """
-
-    device: float
-    host_loop: float | None = None
-    decode_cores: float | None = None
-    driver: float | None = None
-    network: float | None = None
-    object_store: float | None = None
-    waits: dict[str, float] = field(default_factory=dict)
-
-    def bound(self) -> str:
-        """The part that bounds the rest; where none is busy enough, what the meshes waited for most, 'unknown' without data."""
-        if self.device >= BOUND:
-            return "device"  # whatever else is busy keeps up with it
-        share, name = max((share, name) for name, share in vars(self).items() if name != "waits" and share is not None)
-        if share >= BOUND:
-            return name.replace("_", " ")
-        wait, reason = max(((share, reason) for reason, share in self.waits.items()), default=(0.0, "unknown"))
-        return f"{reason} ({wait:.0%} of mesh time waiting {WAITING[reason]})" if wait else "unknown"
+    share, name = max((share, name) for name, share in busy.items() if share is not None)
+    if (busy["device"] or 0.0) >= BOUND:
+        return "device"  # whatever else is busy keeps up with it
+    if share >= BOUND:
+        return name.replace("_", " ")
+    wait, reason = max(((share, reason) for reason, share in waits.items()), default=(0.0, ""))
+    return f"{reason} ({wait:.0%} of mesh time waiting {WAITING[reason]})" if wait else "unknown"
 
 
-@dataclass(frozen=True)
-class Traffic:
+class Traffic(NamedTuple):
     """What a host's interfaces have carried so far, by name: bytes in, bytes out, and bits per second if known."""
 
     at: float
@@ -69,12 +56,12 @@ class Watch:
         self._cpu, self._at, self._before = time.process_time(), time.monotonic(), self._traffic()
         threading.Thread(target=self._sample_store, daemon=True).start()
 
-    def end(self) -> tuple[float, float | None, float | None]:
-        """Shares of driver, network, object store."""
+    def end(self) -> Shares:
         driver = (time.process_time() - self._cpu) / (time.monotonic() - self._at)
         self._ended.set()
         after = self._traffic()
-        return driver, busiest(self._before, after) if self._before and after else None, self._store or None
+        network = busiest(self._before, after) if self._before and after else None
+        return {"driver": driver, "network": network, "object_store": self._store or None}
 
     def _traffic(self) -> list[Traffic]:
         """Of every host; empty when one does not answer."""

@@ -152,7 +152,7 @@ def part_footer(footers: Sequence[dict[str, Any]]) -> bytes:
 def committed_rows(out: str, is_checked: Callable[[dict[str, Any]], bool]) -> tuple[int, int] | None:
     """Rows of the predictions in an output, and chunks that no check followed, by the files' footers.
 
-    None where there are more files than that is worth. is_checked: see `chip_checks.checked`.
+    None where there are more files than that is worth. is_checked: see `manifest.checked`.
     """
     filesystem, path = open_storage(out)
     files = list(islice(parquet_files(filesystem, f"{path}/predictions"), MOST_FOOTERS + 1))

@@ -15,8 +15,7 @@ from jobs.reporting.counts import CALIBRATION_BINS, CERTAIN, EXAMPLES, PICTURED,
 from jobs.reporting.intervals import WILSON
 from jobs.reporting.label_check import doubt
 from jobs.reporting.schema import WAITS, Summary
-from jobs.running.chip_checks import counted as counted_checks
-from jobs.running.manifest import Manifest
+from jobs.running.manifest import Manifest, counted_checks
 from jobs.running.phases import PHASES
 from jobs.storage.address import shown
 

@@ -19,7 +19,7 @@ from jobs.pipeline.shares import committed_together, enough_shares, shares
 from jobs.pipeline.stages import committed
 from jobs.running.classification import Inputs
 from jobs.running.command import JobFailed, Stopped, root_cause
-from jobs.running.ledgers import ended, more_ledgers, open_ledger, pace, settle
+from jobs.running.ledgers import ended, open_ledger, pace, settle, start_ledger
 from jobs.running.lifeline import watch_ray
 from jobs.running.manifest import Manifest, claim
 from jobs.running.phases import Phases
@@ -40,29 +40,37 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
     signals: whether one lets what is in flight finish, and then raises Stopped; else KeyboardInterrupt ends the attempt.
     Raises UserError where another run has the output or no device is free, JobFailed where a stage fails.
     """
-    ledgers = [open_ledger(settings.out)]  # before any wait for resources, which another job on this output may hold
+    out = settings.out
+    ledgers = [open_ledger(out)]  # before any wait for resources, which another job on this output may hold
     try:
         placement = settings.place(inputs.checkpoint)
-        ledgers += more_ledgers(min(settings.streams or enough_shares(placement), placement.actors) - 1)
-        shards, cache = ray.put(inputs.survey.shards), _open_cache(settings, inputs, ledgers)
+        streams = min(settings.streams or enough_shares(placement), placement.actors)
+        ledgers += [start_ledger(index, streams) for index in range(1, streams)]
+        cache = None
+        if settings.cache is not None:
+            open_storage(settings.cache)  # a mistake in it is told now
+            room = settings.cache_limit - stored_bytes(settings.cache) if settings.cache_limit else math.inf
+            for ledger in ledgers:
+                ledger.cache_room.remote(room / streams)
+            cache = Cache.of(settings.cache, inputs.survey.fingerprint, inputs.preprocess, inputs.checkpoint.class_names)
         request = settings.request(inputs.checkpoint, placement, held=inputs.survey.held)
         described = inputs.describe(settings, placement.device)  # once more, now that the device is known
-        manifest = claim(settings.out, described, resume=settings.resume, overwrite=settings.overwrite)
-        manifest.begin_attempt(settings.out, overwrite=settings.overwrite)  # from here on, what fails is an attempt that failed
+        manifest = claim(out, described, resume=settings.resume, overwrite=settings.overwrite)
+        manifest.begin_attempt(out, overwrite=settings.overwrite)  # from here on, what fails is an attempt that failed
         plan = Plan(
             source=inputs.source,
-            shards=shards,
+            shards=ray.put(inputs.survey.shards),
             preprocess=inputs.preprocess,
             open_device=request,
             placement=placement,
-            out=settings.out,
+            out=out,
             ledger=ledgers[0],
             identity=manifest.identity,
             limit_seconds=settings.device_limit,
             resume=settings.resume,
             cache=cache,
         )
-        Attempt(settings.out, manifest, ledgers, placement.device).carry_out(plan, inputs.survey.images, phases, signals)
+        Attempt(out, manifest, ledgers, placement.device).carry_out(plan, inputs.survey.images, phases, signals)
         return manifest
     finally:
         for ledger in [] if signals else ledgers:  # they would live as long as this process, which goes on
@@ -110,7 +118,7 @@ class Attempt:
         state = "classified" if stopping.signal is None else "stopped"
         self.manifest.end_attempt(self.out, state, account | {"seconds": phases.seconds})
         if stopping.signal is not None:
-            raise Stopped(f"stopped; what is committed stays: add --resume to go on with {self.out}", stopping.code)
+            raise Stopped(f"stopped; what is committed stays: add --resume to go on with {self.out}", 128 + stopping.signal)
 
     def note_troubles(self) -> dict[str, Any]:
         """The ledgers' account, also written down when it has changed: a driver that is killed leaves what it had counted."""
@@ -142,14 +150,3 @@ class Attempt:
         if not account and ended(*self.ledgers):
             return "the ledger, which keeps the run's account, has ended; perhaps memory ran out"
         return root_cause(error)
-
-
-def _open_cache(settings: ImagenetSettings, inputs: Inputs, ledgers: list[Any]) -> Cache | None:
-    """The cache of decoded images that was asked for, its room shared out among the ledgers."""
-    if settings.cache is None:
-        return None
-    open_storage(settings.cache)  # a mistake in it is told now
-    room = settings.cache_limit - stored_bytes(settings.cache) if settings.cache_limit else math.inf
-    for ledger in ledgers:
-        ledger.cache_room.remote(room / len(ledgers))
-    return Cache.of(settings.cache, inputs.survey.fingerprint, inputs.preprocess, inputs.checkpoint.class_names)

@@ -1,7 +1,6 @@
 """What may be done to an output: whether files may be written and deleted there, and which of them runs wrote."""
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -16,16 +15,11 @@ from jobs.storage.files import delete, forget_cached, named, open_storage, read_
 from vit_actor.errors import UserError
 
 FOLDERS = ("predictions", "report", "compared", "runs")  # Folders of an output that a run writes to
-
 PROBE = ".probe"  # A file that is written and deleted to see whether that is allowed
-
 READERS = 16
 GENERATOR = '<meta name="generator" content="loudbox-vit">'  # How a page of this project is known
-EARLIER = b"default-src 'none'; style-src 'unsafe-inline'; img-src"
-"""How one of an earlier version is: by the beginning of its content policy."""
-_CHUNK = re.compile(r".*-[0-9]{6}-[0-9a-f]{16}\.[0-9]{5}\.parquet")  # A file of predictions, by its name alone: it may be damaged
-_LOADGEN = re.compile(r"mlperf_log_\w+\.(txt|json)")
-_UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}\.part")
+_OURS = re.compile(r".*-\d{6}-[0-9a-f]{16}\.\d{5}\.parquet|mlperf_log_\w+\.(txt|json)|\..*\.[0-9a-f]{32}\.part")
+"""Files that are known by their names alone: predictions, which may be damaged, LoadGen's logs, and broken-off writes."""
 
 
 def check_output(out: str) -> bool:
@@ -48,25 +42,27 @@ def clear_run(out: str) -> None:
 
     Raises UserError, and deletes nothing, where there is anything in between that no run wrote.
     """
-    patiently(partial(_clear, out), out, "replace")
-
-
-def _clear(out: str) -> None:
     filesystem, path = open_storage(out)
-    with ThreadPoolExecutor(READERS) as readers:
-        found = [file for folder in FOLDERS for file in _files(filesystem, f"{path}/{folder}")]
-        found += [info for info in filesystem.get_file_info([f"{path}/report.html"]) if info.type == FileType.File]
-        written = readers.map(lambda file: is_written_by_a_run(filesystem, file), found)
-        foreign = [file.path for file, ours in zip(found, written, strict=True) if not ours]
-        if foreign:
-            more = f" and {len(foreign) - 1:,} more files" if len(foreign) > 1 else ""
-            name = min(foreign).removeprefix(f"{path}/")
-            raise UserError(f"--overwrite: {shown(out)} holds {name}{more} that no run wrote; move them, or choose another --out")
-        list(readers.map(partial(delete, filesystem), [file.path for file in found]))
+    folders = [f"{path}/{folder}" for folder in FOLDERS]
+
+    def clear() -> None:
+        listings = [FileSelector(folder, recursive=True, allow_not_found=True) for folder in folders]
+        found = [info for listing in listings for info in filesystem.get_file_info(listing)]
+        found += filesystem.get_file_info([f"{path}/report.html"])
+        found = [info for info in found if info.type == FileType.File]
+        with ThreadPoolExecutor(READERS) as readers:
+            written = readers.map(partial(is_written_by_a_run, filesystem), found)
+            if foreign := [file.path for file, ours in zip(found, written, strict=True) if not ours]:
+                more = f" and {len(foreign) - 1:,} more files" if len(foreign) > 1 else ""
+                told = f"{shown(out)} holds {min(foreign).removeprefix(f'{path}/')}{more} that no run wrote"
+                raise UserError(f"--overwrite: {told}; move them, or choose another --out")
+            list(readers.map(partial(delete, filesystem), [file.path for file in found]))
         if isinstance(filesystem, LocalFileSystem):  # all are empty now; in an object store folders are only names
-            for folder in FOLDERS:
-                if filesystem.get_file_info(f"{path}/{folder}").type == FileType.Directory:
-                    filesystem.delete_dir(f"{path}/{folder}")
+            for info in filesystem.get_file_info(folders):
+                if info.type == FileType.Directory:
+                    filesystem.delete_dir(info.path)
+
+    patiently(clear, out, "replace")
 
 
 def refuse_foreign_page(out: str) -> None:
@@ -78,9 +74,9 @@ def refuse_foreign_page(out: str) -> None:
 
 
 def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
-    """By the footer of Parquet, the head of a page or a drawing, or the name of a chunk or of a broken-off write.
+    """By its name, the footer of Parquet, or the head of a page. A second read, past the page cache, decides.
 
-    Parquet without a readable footer is told by its name alone. A second read, past the page cache, decides.
+    Parquet without a readable footer is told by its name alone.
     """
     if _is_ours(filesystem, file):
         return True
@@ -89,22 +85,14 @@ def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
 
 
 def _is_ours(filesystem: FileSystem, file: FileInfo) -> bool:
-    if any(name.fullmatch(file.base_name) for name in (_UNFINISHED, _CHUNK, _LOADGEN)):
+    if _OURS.fullmatch(file.base_name):
         return True
     data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
-    if file.extension == "parquet":
-        try:
-            with decoding():
-                schema = pq.read_schema(pa.BufferReader(data))
-        except Damaged:
-            return PART.fullmatch(file.base_name) is not None
-        described = any(b"description" in (field.metadata or {}) for field in schema)
-        return described or FOOTER in (schema.metadata or {})
-    head = data[:4096].to_pybytes()
-    page = GENERATOR.encode() in head or EARLIER in head
-    return page or (file.base_name == "scaling.svg" and b"Matplotlib" in head)  # an earlier version's
-
-
-def _files(filesystem: FileSystem, folder: str) -> Iterator[FileInfo]:
-    entries = filesystem.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
-    return (entry for entry in entries if entry.type != FileType.Directory and entry.base_name not in (".lock", "manifest.json"))
+    if file.extension != "parquet":
+        return GENERATOR.encode() in data[:4096].to_pybytes()
+    try:
+        with decoding():
+            schema = pq.read_schema(pa.BufferReader(data))
+    except Damaged:
+        return PART.fullmatch(file.base_name) is not None
+    return FOOTER in (schema.metadata or {}) or any(b"description" in (field.metadata or {}) for field in schema)

@@ -31,12 +31,10 @@ if TYPE_CHECKING:
     from jobs.settings import Option, Settings
 
 PROJECT = Path(__file__).parents[2]
-
 USER_ERROR = 2
 TOO_MANY_ERRORS = 3
 TOO_INACCURATE = 4
 STOPPED = 128 + signal.SIGTERM
-
 NEW_OBJECTS = 100_000
 """After so many the interpreter looks for garbage. What a command imports makes three times as many, which stay; to look through
 them after every seven hundred, as it does by itself, takes a seventh of the time."""
@@ -76,13 +74,13 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             name = unknown[0].partition("=")[0]
             close = difflib.get_close_matches(name, re.findall(r"(?<![\w-])--[a-z][\w-]*", self.format_help()), 1, 0.7)
-            perhaps = f"; did you mean {close[0]}?" if close else ""
-            self.error(f"{name}: no such {'option' if name[:1] == '-' else 'argument'}{perhaps}")
+            if close:
+                raise UserError(f"{name}: no such option; did you mean {close[0]}?")
+            self.error(f"{name}: no such {'option' if name[:1] == '-' else 'argument'}")
         return found
 
     def error(self, message: str) -> NoReturn:
-        message = message.removeprefix("argument ")
-        raise UserError(message if "did you mean" in message else f"{message}; see {self.prog} --help")
+        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
 
 def version() -> str:
@@ -112,15 +110,14 @@ def add_setting(group: argparse._ActionsContainer, name: str, hint: Any, option:
 def parse[S: Settings](kind: type[S], arguments: list[str] | None, module: str, about: str | None) -> S:
     """A job's settings from its arguments; raises UserError for a mistake in them."""
     options = kind.options()
-    needed = {field.name: options[field.name][1] for field in fields(kind) if field.default is MISSING}
-    usage = " ".join(f"--{name} {option.metavar}" for name, option in reversed(needed.items()))
-    parser = Parser(module, about, f"{usage} [options]")
+    needed = {each.name: f"--{each.name} {options[each.name][1].metavar}" for each in fields(kind) if each.default is MISSING}
+    parser = Parser(module, about, f"{' '.join(reversed(needed.values()))} [options]")
     groups = {group: parser.add_argument_group(group) for group in dict.fromkeys(option.group for _, option in options.values())}
     for name, (hint, option) in options.items():
         add_setting(groups[option.group], name, hint, option)
     given: dict[str, Any] = vars(parser.parsed(arguments))
     given |= {name: " ".join(words) for name, words in given.items() if isinstance(words, list)}
-    if missing := [f"--{name} {option.metavar}" for name, option in reversed(needed.items()) if name not in given]:
+    if missing := [told for name, told in reversed(needed.items()) if name not in given]:
         parser.error(f"{' and '.join(missing)} missing")
     return kind(**given)
 
@@ -143,14 +140,14 @@ def run(main: Callable[[], int]) -> None:
         say("interrupted", sys.stderr)
         code = 128 + signal.SIGINT
     except Exception as error:
+        trace = redacted("".join(traceback.format_exception(error)))
         if os.environ.get("LOUDBOX_TRACEBACK"):
-            sys.stderr.write(_traceback(error))
+            sys.stderr.write(trace)
         told = str(error) if isinstance(error, JobFailed) else _of_the_machine(error)
         if not told:  # unforeseen: one line for the user, the traceback in a file
             by_ray = any(f"{os.sep}ray{os.sep}" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
             perhaps = ray_settings() if by_ray else []
-            fault = perhaps[0] if perhaps else f"this is a fault of the program: {_kept(error)}"
-            told = f"{type(error).__name__}: {error}; {fault}"
+            told = f"{type(error).__name__}: {error}; {perhaps[0] if perhaps else _to_report(trace)}"
         say("; ".join([f"error: {told}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
@@ -172,12 +169,7 @@ def _of_the_machine(error: Exception) -> str | None:
     if isinstance(error, MemoryError):
         return _LIMITS[errno.ENOMEM]
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return "no more threads may be started; raise `ulimit -u`, or TasksMax under systemd"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = sys.modules.get(error.name.partition(".")[0])
-        if package and not hasattr(package, "__path__"):
-            what = f"{package.__file__} is in the place of the package {package.__name__}"
-            return f"{what}; rename it, or take its directory out of PYTHONPATH"
+        return _LIMITS[errno.EAGAIN]
     if not isinstance(error, OSError):
         return None
     name = getattr(error, "filename", None)
@@ -187,34 +179,27 @@ def _of_the_machine(error: Exception) -> str | None:
 _LIMITS = {
     errno.EMFILE: "too many open files; raise `ulimit -n`",
     errno.ENFILE: "the machine has too many open files; end other programs",
-    errno.EAGAIN: "no more processes may be started; raise `ulimit -u`, or TasksMax under systemd",
+    errno.EAGAIN: "no more processes or threads may be started; raise `ulimit -u`, or TasksMax under systemd",
     errno.ENOMEM: "no memory is left; see `free -h`, `ulimit -v` and the limit of this process's cgroup",
 }
 
 
-def _traceback(error: Exception) -> str:
-    return redacted("".join(traceback.format_exception(error)))
-
-
-def _kept(error: Exception) -> str:
-    """Where the traceback of an error now is, as part of a sentence."""
+def _to_report(trace: str) -> str:
+    """What to do about a fault of the program, of which this is the traceback."""
+    fault = "this is a fault of the program"
     try:
         with tempfile.NamedTemporaryFile("w", prefix="loudbox-traceback-", suffix=".txt", delete=False) as file:
-            file.write(_traceback(error))
-            return f"please report it with {file.name}"
+            file.write(trace)
+            return f"{fault}: please report it with {file.name}"
     except OSError:
-        return "run it again with LOUDBOX_TRACEBACK=1 and report what it prints"
+        return f"{fault}: run it again with LOUDBOX_TRACEBACK=1 and report what it prints"
 
 
 def root_cause(error: BaseException) -> str:
     """The last line of what happened first: Ray wraps a worker's exception in layers, and appends advice, of its own."""
     import ray  # here, because most mistakes are told before it is needed
 
-    while True:
-        inner = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__
-        if not isinstance(inner, BaseException):
-            break
+    while isinstance(inner := error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__, BaseException):
         error = inner
-    told = str(error).split("\nFailed to ")[0]
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).split("\nFailed to ")[0].splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

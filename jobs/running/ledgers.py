@@ -17,6 +17,7 @@ NAMESPACE = "loudbox-vit"
 NAME_SECONDS = 10.0
 """How long a ledger's name may be taken by a driver that was killed a moment ago; Ray notices within a second or two."""
 ACCOUNT_SECONDS = 20.0  # Limit for the last question to a ledger, of a cluster that may be failing
+DRAINS = "is being drained; its mesh ends what it has begun, and the run goes on with others or waits for one to join"
 
 
 def open_ledger(out: str) -> Any:
@@ -31,19 +32,15 @@ def open_ledger(out: str) -> Any:
     limit = time.monotonic() + NAME_SECONDS
     while True:
         try:
-            return _start(name=name, namespace=NAMESPACE)
+            return start_ledger(name=name, namespace=NAMESPACE)
         except ValueError:
             if time.monotonic() > limit:
                 raise busy(out) from None
         time.sleep(0.2)
 
 
-def more_ledgers(count: int) -> list[Any]:
-    """Ledgers of the same run's further streams."""
-    return [_start(index, count + 1) for index in range(1, count + 1)]
-
-
-def _start(index: int = 0, of: int = 1, **options: Any) -> Any:
+def start_ledger(index: int = 0, of: int = 1, **options: Any) -> Any:
+    """The ledger of a run's stream, among so many. options: Ray's."""
     # On the driver's own host: the loss of any other must not take the ledger with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, **options).remote(index, of)
@@ -53,24 +50,9 @@ def ended(*ledgers: Any) -> bool:
     """Whether the process of one of the ledgers is known to have ended."""
     try:
         ray.get([ledger.is_draining.remote() for ledger in ledgers], timeout=ACCOUNT_SECONDS)
-    except ray.exceptions.RayActorError:
-        return True
-    except (ray.exceptions.RayError, ConnectionError):
-        pass
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        return isinstance(error, ray.exceptions.RayActorError)
     return False
-
-
-_draining = cache(draining_nodes)
-_seen: dict[str, dict[str, Any]] = {}
-
-
-def _drains(names: dict[str, str]) -> list[dict[str, Any]]:
-    """An event for each host that was seen to be drained. names: of hosts, by Ray's ids."""
-    ask = _draining()
-    what = "is being drained; its mesh ends what it has begun, and the run goes on with others or waits for one to join"
-    for node in (ask() if ask else set()) - set(_seen):
-        _seen[node] = {"at": time.time(), "kind": "host", "where": names.get(node, node), "what": what}
-    return list(_seen.values())
 
 
 def pace(*ledgers: Any) -> dict[str, int]:
@@ -82,12 +64,19 @@ def pace(*ledgers: Any) -> dict[str, int]:
     return {name: sum(found[name] for found in each) for name in each[0]}
 
 
+_draining = cache(draining_nodes)
+_seen: dict[str, dict[str, Any]] = {}
+"""An event for each host that was seen to be drained, by Ray's ids."""
+
+
 def settle(*ledgers: Any) -> dict[str, Any]:
     """The ledgers' account, for the manifest; empty where the cluster is gone, and the ledgers with it."""
     account: dict[str, Any]
     try:
         names = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-        drains = _drains(names)
+        ask = _draining()
+        for node in (ask() if ask else set()) - set(_seen):
+            _seen[node] = {"at": time.time(), "kind": "host", "where": names.get(node, node), "what": DRAINS}
         account, *others = ray.get([ledger.account.remote(set(names)) for ledger in ledgers], timeout=ACCOUNT_SECONDS)
     except (ray.exceptions.RayError, ConnectionError):
         return {}
@@ -101,6 +90,5 @@ def settle(*ledgers: Any) -> dict[str, Any]:
                 account[key] += value
     for each in ("lost_hosts", "meshes", "not_open"):
         account[each] = sorted(set(account[each]))
-    account["events"] += drains
-    account["events"].sort(key=lambda event: event["at"])
+    account["events"] = sorted([*account["events"], *_seen.values()], key=lambda event: event["at"])
     return account

@@ -21,7 +21,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOG_NAME = "ray.log"
-
 FLAGS = (
     "--head",
     "--node-ip-address=127.0.0.1",  # else its ports listen on every interface

@@ -18,12 +18,15 @@ ADDRESSES_NEEDED = 64 * GIB  # Ray maps its object store and its threads' stacks
 MEMORY_NEEDED = 512  # MiB of Ray's servers, a driver and a worker
 ROOM_NEEDED, INODES_NEEDED = 256 * 2**20, 500  # Bytes and files for Ray's logs and sockets
 LEAST_STORE = 80 * 2**20  # Ray takes no less
-PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # Where Ray's files may lie: their paths must be short
+PLACE = "/tmp"  # Where Ray's files lie: their paths must be short
 
 
 def cpus(root: Path = Path("/")) -> int:
     """Cores that this process may use."""
-    shares = [float(quota) / float(period) for quota, period in _cpu_limits(root)]
+    limits = [each.split() for each in _limits(root, "cpu", "cpu.max", "")]
+    old = _limits(root, "cpu", "", "cpu.cfs_quota_us"), _limits(root, "cpu", "", "cpu.cfs_period_us")
+    limits += [[quota, period] for quota, period in zip(*old, strict=False)]
+    shares = [int(quota) / int(period) for quota, period in limits if quota.isdigit()]  # else it says max, or -1
     return max(1, int(min([len(os.sched_getaffinity(0)), *shares])))
 
 
@@ -96,29 +99,14 @@ def too_little(root: Path = Path("/")) -> list[str]:
 
 
 def place_for_files() -> str:
-    """A directory for Ray's files. Raises OSError with a line for each that does not do."""
-    told = []
-    for place in PLACES:
-        try:
-            if not os.access(place, os.W_OK | os.X_OK):
-                told.append(f"{place} may not be written to" if os.path.isdir(place) else f"{place} is missing")
-            elif (free := shutil.disk_usage(place).free) < ROOM_NEEDED:
-                told.append(f"{place} has {free // 2**20} MiB free")
-            elif os.statvfs(place).f_files and (left := os.statvfs(place).f_favail) < INODES_NEEDED:
-                told.append(f"{place} has {left} inodes free")
-            else:
-                return place
-        except OSError as error:
-            told.append(f"{place}: {error.strerror}")
-    needed = f"{ROOM_NEEDED // 2**20} MiB and {INODES_NEEDED} inodes"
-    raise OSError(f"no directory for Ray's files, which need {needed}: {', '.join(told)}; make room in /tmp")
-
-
-def _cpu_limits(root: Path) -> list[tuple[str, str]]:
-    found = [tuple(each.split()) for each in _limits(root, "cpu", "cpu.max", "")]
-    quotas = _limits(root, "cpu", "", "cpu.cfs_quota_us")
-    found += list(zip(quotas, _limits(root, "cpu", "", "cpu.cfs_period_us"), strict=False))
-    return [(each[0], each[1]) for each in found if len(each) == 2 and each[0].isdigit()]
+    """The directory for Ray's files; raises OSError, in a line, where they may not lie there or have no room."""
+    if not os.access(PLACE, os.W_OK | os.X_OK):
+        raise OSError(f"{PLACE} may not be written to, where Ray's files lie; let this account write there")
+    free, there = shutil.disk_usage(PLACE).free, os.statvfs(PLACE)
+    if free < ROOM_NEEDED or (there.f_files > 0 and there.f_favail < INODES_NEEDED):
+        needed, has = f"{ROOM_NEEDED // 2**20} MiB and {INODES_NEEDED} inodes", f"{free // 2**20} MiB and {there.f_favail}"
+        raise OSError(f"{PLACE} has {has} free, and Ray's files need {needed}; make room there")
+    return PLACE
 
 
 def _limits(root: Path, controller: str, name: str, old_name: str) -> list[str]:

@@ -4,9 +4,10 @@ import json
 import platform
 import threading
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -25,23 +26,22 @@ from vit_actor.checkpoint import Checkpoint
 from vit_actor.errors import UserError
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "openvino", "ttnn")
-
 AUTO = "auto"  # A device that depends on the cluster
-
 TOLD = {"data_fingerprint": "the data set's files, sizes or rows changed", "model_digest": "the checkpoint's files changed"}
 """What to say of settings that are hashes."""
 
 _CHANGING = threading.RLock()
 """Held from a change until it is written: else a thread that notes troubles could write over another's last word."""
 
+Attempts = list[dict[str, Any]]
+
 
 @dataclass
 class Manifest:
     """settings: everything that decides a prediction or which images there are; a resume must bring the same.
 
-    chosen: all that the user chose last (Settings); empty in runs of earlier versions.
-    labels_from, left_out: as the data set's Survey has them.
-    files: of a finished run, what `committed_files` said then; empty in runs of earlier versions.
+    chosen: all that the user chose last (Settings). labels_from, left_out: as the data set's Survey has them.
+    files: of a finished run, what `committed_files` said then.
     """
 
     run_id: str
@@ -53,11 +53,12 @@ class Manifest:
     images: int | None
     settings: dict[str, Any]
     versions: dict[str, str]
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: Attempts = field(default_factory=list)
     labels_from: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     files: list[int] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
+    _written = b""
 
     @classmethod
     def of(cls, job: str, chosen: Settings, checkpoint: Checkpoint, *, data: str, settings: dict[str, Any], **about: Any) -> Self:
@@ -92,24 +93,23 @@ class Manifest:
         if overwrite:
             clear_run(out)
         self.attempts.append({"attempt": len(self.attempts) + 1, "started_at": _now(), "ended_at": None, "state": "running"})
-        self.save(out)
+        self.note(out, {})
 
     def end_attempt(self, out: str, state: str, account: dict[str, Any] | None = None) -> None:
         """state: classified (reports to come), finished, stopped, incomplete or failed; running for ever: killed.
 
         account: what went wrong on the way (Ledger.account).
         """
-        with _CHANGING:
-            self.attempts[-1].update(ended_at=_now(), state=state, **(account or {}))
-            self.save(out)
+        self.note(out, {"ended_at": _now(), "state": state, **(account or {})})
 
-    def note(self, out: str, account: dict[str, Any]) -> None:
-        """Keep what went wrong so far (Ledger.account), so that it outlives a driver that is killed."""
+    def note(self, out: str, changes: dict[str, Any]) -> None:
+        """Keep something of the present attempt, so that it outlives the driver; raises UserError where storage fails."""
+        filesystem, path = open_storage(out)
         with _CHANGING:
-            attempt = self.attempts[-1]
-            if attempt != attempt | account:
-                attempt.update(account)
-                self.save(out)
+            self.attempts[-1].update(changes)
+            if (data := json.dumps(asdict(self), indent=1).encode()) != self._written:
+                write_atomically(filesystem, f"{path}/manifest.json", data)
+            self._written = data
 
     @contextmanager
     def single_attempt(self, out: str, *, overwrite: bool) -> Iterator[None]:
@@ -127,12 +127,6 @@ class Manifest:
                 raise
             self.end_attempt(out, "finished")
 
-    def save(self, out: str) -> None:
-        """Write `<out>/manifest.json`; raises UserError where storage fails."""
-        filesystem, path = open_storage(out)
-        with _CHANGING:
-            write_atomically(filesystem, f"{path}/manifest.json", json.dumps(asdict(self), indent=1).encode())
-
 
 def new_run_id() -> str:
     """A name for a run, ordered by time and unique."""
@@ -147,9 +141,12 @@ def load_manifest(out: str) -> Manifest | None:
     def read() -> Manifest:
         data = patiently(partial(read_whole, filesystem, path), address, "read")
         with decoding():
-            known = {each.name for each in fields(Manifest)}  # earlier versions wrote more
-            manifest = Manifest(**{name: value for name, value in json.loads(data.to_pybytes()).items() if name in known})
-            _check_types(manifest)
+            manifest = Manifest(**json.loads(data.to_pybytes()))
+            for name, hint in get_type_hints(Manifest).items():
+                if not isinstance(getattr(manifest, name), hint if isinstance(hint, UnionType) else get_origin(hint) or hint):
+                    raise TypeError
+            if not all(isinstance(text, str) for text in [*manifest.class_names, *(a["state"] for a in manifest.attempts)]):
+                raise TypeError
         return manifest
 
     try:
@@ -158,16 +155,6 @@ def load_manifest(out: str) -> Manifest | None:
         return None
     except Damaged:
         raise UserError(f"{shown(address)}: damaged; pass --overwrite to start again") from None
-
-
-def _check_types(manifest: Manifest) -> None:
-    """Raise TypeError for values that no run writes."""
-    hints = get_type_hints(Manifest).items()
-    types = {name: hint if isinstance(hint, UnionType) else get_origin(hint) or hint for name, hint in hints}
-    sound = all(isinstance(getattr(manifest, name), kind) for name, kind in types.items())
-    sound = sound and all(isinstance(name, str) for name in manifest.class_names)
-    if not sound or not all(isinstance(each, dict) and isinstance(each.get("state"), str) for each in manifest.attempts):
-        raise TypeError
 
 
 def check_free(out: str, *, overwrite: bool) -> None:
@@ -189,25 +176,47 @@ def claim(out: str, wanted: Manifest, *, overwrite: bool, resume: bool = False) 
 
     A device that is not decided yet (AUTO) may become that of the run to continue.
     """
-    if not resume:
+    existing = load_manifest(out) if resume else None
+    if existing is None:  # a command that resumes may have ended before it began, as a scheduler's that always resumes
         check_free(out, overwrite=overwrite)
         return wanted
-    existing = load_manifest(out)
-    if existing is None:  # the command ended before it began, as a scheduler's that always resumes
-        return claim(out, wanted, overwrite=False)
     differing = []
-    keys = existing.settings.keys() | wanted.settings.keys()
-    if existing.settings.get("limit") != wanted.settings.get("limit"):
-        keys -= {"data_fingerprint"}  # which is of the images within the limit
-    for key in sorted(keys):
-        before, now = existing.settings.get(key), wanted.settings.get(key)
+    for key, now in sorted(wanted.settings.items()):
+        before = existing.settings.get(key)
         respelled = key in ("data", "labels") and before and now and place(before) == place(now)
-        if before != now and not respelled and (key, now) != ("device", AUTO):
+        # The data's fingerprint is of the images within the limit.
+        follows = key == "data_fingerprint" and existing.settings.get("limit") != wanted.settings["limit"]
+        if before != now and not respelled and not follows and (key, now) != ("device", AUTO):
             differing.append(TOLD.get(key) or f"{key} was {before!r}, now {now!r}")
     if differing:
         raise UserError(f"--resume: {out} holds a run with other settings ({'; '.join(differing)}); use the same or --overwrite")
     existing.chosen = wanted.chosen
     return existing
+
+
+def checked(attempts: Attempts) -> Callable[[dict[str, Any]], bool]:
+    """Whether a chunk, by its footer, was answered before a check that all chips of its mesh have passed (Ledger.account).
+
+    It also counts as checked where its device has no chips.
+    """
+    passed = {(life["mesh"], life["opened_at"]): life["passed"] for life in _lives(attempts)}
+
+    def is_checked(footer: dict[str, Any]) -> bool:
+        begun = footer.get("checks")
+        return begun is None or passed.get((footer["mesh"], footer["opened_at"]), 0) > begun
+
+    return is_checked
+
+
+def counted_checks(attempts: Attempts) -> tuple[int, list[str]]:
+    """How many checks of chips there were, and each chip that failed some, with its mesh and how many."""
+    failed = Counter(f"{life['mesh']} {chip}" for life in _lives(attempts) for chip in life["failed"])
+    failures = [f"{chip} ({count} failed)" for chip, count in sorted(failed.items())]
+    return sum(life["checks"] for life in _lives(attempts)), failures
+
+
+def _lives(attempts: Attempts) -> list[dict[str, Any]]:
+    return [life for attempt in attempts for life in attempt.get("checks", [])]
 
 
 def package_versions() -> dict[str, str]:

@@ -20,9 +20,7 @@ from jobs.running.words import counted
 from jobs.storage.failure import TOLD_AFTER
 
 RECENT = 30.0  # Seconds that the present rate, and with it the time left, is taken over
-
 THRESHOLD = "RAY_memory_usage_threshold"  # Ray's setting: the share of the memory in use above which it ends tasks
-
 EVERY = {"terminal": 1.0, "log": 10.0}  # Seconds between lines
 
 

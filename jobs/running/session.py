@@ -5,13 +5,12 @@ import os
 import re
 import secrets
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
@@ -31,8 +30,8 @@ INIT_SECONDS = 60.0
 HTTP_2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5), b"\4"
 """How a client of gRPC, which a head speaks, begins, and the kind of what a server answers."""
 
-KNOWN = r"\d+|true|false"  # Values of settings that Ray can read, whichever they are
 RENEW_SECONDS = 2  # Between two renewals of what Ray Data has reserved; it expires when four in a row are late
+NOT_STARTED = "Ray does not start on this machine"
 
 
 @contextmanager
@@ -50,13 +49,11 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
             yield
         return
     given = os.environ.get("RAY_ADDRESS")
+    said = f"--address {address}"
     if given and address in (None, "", "auto"):  # which is what Ray takes
         said, address = f"RAY_ADDRESS={given}", given
-    else:
-        said = f"--address {address}"
     _pass_by_proxies(address)
     set_environment()
-    _check_settings()
     home = None if address else _prepare_machine()
     if address and address != "auto":
         _check_reachable(address, said)
@@ -66,7 +63,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
             log = session.enter_context((home / LOG_NAME).open("a", buffering=1))
         else:  # in memory: a driver that is killed leaves no file
             log = session.enter_context(open(os.memfd_create(LOG_NAME), "a", buffering=1))
-        session.enter_context(_kept_if_it_fails(log))
+        session.push(lambda _, error, __: _note_log(error, log))
         import ray  # after the variables above, which it reads, and after every mistake that can be told without it
 
         for name in needed:
@@ -77,7 +74,14 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         session.callback(ray.shutdown)
         # ray.init sets a handler of its own for SIGTERM.
         with handlers_kept(), _limited(None if home else said, log), nullcontext() if home else telling(said):
-            _join(started() if home else address, None if home else said)
+            if home and not (address := started()):
+                raise JobFailed("; ".join([NOT_STARTED, *ray_settings()]))
+            try:
+                ray.init(address=address, configure_logging=False, log_to_driver=False)
+            except (ray.exceptions.AuthenticationError, ConnectionError) as error:
+                if home:
+                    raise JobFailed(f"{NOT_STARTED}: {error}") from error
+                raise UserError(f"{said}: {_why_not_joined(error)}") from None
         yield
 
 
@@ -95,20 +99,6 @@ def _prepare_machine() -> Path:
         return Path(tempfile.mkdtemp(prefix="loudbox-", dir=machine.place_for_files()))
     except OSError as error:
         raise UserError(str(error)) from None
-
-
-def _join(address: str | None, said: str | None) -> None:
-    """said: what named a cluster; None for Ray on this machine, which has no address where it has not started."""
-    import ray
-
-    if not address:
-        raise JobFailed("; ".join(["Ray does not start on this machine", *ray_settings()]))
-    try:
-        ray.init(address=address, configure_logging=False, log_to_driver=False)
-    except (ray.exceptions.AuthenticationError, ConnectionError) as error:
-        if said is None:
-            raise JobFailed(f"Ray does not start on this machine: {error}") from error
-        raise UserError(f"{said}: {_why_not_joined(error)}") from None
 
 
 @contextmanager
@@ -145,13 +135,6 @@ def set_environment() -> None:
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
 
 
-def _check_settings() -> None:
-    """Raise UserError for a setting that Ray's core cannot read: it would end this process as it is loaded, without a word."""
-    names = [name for name, value in os.environ.items() if re.match("RAY_[a-z]", name) and not re.fullmatch(KNOWN, value)]
-    if names and subprocess.run([sys.executable, "-c", "import ray"], capture_output=True, check=False).returncode:
-        raise UserError(f"Ray cannot read the value of {' or '.join(names)} in the environment; correct it, or unset it")
-
-
 def _why_not_joined(error: Exception) -> str:
     if isinstance(error, ConnectionError) and "AuthToken" not in str(error.__cause__):
         return f"no Ray cluster answers there ({(str(error).splitlines() or ['no reason given'])[0]}); start one, or leave it out"
@@ -160,25 +143,21 @@ def _why_not_joined(error: Exception) -> str:
     return "the cluster refuses this token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
 
 
-@contextmanager
-def _kept_if_it_fails(log: TextIO) -> Iterator[None]:
-    """Copy the log where the block fails, and note on the exception where to."""
-    try:
-        yield
-    except (UserError, Stopped):
-        raise
-    except Exception as error:
-        with suppress(OSError):
-            error.add_note(f"Ray's log: {_kept(log)}")
-        raise
+def _note_log(error: BaseException | None, log: TextIO) -> None:
+    """Where a job broke, copy Ray's log to where it stays, and note on the exception where that is."""
+    if isinstance(error, Exception) and not isinstance(error, UserError | Stopped):
+        error.add_note(_kept(log))
 
 
 def _kept(log: TextIO) -> str:
-    """Copy Ray's log, without secrets, to where it stays: the copy's path."""
+    """Copy Ray's log, without secrets, to where it stays; says where that is."""
     lines = Path(f"/proc/self/fd/{log.fileno()}").read_text(errors="replace").splitlines(keepends=True)
-    with tempfile.NamedTemporaryFile("w", prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
-        kept.write("".join(map(redacted, lines)))
-    return kept.name
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
+            kept.write("".join(map(redacted, lines)))
+    except OSError as error:
+        return f"Ray's log cannot be kept ({error})"
+    return f"Ray's log: {kept.name}"
 
 
 @contextmanager
@@ -208,10 +187,9 @@ def _ray_writes_to(log: TextIO) -> Iterator[None]:
 
 def _pass_by_proxies(address: str | None) -> None:
     """Keep an HTTP proxy of the environment out of the way to Ray, whose gRPC would ask it even for this machine's own ports."""
-    hosts = ["127.0.0.1", "localhost", *([address.rpartition(":")[0]] if address else [])]
+    hosts = ["127.0.0.1", "localhost", (address or "").rpartition(":")[0]]
     for name in ("no_proxy", "NO_PROXY"):
-        known = [host for host in os.environ.get(name, "").split(",") if host]
-        os.environ[name] = ",".join([*known, *(host for host in hosts if host and host not in known)])
+        os.environ[name] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(name, "").split(","), *hosts])))
 
 
 @contextmanager
@@ -225,10 +203,7 @@ def _limited(said: str | None, log: TextIO) -> Iterator[None]:
         silent = f"gives no answer for {INIT_SECONDS:g} s"
         if said:
             end_at_once(f"error: {said} {silent}; see `ray status`, and give the head's host:6379", USER_ERROR)
-        told = f"error: Ray on this machine {silent}"
-        with suppress(OSError):
-            told += f"; Ray's log: {_kept(log)}"
-        end_at_once(told, FAILED)
+        end_at_once(f"error: Ray on this machine {silent}; {_kept(log)}", FAILED)
 
     timer = threading.Timer(INIT_SECONDS, end)
     timer.daemon = True
@@ -240,19 +215,18 @@ def _limited(said: str | None, log: TextIO) -> Iterator[None]:
 
 
 def _check_reachable(address: str, said: str) -> None:
-    scheme, _, rest = address.rpartition("://")
-    host, _, port = rest.rpartition(":")
-    if scheme or not host or not port.isdigit() or int(port) > 65535 or (":" in host) is not rest.startswith("["):
+    parsed = re.fullmatch(r"(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5})", address)
+    if not parsed or int(parsed[2]) > 65535:
         kinds = {"ray": ", not Ray Client's address", "http": ", not the dashboard's", "https": ", not the dashboard's"}
-        raise UserError(f"{said}: expected host:port of the head{kinds.get(scheme, '')}, such as 10.0.0.1:6379 or [fd00::1]:6379")
-    host = host.strip("[]")
+        what = f"host:port of the head{kinds.get(address.partition('://')[0], '')}"
+        raise UserError(f"{said}: expected {what}, such as 10.0.0.1:6379 or [fd00::1]:6379")
+    host, port = parsed[1].strip("[]"), int(parsed[2])
     try:
-        with socket.create_connection((host, int(port)), CONNECT_SECONDS) as server:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as server:
             if "RAY_USE_TLS" not in os.environ:
                 server.sendall(HTTP_2)
                 if server.recv(9)[3:4] != SETTINGS:
                     other = "what answers there is no head; the dashboard and Ray's other servers have ports of their own"
                     raise UserError(f"{said}: {other}; give the head's host:port, such as {host}:6379")
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{said}: no Ray cluster answers there ({reason}); start one, or leave it out") from None
+        raise UserError(f"{said}: no Ray cluster answers there ({error.strerror or error}); start one, or leave it out") from None

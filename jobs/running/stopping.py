@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.running.start import Safe
@@ -18,19 +19,16 @@ LAST_SECONDS = 5.0  # What may still be written down before a process ends at on
 DRAIN_SECONDS = 120.0  # What is in flight may take so long to finish: two chunks of a large model on a slow CPU
 
 
+@dataclass
 class Draining:
     """A stretch of work that a signal lets finish. signal: the one that did; None while none has.
 
     drain: lets it finish. last: called at a second signal, just before the process ends.
     """
 
-    def __init__(self, drain: Callable[[], None], last: Callable[[], None]) -> None:
-        self.drain, self.last = drain, last
-        self.signal: int | None = None
-
-    @property
-    def code(self) -> int:
-        return 128 + (self.signal or 0)
+    drain: Callable[[], None]
+    last: Callable[[], None]
+    signal: int | None = None
 
 
 left_behind: list[Path] = []  # Directories that a process deletes, also where it ends at once
@@ -126,7 +124,7 @@ def _finish(run: Draining) -> None:
         time.sleep(0.2)
         if _draining is not run:
             return
-    end_at_once(f"stopped: what is in flight takes more than {DRAIN_SECONDS:g} s", run.code, run.last)
+    end_at_once(f"stopped: what is in flight takes more than {DRAIN_SECONDS:g} s", 128 + (run.signal or 0), run.last)
 
 
 def end_at_once(line: str | None, code: int, last: Callable[[], None] = lambda: None) -> None:

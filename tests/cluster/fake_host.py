@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import struct
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ class FakeHost:
     iommu: str = "identity"
     memory_gib: int = 512
     sfpi: bool = True
-    unreadable: int | None = None
 
     def write(self, root: Path) -> Path:
         for n in range(self.boards):
@@ -106,10 +104,3 @@ def install_tt_smi(
     program = put(directory / "tt-smi", f"#!/bin/sh\necho 'Gathering Information'\n{answer}\nexit {code}\n")
     program.chmod(0o755)
     return directory
-
-
-def put_lock(root: Path, name: str, owner: int, flag: int = 0x5454554D444D5458) -> Path:
-    """A lock of tt-umd's (device/api/umd/device/utils/robust_mutex.hpp), held by a process."""
-    path = put(root / f"dev/shm/TT_UMD_LOCK.{name}")
-    path.write_bytes(struct.pack("40xQii", flag, owner, owner))
-    return path

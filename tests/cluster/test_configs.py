@@ -43,7 +43,7 @@ def test_the_launcher_config_passes_rays_own_schema_and_keeps_every_host(tmp_pat
         validate_config(config | {"setup_comands": []})
 
 
-def test_what_the_launcher_copies_is_there_and_enough_for_the_commands_it_runs() -> None:
+def test_what_the_launcher_and_the_image_copy_is_there_and_enough_for_the_commands_they_run() -> None:
     mounts = LAUNCHER["file_mounts"]
     project = {here for here in mounts.values() if not here.startswith("~")}
     assert all((ROOT / here).exists() for here in project)
@@ -52,6 +52,13 @@ def test_what_the_launcher_copies_is_there_and_enough_for_the_commands_it_runs()
             if (script := word.removeprefix("~/loudbox-vit/")) != word and not script.startswith(".venv/"):
                 assert script.split("/")[0] in project
                 assert (ROOT / script).stat().st_mode & 0o111
+    dockerfile = (CLUSTER / "kubernetes/Dockerfile").read_text()
+    sources = [word for line in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE) for word in line.split()]
+    assert {"jobs", "vit_actor", "cluster", "requirements.txt"} <= set(sources)
+    assert all((ROOT / source).exists() for source in sources)
+    assert re.search(r"^USER (?!0|root)\S+$", dockerfile, re.MULTILINE)
+    assert {"curl", "xz-utils", "wget"} <= set(dockerfile.split())
+    assert f"FROM python:{(ROOT / '.python-version').read_text().strip()}-" in dockerfile
     installer = (CLUSTER / "install.sh").read_text()
     assert set(re.findall(r"requirements[\w-]*\.txt", installer)) <= project
     assert mounts["~/.ray/auth_token"] == "~/.ray/auth_token"
@@ -72,19 +79,17 @@ def test_kuberay_v1_knows_the_cluster_and_every_pod_has_the_token_its_volumes_an
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert pod["securityContext"]["runAsNonRoot"]
-    head, loudbox, helper = (pod["containers"][0]["resources"]["limits"] for pod in pods())
-    assert (loudbox["tenstorrent.com/n300"], loudbox["hugepages-1Gi"]) == (4, "16Gi")
-    assert not {"tenstorrent.com/n300", "hugepages-1Gi"} & (head.keys() | helper.keys())
-
-
-def test_kubernetes_and_start_node_give_a_lost_host_up_equally_fast_and_run_the_pinned_ray() -> None:
+    # A lost host is given up as fast as on a cluster of start-node.sh, and the pinned Ray runs.
     script = dict(re.findall(r"(RAY_(?:health|grpc|idle)\w+)=(\d+)", (CLUSTER / "start-node.sh").read_text()))
-    head = next(pods())["containers"][0]["env"]
-    assert {entry["name"]: entry["value"] for entry in head if re.match("RAY_[a-z]", entry["name"])} == script
+    environment = next(pods())["containers"][0]["env"]
+    assert {entry["name"]: entry["value"] for entry in environment if re.match("RAY_[a-z]", entry["name"])} == script
     assert {"RAY_health_check_failure_threshold", "RAY_grpc_client_keepalive_timeout_ms"} <= script.keys()
     pinned = re.search(r"^ray\[.*\]==(.+)$", (ROOT / "requirements.in").read_text(), re.MULTILINE)
     assert pinned
     assert MANIFESTS["raycluster"]["spec"]["rayVersion"] == pinned[1]
+    head, loudbox, helper = (pod["containers"][0]["resources"]["limits"] for pod in pods())
+    assert (loudbox["tenstorrent.com/n300"], loudbox["hugepages-1Gi"]) == (4, "16Gi")
+    assert not {"tenstorrent.com/n300", "hugepages-1Gi"} & (head.keys() | helper.keys())
 
 
 def test_the_jobs_pod_submits_to_that_cluster_what_the_job_accepts_and_starts_it_again() -> None:
@@ -103,17 +108,6 @@ def test_the_jobs_pod_submits_to_that_cluster_what_the_job_accepts_and_starts_it
     args = parse(ImagenetSettings, container["args"], "jobs.imagenet", None)
     mounted = [mount["mountPath"] for mount in next(pods())["containers"][0]["volumeMounts"]]
     assert all(any(path.startswith(f"{mount}/") for mount in mounted) for path in (args.data, args.model, args.out))
-
-
-def test_the_image_copies_what_there_is_and_has_the_programs_its_installer_calls() -> None:
-    dockerfile = (CLUSTER / "kubernetes/Dockerfile").read_text()
-    sources = [word for line in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE) for word in line.split()]
-    assert {"jobs", "vit_actor", "cluster", "requirements.txt"} <= set(sources)
-    assert all((ROOT / source).exists() for source in sources)
-    assert re.search(r"^USER (?!0|root)\S+$", dockerfile, re.MULTILINE)
-    assert {"curl", "xz-utils", "wget"} <= set(dockerfile.split())
-    version = (ROOT / ".python-version").read_text().strip()
-    assert f"FROM python:{version}-" in dockerfile
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

@@ -5,7 +5,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.running.chip_checks import checked
+from jobs.running.manifest import checked
 from tests.faults.running import Case, committed, footers_in, prediction_files
 
 ELEVEN = "board 5 chip 11"  # Of the second mesh, boards 4 to 7

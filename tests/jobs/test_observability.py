@@ -65,14 +65,6 @@ def node() -> Iterator[Node]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def shards(folder: Path, count: int, unreadable: int = 0) -> Path:
-    """So many files of SHARD images; that many of the first one's cannot be read."""
-    write_shards(folder, count)
-    images = [b"not an image"] * unreadable + [jpeg(n, 16, 16) for n in range(SHARD - unreadable)]
-    pq.write_table(pa.table({"image": images, "label": [0] * SHARD}), folder / "0000.parquet")
-    return folder
-
-
 def arguments(node: Node, data: Path, out: Path, timing: str) -> list[str]:
     return command(data, out, timing, "--address", node.cluster.address)[1:]
 
@@ -99,8 +91,10 @@ class Run:
 def run(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """BATCHES batches of a second each, with 3 images that cannot be read."""
     tmp = tmp_path_factory.mktemp("observed")
-    line = arguments(node, shards(tmp / "data", BATCHES, unreadable=3), tmp / "out", "compute=1s")
-    job = begin(*line, environment=node.cluster.environment)
+    data = write_shards(tmp / "data", BATCHES)
+    images = [b"not an image"] * 3 + [jpeg(n, 16, 16) for n in range(SHARD - 3)]
+    pq.write_table(pa.table({"image": images, "label": [0] * SHARD}), data / "0000.parquet")
+    job = begin(*arguments(node, data, tmp / "out", "compute=1s"), environment=node.cluster.environment)
     scrapes = [node.scrape()]
     while job.poll() is None:
         time.sleep(1)
@@ -117,29 +111,18 @@ def run(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_the_counters_end_at_what_the_predictions_hold(run: Run) -> None:
-    assert run.rows.num_rows == BATCHES * SHARD
-    assert run.values("ray_loudbox_images_total")[-1] == run.rows.num_rows
+def test_what_prometheus_gets_is_what_the_predictions_hold_and_all_that_the_dashboard_asks_for(run: Run) -> None:
+    assert run.rows.num_rows == run.values("ray_loudbox_images_total")[-1] == BATCHES * SHARD
     assert run.values("ray_loudbox_errors_total")[-1] == run.rows.num_rows - run.rows["error"].null_count == 3
-
-
-def test_the_histogram_holds_every_batch_in_the_bucket_of_its_time(run: Run) -> None:
     batches = {row["batch"]: row["batch_seconds"] for row in run.rows.to_pylist() if row["error"] is None}
     assert run.values("ray_loudbox_batch_seconds_count")[-1] == len(batches) == BATCHES
     # Ray takes every time for its bucket's middle, and buckets are 1.5 times as wide as the one before.
     assert run.values("ray_loudbox_batch_seconds_sum")[-1] == pytest.approx(sum(batches.values()), rel=0.25)
-
-
-def test_the_gauges_follow_the_device_while_it_works(run: Run) -> None:
     assert 0.5 < max(run.values("ray_loudbox_device_busy_share")) <= 1  # it never waits between its first batch and its last
     assert 0 < max(run.values("ray_loudbox_queue_batches")) <= 5  # as many chunks of one batch as an actor is given at once
-
-
-def test_the_dashboard_asks_for_nothing_that_a_run_does_not_export(run: Run) -> None:
     asked = set(re.findall(r"ray_\w+", DASHBOARD))
     exported = {name for scrape in run.scrapes for name, *whose in scrape if whose == [run.run_id, run.mesh]}
-    assert asked <= exported
-    assert len(asked) == 5
+    assert (len(asked), asked - exported) == (5, set())
 
 
 def test_every_panel_lets_the_user_choose_prometheus_run_and_mesh() -> None:
@@ -163,7 +146,7 @@ def test_a_run_without_trouble_logs_that_its_mesh_opened_and_closed_and_nothing_
 def test_a_lost_device_and_the_restart_after_it_are_told_on_the_terminal_and_in_the_workers_logs(
     node: Node, tmp_path: Path
 ) -> None:
-    data = shards(tmp_path / "data", 8)
+    data = write_shards(tmp_path / "data", 8)
     checked = {**node.cluster.environment, "LOUDBOX_CHECK_SECONDS": "0.5"}  # else the device never lives to see a check
     done = run_module(*arguments(node, data, tmp_path / "out", "compute=200ms,fail_after=22"), environment=checked)
     assert done.code == 0, done.output

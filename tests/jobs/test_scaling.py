@@ -4,28 +4,21 @@ import shutil
 import socket
 import tarfile
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.measuring.rounds import Round
 from jobs.measuring.scaling_table import SCALING, scaling_table, terminal_table, verdict
-from jobs.measuring.utilisation import Traffic, Utilisation, busiest, read_traffic
+from jobs.measuring.utilisation import Traffic, bound, busiest, read_traffic
 from jobs.scaling import interleave, main, mesh_counts
 from tests.commands import Finished
 from tests.conftest import RayCluster
 from tests.jobs.conftest import SAMPLE, job, mistake
 
 
-def one_round(fps: float, seconds: float = 20.0, device: float = 0.99, **busy: Any) -> Round:
-    return Round(round(fps * seconds), seconds, Utilisation(device, **busy), "simulated T3000")
-
-
-def table(one: list[Round], one_with_all: list[Round], two: list[Round]) -> pa.Table:
-    """Of 1 mesh with its share of the work, 1 mesh with all of it, and 2 meshes."""
-    return scaling_table({("weak", 1): one, ("weak", 2): two, ("strong", 1): one_with_all, ("strong", 2): two}, "random images")
+def one_round(fps: float, seconds: float = 20.0, **busy: float | None) -> Round:
+    return Round(round(fps * seconds), seconds, "simulated T3000", {"device": 0.99, **busy})
 
 
 @pytest.fixture(scope="module")
@@ -37,34 +30,26 @@ def devices(mesh_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) 
     return out, done
 
 
-def test_every_size_does_its_share_of_the_work(devices: tuple[Path, Finished]) -> None:
-    rows = pq.read_table(devices[0] / "report" / "scaling.parquet").to_pylist()
+def test_every_size_does_its_share_and_its_files_describe_themselves_and_say_simulated_and_too_short(
+    devices: tuple[Path, Finished],
+) -> None:
+    out, done = devices
+    found, drawn = pq.read_table(out / "report" / "scaling.parquet"), (out / "report.html").read_text()
+    rows = found.to_pylist()
     # 4 batches a mesh become 12 in all, which 1, 2 and 3 meshes share without remainder.
     batches = {(row["scaling"], row["meshes"]): row["images"] / 64 for row in rows}
-    assert batches == {
-        ("weak", 1): 4, ("weak", 2): 8, ("weak", 3): 12,
-        ("strong", 1): 12, ("strong", 2): 12, ("strong", 3): 12,
-    }  # fmt: skip
+    assert batches == {("weak", n): 4 * n for n in (1, 2, 3)} | {("strong", n): 12 for n in (1, 2, 3)}
     one = {row["scaling"]: row["fps"] for row in rows if row["meshes"] == 1}
     for row in rows:
         assert row["fps"] == pytest.approx(row["images"] / row["seconds"])
         assert row["efficiency"] == pytest.approx(row["fps"] / (row["meshes"] * one[row["scaling"]]))
         assert row["fps_low"] <= row["fps"] <= row["fps_high"]
-        assert row["rounds"] == 2
-        assert 0 < row["device"] <= 1.05
-
-
-def test_its_files_describe_themselves_and_say_simulated_and_too_short(devices: tuple[Path, Finished]) -> None:
-    out, done = devices
-    found, drawn = pq.read_table(out / "report" / "scaling.parquet"), (out / "report.html").read_text()
+        assert (row["rounds"], row["too_short"], 0 < row["device"] <= 1.05) == (2, True, True)
     assert found.schema.equals(SCALING)
     assert all(found.schema.field(name).metadata[b"description"] for name in found.column_names)
     assert found.schema.metadata[b"run_id"]
-    assert all(found["too_short"].to_pylist())
-    for text in ("simulated T3000", "warning: too short to quote", "(too short)"):
-        assert text in done.stdout
-    for text in ("SIMULATED", "too short to quote"):
-        assert text in drawn
+    assert all(text in done.stdout for text in ("simulated T3000", "warning: too short to quote", "(too short)"))
+    assert all(text in drawn for text in ("SIMULATED", "too short to quote"))
 
 
 @pytest.mark.parametrize(
@@ -97,19 +82,14 @@ def test_with_data_every_size_classifies_its_images_and_leaves_a_run(
 
 
 @pytest.mark.parametrize(("device", "sizes"), [("simulated", [1, 2, 4]), pytest.param("cpu", [1, 2], marks=pytest.mark.slow)])
-def test_on_one_host_meshes_run_side_by_side(ray_cluster: RayCluster, tmp_path: Path, device: str, sizes: list[int]) -> None:
+def test_on_one_host_meshes_run_side_by_side(
+    ray_cluster: RayCluster, tmp_path: Path, device: str, sizes: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    refused = mistake(main, ray_cluster, tmp_path, ["--device", "cpu", "--meshes", "3"], capfd)
+    assert "the one host has 2 cores for meshes" in refused
     job("scaling", ray_cluster, "--out", str(tmp_path), "--device", device, "--iterations=4", "--rounds=1").succeeded()
     rows = pq.read_table(tmp_path / "report" / "scaling.parquet").to_pylist()
     assert [row["meshes"] for row in rows if row["scaling"] == "weak"] == sizes
-
-
-def test_more_meshes_than_cores_are_refused(ray_cluster: RayCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--device", "cpu", "--meshes", "3"]
-    assert "the one host has 2 cores for meshes" in mistake(main, ray_cluster, tmp_path / "out", arguments, capfd)
-
-
-def test_sizes_are_powers_of_two_and_the_largest() -> None:
-    assert [mesh_counts(n) for n in (1, 2, 3, 4, 6)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [1, 2, 4, 6]]
 
 
 @pytest.mark.parametrize(
@@ -129,47 +109,46 @@ def test_weak_scaling_keeps_the_work_per_mesh_strong_that_in_all_in_turn_and_wha
         return one_round(n * 100)
 
     measured = interleave(measure, sizes, most, rounds=rounds)
-    assert found == asked
+    assert (found, mesh_counts(sizes[-1]), mesh_counts(6)) == (asked, sizes, [1, 2, 4, 6])
     assert list(measured) == [(kind, n) for kind in ("weak", "strong") for n in sizes]
     assert [[each.fps for each in measured[kind, 2]] for kind in ("weak", "strong")] == [[200] * rounds] * 2
 
 
-def test_a_size_counts_by_its_median_round() -> None:
-    rounds = [one_round(300), one_round(100), one_round(200)]
-    rows = table([one_round(100)] * 3, [one_round(125)] * 3, rounds).to_pylist()
-    assert [(row["fps"], row["fps_low"], row["fps_high"], row["efficiency"]) for row in rows] == [
+def test_a_size_counts_by_its_median_round_and_the_verdict_is_of_the_largest() -> None:
+    decoding = {"device": 0.6, "decode_cores": 0.91, "driver": 0.04, "network": None, "object_store": 0.25}
+    two = [one_round(300), one_round(100), Round(4000, 20.0, "simulated T3000", decoding)]
+    one, all_on_one = [one_round(100)] * 3, [one_round(125)] * 3
+    measured = {("weak", 1): one, ("weak", 2): two, ("strong", 1): all_on_one, ("strong", 2): two}
+    table = scaling_table(measured, "random images")
+    assert [(row["fps"], row["fps_low"], row["fps_high"], row["efficiency"]) for row in table.to_pylist()] == [
         (100, 100, 100, 1.0),
         (200, 100, 300, 1.0),
         (125, 125, 125, 1.0),
         (200, 100, 300, 0.8),
     ]
+    busy = "device 60%, decode cores 91%, driver 4%, network unknown, object store 25%"
+    assert verdict(table) == f"bound with 2 meshes: decode cores (busy: {busy})"
+    assert verdict(table) in terminal_table(table)
+    assert "warning" not in terminal_table(table)
 
 
 @pytest.mark.parametrize(
-    ("busy", "bound"),
+    ("busy", "waits", "bounds"),
     [
-        (Utilisation(0.95, decode_cores=0.97), "device"),
-        (Utilisation(0.5, decode_cores=0.9, driver=0.3), "decode cores"),
-        (Utilisation(0.5, decode_cores=0.4, driver=0.95), "driver"),
-        (Utilisation(0.5, network=0.9), "network"),
-        (Utilisation(0.5, object_store=0.99), "object store"),
-        (Utilisation(0.5, host_loop=0.99, driver=0.1), "host loop"),
-        (Utilisation(0.5, decode_cores=0.5, driver=0.5), "unknown"),
+        ({"device": 0.95, "decode_cores": 0.97}, {}, "device"),
+        ({"device": 0.5, "decode_cores": 0.9, "driver": 0.3}, {}, "decode cores"),
+        ({"device": 0.5, "decode_cores": 0.4, "driver": 0.95}, {}, "driver"),
+        ({"device": 0.5, "network": 0.9, "driver": None}, {}, "network"),
+        ({"device": 0.5, "object_store": 0.99}, {}, "object store"),
+        ({"device": 0.5, "host_loop": 0.99, "driver": 0.1}, {}, "host loop"),
+        ({"device": 0.5, "decode_cores": 0.5, "driver": 0.5}, {}, "unknown"),
+        ({"device": 0.7}, {"tail": 0.12, "start": 0.02}, "tail (12% of mesh time waiting for the last mesh)"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_busiest_part_bounds_the_rest_and_nothing_is_guessed(busy: Utilisation, bound: str) -> None:
-    assert busy.bound() == bound
-
-
-def test_the_verdict_is_of_the_largest_size_and_says_unknown_for_what_was_not_measured() -> None:
-    last = Round(4000, 20.0, Utilisation(0.6, decode_cores=0.91, driver=0.04, object_store=0.25), "simulated T3000")
-    rows = table([one_round(100)], [one_round(100)], [last])
-    assert verdict(rows) == (
-        "bound with 2 meshes: decode cores (busy: device 60%, decode cores 91%, driver 4%, network unknown, object store 25%)"
-    )
-    assert verdict(rows) in terminal_table(rows)
-    assert "warning" not in terminal_table(rows)
+def test_the_busiest_part_bounds_the_rest_and_nothing_is_guessed(
+    busy: dict[str, float | None], waits: dict[str, float], bounds: str
+) -> None:
+    assert bound(busy, waits) == bounds
 
 
 def test_the_network_is_as_busy_as_the_interface_that_carried_most() -> None:
@@ -178,11 +157,7 @@ def test_the_network_is_as_busy_as_the_interface_that_carried_most() -> None:
     unknown = [Traffic(10.0, {"eth0": (10**8, 5 * 10**8, None), "eth1": (10, 10, 1e9)}), after[1]]
     assert busiest(before, after) == pytest.approx(0.4)
     assert busiest(before, unknown) is None
-
-
-def test_traffic_is_that_of_this_hosts_interfaces_but_the_loopback() -> None:
-    names = {name for _, name in socket.if_nameindex()} - {"lo"}
-    assert set(read_traffic().interfaces) == names
+    assert set(read_traffic().interfaces) == {name for _, name in socket.if_nameindex()} - {"lo"}
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_late_host_works_and_an_interrupted_run_is_resumed(rig: Rig, data: Pat
 
 
 def test_a_host_without_boards_decodes_for_those_with_boards(rig: Rig, data: Path, undisturbed: Answers, tmp_path: Path) -> None:
-    rig.add_host("helper", boards=False, cpus=4)
+    rig.add_host("helper")
     finish(start(rig, data, tmp_path, "compute=1ms"))
     assert "helper" in {footer["read_host"] for footer in footers_of(tmp_path)}
     assert set(hosts(tmp_path)) <= {"loudbox-1", "loudbox-2"}

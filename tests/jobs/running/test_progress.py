@@ -114,22 +114,17 @@ def test_a_log_gets_plain_lines_and_each_trouble_once(monkeypatch: pytest.Monkey
 def test_on_a_terminal_of_unknown_size_one_line_is_rewritten(ray_cluster: RayCluster, tmp_path: Path) -> None:
     data, out = write_shards(tmp_path / "data", shards=4), tmp_path / "out"
     line = command(data, out, "compute=1s", "--address", ray_cluster.address, "--meshes=1")
-    shown = on_a_terminal([sys.executable, *line], ray_cluster.environment)
-
-    lines = [text for text in shown.split("\r") if " images" in text]
-    assert any("25% " in text and "64 of 256 images" in text for text in lines), shown
-    assert "\n" not in "".join(lines[:-1]), "the line was not rewritten in place"
-
-
-def on_a_terminal(line: list[str], environment: dict[str, str]) -> str:
-    """What a command writes to stderr when that is a terminal; raises where it fails."""
     master, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (0, 0))
-    job = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=terminal)
+    given: dict[str, Any] = {"cwd": ROOT, "env": ray_cluster.environment, "stdout": subprocess.DEVNULL, "stderr": terminal}
+    job = subprocess.Popen([sys.executable, *line], **given)
     os.close(terminal)
     read: list[bytes] = []
     with open(master, "rb", buffering=0) as screen, suppress(OSError):  # which is how the other end's closing reads
-        while data := screen.read(1 << 16):
-            read.append(data)
-    assert job.wait(timeout=60) == 0, b"".join(read)
-    return b"".join(read).decode()
+        while some := screen.read(1 << 16):
+            read.append(some)
+    shown = b"".join(read).decode()
+    assert job.wait(timeout=60) == 0, shown
+    lines = [text for text in shown.split("\r") if " images" in text]
+    assert any("25% " in text and "64 of 256 images" in text for text in lines), shown
+    assert "\n" not in "".join(lines[:-1]), "the line was not rewritten in place"
