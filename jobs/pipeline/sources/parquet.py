@@ -70,12 +70,10 @@ class ParquetShards(RowFiles):
                 _check_footer(steady)
         with self._opened(name, size) as (file, columns), label_errors(where), decoding():
             for group in range(file.num_row_groups):
-                most = MAX_LABEL_BYTES + 1024 * file.metadata.row_group(group).num_rows
+                rows = file.metadata.row_group(group).num_rows
                 for size in (column.total_uncompressed_size for column in _of(file, columns.label, group)):
-                    if size > most:
-                        raise LabelError(
-                            f"{size:,} bytes of labels in a row group, where {most:,} are the most; these are no labels"
-                        )
+                    if size > MAX_LABEL_BYTES + 1024 * rows:
+                        raise LabelError(f"{size:,} bytes of labels in {rows:,} rows; these are no labels")
             words = columns.words(columns.stored(file, self.space))
             if columns.label and self.label_column is None and not self.space.reading and file.num_row_groups:
                 texts = [
@@ -83,8 +81,8 @@ class ParquetShards(RowFiles):
                     for name in columns.texts(file.schema_arrow)  # what is too large for names of classes is none
                     if all(column.total_uncompressed_size < MAX_LABEL_BYTES for column in _of(file, name, 0))
                 ]
-                for rows in islice(file.iter_batches(READ_ROWS, [0], [columns.label, *texts], use_threads=False), bool(texts)):
-                    columns.check_beside(rows, self.space)
+                for batch in islice(file.iter_batches(READ_ROWS, [0], [columns.label, *texts], use_threads=False), bool(texts)):
+                    columns.check_beside(batch, self.space)
             return listed, _groups(file), words, columns
 
     def _cut(self, name: str, size: int, groups: list[int], rows: int) -> Iterator[Shard]:
