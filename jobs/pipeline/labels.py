@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Self
 
 from jobs.storage.address import shown
 from vit_actor.errors import UserError
@@ -38,25 +37,18 @@ class LabelError(UserError):
     """A label that is no class of the checkpoint, or no label at all."""
 
 
-class Asked(NamedTuple):
-    """What --labels says. use: False for "none". reading: one of READINGS, "" for none. where: a file, column or member; None
-    to look for one."""
+def asked(labels: str | None) -> tuple[bool, str, str | None]:
+    """What --labels says (None, "none", READING, READING:WHERE or WHERE): whether there are labels; how they are to be read, one
+    of READINGS, "" for none; and the file, column or member that they are in, None to look for one.
 
-    use: bool
-    reading: str
-    where: str | None
-
-    @classmethod
-    def of(cls, labels: str | None) -> Self:
-        """From None, "none", READING, READING:WHERE or WHERE. Raises UserError for a reading that there is not."""
-        reading, colon, where = (labels or "").partition(":")
-        if reading in READINGS and (colon or reading != BY_FOLDER):
-            return cls(True, reading, where or None)
-        if reading.startswith("by-"):
-            raise UserError(
-                f"--labels {labels}: no such way; there are {', '.join(READINGS)}:<level>, each but the last with :FILE"
-            )
-        return cls(labels != NO_LABELS, "", None if labels == NO_LABELS else labels)
+    Raises UserError for a reading that there is not.
+    """
+    reading, colon, where = (labels or "").partition(":")
+    if reading in READINGS and (colon or reading != BY_FOLDER):
+        return True, reading, where or None
+    if reading.startswith("by-"):
+        raise UserError(f"--labels {labels}: no such way; there are {', '.join(READINGS)}:<level>, each but the last with :FILE")
+    return labels != NO_LABELS, "", None if labels == NO_LABELS else labels
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,8 @@ class LabelSpace:
         """
         label = composed(label.strip())
         named = [] if self.reading in OFFSETS else self._named(label)
-        number = None if self.reading == BY_NAME else self._number(label)
+        index = int(label) + OFFSETS.get(self.reading, 0) if self.reading != BY_NAME and _INDEX.fullmatch(label) else None
+        number = index if index is not None and 0 <= index < len(self.class_names) else None
         if named and number is not None and named != [number]:
             raise LabelError(
                 f"label {quoted(label)} is the name of class {named[0]} and the number of class {number}; "
@@ -102,7 +95,21 @@ class LabelSpace:
             return number, NUMBERS
         if named:
             raise LabelError(f"label {quoted(label)} fits classes {', '.join(map(str, named))}; use an index or a WordNet id")
-        raise LabelError(self._why_none(label))
+        if index is not None:
+            counted = f"label {label}" + (f" by {self.reading}" if OFFSETS.get(self.reading) else "")
+            from_one = int(label) == len(self.class_names) and self.reading != BY_PREVIOUS
+            fix = f"; pass {self.way(BY_PREVIOUS)} if the data counts classes from 1" if from_one else ""
+            raise LabelError(f"{counted} is outside the checkpoint's classes {self.range}{fix}")
+        if not WNID.fullmatch(label):
+            raise LabelError(
+                f"label {quoted(label)} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids"
+            )
+        if len(self.class_names) != 1000:
+            others = f"this one has {len(self.class_names)} classes, not 1000"
+            raise LabelError(f"WordNet id {label} needs an ImageNet-1k checkpoint; {others}")
+        if label not in _wnids():
+            raise LabelError(f"WordNet id {label} is not one of ImageNet-1k's 1000 classes")
+        raise LabelError(f"WordNet id {label}: the checkpoint's classes are not ImageNet-1k's in their order; use class names")
 
     def how_sure(self, label: str) -> int:
         """2 if the label is one class by a name or a WordNet id, 1 if only by a number, 0 if it is none or several."""
@@ -120,23 +127,22 @@ class LabelSpace:
         ClassLabel names are unique. Names that are numbers must be those of their positions.
         Raises LabelError if none holds.
         """
-        if self.reading == BY_ORDER:
-            return self._positions(len(names))
+        positions = tuple(range(len(names)))
         if self.reading in OFFSETS:
             return tuple(self.index(name) for name in names)
         found = [self._named(composed(name.strip())) for name in names]
-        if all(len(classes) == 1 for classes in found):
-            return tuple(classes[0] for classes in found)
-        if not any(found) and all(_INDEX.fullmatch(name) for name in names):
-            if [int(name) for name in names] == list(range(len(names))):
-                return self._positions(len(names))
-            i = next(i for i, name in enumerate(names) if int(name) != i)
-            raise LabelError(
-                f"the data set's class {i} is called {quoted(names[i])}: "
-                f"pass {self.way(BY_NUMBER)} for class {names[i]}, or {self.way(BY_ORDER)} for class {i}"
-            )
-        elsewhere = [i for i, classes in enumerate(found) if classes and i not in classes]
-        unknown = [i for i, classes in enumerate(found) if not classes]
+        if self.reading != BY_ORDER and all(len(classes) == 1 for classes in found):
+            return tuple(index for [index] in found)
+        numbers = [int(name) for name in names if _INDEX.fullmatch(name)]
+        if self.reading == BY_ORDER or (len(numbers) == len(names) and not any(found)):
+            if self.reading != BY_ORDER and (wrong := [i for i in positions if numbers[i] != i]):
+                ways = f"{self.way(BY_NUMBER)} for class {names[wrong[0]]}, or {self.way(BY_ORDER)} for class {wrong[0]}"
+                raise LabelError(f"the data set's class {wrong[0]} is called {quoted(names[wrong[0]])}: pass {ways}")
+            if len(names) > len(self.class_names):
+                raise LabelError(f"{len(names):,} classes by order for the checkpoint's {len(self.class_names):,}")
+            return positions
+        elsewhere = [i for i in positions if found[i] and i not in found[i]]
+        unknown = [i for i in positions if not found[i]]
         beyond = [i for i in unknown if i >= len(self.class_names)]
         if elsewhere or beyond or len(unknown) > max(1, len(names) // 10) or len(unknown) == len(names):
             i = (elsewhere or beyond or unknown)[0]
@@ -144,12 +150,12 @@ class LabelSpace:
                 f"the data set's class {i}, {quoted(names[i])}, does not fit the checkpoint's classes {self.range}; "
                 f"pass {self.way(BY_ORDER)} if its integers are the checkpoint's classes all the same"
             )
-        return tuple(range(len(names)))
+        return positions
 
-    def has_order_of_imagenet(self) -> bool:
-        """Whether names of the checkpoint say that its classes are ImageNet-1k's, and not only their number."""
+    def landmarks(self) -> list[bool]:
+        """Of the names of ImageNet-1k's classes that are looked for, each that the checkpoint has: whether it is in its place."""
         synonyms = _names(self.class_names)[2]
-        return any(synonyms.get(name) == [index] for name, index in LANDMARKS.items())
+        return [synonyms[name] == [index] for name, index in LANDMARKS.items() if name in synonyms]
 
     def fewer(self, classes: Iterable[int]) -> tuple[int, ...] | None:
         """Some classes in ascending order; None if there are none of them, or all."""
@@ -163,36 +169,10 @@ class LabelSpace:
     def _named(self, label: str) -> list[int]:
         """Every class of that name or WordNet id, in order."""
         exact, plain, synonyms = _names(self.class_names)
-        found = exact.get(label) or plain.get(_plain(label)) or synonyms.get(_plain(label))
-        if found or not WNID.fullmatch(label):
-            return found or []
-        wrong = [name for name, index in LANDMARKS.items() if synonyms.get(name, [index]) != [index]]
-        return [_wnids()[label]] if len(self.class_names) == 1000 and label in _wnids() and not wrong else []
-
-    def _number(self, label: str) -> int | None:
-        index = int(label) + OFFSETS.get(self.reading, 0) if _INDEX.fullmatch(label) else -1
-        return index if 0 <= index < len(self.class_names) else None
-
-    def _positions(self, count: int) -> tuple[int, ...]:
-        if count > len(self.class_names):
-            raise LabelError(f"{count:,} classes by order for the checkpoint's {len(self.class_names):,}")
-        return tuple(range(count))
-
-    def _why_none(self, label: str) -> str:
-        if WNID.fullmatch(label):
-            if len(self.class_names) != 1000:
-                return (
-                    f"WordNet id {label} needs an ImageNet-1k checkpoint; this one has {len(self.class_names)} classes, not 1000"
-                )
-            if label in _wnids():
-                return f"WordNet id {label}: the checkpoint's classes are not ImageNet-1k's in their order; use class names"
-            return f"WordNet id {label} is not one of ImageNet-1k's 1000 classes"
-        if _INDEX.fullmatch(label) and self.reading != BY_NAME:
-            counted = f"label {label}" + (f" by {self.reading}" if OFFSETS.get(self.reading) else "")
-            from_one = int(label) == len(self.class_names) and self.reading != BY_PREVIOUS
-            fix = f"; pass {self.way(BY_PREVIOUS)} if the data counts classes from 1" if from_one else ""
-            return f"{counted} is outside the checkpoint's classes {self.range}{fix}"
-        return f"label {quoted(label)} is no class of the checkpoint; use its names, indices {self.range} or WordNet ids"
+        found = exact.get(label) or plain.get(_plain(label)) or synonyms.get(_plain(label)) or []
+        if found or len(self.class_names) != 1000 or label not in _wnids() or not all(self.landmarks()):
+            return found
+        return [_wnids()[label]]
 
 
 @dataclass
@@ -211,18 +191,14 @@ class Readings:
         index, way = self.space.read(label)
         self.examples.setdefault(way, label)
         if NUMBERS in self.examples and len(self.examples) > 1:
-            word = next(example for other, example in self.examples.items() if other != NUMBERS)
-            number = self.examples[NUMBERS]
-            raise LabelError(
-                f"labels are names ({quoted(word)}) and numbers ({quoted(number)}); "
-                f"pass {self.space.way(BY_NAME)} or {self.space.way(BY_NUMBER)}"
-            )
+            word = next(quoted(example) for other, example in self.examples.items() if other != NUMBERS)
+            ways = f"pass {self.space.way(BY_NAME)} or {self.space.way(BY_NUMBER)}"
+            raise LabelError(f"labels are names ({word}) and numbers ({quoted(self.examples[NUMBERS])}); {ways}")
         first = self.space.class_names[0]
         if way == NUMBERS and not self.space.reading and any(_plain(part) in BACKGROUND for part in first.split(",")):
-            raise LabelError(
-                f"label {label} is a number, and the checkpoint's class 0 is {quoted(first)}, which data sets may not count; "
-                f"pass {self.space.way(BY_NUMBER)} if they do, or {self.space.way(BY_NEXT)}"
-            )
+            ways = f"pass {self.space.way(BY_NUMBER)} if they do, or {self.space.way(BY_NEXT)}"
+            why = f"the checkpoint's class 0 is {quoted(first)}, which data sets may not count"
+            raise LabelError(f"label {label} is a number, and {why}; {ways}")
         self.known[label] = index
         return index
 
@@ -233,7 +209,7 @@ class Readings:
             return f"none in {where}, empty or -1 throughout"
         if self.space.reading:
             sure = f"read as --labels {self.space.reading} says"
-        elif WNIDS in ways and self.examples[WNIDS] not in self.space.class_names and not self.space.has_order_of_imagenet():
+        elif WNIDS in ways and self.examples[WNIDS] not in self.space.class_names and not any(self.space.landmarks()):
             sure = "in ImageNet-1k's order, which the checkpoint's 1,000 classes are taken to have"
         elif ways == [NUMBERS]:
             sure = f"of {self.space.range}, which no name confirms"
@@ -251,24 +227,26 @@ class Beside:
     def __init__(self, space: LabelSpace, is_label: Callable[[str], bool] = lambda _: False) -> None:
         self._space, self._is_label = space, is_label
         self._others: set[str] = set()
-        self._differing: dict[str, tuple[str, int, str, int]] = {}
+        self._differing: dict[str, str] = {}
 
     def add(self, label: str, index: int, others: Mapping[str, str]) -> None:
         """A label, its class, and the words beside it by column."""
         for column in filter(says_labels, others.keys() - self._others):
-            sure = self._space.how_sure(word := others[column])
+            sure, word = self._space.how_sure(others[column]), others[column]
             if sure == 2 or (sure and self._is_label(column)):
                 if (other := self._space.index(word)) != index:
-                    self._differing.setdefault(column, (label, index, word, other))
+                    both = (
+                        f"label {quoted(label)} is class {index}, and {quoted(word)} beside it, in {column!r}, is class {other}"
+                    )
+                    self._differing.setdefault(column, both)
             elif not self._is_label(column):
                 self._others.add(column)
                 self._differing.pop(column, None)
 
     def check(self, fix: Callable[[str], str]) -> None:
         """Raises LabelError for a column that says another class than the label. fix: what to do about a column."""
-        for column, (label, index, word, other) in self._differing.items():
-            differ = f"label {quoted(label)} is class {index}, and {quoted(word)} beside it, in {column!r}, is class {other}"
-            raise LabelError(f"{differ}; {fix(column)}")
+        for column, both in self._differing.items():
+            raise LabelError(f"{both}; {fix(column)}")
 
 
 def says_labels(column: str) -> bool:

@@ -4,48 +4,41 @@ Its files are Arrow streams. They are mapped into memory for what says where the
 that fails ends the process.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
-from jobs.pipeline.sources.parquet_columns import Columns, label_errors
-from jobs.pipeline.sources.row_files import RowFiles, Surveyed
+from jobs.pipeline.sources.columns import Columns, label_errors
+from jobs.pipeline.sources.row_files import READ_ROWS, RowFiles, Surveyed
 from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, decoding, patiently
 from jobs.storage.files import SteadyFile, open_storage, read_twice
 from vit_actor.errors import UserError
 
-READ_ROWS = 64  # Rows taken from the mapped file at a time
-
 
 class ArrowFiles(RowFiles):
     """Shards are runs of rows."""
 
-    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+    def _parts(self, shard: Shard) -> Iterator[tuple[range, Iterator[EncodedImage]]]:
         name, first, rows = shard.payload["file"], shard.payload["first_row"], shard.payload["rows"]
         table, columns, place = self._open(name)
         with SteadyFile(below(self.folder, name), shard.payload["size"]) as file:
             for start in range(0, rows, READ_ROWS):
-                span = range(start, min(start + READ_ROWS, rows))
-                selected = {ordinal for ordinal in span if wanted(ordinal)}
-                if selected:
-                    part, read = table.slice(first + start, len(span)), partial(_read, file, place)
-                    images = columns.rows(part, f"{printable(name)}#", first + start, self.space, read)
-                    yield from (pair for pair in zip(span, images, strict=True) if pair[0] in selected)
+                part, read = table.slice(first + start, min(READ_ROWS, rows - start)), partial(_read, file, place)
+                images = columns.rows(part, f"{printable(name)}#", first + start, self.space, read)
+                yield range(start, start + len(part)), images
 
     def _survey_file(self, listed: tuple[str, int]) -> Surveyed:
         table, columns, _ = self._open(listed[0])
-        words: set[str | None] = set()
         with label_errors(below(self.folder, listed[0])):
-            if columns.label is not None:
-                if self.label_column is None and not self.space.reading:
-                    columns.check_beside(table.select([columns.label, *columns.texts(table.schema)])[:READ_ROWS], self.space)
-                words.update(map(columns.word, pc.unique(table.column(columns.label)).to_pylist()))
-        return listed, [table.num_rows], sorted(filter(None, words)), columns
+            if columns.label is None:
+                return listed, [len(table)], [], columns
+            if self.label_column is None and not self.space.reading:
+                columns.check_beside(table.select([columns.label, *columns.texts(table.schema)])[:READ_ROWS], self.space)
+            return listed, [len(table)], columns.words(set(table[columns.label].unique().to_pylist())), columns
 
     def _cut(self, name: str, size: int, groups: list[int], rows: int) -> Iterator[Shard]:
         for position, first in enumerate(range(0, rows, self.images_per_shard)):
@@ -63,7 +56,7 @@ class ArrowFiles(RowFiles):
         except Damaged as damage:
             raise UserError(f"{shown(where)}: not a readable Arrow file of the datasets library ({damage})") from None
         with label_errors(where):
-            return table, Columns.of(table.schema, self.space, self.use_labels, self.label_column), place
+            return table, Columns.of(table.schema, "", self.space, self.use_labels, self.label_column), place
 
 
 @lru_cache(maxsize=64)

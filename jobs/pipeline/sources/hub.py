@@ -61,15 +61,11 @@ def _resolve_as_datasets(hub: Any, repo: str, top: list[dict[str, Any]], config:
 
     base = f"hf://{repo}"
     readme = next((info["name"] for info in top if _last(info) == "README.md"), None)
-    text = hub.read_text(readme) if readme else ""
-    patterns = _declared(text, config) if text.startswith("---") else {}
+    patterns = _declared(hub.read_text(readme) if readme else "", config or "default")
     if not patterns:
         base = f"{base}/{config}" if config else base
-        try:
-            patterns = get_data_patterns(base)
-        except (EmptyDatasetError, FileNotFoundError):
-            patterns = {}
-    patterns = {str(name): paths for name, paths in patterns.items()}
+        with suppress(EmptyDatasetError, FileNotFoundError):
+            patterns = {str(name): paths for name, paths in get_data_patterns(base).items()}
     files: set[str] = set()
     for pattern in patterns.get(split, ()):
         with suppress(FileNotFoundError):  # one of several ways to name a split
@@ -80,17 +76,16 @@ def _resolve_as_datasets(hub: Any, repo: str, top: list[dict[str, Any]], config:
     raise UserError(f"{shown(uri)}: no files of split {split!r} ({there}); choose with ?config=, ?split= or a path")
 
 
-def _declared(readme: str, config: str | None) -> dict[str, list[str]]:
-    """Paths by split of a configuration in a README's metadata, of the default one if `config` is None; empty without any."""
+def _declared(readme: str, config: str) -> dict[str, list[str]]:
+    """Paths by split of a configuration in a README's metadata; empty without any."""
+    from datasets.data_files import sanitize_patterns
     from huggingface_hub import DatasetCard
 
-    for each in getattr(DatasetCard(readme, ignore_metadata_errors=True).data, "configs", None) or []:
-        files = each.get("data_files") if isinstance(each, dict) else None
-        if files is None or each.get("config_name", "default") != (config or "default"):
-            continue
-        listed = files if isinstance(files, list) else [{"split": "train", "path": files}]
-        named = [(one["split"], one["path"]) for one in listed if isinstance(one, dict) and {"split", "path"} <= one.keys()]
-        return {str(name): path if isinstance(path, list) else [str(path)] for name, path in named}
+    if readme.startswith("---"):
+        for each in getattr(DatasetCard(readme, ignore_metadata_errors=True).data, "configs", None) or []:
+            if isinstance(each, dict) and each.get("config_name", "default") == config and "data_files" in each:
+                with suppress(ValueError):  # of another form
+                    return {name: list(map(str, paths)) for name, paths in sanitize_patterns(each["data_files"]).items()}
     return {}
 
 

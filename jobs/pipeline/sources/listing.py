@@ -1,4 +1,4 @@
-"""What a place holds, listed as a stream: one call a folder, sizes included, hidden names left out."""
+"""What a place holds: one call a folder, sizes included, hidden names left out; and which of its files are the data set."""
 
 import math
 import os
@@ -49,6 +49,8 @@ TABLES = {
 """Names by which a folder of Parquet files says that some other file decides which of its rows count."""
 METADATA = ("metadata.csv", "metadata.jsonl")  # Beside the images, in the form of `datasets`
 MAX_DEPTH = 32  # Folders inside folders; deeper is a symbolic link that leads back to its own parent
+HIDDEN = "hidden names"
+MOST_KINDS = 20  # Of what is left out that are told
 
 
 class Entry(NamedTuple):
@@ -68,6 +70,10 @@ def has_extension(name: str, extensions: tuple[str, ...]) -> bool:
     return name.lower().endswith(extensions)
 
 
+def is_image(name: str) -> bool:
+    return has_extension(name, IMAGE_EXTENSIONS)
+
+
 def is_hidden(name: str, is_folder: bool = False) -> bool:
     """Whether a name says that this is no data: a dot in front, RUBBISH, or what writers of tables leave, such as `_SUCCESS`.
 
@@ -76,17 +82,8 @@ def is_hidden(name: str, is_folder: bool = False) -> bool:
     return name.startswith(".") or name in RUBBISH or (name.startswith("_") and not is_folder and not is_image(name))
 
 
-def is_image(name: str) -> bool:
-    return has_extension(name, IMAGE_EXTENSIONS)
-
-
-HIDDEN = "hidden names"
-
-
 class LeftOut:
     """What is found beside the data and not classified: how many of each kind, and one of them. but: a file that is not told."""
-
-    MOST_KINDS = 20
 
     def __init__(self) -> None:
         self.found: dict[str, tuple[int, str]] = {}
@@ -112,30 +109,26 @@ class LeftOut:
     def told(self) -> dict[str, int]:
         """Counts by kind with its example, most first: {'.txt files, such as a/notes.txt': 9}."""
         most = sorted(self.found.items(), key=lambda kind: (-kind[1][0], kind[0]))
-        told = {f"{kind}, such as {printable(example)}": count for kind, (count, example) in most[: self.MOST_KINDS]}
-        rest = sum(count for _, (count, _) in most[self.MOST_KINDS :])
+        told = {f"{kind}, such as {printable(example)}": count for kind, (count, example) in most[:MOST_KINDS]}
+        rest = sum(count for _, (count, _) in most[MOST_KINDS:])
         return told | ({"files of other kinds": rest} if rest else {})
 
 
 def entries(address: str, left_out: LeftOut | None = None, folder: str = "") -> Iterator[Entry]:
     """A folder's own entries, in no order. Hidden names, pipes, sockets and devices are no data and left out.
 
-    left_out: is told these. folder: what comes before their names there.
-    Raises UserError for a key of a bucket that cannot be addressed, and where the folder is that of a table.
+    left_out: is told these. folder: what comes before their names there. Raises UserError for a table, see TABLES.
     """
     filesystem, path = open_storage(address)
     listed = _local_entries if isinstance(filesystem, LocalFileSystem) else partial(_store_entries, filesystem)
     for entry in listed(address, path):
-        if entry.size < 0:
-            (left_out or LeftOut()).add("pipes, sockets and devices", join(folder, entry.name))
-            continue
         if table := next((table for table, mark in TABLES.items() if re.fullmatch(mark, entry.name)), None):
             way = f"its files hold rows that it has replaced or removed. Read {table} with its own reader and write Parquet files"
             raise UserError(f"{shown(address)}: {table}, by its {entry.name}; {way}")
-        if not is_hidden(entry.name, entry.is_folder):
+        if entry.size >= 0 and not is_hidden(entry.name, entry.is_folder):
             yield entry
         elif left_out is not None:
-            left_out.add(HIDDEN, join(folder, entry.name))
+            left_out.add(HIDDEN if entry.size >= 0 else "pipes, sockets and devices", join(folder, entry.name))
 
 
 def _local_entries(address: str, path: str) -> Iterator[Entry]:
@@ -156,31 +149,25 @@ def _store_entries(filesystem: FileSystem, address: str, path: str) -> Iterator[
     for info in listed:
         name = info.path.removeprefix(path).strip("/")
         if name in ("", ".", ".."):
-            raise UserError(f"{shown(address)}: {_unaddressed(filesystem, path, name)}; rename it or remove it")
+            found = filesystem.get_file_info(FileSelector(path, recursive=True))
+            key = next((each.path for each in found if f"/{name}/" in f"{each.path}/" and each.type == FileType.File), path)
+            why = f"its key {key!r} has a part {name!r} between slashes, which the store's clients cannot address"
+            raise UserError(f"{shown(address)}: {why}; rename it or remove it")
         if info.type != FileType.Unknown:
             yield Entry(name, info.size or 0, info.type == FileType.Directory)
 
 
-def _unaddressed(filesystem: FileSystem, path: str, part: str) -> str:
-    """The key that makes a listing name its own folder, or a part . or .. , as part of a sentence."""
-    found = filesystem.get_file_info(FileSelector(path, recursive=True))
-    key = next((info.path for info in found if f"/{part}/" in f"{info.path}/" and info.type == FileType.File), path)
-    return f"its key {key!r} has a part {part!r} between slashes, which the store's clients cannot address"
-
-
 def walk(
-    base: str, folder: str, extensions: tuple[str, ...], *, ordered: bool, left_out: LeftOut | None = None, depth: int = 0
+    base: str, folder: str, extensions: tuple[str, ...], left_out: LeftOut | None = None, depth: int = 0
 ) -> Iterator[tuple[str, int]]:
     """(path below base, size) of the files under a folder: its own by name, then those of its folders by name.
 
-    base: an address. ordered: False leaves a folder's own files in no order, but holds none of them in memory.
-    left_out: is told the files of other extensions, hidden names, and folders in which nothing is found.
+    base: an address. left_out: is told the files of other extensions, hidden names, and folders in which nothing is found.
     """
     if depth > MAX_DEPTH:
         raise UserError(f"{folder}: nested deeper than {MAX_DEPTH} folders; remove the symbolic link that leads back")
-    found = entries(below(base, folder) if folder else base, left_out, folder)
     folders, empty = [], True
-    for entry in sorted(found) if ordered else found:
+    for entry in sorted(entries(below(base, folder) if folder else base, left_out, folder)):
         if entry.is_folder:
             folders.append(entry.name)
         elif has_extension(entry.name, extensions):
@@ -190,8 +177,8 @@ def walk(
             left_out.add_file(join(folder, entry.name))
     if depth and empty and not folders and left_out is not None:
         left_out.add("folders without data", folder)
-    for name in sorted(folders):
-        yield from walk(base, join(folder, name), extensions, ordered=ordered, left_out=left_out, depth=depth + 1)
+    for name in folders:
+        yield from walk(base, join(folder, name), extensions, left_out, depth + 1)
 
 
 SPLITS = {
@@ -202,37 +189,7 @@ SPLITS = {
 """What data sets call their splits, and which is meant: as `datasets` has it."""
 PARTS = re.compile(r"(.*?)([0-9]+)-of-([0-9]{1,6})(.*)")
 """How many files there are of a kind, in each one's name: train-00000-of-00014.parquet."""
-
-
-def split_of(path: str) -> tuple[str, str] | None:
-    """(split, form) of a file, by a word in its name (validation-00000-of-00014.parquet) or a folder's whole name.
-
-    The form is the path with the word and all numbers taken out: files of a split are named alike. None without a split, or
-    with several.
-    """
-    *folders, name = path.lower().split("/")
-    parts = [*(part.rpartition("=")[2] for part in folders), *re.split(r"([-._ ]+)", name)]
-    of_name, of_folders = (
-        [i for i in span if parts[i] in SPLITS] for span in (range(len(folders), len(parts)), range(len(folders)))
-    )
-    places = of_name or of_folders
-    if len({SPLITS[parts[i]] for i in places}) != 1:
-        return None
-    rest = ["*" if i in places else re.sub(r"[0-9]+", "0", part) for i, part in enumerate(parts)]
-    return SPLITS[parts[places[0]]], "/".join(rest)
-
-
-def missing_parts(names: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """(the first name, how many) of the files that are not there, where names say how many there are; see PARTS."""
-    there = defaultdict[tuple[str, str, str], set[str]](set)
-    for found in filter(None, map(PARTS.fullmatch, names)):
-        before, number, of, after = found.groups()
-        there[before, of, after].add(number)
-    for (before, of, after), numbers in there.items():
-        every = [f"{number:0{len(min(numbers))}d}" for number in range(int(of) + 1)]
-        from_one = every[0] not in numbers and every[-1] in numbers
-        if lacking := [number for number in every[from_one : int(of) + from_one] if number not in numbers]:
-            yield f"{before}{lacking[0]}-of-{of}{after}", len(lacking)
+MOST_NAMES = 10**6  # That a pattern may stand for
 
 
 @dataclass(frozen=True)
@@ -251,17 +208,18 @@ class FileSet:
 
     def files(self, left_out: LeftOut | None = None) -> list[tuple[str, int]]:
         """(path below the folder, size), sorted. Raises UserError for a name that is not there, or if nothing matches."""
+        left_out = left_out or LeftOut()
         if self.names is None:
-            found = sorted(walk(self.folder, "", self.extensions, ordered=False, left_out=left_out))
+            found = sorted(walk(self.folder, "", self.extensions, left_out))
         else:
-            found = self._matching(sorted(e[:2] for e in entries(self.folder) if not e.is_folder))
+            found = self._matching(self.names, {entry.name: entry.size for entry in entries(self.folder) if not entry.is_folder})
         if self.split is not None:
-            others = [(name, split) for name, _ in found if (split := (split_of(name) or ("no name",))[0]) != self.split]
-            for name, split in others:
-                (left_out or LeftOut()).add(f"files of split {split}", name)
-            left = {name for name, _ in others}
-            found = [file for file in found if file[0] not in left]
-        if self.names is None and left_out is not None:
+            splits = {name: (split_of(name) or ("no name",))[0] for name, _ in found}
+            found = [file for file in found if splits[file[0]] == self.split]
+            for name, split in splits.items():
+                if split != self.split:
+                    left_out.add(f"files of split {split}", name)
+        if self.names is None:
             for name, count in missing_parts(name for name, _ in found):
                 left_out.add("files not there, by the names of the others", name, count)
         if not found:
@@ -277,9 +235,9 @@ class FileSet:
             return self
         names = [name for name, _ in self.files()]
         found = {name: split_of(name) for name in names}
-        there = sorted({split[0] for split in found.values() if split})
+        there = sorted({each[0] for each in found.values() if each})
         if split is None:
-            alike = Counter(form for _, form in {split for split in found.values() if split})
+            alike = Counter(form for _, form in {each for each in found.values() if each})
             if len(there) < 2 or (None in found.values() and max(alike.values()) < 2):
                 return self
             if len(alike) > 1 or None in found.values():
@@ -301,28 +259,53 @@ class FileSet:
                 list(entries(below(folder, "metadata")))
             folder, name = parent(folder)
 
-    def _matching(self, files: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        assert self.names is not None
-        if self.names in (name for name, _ in files):  # as it stands, whatever characters it has
-            return [file for file in files if file[0] == self.names]
-        names = expand_braces(self.names)
-        missing = {name for name in names if not re.search(r"[*?]", name)}.difference(name for name, _ in files)
-        if missing:
+    def _matching(self, pattern: str, there: dict[str, int]) -> list[tuple[str, int]]:
+        if pattern in there:  # as it stands, whatever characters it has
+            return [(pattern, there[pattern])]
+        names = expand_braces(pattern)
+        if missing := {name for name in names if not re.search(r"[*?]", name)} - there.keys():
             raise UserError(f"{shown(below(self.folder, min(missing)))}: no such file")
-        pattern = re.compile("|".join(re.escape(name).replace(r"\*", ".*").replace(r"\?", ".") for name in names), re.DOTALL)
-        return [file for file in files if pattern.fullmatch(file[0])]
+        matches = re.compile("|".join(re.escape(name).replace(r"\*", ".*").replace(r"\?", ".") for name in names), re.DOTALL)
+        return [(name, size) for name, size in sorted(there.items()) if matches.fullmatch(name)]
+
+
+def split_of(path: str) -> tuple[str, str] | None:
+    """(split, form) of a file, by a word in its name (validation-00000-of-00014.parquet) or a folder's whole name.
+
+    The form is the path with the word and all numbers taken out: files of a split are named alike. None without a split, or
+    with several.
+    """
+    *folders, name = path.lower().split("/")
+    parts = [*(part.rpartition("=")[2] for part in folders), *re.split(r"([-._ ]+)", name)]
+    found = [i for i, part in enumerate(parts) if part in SPLITS]
+    places = [i for i in found if i >= len(folders)] or found
+    if len({SPLITS[parts[i]] for i in places}) != 1:
+        return None
+    rest = ["*" if i in places else re.sub(r"[0-9]+", "0", part) for i, part in enumerate(parts)]
+    return SPLITS[parts[places[0]]], "/".join(rest)
+
+
+def missing_parts(names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """(the first name, how many) of the files that are not there, where names say how many there are; see PARTS."""
+    there = defaultdict[tuple[str, str, str], set[str]](set)
+    for found in filter(None, map(PARTS.fullmatch, names)):
+        there[found[1], found[3], found[4]].add(found[2])
+    for (before, of, after), numbers in there.items():
+        every = [f"{number:0{len(min(numbers))}d}" for number in range(int(of) + 1)]
+        from_one = every[0] not in numbers and every[-1] in numbers
+        if lacking := [number for number in every[from_one : int(of) + from_one] if number not in numbers]:
+            yield f"{before}{lacking[0]}-of-{of}{after}", len(lacking)
 
 
 def expand_braces(pattern: str) -> list[str]:
     """The names a shell would make of {a,b} and {000..010}: "x-{08..10}.tar" -> x-08.tar, x-09.tar, x-10.tar."""
     spans = re.findall(r"\{([0-9]+)\.\.([0-9]+)\}", pattern)
-    if math.prod(max(1, int(last) - int(first) + 1) for first, last in spans) > 10**6:
-        raise UserError(f"{pattern}: names more than 1,000,000 files; write * for the numbers")
+    if math.prod(max(1, int(last) - int(first) + 1) for first, last in spans) > MOST_NAMES:
+        raise UserError(f"{pattern}: names more than {MOST_NAMES:,} files; write * for the numbers")
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
         return [pattern]
-    span = re.fullmatch(r"([0-9]+)\.\.([0-9]+)", found[1])
-    if span:
+    if span := re.fullmatch(r"([0-9]+)\.\.([0-9]+)", found[1]):
         first, last = span.groups()
         choices = [f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)]
     else:

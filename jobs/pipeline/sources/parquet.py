@@ -1,6 +1,8 @@
 """Parquet shards: the Hugging Face image layout or plain bytes columns, read by whole row groups."""
 
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -8,9 +10,8 @@ from itertools import islice
 import pyarrow.parquet as pq
 
 from jobs.pipeline.labels import LabelError
-from jobs.pipeline.sources.parquet_columns import Columns, label_errors, partition_label
-from jobs.pipeline.sources.parquet_footer import SMALL_BYTES, check_footer
-from jobs.pipeline.sources.row_files import RowFiles, Surveyed
+from jobs.pipeline.sources.columns import Columns, label_errors
+from jobs.pipeline.sources.row_files import READ_ROWS, RowFiles, Surveyed
 from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, Gone, decoded, decoding
@@ -24,26 +25,35 @@ MAX_DICTIONARY_BYTES = 16 * 2**20
 """Of a column's distinct values, each of which may be in every row that is read at once; writers stop at 1 MiB."""
 MAX_BLOWN_UP_BYTES = 256 * 2**20  # Of a column in a row group that is mostly made up by its compression
 MAX_LABEL_BYTES = 64 * 2**20  # Of the labels in a row group, and 1 KiB a row
-READ_ROWS = 64  # Rows decoded at a time: about 7 MB of ImageNet
+SMALL_FOOTER = (
+    256 * 2**10
+)  # Bytes of footers that are read as they are: the worst takes 70 MB. One of ImageNet's shards has 10 KB.
+FOOTER_MEMORY = 2**30
+"""Bytes that reading a footer may take: pyarrow makes a kilobyte of three of them. 10,000 row groups of three columns, 3 MB as
+pyarrow writes them, take 36 MB."""
+FOOTER_SECONDS = 60
+READ_FOOTER = f"""
+import io, resource, sys
+import pyarrow.parquet as pq
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + {FOOTER_MEMORY}
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+pq.read_metadata(io.BytesIO(sys.stdin.buffer.read()))
+"""
 
 
 class ParquetShards(RowFiles):
     """Shards are runs of whole row groups."""
 
-    def read(self, shard: Shard, wanted: Callable[[int], bool]) -> Iterator[tuple[int, EncodedImage]]:
+    def _parts(self, shard: Shard) -> Iterator[tuple[range, Iterator[EncodedImage]]]:
         name, row = shard.payload["file"], shard.payload["first_row"]
         first, sizes = shard.payload["first_group"], shard.payload["rows"]
-        take = shard.payload.get("take", sum(sizes))
-        ordinal = 0
+        take, ordinal = shard.payload.get("take", sum(sizes)), 0
         with self._opened(name, shard.payload["size"]) as (file, columns):
             if _groups(file)[first : first + len(sizes)] != sizes:
                 raise Gone(f"{shown(below(self.folder, name))}: changed while the run read it; restore it first")
             for group, rows in enumerate(sizes, first):
-                span = range(ordinal, min(ordinal + rows, take))
-                selected = {i for i in span if wanted(i)}
-                if selected:
-                    images = self._read_group(file, columns, group, name, row)
-                    yield from (pair for pair in zip(span, images, strict=False) if pair[0] in selected)
+                yield range(ordinal, min(ordinal + rows, take)), self._read_group(file, columns, group, name, row)
                 ordinal, row = ordinal + rows, row + rows
 
     def _survey_file(self, listed: tuple[str, int]) -> Surveyed:
@@ -55,33 +65,32 @@ class ParquetShards(RowFiles):
 
     def _survey_groups(self, listed: tuple[str, int], where: str) -> Surveyed:
         name, size = listed
-        if size > SMALL_BYTES:  # in the survey alone: what it has refused, no host reads
+        if size > SMALL_FOOTER:  # in the survey alone: what it has refused, no host reads
             with SteadyFile(where, size) as steady:
-                check_footer(steady)
+                _check_footer(steady)
         with self._opened(name, size) as (file, columns), label_errors(where), decoding():
             for group in range(file.num_row_groups):
-                _check_label_size(file, columns, group)
-            words = columns.words(file, self.space)
+                rows = file.metadata.row_group(group).num_rows
+                for size in (column.total_uncompressed_size for column in _of(file, columns.label, group)):
+                    if size > MAX_LABEL_BYTES + 1024 * rows:
+                        raise LabelError(f"{size:,} bytes of labels in {rows:,} rows; these are no labels")
+            words = columns.words(columns.stored(file, self.space))
             if columns.label and self.label_column is None and not self.space.reading and file.num_row_groups:
-                self._check_beside(file, columns)
+                texts = [
+                    name
+                    for name in columns.texts(file.schema_arrow)  # what is too large for names of classes is none
+                    if all(column.total_uncompressed_size < MAX_LABEL_BYTES for column in _of(file, name, 0))
+                ]
+                for batch in islice(file.iter_batches(READ_ROWS, [0], [columns.label, *texts], use_threads=False), bool(texts)):
+                    columns.check_beside(batch, self.space)
             return listed, _groups(file), words, columns
-
-    def _check_beside(self, file: pq.ParquetFile, columns: Columns) -> None:
-        """As Columns.check_beside, by the first rows; text that is too large for names of classes is none."""
-        texts = [
-            name
-            for name in columns.texts(file.schema_arrow)
-            if all(column.total_uncompressed_size < MAX_LABEL_BYTES for column in _of(file, name, 0))
-        ]
-        for rows in islice(file.iter_batches(READ_ROWS, [0], [columns.label, *texts], use_threads=False), bool(texts)):
-            columns.check_beside(rows, self.space)
 
     def _cut(self, name: str, size: int, groups: list[int], rows: int) -> Iterator[Shard]:
         """Runs of row groups of at most images_per_shard rows together, or one row group that has more by itself."""
         first = row = position = 0
         while first < len(groups) and row < rows:
-            last, total = first, 0
-            while last < len(groups) and (last == first or total + groups[last] <= self.images_per_shard):
+            last, total = first + 1, groups[first]
+            while last < len(groups) and total + groups[last] <= self.images_per_shard:
                 last, total = last + 1, total + groups[last]
             if total:
                 payload = {"file": name, "size": size, "first_group": first, "first_row": row, "rows": groups[first:last]}
@@ -92,15 +101,14 @@ class ParquetShards(RowFiles):
 
     def _read_group(self, file: pq.ParquetFile, columns: Columns, group: int, name: str, row: int) -> Iterator[EncodedImage]:
         """Every row of a row group; `row` is the number of its first. What cannot be read is an error in each row left."""
-        prefix = f"{printable(name)}#"
+        prefix, needed = f"{printable(name)}#", [name for name in (columns.leaf, columns.label) if name]
         end = row + file.metadata.row_group(group).num_rows
-        selection = [columns.leaf] if columns.label is None else [columns.leaf, columns.label]
         try:
             _check_size(file, columns, group)
-            for batch in decoded(file.iter_batches(READ_ROWS, [group], selection, use_threads=False)):
+            for batch in decoded(file.iter_batches(READ_ROWS, [group], needed, use_threads=False)):
                 yield from columns.rows(batch, prefix, row, self.space)
                 row += len(batch)
-        except (Damaged, LabelError) as damage:
+        except Damaged as damage:
             for lost in range(row, end):
                 yield EncodedImage(f"{prefix}{lost}", None, b"", f"row group {group} cannot be read: {damage}")
 
@@ -110,8 +118,7 @@ class ParquetShards(RowFiles):
         with SteadyFile(below(self.folder, name), size) as steady:
             with label_errors(below(self.folder, name)), decoding():
                 file = pq.ParquetFile(steady, buffer_size=READ_BYTES)
-                partition = partition_label(name, self.label_column) if self.use_labels else None
-                columns = Columns.of(file.schema_arrow, self.space, self.use_labels, self.label_column, partition)
+                columns = Columns.of(file.schema_arrow, name, self.space, self.use_labels, self.label_column)
             yield file, columns
 
 
@@ -119,9 +126,30 @@ def _groups(file: pq.ParquetFile) -> list[int]:
     return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
+def _check_footer(file: SteadyFile) -> None:
+    """Read a large footer in a process that may take so much memory and time, and no more; raise Damaged if that fails.
+
+    What is no Parquet file passes: reading it says what it is.
+    """
+    length = int.from_bytes(file.read_at(4, max(file.size - 8, 0)), "little")
+    if not SMALL_FOOTER < length <= file.size - 8:
+        return
+    footer = b"PAR1" + file.read_at(length + 8, file.size - 8 - length)
+    told = f"its footer of {length:,} bytes cannot be read in {FOOTER_MEMORY >> 30} GiB of memory and {FOOTER_SECONDS} s"
+    try:
+        subprocess.run(
+            [sys.executable, "-I", "-c", READ_FOOTER], input=footer, capture_output=True, timeout=FOOTER_SECONDS, check=True
+        )
+    except subprocess.TimeoutExpired:
+        raise Damaged(told) from None
+    except subprocess.CalledProcessError as ended:
+        raise Damaged(
+            f"{told} ({(ended.stderr.decode(errors='replace').strip().splitlines() or ['it was killed'])[-1]})"
+        ) from None
+
+
 def _check_size(file: pq.ParquetFile, columns: Columns, group: int) -> None:
     """Raise Damaged for a row group that would take far more memory than it holds: by its footer, before anything is read."""
-    _check_label_size(file, columns, group)
     for column in _of(file, columns.leaf, group):
         size, stored = column.total_uncompressed_size, max(column.total_compressed_size, 1)
         if size > MAX_BLOWN_UP_BYTES and size > 100 * stored:
@@ -132,13 +160,6 @@ def _check_size(file: pq.ParquetFile, columns: Columns, group: int) -> None:
                 raise Damaged(f"a dictionary of about {dictionary:,} bytes; write the file without dictionaries")
 
 
-def _check_label_size(file: pq.ParquetFile, columns: Columns, group: int) -> None:
-    rows = file.metadata.row_group(group).num_rows
-    for column in _of(file, columns.label, group) if columns.label else ():
-        if column.total_uncompressed_size > MAX_LABEL_BYTES + 1024 * rows:
-            raise LabelError(f"{column.total_uncompressed_size:,} bytes of labels in {rows:,} rows; these are no labels")
-
-
-def _of(file: pq.ParquetFile, path: str, group: int) -> Iterator[pq.ColumnChunkMetaData]:
+def _of(file: pq.ParquetFile, path: str | None, group: int) -> Iterator[pq.ColumnChunkMetaData]:
     found = file.metadata.row_group(group)
     return (found.column(i) for i in range(found.num_columns) if found.column(i).path_in_schema == path)

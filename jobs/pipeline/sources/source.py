@@ -41,9 +41,9 @@ class Survey:
 
     images: how many, after the limit; None where counting would mean reading everything (tar).
     labelled: whether any image has a label.
-    held: the classes the data holds, ascending, where those are fewer than the checkpoint's; None where not known.
     labels_from: where labels come from and how sure that is, or where they were looked for if none was found, for people.
     left_out: what is there and not classified, by kind in words with an example, most first. Only what a listing sees.
+    held: the classes the data holds, ascending, where those are fewer than the checkpoint's; None where not known.
     labels_by: what labels depend on, beside the shards and the checkpoint: a column, a file's digest.
     shards: of the whole data set, in its order, packed; see `surveyed`, which gives a survey this and the next.
     fingerprint: SHA-256 over labels_by and the shards, so over names, sizes and how shards are cut; a run resumes only under the
@@ -84,8 +84,7 @@ class Source(Protocol):
 
 def address_of(source: Source, shard: Shard, ordinal: int) -> str:
     """Of the file that an image of a shard is in."""
-    name = shard.payload["paths"][ordinal] if "paths" in shard.payload else shard.payload["file"]
-    return below(source.folder, name)
+    return below(source.folder, shard.payload["paths"][ordinal] if "paths" in shard.payload else shard.payload["file"])
 
 
 def shard_id(place: str, position: int) -> str:

@@ -47,36 +47,34 @@ def tar_members(steady: SteadyFile) -> Iterator[Member]:
             if not steady.size:
                 raise tarfile.ReadError("the file is empty")
             tar = _opened(file)
-        files: dict[str, tarfile.TarInfo] = {}
+        files = dict[str, tarfile.TarInfo]()
         archive = 0
         while True:
             with decoding():
                 member = tar.next()
+                zeros, begins = _skip_end(tar, archive) if member is None else (0, None)
             if member is None:
-                with decoding():
-                    zeros, following_archive = _skip_end(tar, archive)
                 if tar.fileobj is file:  # what is compressed has a checksum
                     _check_zeros(steady, tar.offset, zeros)
-                if following_archive is None:
+                if begins is None:
                     break
-                tar.offset = archive = following_archive
+                tar.offset = archive = begins
                 continue
             tar.members = []  # type: ignore[attr-defined]  # else they pile up
-            if member.isreg() and not member.issparse():
-                found: tarfile.TarInfo | None = member
-            elif member.issparse():
-                yield Member(member.name, member.size, bytes, lost="a sparse file, which holds less than it claims")
+            lost, found, following = None, member, tar.offset
+            if member.islnk() or member.issym():
+                base = "" if member.islnk() else posixpath.dirname(member.name)  # a hard link's target is from the top
+                found = files.get(posixpath.normpath(posixpath.join(base, member.linkname)))
+                lost = None if found else f"a link to {member.linkname[:200]}, which is not before it in the tar"
+            elif not member.isreg():
                 continue
-            elif member.islnk() or member.issym():
-                found = files.get(_target(member))
-            else:
-                continue
-            if found is None:
-                yield Member(member.name, 0, bytes, lost=f"a link to {member.linkname[:200]}, which is not before it in the tar")
+            if member.issparse():
+                lost = "a sparse file, which holds less than it claims"
+            if lost or found is None:
+                yield Member(member.name, 0, bytes, lost)
                 continue
             if len(files) < MOST_LINKED:
                 files[posixpath.normpath(member.name)] = found
-            following = tar.offset
             yield Member(member.name, found.size, partial(_content, tar, found))
             tar.offset = following  # a link's bytes lie before it
 
@@ -85,28 +83,21 @@ def _opened(file: Any) -> tarfile.TarFile:
     magic = file.peek(6)[:6]
     if magic[:2] == b"\x1f\x8b":
         return tarfile.open(fileobj=file, mode="r:gz", tarinfo=_Bounded)
-    unpack = next((unpack for begins, unpack in _COMPRESSIONS.items() if magic.startswith(begins)), None)
+    unpack: Any = {b"BZh": bz2.BZ2Decompressor, b"\xfd7z": lzma.LZMADecompressor}.get(magic[:3])
     unpacked = io.BufferedReader(_Unpacked(file, unpack), READ_BYTES) if unpack else file
     return tarfile.open(fileobj=unpacked, mode="r:", tarinfo=_Bounded)
-
-
-_COMPRESSIONS: dict[bytes, Callable[[], Any]] = {b"BZh": bz2.BZ2Decompressor, b"\xfd7zXZ\0": lzma.LZMADecompressor}
 
 
 class _Unpacked(Positioned):
     """What is in a compressed file, to its last byte: other readers pass over what follows the last stream that they know."""
 
     def __init__(self, packed: Any, unpack: Callable[[], Any]) -> None:
-        self._packed, self._unpack = packed, unpack
-        self._begin()
-
-    def _begin(self) -> None:
-        self._packed.seek(0)
-        self._stream, self.position = self._unpack(), 0
+        self._packed, self._unpack, self._stream = packed, unpack, unpack()
 
     def readinto(self, buffer: Any) -> int:
         data = b""
         while not data:
+            following = b""
             if self._stream.eof:
                 following = self._stream.unused_data.lstrip(b"\0")
                 while not following and (more := self._packed.read(tarfile.RECORDSIZE)):
@@ -114,10 +105,8 @@ class _Unpacked(Positioned):
                 if not following:
                     return 0
                 self._stream = self._unpack()
-            else:
-                following = self._packed.read(tarfile.RECORDSIZE) if self._stream.needs_input else b""
-                if self._stream.needs_input and not following:
-                    raise EOFError("the compressed file ends too soon")
+            elif self._stream.needs_input and not (following := self._packed.read(tarfile.RECORDSIZE)):
+                raise EOFError("the compressed file ends too soon")
             data = self._stream.decompress(following, len(buffer))
         buffer[: len(data)] = data
         self.position += len(data)
@@ -126,7 +115,8 @@ class _Unpacked(Positioned):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         target = offset if whence == io.SEEK_SET else self.position + offset
         if target < self.position:
-            self._begin()
+            self._packed.seek(0)
+            self._stream, self.position = self._unpack(), 0
         while self.position < target and self.readinto(bytearray(min(READ_BYTES, target - self.position))):
             pass
         return self.position
@@ -139,12 +129,6 @@ class _Bounded(tarfile.TarInfo):
         if self.type in EXTENSIONS and self.size > MOST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         return super()._proc_member(tar)  # type: ignore[misc]
-
-
-def _target(link: tarfile.TarInfo) -> str:
-    """The name a link leads to: a hard link's from the top, a symbolic one's from the link's own folder."""
-    base = "" if link.islnk() else posixpath.dirname(link.name)
-    return posixpath.normpath(posixpath.join(base, link.linkname))
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

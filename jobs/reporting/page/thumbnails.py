@@ -15,8 +15,7 @@ from PIL import Image
 from jobs.pipeline.chunk import CHUNK_IMAGES
 from jobs.pipeline.decode import DecodeError, decode
 from jobs.pipeline.sources import Shard, Source, open_source
-from jobs.pipeline.sources.class_folders import ClassFolders
-from jobs.pipeline.sources.flat_folder import FlatFolder
+from jobs.pipeline.sources.image_files import ImageFiles
 from jobs.running.manifest import Manifest
 from vit_actor.errors import UserError
 from vit_actor.preprocess import Preprocess
@@ -41,7 +40,7 @@ def thumbnails(manifest: Manifest | None, data: str | None, pictures: list[dict[
         return {}
     try:
         source = open_source(data or manifest.data, checkpoint_classes=[], labels="none", limit=manifest.settings.get("limit"))
-        if not isinstance(source, ClassFolders | FlatFolder):
+        if not isinstance(source, ImageFiles):
             wanted = dict(sorted(wanted.items(), key=lambda item: (-len(item[1]), item[0]))[:MOST_READ])
         shards = [shard for shard in islice(source.shards(), MOST_SHARDS) if shard.id in wanted]
     except (UserError, OSError, pa.ArrowException):  # the data set is out of reach, or has changed

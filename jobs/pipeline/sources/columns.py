@@ -1,4 +1,4 @@
-"""Which columns of a Parquet file hold images and labels, and whether the labels fit the checkpoint."""
+"""Which columns of a file of rows hold images and labels, and what their values are."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -18,11 +18,9 @@ from vit_actor.errors import UserError
 
 IMAGE_NAMES = ("image", "img", "jpeg", "jpg", "png", "webp", "bytes", "image_bytes", "content")
 LABEL_NAMES = ("label", "labels", "cls", "class")
-BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
-TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-NONE = ("", str(-1))  # Texts that are no label
 UNKNOWN = -1  # How Hugging Face writes "no label", in a ClassLabel column of a test split
-type Read = Callable[[pa.Buffer], bytes | memoryview]
+NONE = ("", UNKNOWN, str(UNKNOWN))  # Values that are no label
+type Rows = pa.RecordBatch | pa.Table
 
 
 class ColumnError(UserError):
@@ -46,31 +44,26 @@ class Columns:
     partition: str | None = None
 
     @classmethod
-    def of(
-        cls, schema: pa.Schema, space: LabelSpace, use_labels: bool, label_column: str | None, partition: str | None = None
-    ) -> Self:
-        """From a file's schema. label_column: as the user named it, None to look for one. partition: a label in the file's path.
+    def of(cls, schema: pa.Schema, path: str, space: LabelSpace, use_labels: bool, label_column: str | None) -> Self:
+        """From a file's schema, and its path below the data set's folder. label_column: as the user named it, None to look.
 
         Raises ColumnError for no image column or several, LabelError for a label column that is not there or has no usable
         type, several that may be it, and class names that do not fit the checkpoint.
         """
-        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
         image, leaf, others = _image_columns(schema)
-        if image in twice:
-            raise ColumnError(f"two columns are named {image!r}; rename one")
+        partition = _partition_label(path, (label_column,) if label_column else LABEL_NAMES) if use_labels else None
         labels = [label_column] if label_column else [name for name in LABEL_NAMES if name in schema.names]
-        if not use_labels or not (labels or partition is not None):
+        if partition is not None and not set(labels) & set(schema.names):
+            return cls(image, leaf, None, None, others, partition)
+        if not (use_labels and labels):
             return cls(image, leaf, None, None, others)
-        if len(labels) > 1 or (partition is not None and set(labels) & set(schema.names)):
+        if len(labels) > 1 or partition is not None:
             found = " and ".join(["the folders' names"] * (partition is not None) + [f"column {name!r}" for name in labels])
             raise LabelError(f"labels may be in {found}; pass --labels with the name of the column that has them")
-        if partition is not None:
-            return cls(image, leaf, None, None, others, partition)
         [label] = labels
-        if label in twice:
-            raise LabelError(f"two columns are named {label!r}; rename one")
-        if label not in schema.names:
-            raise LabelError(f"no label column {label!r}; columns are {', '.join(schema.names)}")
+        if schema.names.count(label) != 1:
+            none = f"no label column {label!r}; columns are {', '.join(schema.names)}"
+            raise LabelError(f"two columns are named {label!r}; rename one" if label in schema.names else none)
         kind = _value_type(schema.field(label).type)
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_text(kind)):
             raise LabelError(f"label column {label!r} is {kind}; it must be whole numbers or text")
@@ -78,24 +71,24 @@ class Columns:
         by_order = tuple(range(len(space.class_names))) if space.reading == BY_ORDER else None
         return cls(image, leaf, label, space.translate(names) if names else by_order, others)
 
+    def place(self) -> str:
+        """Where labels are, for people; "" for nowhere."""
+        if self.partition is not None:
+            return "in the folders' names"
+        return f"in column {self.label!r}{' with class names' if self.indices else ''}" if self.label else ""
+
     def labels_from(self, readings: Readings) -> str:
         """Where labels come from and how sure that is, for people."""
-        if self.partition is not None:
-            return readings.told("the folders' names")
-        if self.label is None:
+        if self.label is None and self.partition is None:
             return f"none found (looked for columns {', '.join(LABEL_NAMES)})"
+        where = "the folders' names" if self.label is None else f"column {self.label!r}"
         if self.indices is None:
-            return readings.told(f"column {self.label!r}")
+            return readings.told(where)
         way = readings.space.reading
-        return f"column {self.label!r}, {f'read as --labels {way} says' if way else 'whose class names the checkpoint knows'}"
-
-    def place(self) -> str:
-        """Where labels are, for people."""
-        where = "nowhere" if self.label is None else f"in column {self.label!r}{' with class names' if self.indices else ''}"
-        return where if self.partition is None else "in the folders' names"
+        return f"{where}, {f'read as --labels {way} says' if way else 'whose class names the checkpoint knows'}"
 
     def rows(
-        self, batch: pa.RecordBatch | pa.Table, prefix: str, first: int, space: LabelSpace, read: Read = view
+        self, batch: Rows, prefix: str, first: int, space: LabelSpace, read: Callable[[pa.Buffer], bytes | memoryview] = view
     ) -> Iterator[EncodedImage]:
         """The images of a batch of rows, by ids of a prefix and their row's number. read: gives the bytes of a buffer."""
         images = batch.column(self.image)
@@ -113,7 +106,7 @@ class Columns:
                 error = str(problem)
             yield EncodedImage(f"{prefix}{row}", label, b"" if error else read(image.as_buffer()), error)
 
-    def check_beside(self, rows: pa.RecordBatch | pa.Table, space: LabelSpace) -> None:
+    def check_beside(self, rows: Rows, space: LabelSpace) -> None:
         """Raise LabelError where a column of text among some rows says other classes than the label beside it."""
         beside = Beside(space)
         for row in rows.to_pylist():
@@ -128,25 +121,13 @@ class Columns:
         texts = [field.name for field in schema if field.name != self.label and _is_text(_value_type(field.type))]
         return [name for name in texts if schema.names.count(name) == 1]
 
-    def words(self, file: pq.ParquetFile, space: LabelSpace) -> list[str]:
-        """Labels of a file, for a look at how they can be read: all that differ, or of numbers the lowest and the highest.
-
-        Reads only statistics where they suffice, else only the label column. Raises LabelError for a label that is no whole
-        number, or of no class name of the data set.
-        """
-        if self.label is None:
-            return [self.partition] if self.partition else []
-        known: set[Any] = set()
-        exact = _is_text(_value_type(file.schema_arrow.field(self.label).type)) or any(map(str.isdecimal, space.class_names))
-        for labels in self._stream(file, range(file.num_row_groups)) if exact else ():
-            known.update(labels.unique().to_pylist())
-        for low, high in self._ranges(file) if not exact else ():
-            known.update((low, high))
-        return sorted({word for stored in known if (word := self.word(stored)) is not None})
+    def words(self, stored: set[Any]) -> list[str]:
+        """Stored labels, or that of the partition, as texts. Raises LabelError as `word` does."""
+        return [self.partition] if self.partition else sorted(filter(None, map(self.word, stored)))
 
     def word(self, stored: float | str | None) -> str | None:
         """A stored label as text; None for none. Raises LabelError for what is no whole number or class of the data set."""
-        if stored is None or stored in (UNKNOWN, *NONE) or stored != stored:  # a NaN is how pandas writes that there is none
+        if stored is None or stored in NONE or stored != stored:  # a NaN is how pandas writes that there is none
             return None
         if isinstance(stored, float):  # how pandas writes whole numbers among which some are missing
             if not stored.is_integer():
@@ -164,23 +145,25 @@ class Columns:
             return None
         return space.index(word) if self.indices is None else self.indices[int(word)]
 
-    def _ranges(self, file: pq.ParquetFile) -> Iterator[tuple[float, float]]:
-        """(lowest, highest) label of each row group that has any."""
+    def stored(self, file: pq.ParquetFile, space: LabelSpace) -> set[Any]:
+        """Labels of a Parquet file, for a look at how they can be read: all that differ, or of numbers the lowest and highest.
+
+        Reads only statistics where they suffice, else only the label column.
+        """
+        if self.label is None:
+            return set()
+        kind = file.schema_arrow.field(self.label).type
+        exact = _is_text(kind) or pa.types.is_dictionary(kind) or any(map(str.isdecimal, space.class_names))
         position = {file.metadata.schema.column(i).path: i for i in range(file.metadata.num_columns)}[self.label]
+        found = set[Any]()
         for group in range(file.num_row_groups):
             statistics = file.metadata.row_group(group).column(position).statistics
-            if statistics is not None and statistics.has_min_max:
-                yield statistics.min, statistics.max
+            if not exact and statistics is not None and statistics.has_min_max:
+                found |= {statistics.min, statistics.max}
                 continue
-            for labels in self._stream(file, [group]):
-                span = pc.min_max(labels).as_py()
-                if span["min"] is not None:
-                    yield span["min"], span["max"]
-
-    def _stream(self, file: pq.ParquetFile, groups: range | list[int]) -> Iterator[pa.Array]:
-        for batch in file.iter_batches(row_groups=list(groups), columns=[self.label], use_threads=False):
-            column = batch.column(0)
-            yield column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            for batch in file.iter_batches(row_groups=[group], columns=[self.label], use_threads=False):
+                found.update(batch.column(0).unique().to_pylist() if exact else pc.min_max(batch.column(0)).as_py().values())
+        return found
 
 
 @contextmanager
@@ -194,11 +177,11 @@ def label_errors(address: str) -> Iterator[None]:
         raise UserError(f"{shown(address)}: {error}") from None
 
 
-def partition_label(path: str, label_column: str | None) -> str | None:
+def _partition_label(path: str, names: tuple[str, ...]) -> str | None:
     """The label in a file's path, as Hive keeps a column that all rows of a file have alike: label=7/part-0.parquet."""
     for part in path.split("/")[:-1]:
         name, equals, value = part.partition("=")
-        if equals and name in ((label_column,) if label_column else LABEL_NAMES):
+        if equals and name in names:
             return "" if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
     return None
 
@@ -217,14 +200,15 @@ def _image_columns(schema: pa.Schema) -> tuple[str, str, tuple[str, ...]]:
         raise ColumnError(f"no image column (bytes, or a struct with bytes); columns are {', '.join(schema.names)}")
     if named[0] not in IMAGE_NAMES and len(named) > 1:
         raise ColumnError(f"columns {', '.join(named)} could all be the image; rename one to 'image'")
+    if schema.names.count(named[0]) > 1:
+        raise ColumnError(f"two columns are named {named[0]!r}; rename one")
     return named[0], candidates[named[0]], tuple(name for name in candidates if name != named[0])
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """Names of a ClassLabel column, from what the `datasets` library keeps in the schema's metadata."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
+        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return [str(name) for name in names] if isinstance(names, list) else None
@@ -235,8 +219,11 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in BINARY)
+    types = pa.types
+    return any(
+        is_kind(kind) for is_kind in (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in TEXT)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
