@@ -9,7 +9,7 @@ from jobs.pipeline.sources.in_order import in_order
 from jobs.pipeline.sources.listing import entries
 from jobs.pipeline.sources.source import EncodedImage, Shard, printable, shard_id, view
 from jobs.storage.address import below, shown
-from jobs.storage.failure import REFUSED_ROW, Failing, Gone, NoCredentials, Refused, patiently
+from jobs.storage.failure import GONE_ROW, REFUSED_ROW, Failing, Gone, NoCredentials, Refused, patiently
 from jobs.storage.files import open_storage, read_whole
 
 MAX_FILE_BYTES = 256 * 2**20  # A larger file is no photograph, and one is enough to fill a worker's memory
@@ -30,9 +30,6 @@ def cut_shards(images: Iterable[ImageFile], images_per_shard: int) -> Iterator[S
         paths, labels, sizes = (list(column) for column in zip(*part, strict=True))
         place = paths[0].rpartition("/")[0] or "images"
         yield Shard(shard_id(place, position), {"paths": paths, "labels": labels, "sizes": sizes}, len(part))
-
-
-GONE = "cannot be read: the file is gone"
 
 
 def _names(folder: str, parent: str) -> set[str] | None:
@@ -71,7 +68,7 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
         try:
             data = patiently(partial(read_whole, filesystem, f"{base}/{path}", MAX_FILE_BYTES), below(folder, path), "read")
         except Gone:
-            return failed(GONE if listed else "cannot be read: it is empty, or a link that leads nowhere")
+            return failed(GONE_ROW if listed else "cannot be read: it is empty, or a link that leads nowhere")
         except NoCredentials:
             raise
         except Refused as refused:
@@ -90,7 +87,7 @@ def read_files(folder: str, shard: Shard, wanted: Callable[[int], bool]) -> Iter
                 refused = image
                 yield ordinal, EncodedImage(printable(paths[ordinal]), labels[ordinal], b"", f"{REFUSED_ROW} ({image})")
                 continue
-            if image.error == GONE:
+            if image.error == GONE_ROW:
                 gone.append(paths[ordinal])
             else:
                 readable = ordinal

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from functools import partial
 
 from pyarrow.fs import FileType
 
@@ -17,8 +16,7 @@ from jobs.pipeline.sources.parquet import ParquetShards
 from jobs.pipeline.sources.source import Source
 from jobs.pipeline.sources.webdataset import MEMBERS, TarShards
 from jobs.storage.address import absolute, below, is_uri, parent, shown, without_query
-from jobs.storage.failure import patiently
-from jobs.storage.files import open_storage
+from jobs.storage.files import look
 from vit_actor.errors import UserError
 
 
@@ -81,8 +79,7 @@ def _local_split(path: str) -> tuple[str, dict[str, str]]:
 
 def _locate(uri: str) -> tuple[str, str | None]:
     """(folder URI, file name or pattern in it), or (folder URI, None) for all that a folder holds."""
-    filesystem, path = open_storage(uri)
-    kind = patiently(partial(filesystem.get_file_info, path), uri, "look at").type
+    kind = look(uri).type
     if kind == FileType.Directory:
         return uri, None
     folder, name = parent(uri)
