@@ -64,7 +64,6 @@ def committed(plan: Plan) -> Iterator[dict[str, Any]]:
             return
         if why := ray.get(plan.ledger.none_left.remote()):
             raise DeviceError(why)
-        ray.get(plan.ledger.again.remote())
         plan = replace(plan, resume=True, doubtful=frozenset(doubtful))
     what = f"{len(doubtful):,} chunks still have no passed check of their chips after them"
     raise DeviceError(f"after {MOST_PASSES} passes {what}; the events above say which chips failed")
@@ -83,7 +82,7 @@ def decoded(plan: Plan) -> Dataset:
     """Every image of the plan's share as rows of decoded chunks; on resume only chunks that are not committed."""
     configure(plan.placement)
     shards = ray.get(plan.shards)
-    plan.ledger.listing.remote(len(shards), plan.placement.actors)
+    plan.ledger.listing.remote(len(shards), plan.placement.actors, plan.doubtful)
     rows = [{"number": number, "shards": together} for number, together in enumerate(shards)]
     common = {"predictions": plan.predictions, "ledger": plan.ledger, "resume": plan.resume}
     only = frozenset(chunk.rpartition(".")[0] for chunk in plan.doubtful)
