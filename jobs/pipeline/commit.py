@@ -71,11 +71,11 @@ class Predictions:
 
     def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
         """Write a chunk's rows (schema ANSWERS) with the names of their classes; visible only when whole. Raises StorageError."""
-        self.write(self._path(chunk), [rows], json.dumps(footer, sort_keys=True).encode())
+        self.write(self._path(chunk), [named_rows(rows, self._class_names)], json.dumps(footer, sort_keys=True).encode())
 
     def write(self, path: str, rows: Sequence[pa.Table], footer: bytes) -> None:
-        """Write rows of this or an earlier version one after the other as a file of this one."""
-        whole = pa.concat_tables([named_rows(each, self._class_names) for each in rows]).unify_dictionaries()
+        """Write rows one after the other as one file."""
+        whole = pa.concat_tables(rows).unify_dictionaries()
         write_table(self._storage[0], path, whole.replace_schema_metadata({**PREDICTIONS.metadata, FOOTER: footer}))
 
     @cached_property

@@ -17,8 +17,8 @@ from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, damaged, f
 from jobs.reporting.imagenet_sets import Real
 from jobs.running.words import some
 from jobs.storage.address import shown
-from jobs.storage.failure import Damaged
-from jobs.storage.files import delete, look, named, open_storage, parquet_files, read_as
+from jobs.storage.failure import Damaged, decoding, patiently
+from jobs.storage.files import delete, named, open_storage, parquet_files, read_twice, read_whole
 from vit_actor.errors import UserError
 
 READERS = 8  # Files in flight in a process: hides an object store's latency
@@ -104,8 +104,9 @@ def list_predictions(filesystem: FileSystem, path: str) -> tuple[list[str], list
 def count_files(task: Task, counting: Counting) -> Counts:
     """Count the task's files; where all are sound and of the run, replace them by one."""
     filesystem, _ = open_storage(task.out)
+    look = partial(filesystem.get_file_info, task.part)
     # A part that is there is a retry's: the first died later than that.
-    if task.part and look(named(filesystem, task.part), (filesystem, task.part)).type == FileType.File:
+    if task.part and patiently(look, named(filesystem, task.part)).type == FileType.File:
         _delete(filesystem, task.files)
         task = replace(task, files=(task.part,), part=None)
     counts: list[Counts] = []
@@ -128,12 +129,14 @@ def count_files(task: Task, counting: Counting) -> Counts:
 def _read(filesystem: FileSystem, name: str, columns: list[str] | None) -> _File | str:
     """The file, or its name where it is damaged, twice. Raises StorageError."""
 
-    def taken(data: pa.Buffer) -> _File:
-        parquet = pq.ParquetFile(pa.BufferReader(data))
-        return _File(name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata))
+    def read() -> _File:
+        data = patiently(partial(read_whole, filesystem, name), named(filesystem, name), "read")
+        with decoding():
+            parquet = pq.ParquetFile(pa.BufferReader(data))
+            return _File(name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata))
 
     try:
-        return read_as(named(filesystem, name), taken, (filesystem, name))
+        return read_twice(named(filesystem, name), read)
     except Damaged:
         return name
 

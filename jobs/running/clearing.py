@@ -12,7 +12,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 from jobs.pipeline.commit import FOOTER, PART
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, Refused, decoding, patiently
-from jobs.storage.files import delete, forget_cached, look, named, open_storage, read_whole, write_atomically
+from jobs.storage.files import delete, forget_cached, named, open_storage, read_whole, write_atomically
 from vit_actor.errors import UserError
 
 FOLDERS = ("predictions", "report", "compared", "runs")  # Folders of an output that a run writes to
@@ -71,8 +71,8 @@ def _clear(out: str) -> None:
 
 def refuse_foreign_page(out: str) -> None:
     """Raise UserError where a report.html is in the way that no run wrote."""
-    filesystem, _ = open_storage(out)
-    page = look(below(out, "report.html"))
+    filesystem, path = open_storage(out)
+    page = patiently(partial(filesystem.get_file_info, f"{path}/report.html"), out, "look at")
     if page.type == FileType.File and not is_written_by_a_run(filesystem, page):
         raise UserError(f"{shown(out)} holds a report.html that no run wrote; move it, or choose another directory")
 

@@ -10,14 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow.fs import FileInfo, FileSystem, FileType
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer
 from jobs.running.chip_checks import Attempts, checked
 from jobs.running.clearing import READERS, is_written_by_a_run
-from jobs.storage.address import below
-from jobs.storage.failure import Damaged, is_by_storage, patiently
-from jobs.storage.files import delete, listed, named, open_storage, read_as, read_whole, write_table
+from jobs.storage.failure import Damaged, decoding, is_by_storage, patiently
+from jobs.storage.files import delete, named, open_storage, read_twice, read_whole, write_table
 
 CHECKED = ("classified", "incomplete", "finished")  # How an attempt ends that has left no chunk without a passed check after it
 MOST_FILES = 20_000
@@ -39,8 +38,10 @@ def discard(out: str, attempts: Attempts) -> Discarded:
 
     A damaged file that no run can have written stays; counting names it.
     """
-    filesystem, _ = open_storage(out)
-    files = [entry for entry in listed(below(out, "predictions")) if entry.type == FileType.File and entry.extension == "parquet"]
+    filesystem, path = open_storage(out)
+    listing = FileSelector(f"{path}/predictions", allow_not_found=True)
+    entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
+    files = [entry for entry in entries if entry.type == FileType.File and entry.extension == "parquet"]
     again = Discarded()
     if len(files) > MOST_FILES and (not attempts or attempts[-1]["state"] in CHECKED):
         return again
@@ -61,25 +62,27 @@ def discard(out: str, attempts: Attempts) -> Discarded:
 def _unread(filesystem: FileSystem, is_checked: Callable[[dict[str, Any]], bool], file: FileInfo) -> dict[str, int] | None:
     """The chunks of a file to be classified again, and of each the images that storage failed to give; None of a damaged file."""
 
-    def taken(data: pa.Buffer) -> dict[str, int]:
-        parquet = pq.ParquetFile(pa.BufferReader(data))
-        footers = footers_of(parquet.metadata)
-        whole = all(footer[key] is not None for footer in footers for key in ("run_id", "attempt", "chunk", "mesh"))
-        rows = sum(batch.num_rows for batch in parquet.iter_batches(use_threads=False))  # never all of a file of a million
-        if not whole or rows != sum(footer["rows"] for footer in footers):
-            raise ValueError("not the rows or the footers that a run writes")
-        found, row = dict[str, int](), 0
-        errors = parquet.read(["error"])["error"]
-        for footer in footers:
-            of_chunk = pc.drop_null(errors.slice(row, footer["rows"])).to_pylist()
-            count = sum(map(is_by_storage, of_chunk))
-            if count or not is_checked(footer):
-                found[footer["chunk"]] = count
-            row += footer["rows"]
-        return found
+    def read() -> dict[str, int] | None:
+        data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
+        with decoding():
+            parquet = pq.ParquetFile(pa.BufferReader(data))
+            footers = footers_of(parquet.metadata)
+            whole = all(footer[key] is not None for footer in footers for key in ("run_id", "attempt", "chunk", "mesh"))
+            rows = sum(batch.num_rows for batch in parquet.iter_batches(use_threads=False))  # never all of a file of a million
+            if not whole or rows != sum(footer["rows"] for footer in footers):
+                raise ValueError("not the rows or the footers that a run writes")
+            found, row = dict[str, int](), 0
+            errors = parquet.read(["error"])["error"]
+            for footer in footers:
+                of_chunk = pc.drop_null(errors.slice(row, footer["rows"])).to_pylist()
+                count = sum(map(is_by_storage, of_chunk))
+                if count or not is_checked(footer):
+                    found[footer["chunk"]] = count
+                row += footer["rows"]
+            return found
 
     try:
-        return read_as(named(filesystem, file.path), taken, (filesystem, file.path))
+        return read_twice(named(filesystem, file.path), read)
     except Damaged:
         return None
 

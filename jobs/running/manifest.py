@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import UnionType
 from typing import Any, Self, get_origin, get_type_hints
 
-import pyarrow as pa
 from pyarrow import fs
 
 from jobs.running.clearing import clear_run, refuse_foreign_page
 from jobs.running.output_lock import hold_output
 from jobs.settings import Settings
 from jobs.storage.address import below, place, shown
-from jobs.storage.failure import Damaged, Gone
-from jobs.storage.files import look, open_storage, read_as, write_atomically
+from jobs.storage.failure import Damaged, Gone, decoding, patiently
+from jobs.storage.files import open_storage, read_twice, read_whole, write_atomically
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.errors import UserError
 
@@ -142,15 +142,18 @@ def new_run_id() -> str:
 def load_manifest(out: str) -> Manifest | None:
     """The manifest in `out`, or None where no run has been; raises UserError when it cannot be read."""
     address = below(out, "manifest.json")
+    filesystem, path = open_storage(address)
 
-    def taken(data: pa.Buffer) -> Manifest:
-        known = {each.name for each in fields(Manifest)}  # earlier versions wrote more
-        manifest = Manifest(**{name: value for name, value in json.loads(data.to_pybytes()).items() if name in known})
-        _check_types(manifest)
+    def read() -> Manifest:
+        data = patiently(partial(read_whole, filesystem, path), address, "read")
+        with decoding():
+            known = {each.name for each in fields(Manifest)}  # earlier versions wrote more
+            manifest = Manifest(**{name: value for name, value in json.loads(data.to_pybytes()).items() if name in known})
+            _check_types(manifest)
         return manifest
 
     try:
-        return read_as(address, taken)
+        return read_twice(address, read)
     except Gone:
         return None
     except Damaged:
@@ -176,7 +179,8 @@ def check_free(out: str, *, overwrite: bool) -> None:
     if existing is not None:
         more = "--resume to continue it or " if existing.job == "imagenet" else ""
         raise UserError(f"--out {shown(out)} already holds run {existing.run_id}; pass {more}--overwrite to replace it")
-    if look(below(out, "predictions")).type != fs.FileType.NotFound:
+    filesystem, path = open_storage(out)
+    if patiently(partial(filesystem.get_file_info, f"{path}/predictions"), out, "look at").type != fs.FileType.NotFound:
         raise UserError(f"--out {shown(out)} holds predictions of no known run; choose another, or --overwrite to replace them")
 
 

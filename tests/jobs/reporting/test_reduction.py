@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.pipeline.commit import Predictions, chunks_in_parts
-from jobs.pipeline.schema import ANSWERS, PREDICTIONS, named_rows
-from jobs.report import compare_runs
+from jobs.pipeline.schema import ANSWERS, named_rows
 from jobs.reporting import reduction
 from jobs.reporting.counts import Counting
 from jobs.reporting.reduction import Task, count_files, list_predictions, reduce_predictions
@@ -81,26 +80,6 @@ def test_a_compaction_that_was_cut_short_shows_every_row_once_and_is_ended_by_th
     write_reports(str(run), compact="run-1")
     assert tables(run) == before
     assert (names(run), ids(run)) == (["part-000000.parquet"], rows)
-
-
-def test_files_of_an_earlier_version_are_as_good_and_get_names(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_reports(str(run))
-    old, rows = tmp_path / "old", pq.read_table(run / "predictions").to_pylist()
-    shutil.copytree(run, old)
-    for file in (old / "predictions").iterdir():
-        pq.write_table(pq.ParquetFile(file).read().drop_columns(["label_name", "predicted_name", "held_prediction"]), file)
-    write_reports(str(old))
-    assert tables(old) == tables(run)
-    compare_runs(str(run), str(old), str(tmp_path / "compared"))
-    assert "540 of 540 images agree" in capsys.readouterr().out
-    reduce_predictions(str(old), compact="run-1")
-    file = pq.ParquetFile(old / "predictions" / "part-000000.parquet")
-    assert file.schema_arrow.equals(PREDICTIONS)
-    assert file.read().to_pylist() == rows
-    names = [file.metadata.row_group(0).column(place) for place in (2, 4)]
-    assert all("RLE_DICTIONARY" in column.encodings for column in names)
 
 
 def test_a_class_has_the_name_that_its_checkpoint_gives_it_and_none_beyond() -> None:
