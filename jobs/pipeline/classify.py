@@ -23,7 +23,6 @@ from jobs.pipeline.attempts import Quarantine
 from jobs.pipeline.cache import with_pixels
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.commit import Predictions
-from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.ledger import tell_ledger
 from jobs.pipeline.mesh_checks import MeshChecks
@@ -122,7 +121,7 @@ class Classifier:
             self._checks.keep_on(self._check_seconds)
             again = ray.get_runtime_context().was_current_actor_reconstructed
             self._log.info("mesh opened", restart=again, description=self._device.description)
-            leave_when_drained(partial(self._calls.going, "alone"), partial(self._checks.check, last=True), self._log)
+            self._checks.leave_when_drained(self._calls.going("alone"), self._log)
 
     def _start_device(self) -> DeviceThread:
         try:

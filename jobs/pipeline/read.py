@@ -53,9 +53,9 @@ def read_chunks(
             return
         is_committed = predictions.is_committed if resume else lambda chunk: False
         reading = _Reading(source, shard, attempt, preprocess, ledger, is_committed)
-        for chunk in reading.cached(cache) if cache else ():
-            ledger.done_reading.remote(chunk.name, len(chunk.image_ids), from_cache=True)
-            yield chunk.to_table()
+        for kept in reading.cached(cache) if cache else ():
+            ledger.done_reading.remote(kept.name, len(kept.image_ids), from_cache=True)
+            yield kept.to_table()
         while chunk := patiently(reading.next, shown(source.folder)):
             if cache and chunk.lasting and not reading.sandboxed and ray.get(ledger.cache_takes.remote(chunk.pixels.nbytes)):
                 try:

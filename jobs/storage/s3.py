@@ -112,13 +112,8 @@ def object_store(address: str) -> tuple[Any, str] | None:
     from obstore.store import S3Store  # here, because few runs need it
 
     access = Access.of(parts)
-    options: dict[str, Any] = {
-        "access_key_id": access.key,
-        "secret_access_key": access.secret,
-        "region": access.region,
-        "endpoint": access.endpoint,
-    }
-    given = {name: value for name, value in options.items() if value}
+    names = {"key": "access_key_id", "secret": "secret_access_key", "region": "region", "endpoint": "endpoint"}
+    given: dict[str, Any] = {theirs: value for ours, theirs in names.items() if (value := getattr(access, ours))}
     if not (access.key or os.environ.get("AWS_ACCESS_KEY_ID")):
         from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
         from obstore.auth.boto3 import Boto3CredentialProvider
