@@ -24,6 +24,9 @@ MOST_SECONDS = 8.0  # Between two attempts
 TOLD_AFTER = 5.0  # Seconds that storage fails before it is told
 
 
+TOKENS = "https://huggingface.co/settings/tokens"
+
+
 class StorageError(UserError):
     """Storage did not do what it was asked to. It says nothing about the data."""
 
@@ -164,6 +167,39 @@ def first_line(error: BaseException, address: str = "") -> str:
     return redacted(text.strip().splitlines()[0]) if text.strip() else type(error).__name__
 
 
+def _hub_explained(error: Exception, uri: str) -> tuple[type[StorageError], str]:
+    """What an error of the hub's client means, and it in one line with the fix."""
+    from huggingface_hub.errors import (  # only where the hub was used
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    cause = error.__cause__ or error if isinstance(error, FileNotFoundError) else error
+    page = "https://huggingface.co/" + "/".join(uri.removeprefix("hf://").split("?")[0].split("@")[0].split("/")[:3])
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    token, create = os.environ.get("HF_TOKEN"), f"create a token at {TOKENS} and set HF_TOKEN"
+    no_access = f"HF_TOKEN has no access; accept the terms at {page} with its account, or create another at {TOKENS}"
+    hint = "whether HF_TOKEN may see it" if token else f"if it is private, {create}"
+    unreached = f"huggingface.co cannot be reached or did not answer ({first_line(cause)}); check the network"
+    told: list[tuple[Any, type[StorageError], str]] = [
+        (GatedRepoError, Refused, no_access if token else f"gated; accept its terms at {page}, {create}"),
+        (RevisionNotFoundError, Gone, f"no such revision; see {page}"),
+        (RepositoryNotFoundError, Gone, f"no such data set; check the name, or {hint}"),
+        (
+            HfHubHTTPError if status in (401, 403) else (),
+            Refused,
+            f"HF_TOKEN was refused; create a valid one at {TOKENS}" if token else create,
+        ),
+        (FileNotFoundError, Gone, f"no such file or folder; see {page}"),
+        (OfflineModeIsEnabled, Refused, "HF_HUB_OFFLINE is set; unset it, or give a local copy of the data set"),
+        (Exception, Failing, f"{unreached}, or give a local copy of the data set"),
+    ]
+    return next((kind, reason) for classes, kind, reason in told if isinstance(cause, classes))
+
+
 @contextmanager
 def storage_errors(address: str, operation: str = "") -> Iterator[None]:
     """What a filesystem raises inside the block becomes a StorageError that names the address, the reason and the fix.
@@ -177,9 +213,7 @@ def storage_errors(address: str, operation: str = "") -> Iterator[None]:
     except Exception as error:
         of_storage = isinstance(error, _OF_STORAGE) or type(error).__module__.startswith(_CLIENTS)
         if of_storage and address.startswith("hf://"):
-            from jobs.storage.hub_failure import hub_explained
-
-            kind, reason = hub_explained(error, address)
+            kind, reason = _hub_explained(error, address)
         elif of_storage:
             try:
                 says = what_it_says(address) if re.search("AWS Error .*(GetObject|HeadObject)", str(error)) else ""
