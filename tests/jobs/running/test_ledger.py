@@ -294,12 +294,7 @@ def test_actors_without_boards_keep_their_number_on_their_host() -> None:
 
 def test_storage_that_is_waited_for_is_told_after_a_while_and_not_at_once_again() -> None:
     ledger = Ledger()
-    for who, what, seconds in (
-        ("a", "s3://b: slow", 1.0),
-        ("b", "s3://b: slow", 6.0),
-        ("b", "s3://b: slow", 7.0),
-        ("b", None, 7.0),
-    ):
+    for who, what, seconds in (("a", "slow", 1.0), ("b", "slow", 6.0), ("b", "slow", 7.0), ("b", None, 7.0)):
         ledger.storage_waits(who, what, seconds)
     assert events(ledger) == ["slow; since 6 s; 2 tasks wait"]
 
