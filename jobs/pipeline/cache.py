@@ -15,16 +15,16 @@ from typing import Self
 import pyarrow as pa
 import ray
 import xxhash
-from pyarrow.fs import FileSelector, LocalFileSystem
+from pyarrow.fs import LocalFileSystem
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.pipeline.chunk import Chunk, pixels_of
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Failing, StorageError, patiently, storage_errors
-from jobs.storage.files import open_storage, read_whole, write_atomically
+from jobs.storage.files import listed, open_storage, read_whole, write_atomically
 from vit_actor.preprocess import Preprocess
 
-FORMAT = 2  # Raised when files of earlier versions can no longer be read or hold other pixels
+FORMAT = 2  # Of the files and of what decoding makes; another one's files are not found
 DECODERS = ("simplejpeg", "pillow", "torch")  # Packages whose versions decide what the pixels are
 
 
@@ -115,6 +115,4 @@ def _kept_row(cache: Cache, chunk: Chunk, node: str) -> pa.Table:
 
 def stored_bytes(uri: str) -> int:
     """Bytes of all that is kept below a directory or URI. Raises UserError where storage fails."""
-    filesystem, path = open_storage(uri)
-    listing = FileSelector(path, recursive=True, allow_not_found=True)
-    return sum(file.size or 0 for file in patiently(partial(filesystem.get_file_info, listing), uri, "list"))
+    return sum(file.size or 0 for file in listed(uri, recursive=True))

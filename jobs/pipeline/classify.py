@@ -5,15 +5,17 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError
 
@@ -21,7 +23,6 @@ from jobs.pipeline.attempts import Quarantine
 from jobs.pipeline.cache import with_pixels
 from jobs.pipeline.chunk import Chunk
 from jobs.pipeline.commit import Predictions
-from jobs.pipeline.drain import leave_when_drained
 from jobs.pipeline.event_log import EventLog
 from jobs.pipeline.ledger import tell_ledger
 from jobs.pipeline.mesh_checks import MeshChecks
@@ -84,12 +85,11 @@ class Classifier:
         self._clock, self._boot = _clock(), Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._opening = threading.Lock()
         self._lose = partial(lose, ledger, self._mesh, self._log)
-        self._out: str | None = ray.get(ledger.out.remote(self._mesh))
-        while ray.get(ledger.waits.remote(self._mesh)):
+        while (start := ray.get(ledger.start.remote(self._mesh))) == "wait":
             self._end_if_none_is_left()
             time.sleep(1)
-        # At the end of a run Ray may start an actor on boards that another has just released: no chunk is left for it.
-        if not self._out and not ray.get(ledger.has_released.remote()):
+        self._out = start == "out"
+        if start == "open":  # later: at the end of a run Ray starts actors on boards that others have released, for no chunk
             self._open()
 
     def _open(self) -> None:
@@ -121,7 +121,7 @@ class Classifier:
             self._checks.keep_on(self._check_seconds)
             again = ray.get_runtime_context().was_current_actor_reconstructed
             self._log.info("mesh opened", restart=again, description=self._device.description)
-            leave_when_drained(self._calls.alone, partial(self._checks.check, last=True), self._log)
+            self._checks.leave_when_drained(self._calls.going("alone"), self._log)
 
     def _start_device(self) -> DeviceThread:
         try:
@@ -150,18 +150,18 @@ class Classifier:
             return self._hand_back(table["chunk"][0].as_py())
         self._open()
         chunk = with_pixels(Chunk.from_table(table))
-        with self._calls.arriving():  # first, so that the chunk is always counted: as coming by the ledger, or as arriving here
+        with self._calls.going("arriving"):  # first, so that the chunk is always counted, here or as coming by the ledger
             quarantine = ray.get(self._ledger.begin.remote(chunk.name, len(chunk.pixels), self._device.batch_size, self._mesh))
         began = self._clock + time.monotonic()
         if quarantine == "stop":
             return committed_row(chunk.name)
         try:
             if quarantine is None:
-                with self._calls.shared():
+                with self._calls.going("shared"):
                     parts, begun = self._device.classify(chunk.pixels), self._checks.begun
             else:
                 self._log.warning("chunk tried in pieces", chunk=chunk.name, pieces=quarantine.pieces)
-                with self._calls.alone():
+                with self._calls.going("alone"):
                     (chunk, parts), begun = self._classify_in_quarantine(chunk, quarantine), self._checks.begun
         except DeviceError as error:
             self._lose(error)
@@ -269,53 +269,32 @@ class _Calls:
     def __init__(self, most: int, ledger: Any) -> None:
         self._changed = threading.Condition()
         self._most, self._ledger = most, ledger
-        self._arriving = self._running = 0
-        self._alone = False
+        self._going: Counter[str] = Counter()
 
     def more_coming(self) -> bool:
         """Whether images that do not fill a batch may wait for others."""
-        if self._alone or self._running >= self._most:  # no other call can go to the device before one has returned
+        if self._going["alone"] or self._going["shared"] >= self._most:  # no other call can come before one has returned
             return False
         try:
             coming: bool = ray.get(self._ledger.more_is_coming.remote())
         except RayError:  # the driver may be gone
             return False
-        return coming or self._arriving > 0
+        return coming or self._going["arriving"] > 0
 
     @contextmanager
-    def arriving(self) -> Iterator[None]:
-        """Around what a call does before it goes to the device."""
+    def going(self, how: Literal["arriving", "shared", "alone"]) -> Iterator[None]:
+        """Around what a call does before it goes to the device, and while it is there, with others or alone."""
         with self._changed:
-            self._arriving += 1
+            if how != "arriving":
+                self._changed.wait_for(lambda: not self._going["alone"])
+            self._going[how] += 1
+            if how == "alone":
+                self._changed.wait_for(lambda: not self._going["shared"])
         try:
             yield
         finally:
             with self._changed:
-                self._arriving -= 1
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._alone = True
-            self._changed.wait_for(lambda: not self._running)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._alone = False
+                self._going[how] -= 1
                 self._changed.notify_all()
 
 
@@ -329,66 +308,48 @@ def mesh_name(host: str, number: int) -> str:
 
 def prediction_rows(chunk: Chunk, parts: list[Part], *, host: str, mesh: str, run_id: str) -> pa.Table:
     """One row an image of the chunk (schema ANSWERS), in its order; images that have an error get no prediction."""
-    n = len(chunk.image_ids)
-    sizes = [len(part.classes) for part in parts]
-    classes = np.concatenate([part.classes for part in parts]) if parts else np.empty((0, 1), np.int32)
-    probabilities = np.concatenate([part.probabilities for part in parts]) if parts else np.empty((0, 1), np.float32)
-    errors, failed = _with_unanswered(chunk, parts)
-    # Where each image's answer is among the decoded ones; Arrow's take makes a null of a null index.
+    answers = _answers(parts) if parts else ANSWERS.empty_table()
     decoded = np.array([error is None for error in chunk.errors], bool)
-    answer = pa.array(np.cumsum(decoded) - 1, pa.int64(), mask=failed)
-
-    def spread(values: pa.Array) -> pa.Array:
-        return values.take(answer)
-
-    def per_batch(values: list[Any], kind: pa.DataType) -> pa.Array:
-        return spread(pa.array(np.repeat(np.array(values), sizes) if values else [], kind))
-
+    # Where each image's answer is; Arrow's take makes a row of nulls of a null index.
+    rows = answers.take(pa.array(np.cumsum(decoded) - 1, pa.int64(), mask=~decoded))
     labels = pa.array(chunk.labels, pa.int32())
-    prediction = spread(pa.array(classes[:, 0], pa.int32()))
-    hit = np.array(prediction.fill_null(-1)) == np.array(labels.fill_null(-2))
-    return pa.Table.from_arrays(
-        [
-            pa.array(chunk.image_ids, pa.string()),
-            labels,
-            prediction,
-            spread(_list_array(classes, pa.int32())),
-            spread(_list_array(probabilities, pa.float32())),
-            spread(_held(parts)),
-            pa.array(hit, pa.bool_(), mask=np.array(labels.is_null())),
-            pa.array(errors, pa.string()),
-            pa.array([host] * n, pa.string()),
-            pa.array([mesh] * n, pa.string()),
-            per_batch([part.number for part in parts], pa.int64()),
-            per_batch([round(part.started_at * 1e6) for part in parts], pa.int64()).cast(pa.timestamp("us", tz="UTC")),
-            per_batch([part.seconds for part in parts], pa.float64()),
-            pa.array([run_id] * n, pa.string()),
-        ],
-        schema=ANSWERS,
+    ours = {
+        "image_id": pa.array(chunk.image_ids, pa.string()),
+        "label": labels,
+        "correct": pc.if_else(pc.is_valid(labels), pc.fill_null(pc.equal(rows["prediction"], labels), False), None),
+        "error": pc.coalesce(pa.array(chunk.errors, pa.string()), rows["error"]),
+        "host": pa.repeat(host, len(labels)),
+        "mesh": pa.repeat(mesh, len(labels)),
+        "run_id": pa.repeat(run_id, len(labels)),
+    }
+    return pa.Table.from_arrays([ours[name] if name in ours else rows[name] for name in ANSWERS.names], schema=ANSWERS)
+
+
+def _answers(parts: list[Part]) -> pa.Table:
+    """A row a decoded image, of the columns that answers make: nulls and an error where there is none (NO_CLASS)."""
+    sizes = [len(part.classes) for part in parts]
+    classes, probabilities = (np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "probabilities"))
+    held = np.concatenate([np.full(len(part.classes), NO_CLASS) if part.held is None else part.held for part in parts])
+    lost = classes[:, 0] == NO_CLASS
+    all_lost = np.repeat([len(part.classes) > 1 and (part.classes[:, 0] == NO_CLASS).all() for part in parts], sizes)
+
+    def column(values: Any, kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind, mask=lost)
+
+    def lists(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+        offsets = pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32))
+        return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1), kind), mask=pa.array(lost))
+
+    started_at = [round(part.started_at * 1e6) for part in parts]
+    return pa.table(
+        {
+            "prediction": column(classes[:, 0], pa.int32()),
+            "top5": lists(classes, pa.int32()),
+            "top5_probability": lists(probabilities, pa.float32()),
+            "held_prediction": pa.array(held, pa.int32(), mask=lost | (held == NO_CLASS)),
+            "batch": column(np.repeat([part.number for part in parts], sizes), pa.int64()),
+            "started_at": column(np.repeat(started_at, sizes), pa.int64()).cast(pa.timestamp("us", tz="UTC")),
+            "batch_seconds": column(np.repeat([part.seconds for part in parts], sizes), pa.float64()),
+            "error": pa.array([NO_ANSWER, NO_ANSWER_TO_ANY]).take(pa.array(all_lost.astype(np.int8), mask=~lost)),
+        }
     )
-
-
-def _with_unanswered(chunk: Chunk, parts: list[Part]) -> tuple[list[str | None], np.ndarray]:
-    """The chunk's errors and those of images whose answer is NO_CLASS; which images have one, bool (images,)."""
-    errors = list(chunk.errors)
-    places = iter([i for i, error in enumerate(errors) if error is None])
-    for part in parts:
-        unanswered = part.classes[:, 0] == NO_CLASS
-        error = NO_ANSWER_TO_ANY if len(unanswered) > 1 and unanswered.all() else NO_ANSWER
-        for lost in unanswered.tolist():
-            place = next(places)
-            errors[place] = error if lost else None
-    return errors, np.array([error is not None for error in errors], bool)
-
-
-def _held(parts: list[Part]) -> pa.Array:
-    """The best of the classes that the data holds, for each decoded image; nulls where the device was not asked for it."""
-    answers = [part.held if part.held is not None else np.full(len(part.classes), NO_CLASS, np.int32) for part in parts]
-    held = np.concatenate(answers) if answers else np.empty(0, np.int32)
-    return pa.array(held, pa.int32(), mask=held == NO_CLASS)
-
-
-def _list_array(values: np.ndarray, kind: pa.DataType) -> pa.ListArray:
-    """(n, k) -> n lists of k."""
-    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1), kind))

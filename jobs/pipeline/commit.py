@@ -20,8 +20,19 @@ from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS, named_rows
 from jobs.storage.address import below, shown
-from jobs.storage.failure import Damaged, Gone, Refused, decoding, patiently
-from jobs.storage.files import SteadyFile, delete, named, open_storage, parquet_files, read_twice, read_whole, write_table
+from jobs.storage.failure import Damaged, Gone, Refused, decoding
+from jobs.storage.files import (
+    SteadyFile,
+    delete,
+    listed,
+    look,
+    named,
+    open_storage,
+    parquet_files,
+    read_as,
+    read_twice,
+    write_table,
+)
 from vit_actor.errors import UserError
 
 FOOTER = b"loudbox-vit"  # Key of the Parquet footer entry that says, as JSON, which run, attempt, chunk and mesh a file is of
@@ -56,31 +67,23 @@ class Predictions:
         """Whether a chunk's rows are there, to stay; they are whole then."""
         if chunk in self.doubtful or chunk in self.in_parts:
             return chunk not in self.doubtful
-        filesystem, _ = self._storage
-        return patiently(partial(filesystem.get_file_info, self._path(chunk)), self.out, "look at").type == fs.FileType.File
+        return look(self.out, (self._storage[0], self._path(chunk))).type == fs.FileType.File
 
     def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
         """Write a chunk's rows (schema ANSWERS) with the names of their classes; visible only when whole. Raises StorageError."""
-        self.write(self._path(chunk), [rows], json.dumps(footer, sort_keys=True).encode())
+        self.write(self._path(chunk), [named_rows(rows, self._class_names)], json.dumps(footer, sort_keys=True).encode())
 
     def write(self, path: str, rows: Sequence[pa.Table], footer: bytes) -> None:
-        """Write rows of this or an earlier version one after the other as a file of this one."""
-        whole = pa.concat_tables([named_rows(each, self._class_names) for each in rows]).unify_dictionaries()
+        """Write rows one after the other as one file."""
+        whole = pa.concat_tables(rows).unify_dictionaries()
         write_table(self._storage[0], path, whole.replace_schema_metadata({**PREDICTIONS.metadata, FOOTER: footer}))
 
     @cached_property
     def _class_names(self) -> pa.Array:
         """The checkpoint's, from the run's manifest; none where there is no manifest. Raises UserError for a damaged one."""
         address = below(self.out, "manifest.json")
-        filesystem, path = open_storage(address)
-
-        def read() -> pa.Array:
-            data = patiently(partial(read_whole, filesystem, path), address, "read")
-            with decoding():
-                return pa.array(json.loads(data.to_pybytes())["class_names"], pa.string())
-
         try:
-            return read_twice(address, read)
+            return read_as(address, lambda data: pa.array(json.loads(data.to_pybytes())["class_names"], pa.string()))
         except Gone:
             return pa.array([], pa.string())
         except Damaged:
@@ -98,10 +101,8 @@ class Predictions:
 
 def chunks_in_parts(out: str) -> frozenset[str]:
     """The chunks whose rows are in files of many, as those say themselves. Raises UserError where storage fails."""
-    filesystem, path = open_storage(out)
-    listing = fs.FileSelector(f"{path}/predictions", allow_not_found=True)
-    entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
-    parts = [entry.path for entry in entries if PART.fullmatch(entry.base_name)]
+    filesystem, _ = open_storage(out)
+    parts = [entry.path for entry in listed(below(out, "predictions")) if PART.fullmatch(entry.base_name)]
     try:
         with decoding():
             return frozenset(footer["chunk"] for part in parts for footer in footers_of(_metadata(filesystem, part)))
@@ -172,8 +173,6 @@ def committed_rows(out: str, is_checked: Callable[[dict[str, Any]], bool]) -> tu
 
 def committed_files(out: str) -> list[int]:
     """[files, bytes] of the predictions in an output: what a listing tells of whether all are there."""
-    filesystem, path = open_storage(out)
-    listing = fs.FileSelector(f"{path}/predictions", recursive=True, allow_not_found=True)
-    entries = patiently(partial(filesystem.get_file_info, listing), out, "list")
+    entries = listed(below(out, "predictions"), recursive=True)
     sizes = [entry.size or 0 for entry in entries if entry.type == fs.FileType.File and entry.path.endswith(".parquet")]
     return [len(sizes), sum(sizes)]

@@ -1,11 +1,9 @@
 """One JSON line an event, in the log of the worker where it happened: what a log collector sorts by run and mesh."""
 
 import json
-import logging
+import sys
 from datetime import UTC, datetime
 from typing import Any
-
-_LOGGER = logging.getLogger("loudbox")
 
 
 class EventLog:
@@ -17,24 +15,13 @@ class EventLog:
 
     def __init__(self, **about: str) -> None:
         self._about = about
-        if not _LOGGER.handlers:
-            handler = logging.StreamHandler()
-            handler.setFormatter(_JsonLine())
-            _LOGGER.addHandler(handler)
-            _LOGGER.setLevel(logging.INFO)
-            _LOGGER.propagate = False  # Ray's own handlers would repeat it as text
 
-    def info(self, event: str, **fields: Any) -> None:
+    def info(self, event: str, level: str = "info", **fields: Any) -> None:
         """Something that belongs to an undisturbed run."""
-        _LOGGER.info(event, extra={"fields": self._about | fields})
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": time, "level": level, "event": event, **self._about, **fields})
+        print(line + "\n", end="", file=sys.stderr, flush=True)  # at once, since several threads write
 
     def warning(self, event: str, **fields: Any) -> None:
         """Something an operator may want to look into; the run goes on."""
-        _LOGGER.warning(event, extra={"fields": self._about | fields})
-
-
-class _JsonLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        fields: dict[str, Any] = record.__dict__["fields"]
-        return json.dumps({"time": time, "level": record.levelname.lower(), "event": record.getMessage(), **fields})
+        self.info(event, "warning", **fields)

@@ -5,14 +5,13 @@ took its actor down twice is then tried in pieces, each announced, until the ima
 """
 
 import os
-import re
 import socket
 import time
+from collections import Counter, defaultdict
 from typing import Any, Literal
 
 from jobs.pipeline.attempts import Quarantine, Tries
-from jobs.storage.failure import TOLD_AFTER, tell_waits
-from vit_actor.errors import UserError
+from jobs.storage.failure import TOLD_AFTER, seconds_from, tell_waits
 
 CHECK_SECONDS = 60.0
 """Between two checks in the long run: one takes a T3000 24 ms, 0.04% of it, and a lost mesh costs a minute of work."""
@@ -29,10 +28,7 @@ def tell_ledger(ledger: Any) -> None:
 
 def check_seconds() -> float:
     """Between two checks. Raises UserError for a LOUDBOX_CHECK_SECONDS that is no time above 0."""
-    text = os.environ.get("LOUDBOX_CHECK_SECONDS") or str(CHECK_SECONDS)
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text):
-        raise UserError(f"LOUDBOX_CHECK_SECONDS={text}: give a number of seconds above 0, such as 60")
-    return float(text)
+    return seconds_from("LOUDBOX_CHECK_SECONDS", CHECK_SECONDS, above_zero=True)
 
 
 class Ledger:
@@ -43,39 +39,36 @@ class Ledger:
 
     def __init__(self, index: int = 0, of: int = 1) -> None:
         """index: of the stream it is for, among so many."""
-        self._lives: list[dict[str, Any]] = []
-        self._life: dict[str, dict[str, Any]] = {}
-        self._unchecked: dict[str, dict[str, int]] = {}
-        self._doubtful: set[str] = set()
-        self._begun: dict[str, str] = {}
-        self._failures: dict[str, list[str]] = {}
-        self._places: dict[str, list[str]] = {}
         self._index, self._of = index, of
-        self._chunks: dict[str, Tries] = {}
-        self._reading: dict[str, int] = {}
-        self._meshes: dict[str, int] = {}
-        self._nodes: dict[str, str] = {}
-        self._heard: dict[str, float] = {}
-        self._down: dict[str, float] = {}
-        self._counts = {"restarts": 0, "retries": 0, "images_again": 0, "given_up": 0, "committed_before": 0, "cached": 0}
+        self._counts = dict.fromkeys(("restarts", "retries", "images_again", "given_up", "committed_before", "cached"), 0)
         self._events: list[dict[str, Any]] = []
         self._pace = {"decoded": 0, "classified": 0}
-        self._cache_room: float = 0
-        self._parts = 0
-        self._listed: dict[int, int] = {}
-        self._shards_read = 0
-        self._images: dict[int, int] = {}
-        self._shards: dict[str, int] = {}
-        self._decoded: set[str] = set()
-        self._again: set[str] = set()
-        self._opening: set[str] = set()
+        # Of meshes, by name; of hosts, by Ray's id of their node.
+        self._life: dict[str, dict[str, Any]] = {}
+        self._lives: list[dict[str, Any]] = []
+        self._unchecked: dict[str, dict[str, int]] = {}
+        self._failures: dict[str, list[str]] = {}
+        self._meshes: Counter[str] = Counter()
+        self._opening, self._arrived = set[str](), set[str]()
+        self._heard: dict[str, float] = {}
+        self._down: defaultdict[str, float] = defaultdict(float)
         self._opened_at: float | None = None
+        self._places: dict[str, list[str]] = {}
+        self._nodes: dict[str, str] = {}
+        self._actors, self._released = 1, False
+        # Of chunks, by name.
+        self._chunks: dict[str, Tries] = {}
+        self._begun: dict[str, str] = {}
+        self._decoded, self._again, self._doubtful = set[str](), set[str](), set[str]()
+        # Of shards, by id, and of what is read.
+        self._attempts: Counter[str] = Counter()
+        self._images: dict[int, int] = {}
+        self._listed: dict[int, int] = {}
+        self._passes = self._parts = self._shards_read = 0
+        self._cache_room = 0.0
         self._waiting: set[str] = set()
         self._waits_told = 0.0
         self._draining = False
-        self._released = False
-        self._passes, self._actors = 0, 1
-        self._arrived: set[str] = set()
 
     def place(self, host: str, actor: str) -> int:
         """The number of an actor among those without boards that were on its host; one that is started again keeps its own."""
@@ -83,6 +76,16 @@ class Ledger:
         if actor not in actors:
             actors.append(actor)
         return self._index + self._of * actors.index(actor)
+
+    def start(self, mesh: str) -> Literal["open", "later", "wait", "out"]:
+        """What an actor that begins on a mesh is to do.
+
+        later: open it when a chunk comes, since Ray ends actors for want of chunks. out: leave every chunk to others.
+        wait: the same, and take none while others work.
+        """
+        if self._out(mesh):
+            return "out" if mesh in self._arrived or self._released else "wait"
+        return "later" if self._released else "open"
 
     def opening(self, mesh: str) -> None:
         """An actor is about to open its device, which may hang or end its process."""
@@ -93,17 +96,18 @@ class Ledger:
     def arrive(self, mesh: str, node: str, checked_at: float | None = None) -> None:
         """An actor has opened its device, on the node with this Ray id, and checked its chips, if any, at that Unix time."""
         if checked_at is not None:
-            self.opened(mesh, checked_at)
+            self._begin_life(mesh, checked_at, checks=1)
+        now = time.time()
         self._arrived.add(mesh)
         self._opening.discard(mesh)
-        self._opened_at = self._opened_at or time.time()
+        self._opened_at = self._opened_at or now
         self._nodes[node] = mesh.rpartition("/")[0]
-        self._meshes[mesh] = self._meshes.get(mesh, 0) + 1
+        self._meshes[mesh] += 1
         if self._meshes[mesh] > 1:
             self._counts["restarts"] += 1
-            self._down[mesh] = self._down.get(mesh, 0.0) + time.time() - self._heard.get(mesh, time.time())
+            self._down[mesh] += now - self._heard.get(mesh, now)
             self.note("restart", mesh, "the actor on this mesh was replaced")
-        self._heard[mesh] = time.time()
+        self._heard[mesh] = now
 
     def released(self, mesh: str) -> None:
         """Ray Data has ended an actor without need, which it does when no chunk waits for one."""
@@ -111,26 +115,25 @@ class Ledger:
         self._meshes[mesh] = 0
         self._life.pop(mesh, None)
 
-    def has_released(self) -> bool:
-        """Whether another actor would open a mesh for nothing."""
-        return self._released
-
-    def waits(self, mesh: str) -> bool:
-        """Whether the actor on a mesh that stays out has no chunk yet, and is to take none while others work."""
-        return bool(self.out(mesh)) and mesh not in self._arrived and not self._released
-
     def none_left(self) -> str | None:
         """Why every mesh stays out; None where one does not."""
-        out = {mesh: why for mesh in self._failures if (why := self.out(mesh))}
+        out = {mesh: why for mesh in self._failures if (why := self._out(mesh))}
         if len(out) < self._actors or (self._life.keys() | self._opening) - out.keys():
             return None
         return f"{'; '.join(f'{mesh}: {why}' for mesh, why in out.items())}; no other mesh is left"
 
-    def listing(self, parts: int, actors: int = 1) -> None:
-        """The data set's shards are about to be handed out in so many parts, to meshes of so many actors; perhaps once more."""
+    def listing(self, parts: int, actors: int = 1, again: frozenset[str] = frozenset()) -> None:
+        """The data set's shards are about to be handed out in so many parts, to meshes of so many actors.
+
+        again: the doubtful chunks that a further pass is for.
+        """
         self._passes += 1
         self._parts, self._actors, self._released = parts, actors, False
         self._listed, self._shards_read, self._arrived, self._places = {}, 0, set(), {}
+        self._again = set(again)
+        self._counts["retries"] += len(again)
+        if again:
+            self.note("retry", "run", f"no passed check followed {len(again)} of the chunks, which are classified again")
 
     def listed(self, part: int, shards: int) -> None:
         """This part has been handed out: so many shards of it are to be read."""
@@ -140,7 +143,7 @@ class Ledger:
         """All chunks of a shard have been decoded, or were committed before; it has so many images."""
         self._images[hash(shard)] = images
         self._shards_read += 1
-        self._shards.pop(shard, None)
+        self._attempts.pop(shard, None)
 
     def more_is_coming(self, queued: int = 0) -> bool:
         """Whether chunks are still to come to the devices, as far as it is known: what was repeated may count twice.
@@ -152,32 +155,28 @@ class Ledger:
 
     def others_have_work(self) -> bool:
         """Whether chunks are to come beside those, one a mesh, that wait behind chunks which meshes that stay out hold back."""
-        return self.more_is_coming(sum(1 for mesh in self._failures if self.out(mesh)))
+        return self.more_is_coming(sum(1 for mesh in self._failures if self._out(mesh)))
 
     def begin_shard(self, shard: str) -> int | None:
         """A shard is about to be opened: which attempt that is; None when draining."""
-        if self._draining:
-            return None
-        attempts = self._shards[shard] = self._shards.get(shard, 0) + 1
         # Where a chunk of it was begun, that one is counted as tried again.
-        if attempts > 1 and not any(chunk.rpartition(".")[0] == shard for chunk in self._reading):
-            self._counts["retries"] += 1
-            self.note("retry", "decode", f"attempt {attempts} at reading shard {shard}")
-        return attempts
+        told = not any(chunk.rpartition(".")[0] == shard for chunk in self._attempts)
+        return self.begin_reading(shard, f"shard {shard}" if told else "")
 
-    def begin_reading(self, chunk: str) -> int | None:
-        """A chunk is about to be decoded: which attempt that is; None when draining."""
+    def begin_reading(self, chunk: str, called: str | None = None) -> int | None:
+        """A chunk is about to be decoded: which attempt that is; None when draining. called: in an event; "" for none."""
         if self._draining:
             return None
-        attempts = self._reading[chunk] = self._reading.get(chunk, 0) + 1
-        if attempts > 1:
+        self._attempts[chunk] += 1
+        what = chunk if called is None else called
+        if self._attempts[chunk] > 1 and what:
             self._counts["retries"] += 1
-            self.note("retry", "decode", f"attempt {attempts} at reading {chunk}")
-        return attempts
+            self.note("retry", "decode", f"attempt {self._attempts[chunk]} at reading {what}")
+        return self._attempts[chunk]
 
     def done_reading(self, chunk: str, images: int, from_cache: bool = False) -> None:
         """A chunk of so many images has been decoded, or read from the cache."""
-        self._reading.pop(chunk, None)
+        self._attempts.pop(chunk, None)
         self._decoded.add(chunk)
         self._counts["cached"] += images if from_cache else 0
         self._pace["decoded"] += images
@@ -188,11 +187,10 @@ class Ledger:
 
     def pace(self) -> dict[str, int]:
         """How far it is: images decoded and classified, meshes opened of those not out, and tasks that wait for storage."""
-        again = self._counts["images_again"]
-        done = {what: max(0, images - again) for what, images in self._pace.items()}
-        meshes = self._actors - sum(1 for mesh in self._failures if self.out(mesh))
+        done = {what: max(0, images - self._counts["images_again"]) for what, images in self._pace.items()}
+        meshes = self._actors - sum(1 for mesh in self._failures if self._out(mesh))
         up = {mesh for mesh, count in self._meshes.items() if count} - self._opening
-        opened = meshes if self._released else sum(1 for mesh in up if not self.out(mesh))
+        opened = meshes if self._released else sum(1 for mesh in up if not self._out(mesh))
         return {**done, "open": opened, "meshes": meshes, "waiting": len(self._waiting)}
 
     def cache_room(self, room: float) -> None:
@@ -261,12 +259,6 @@ class Ledger:
             self.note("image", chunk, f"{len(tried.given_up)} images that take the device down were given up")
         return self.more_is_coming()
 
-    def again(self) -> None:
-        """The doubtful chunks are about to be handed out once more."""
-        self._again = set(self._doubtful)
-        self._counts["retries"] += len(self._again)
-        self.note("retry", "run", f"no passed check followed {len(self._again)} of the chunks, which are classified again")
-
     def note(self, kind: str, where: str, what: str) -> None:
         """Remember an event; the first 1,000 are kept, all restarts and retries are counted."""
         if kind == "device":
@@ -295,10 +287,9 @@ class Ledger:
 
     def account(self, alive: set[str] | None = None) -> dict[str, Any]:
         """Counts and events of this attempt, for the manifest; alive: Ray ids of the nodes that still are."""
-        lost = sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive)
         return {
             **self._counts,
-            "lost_hosts": lost,
+            "lost_hosts": sorted(host for node, host in self._nodes.items() if alive is not None and node not in alive),
             "images_read": sum(self._images.values()),
             "meshes": sorted(self._meshes),
             "down_seconds": dict(self._down),
@@ -308,12 +299,6 @@ class Ledger:
             "events": self._events,
         }
 
-    def opened(self, mesh: str, opened_at: float) -> None:
-        """A process has opened a mesh and checked it once. What another one left unchecked there is doubtful."""
-        self._doubt(mesh)
-        self._life[mesh] = {"mesh": mesh, "opened_at": opened_at, "checks": 1, "passed": 0, "failed": []}
-        self._lives.append(self._life[mesh])
-
     def passed(self, mesh: str, number: int) -> None:
         """All chips of a mesh have passed the check of this number: what was answered before it is right."""
         self._life[mesh] |= {"checks": number + 1, "passed": number}
@@ -322,8 +307,7 @@ class Ledger:
     def failed(self, mesh: str, chips: list[str], why: str) -> None:
         """These chips of a mesh have not passed one, and its process ends."""
         if mesh not in self._life:  # the first one
-            self.opened(mesh, time.time())
-            self._life[mesh]["checks"] = 0
+            self._begin_life(mesh, time.time(), checks=0)
         life = self._life.pop(mesh)
         life |= {"checks": life["checks"] + 1, "failed": chips}
         self._doubt(mesh)
@@ -332,7 +316,7 @@ class Ledger:
             if place == mesh:  # it says nothing about its images that this attempt did not return
                 self._chunks[chunk] = Tries(1)
 
-    def out(self, mesh: str) -> str | None:
+    def _out(self, mesh: str) -> str | None:
         """Why a mesh is not to be opened again; None where it may."""
         failures = self._failures.get(mesh, [])
         return failures[-1] if len(failures) >= MOST_FAILED_CHECKS else None
@@ -351,6 +335,12 @@ class Ledger:
             self._doubtful |= self._begun.keys()
             self._begun.clear()
         return None if self._begun or any(self._unchecked.values()) else sorted(self._doubtful)
+
+    def _begin_life(self, mesh: str, opened_at: float, checks: int) -> None:
+        """A process has opened a mesh and checked it so often. What another one left unchecked there is doubtful."""
+        self._doubt(mesh)
+        self._life[mesh] = {"mesh": mesh, "opened_at": opened_at, "checks": checks, "passed": 0, "failed": []}
+        self._lives.append(self._life[mesh])
 
     def _doubt(self, mesh: str) -> None:
         self._doubtful |= self._unchecked.pop(mesh, {}).keys()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +37,14 @@ def list_shards(
     if wait:
         wait()
     looked = time.monotonic()
-    look_up = partial(_look_up, predictions=predictions, resume=resume)
+
+    def look_up(shard: Unpacked) -> tuple[Unpacked, bool]:
+        """The shard, and whether all its chunks are known to be committed: never on a first attempt, nor of unknown size."""
+        name, _, images = shard
+        if not resume or images is None:
+            return shard, False
+        return shard, all(predictions.is_committed(chunk_name(name, k)) for k in range(-(-images // CHUNK_IMAGES)))
+
     for row in packed.to_pylist():
         listed = 0
         shards = (each for each in unpacked(row["shards"], row["number"], share) if not only or each[0] in only)
@@ -53,11 +59,3 @@ def list_shards(
             listed += 1
             yield pa.table({"id": [name], "payload": [payload], "images": pa.array([images], pa.int64())})
         ledger.listed.remote(row["number"], listed)
-
-
-def _look_up(shard: Unpacked, predictions: Predictions, resume: bool) -> tuple[Unpacked, bool]:
-    """The shard, and whether all its chunks are known to be committed: never on a first attempt, nor of unknown size."""
-    name, _, images = shard
-    if not resume or images is None:
-        return shard, False
-    return shard, all(predictions.is_committed(chunk_name(name, k)) for k in range(-(-images // CHUNK_IMAGES)))

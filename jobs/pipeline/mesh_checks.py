@@ -1,17 +1,23 @@
-"""Check the chips of a mesh while it works: more and more seldom up to every minute, and whenever it has nothing to do."""
+"""Check the chips of a mesh while it works: more and more seldom up to every minute, whenever it is idle, and at its end."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 import ray
 
+from jobs.pipeline.event_log import EventLog
+from jobs.pipeline.ray_internals import draining_nodes
 from vit_actor.actor import DeviceThread
 from vit_actor.errors import DeviceError
 
 IDLE_SECONDS = 0.5  # Between two looks whether it has nothing to do: a check then costs nothing, and may be the last
 FIRST_SECONDS = 10.0  # From opening to the first one: 0.24% of it
+DRAIN_SECONDS = 10.0  # Between two questions whether the host drains; with 1,000 meshes the cluster answers 100 a second
+LAST_SECONDS = 3.0  # For the last chunks to be committed and reported, after the device has answered
 
 
 class MeshChecks:
@@ -61,3 +67,25 @@ class MeshChecks:
 
         if self.begun is not None:
             threading.Thread(target=run, name="checks", daemon=True).start()
+
+    def leave_when_drained(self, alone: AbstractContextManager[None], log: EventLog) -> None:
+        """From a thread, end this actor's process between two chunks once its host is being drained (`ray drain-node`).
+
+        alone: a block that begins when no chunk is on the device, and in which none is put there. Ray then starts the actor on
+        other boards, at once or when a mesh has run out of work, and hands it what had not begun.
+        """
+        if not (draining := draining_nodes()):
+            return
+
+        def watch() -> None:
+            node = ray.get_runtime_context().get_node_id()
+            while node not in draining():
+                time.sleep(DRAIN_SECONDS)
+            log.info("host drains")
+            with alone:
+                self.check(last=True)
+                time.sleep(LAST_SECONDS)
+                log.info("mesh drained")
+                os._exit(0)
+
+        threading.Thread(target=watch, name="drain", daemon=True).start()

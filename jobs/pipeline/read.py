@@ -5,10 +5,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache as remember
 from itertools import count, groupby, islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -51,48 +51,89 @@ def read_chunks(
         attempt = ray.get(ledger.begin_shard.remote(shard.id))
         if attempt is None:
             return
-        wanted = _Wanted(shard, predictions.is_committed if resume else lambda chunk: False)
-        for chunk in _from_cache(cache, shard, wanted):
-            ledger.done_reading.remote(chunk.name, len(chunk.image_ids), from_cache=True)
+        is_committed = predictions.is_committed if resume else lambda chunk: False
+        reading = _Reading(source, shard, attempt, preprocess, ledger, is_committed)
+        for kept in reading.cached(cache) if cache else ():
+            ledger.done_reading.remote(kept.name, len(kept.image_ids), from_cache=True)
+            yield kept.to_table()
+        while chunk := patiently(reading.next, shown(source.folder)):
+            if cache and chunk.lasting and not reading.sandboxed and ray.get(ledger.cache_takes.remote(chunk.pixels.nbytes)):
+                try:
+                    cache.keep(chunk)
+                except UserError as error:  # the run goes on without the cache
+                    ledger.cache_off.remote(str(error))
+            ledger.done_reading.remote(chunk.name, len(chunk.image_ids))
             yield chunk.to_table()
-        if wanted.whole:
-            ledger.shard_read.remote(shard.id, wanted.images)
-            continue
-        chunks = _Chunks(source, shard, wanted, attempt, preprocess, ledger)
-        while decoded := patiently(chunks.next, shown(source.folder)):
-            if cache and decoded.lasting and not chunks.sandboxed:
-                _keep(cache, decoded, ledger)
-            ledger.done_reading.remote(decoded.name, len(decoded.image_ids))
-            yield decoded.to_table()
-            del decoded  # Ray has its copy, and the memory is free for the next chunk
-        if chunks.stopped:
+            del chunk  # Ray has its copy, and the memory is free for the next one
+        if reading.stopped:
             return
-        if wanted.passed_over:
-            ledger.passed_over.remote(len(wanted.passed_over))
-        ledger.shard_read.remote(shard.id, wanted.images)
+        if reading.passed_over:
+            ledger.passed_over.remote(reading.passed_over)
+        ledger.shard_read.remote(shard.id, reading.images)
 
 
-class _Chunks:
-    """The chunks of a shard that are wanted, read and decoded one after the other.
+class _Reading:
+    """The chunks of a shard that are not committed: those in the cache, and the others, read and decoded one after the other.
 
     An image that cannot be decoded is read once more, past the page cache. If that gives other bytes, storage is failing, and
-    reading goes on again with the chunk. sandboxed: whether the latest one was. stopped: whether the run is draining.
+    reading goes on again with the chunk.
+    images: of the shard, as far as it was read. sandboxed: whether the latest chunk was. stopped: whether the run is draining.
     """
 
     def __init__(
-        self, source: Source, shard: Shard, wanted: "_Wanted", attempt: int, preprocess: Preprocess, ledger: Any
+        self,
+        source: Source,
+        shard: Shard,
+        attempt: int,
+        preprocess: Preprocess,
+        ledger: Any,
+        is_committed: Callable[[str], bool],
     ) -> None:
-        self._source, self._shard, self._wanted, self._attempt = source, shard, wanted, attempt
-        self._preprocess, self._ledger = preprocess, ledger
+        self._source, self._shard, self._attempt = source, shard, attempt
+        self._preprocess, self._ledger, self._is_committed = preprocess, ledger, is_committed
+        self._states: dict[int, Literal["committed", "cached", "left"]] = {}
         self._groups: Iterator[tuple[int, Iterator[tuple[int, EncodedImage]]]] | None = None
         self._following = 0
         self._begun: tuple[str, int | None] = ("", None)
-        self.sandboxed = self.stopped = False
+        self.images = shard.images or 0
+        self._whole = self.sandboxed = self.stopped = False
+
+    @property
+    def passed_over(self) -> int:
+        """The images that are committed."""
+        committed = [k for k, state in self._states.items() if state == "committed"]
+        return sum(min(CHUNK_IMAGES, self.images - k * CHUNK_IMAGES) for k in committed)
+
+    def cached(self, cache: Cache) -> Iterator[Chunk]:
+        """The chunks that are in the cache; where their number is not known, up to the first that is not."""
+        for k in count() if self._shard.images is None else range(-(-self._shard.images // CHUNK_IMAGES)):
+            began = time.process_time()
+            if not self._is_left(k):
+                continue
+            chunk = cache.load(chunk_name(self._shard.id, k))
+            if chunk is not None:
+                self._states[k] = "cached"
+                self.images = max(self.images, k * CHUNK_IMAGES + len(chunk.image_ids))
+                self._whole = len(chunk.image_ids) < CHUNK_IMAGES  # then it is the last one
+                chunk = replace(cache.reference(chunk), host=socket.gethostname())
+                yield replace(chunk, cpu_seconds=time.process_time() - began)
+            elif self._shard.images is None:
+                return
+        self._whole = not any(map(self._is_left, range(-(-self.images // CHUNK_IMAGES))))
+
+    def _is_left(self, k: int) -> bool:
+        if k not in self._states:
+            self._states[k] = "committed" if self._is_committed(chunk_name(self._shard.id, k)) else "left"
+        return self._states[k] == "left"
+
+    def _is_wanted(self, ordinal: int) -> bool:
+        self.images = max(self.images, ordinal + 1)
+        return ordinal >= self._following and self._is_left(ordinal // CHUNK_IMAGES)
 
     def next(self) -> Chunk | None:
         """The next chunk; None after the last one, or when the run is draining. Raises StorageError; can be asked again."""
         try:
-            return self._next()
+            return None if self._whole else self._next()
         except Damaged as damage:  # a file that could be read when it was listed
             self._groups = None
             raise Failing(f"{shown(self._source.folder)}: {self._shard.id}: {damage}") from None
@@ -102,9 +143,7 @@ class _Chunks:
 
     def _next(self) -> Chunk | None:
         if self._groups is None:
-            first = self._following
-            images = _images(self._source, self._shard, lambda ordinal: ordinal >= first and self._wanted(ordinal), self._attempt)
-            self._groups = groupby(images, key=lambda pair: pair[0] // CHUNK_IMAGES)
+            self._groups = groupby(self._encoded(), key=lambda pair: pair[0] // CHUNK_IMAGES)
         k, numbered = next(self._groups, (0, None))
         if numbered is None:
             return None
@@ -116,11 +155,20 @@ class _Chunks:
             self.stopped = True
             return None
         self.sandboxed = attempt > QUARANTINE_AFTER
-        with sandboxed() if self.sandboxed else time_limited() as decoder:
+        with sandboxed() if self.sandboxed else nullcontext(time_limited) as decoder:
             chunk, failed = decode_chunk(name, numbered, self._preprocess, decoder)
         self._read_again(failed)
         self._following = (k + 1) * CHUNK_IMAGES
         return chunk
+
+    def _encoded(self) -> Iterator[tuple[int, EncodedImage]]:
+        """The wanted images: after deaths of the process that read them, read in another one, and at last not at all."""
+        if self._attempt <= QUARANTINE_AFTER:
+            return self._source.read(self._shard, self._is_wanted)
+        reason = f"cannot be read: reading it ended the process {self._attempt - 1} times"
+        apart = self._attempt <= SHARD_ATTEMPTS
+        images = read_apart(self._source, self._shard) if apart else lost(self._shard, 0, reason)
+        return (pair for pair in images if self._is_wanted(pair[0]))
 
     def _read_again(self, failed: dict[int, EncodedImage]) -> None:
         """Raise Failing where an image that is to be an error is another one when it is read again."""
@@ -138,82 +186,6 @@ class _Chunks:
         if doubtful:
             where = shown(address_of(self._source, self._shard, min(doubtful)))
             raise Failing(f"{where}: two reads gave different images")
-
-
-def _images(source: Source, shard: Shard, wanted: Callable[[int], bool], attempt: int) -> Iterator[tuple[int, EncodedImage]]:
-    """The wanted images of a shard: after deaths of the process that read it, read in another one, and at last not at all."""
-    if attempt <= QUARANTINE_AFTER:
-        return source.read(shard, wanted)
-    reason = f"cannot be read: reading it ended the process {attempt - 1} times"
-    images = read_apart(source, shard) if attempt <= SHARD_ATTEMPTS else lost(shard, 0, reason)
-    return (pair for pair in images if wanted(pair[0]))
-
-
-def _from_cache(cache: Cache | None, shard: Shard, wanted: "_Wanted") -> Iterator[Chunk]:
-    """The chunks of a shard that are wanted and in the cache; where their number is not known, up to the first that is not."""
-    if cache is None:
-        return
-    for k in count() if shard.images is None else range(-(-shard.images // CHUNK_IMAGES)):
-        name, began = chunk_name(shard.id, k), time.process_time()
-        if not wanted.chunk(name):
-            continue
-        chunk = cache.load(name)
-        if chunk is not None:
-            wanted.not_any_more(name, len(chunk.image_ids), last=shard.images is None and len(chunk.image_ids) < CHUNK_IMAGES)
-            chunk = replace(cache.reference(chunk), host=socket.gethostname())
-            yield replace(chunk, cpu_seconds=time.process_time() - began)
-        elif shard.images is None:
-            return
-
-
-def _keep(cache: Cache, chunk: Chunk, ledger: Any) -> None:
-    """Put a chunk into the cache, if there is room; where it cannot be written, the run goes on without the cache."""
-    if not ray.get(ledger.cache_takes.remote(chunk.pixels.nbytes)):
-        return
-    try:
-        cache.keep(chunk)
-    except UserError as error:
-        ledger.cache_off.remote(str(error))
-
-
-class _Wanted:
-    """Which images of a shard are to be read, by their ordinal: those of chunks that are not committed.
-
-    passed_over: the ordinals that were asked for and are.
-    whole: whether all chunks of the shard are known to be there without reading it.
-    images: how many the shard has, as far as it has been asked for.
-    """
-
-    def __init__(self, shard: Shard, is_committed: Callable[[str], bool]) -> None:
-        self._shard = shard
-        self._is_committed = remember(is_committed)
-        self.passed_over: set[int] = set()
-        self._had: set[str] = set()
-        self.whole = self._committed_any = False
-        self.images = shard.images or 0
-
-    def chunk(self, name: str) -> bool:
-        """Whether a chunk is to be read."""
-        committed = self._is_committed(name)
-        self._committed_any = self._committed_any or committed
-        return not committed and name not in self._had
-
-    def not_any_more(self, name: str, images: int, *, last: bool) -> None:
-        """A chunk of so many images has been had from elsewhere. last: it is known to be the last one of its shard."""
-        self._had.add(name)
-        if self._shard.images is None:
-            self.images += images
-        known = self._shard.images is not None and len(self._had) * CHUNK_IMAGES >= self._shard.images
-        self.whole = known or (last and not self._committed_any)
-
-    def __call__(self, ordinal: int) -> bool:
-        self.images = max(self.images, ordinal + 1)
-        if chunk_name(self._shard.id, ordinal // CHUNK_IMAGES) in self._had:
-            return False
-        if self._is_committed(chunk_name(self._shard.id, ordinal // CHUNK_IMAGES)):
-            self.passed_over.add(ordinal)
-            return False
-        return True
 
 
 def decode_chunk(

@@ -48,15 +48,10 @@ def read_apart(source: Source, shard: Shard) -> Iterator[tuple[int, EncodedImage
 
 def lost(shard: Shard, first: int, reason: str) -> Iterator[tuple[int, EncodedImage]]:
     """An error for every image of a shard from the first-th on; where their number is not known, one for all of them."""
+    paths, file, row = shard.payload.get("paths"), shard.payload.get("file", shard.id), shard.payload.get("first_row", 0)
     for ordinal in range(first, first + 1 if shard.images is None else shard.images):
-        yield ordinal, EncodedImage(_name(shard, ordinal), None, b"", reason)
-
-
-def _name(shard: Shard, ordinal: int) -> str:
-    """The id that a source gives an image it has read, as far as the shard alone tells it."""
-    if "paths" in shard.payload:
-        return printable(shard.payload["paths"][ordinal])
-    return f"{printable(shard.payload.get('file', shard.id))}#{shard.payload.get('first_row', 0) + ordinal}"
+        name = paths[ordinal] if paths else f"{file}#{row + ordinal}"  # as far as the shard alone tells what its source says
+        yield ordinal, EncodedImage(printable(name), None, b"", reason)
 
 
 def _send(source: Source, shard: Shard, sending: Connection) -> None:

@@ -1,9 +1,7 @@
 """A limit on the time and the harm of one image: what takes too long or kills its process becomes an error."""
 
-import faulthandler
 import multiprocessing
-import threading
-import time
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,42 +14,17 @@ from vit_actor.preprocess import Preprocess
 LIMIT_SECONDS = 60.0  # No image within decode's bounds takes a tenth of it on an idle core
 
 
-@contextmanager
-def time_limited() -> Iterator[Decode]:
-    """Decodes in this process, and ends it when one image takes LIMIT_SECONDS (and up to a second more).
+def time_limited(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) -> None:
+    """As `decode`, in this process, which ends when the image takes LIMIT_SECONDS.
 
-    Ray then repeats the task, and the third time it is `sandboxed`, where the image alone is given up. The timer is
-    faulthandler's, which fires even where a decoder never lets Python run again; it is put back once a second, since doing
-    that for every image would cost a thirtieth of its decoding.
+    Ray then repeats the task, and the third time it is `sandboxed`, where the image alone is given up. The kernel's timer also
+    ends a process whose decoder never lets Python run again.
     """
-    began: float | None = None
-    ended = threading.Event()
-
-    def limited(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarray) -> None:
-        nonlocal began
-        began = time.monotonic()
-        try:
-            decode(data, preprocess, out)
-        finally:
-            began = None
-
-    def watch() -> None:
-        at: float | None = None
-        while True:
-            if began is None or began != at:
-                at = began
-                faulthandler.dump_traceback_later(LIMIT_SECONDS, exit=True)
-            if ended.wait(1.0):
-                return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
     try:
-        yield limited
+        decode(data, preprocess, out)
     finally:
-        ended.set()
-        thread.join()
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager

@@ -42,16 +42,10 @@ ANSWERS = pa.schema([field for field in PREDICTIONS if field.name not in NAMES])
 
 
 def named_rows(rows: pa.Table, class_names: pa.Array) -> pa.Table:
-    """The rows in the schema PREDICTIONS: with names where they lack, and nulls for what an earlier version did not write.
-
-    class_names: the checkpoint's, by class. A class beyond them has no name.
-    """
+    """The rows in the schema PREDICTIONS, with names where they lack. class_names: the checkpoint's, by class; none beyond."""
     columns = dict(zip(rows.column_names, rows.columns, strict=True))
-    for name, of in NAMES.items():
-        if name not in columns:
-            number = columns[of].combine_chunks()
-            known = pc.if_else(pc.less(number, len(class_names)), number, None)
-            columns[name] = class_names.take(known).dictionary_encode()
-    if "held_prediction" not in columns:
-        columns["held_prediction"] = pa.nulls(len(rows), pa.int32())
+    for name in NAMES.keys() - columns.keys():
+        number = columns[NAMES[name]].combine_chunks()
+        known = pc.if_else(pc.less(number, len(class_names)), number, None)
+        columns[name] = class_names.take(known).dictionary_encode()
     return pa.Table.from_arrays([columns[name] for name in PREDICTIONS.names], schema=PREDICTIONS)

@@ -58,32 +58,24 @@ def committed(plan: Plan) -> Iterator[dict[str, Any]]:
                 if ray.get(plan.ledger.none_left.remote()):
                     plan.predictions.discard(ray.get(plan.ledger.doubtful.remote(last=True)))
             raise
-        doubtful = _doubtful(plan)
+        limit = time.monotonic() + LAST_CHECK_SECONDS  # for the meshes to be released and checked
+        while (doubtful := ray.get(plan.ledger.doubtful.remote(time.monotonic() > limit))) is None:
+            time.sleep(0.05)
         plan.predictions.discard(doubtful)
         if not doubtful or ray.get(plan.ledger.is_draining.remote()):
             return
         if why := ray.get(plan.ledger.none_left.remote()):
             raise DeviceError(why)
-        ray.get(plan.ledger.again.remote())
         plan = replace(plan, resume=True, doubtful=frozenset(doubtful))
     what = f"{len(doubtful):,} chunks still have no passed check of their chips after them"
     raise DeviceError(f"after {MOST_PASSES} passes {what}; the events above say which chips failed")
-
-
-def _doubtful(plan: Plan) -> list[str]:
-    """The chunks to be classified again, once every mesh has been released and checked."""
-    limit = time.monotonic() + LAST_CHECK_SECONDS
-    while (chunks := ray.get(plan.ledger.doubtful.remote(time.monotonic() > limit))) is None:
-        time.sleep(0.05)
-    found: list[str] = chunks
-    return found
 
 
 def decoded(plan: Plan) -> Dataset:
     """Every image of the plan's share as rows of decoded chunks; on resume only chunks that are not committed."""
     configure(plan.placement)
     shards = ray.get(plan.shards)
-    plan.ledger.listing.remote(len(shards), plan.placement.actors)
+    plan.ledger.listing.remote(len(shards), plan.placement.actors, plan.doubtful)
     rows = [{"number": number, "shards": together} for number, together in enumerate(shards)]
     common = {"predictions": plan.predictions, "ledger": plan.ledger, "resume": plan.resume}
     only = frozenset(chunk.rpartition(".")[0] for chunk in plan.doubtful)

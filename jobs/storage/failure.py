@@ -16,12 +16,15 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.storage.address import redacted, shown
-from jobs.storage.s3 import NoRegion, in_words, what_it_says
+from jobs.storage.s3 import in_words, what_it_says
 from vit_actor.errors import UserError
 
 RETRY_SECONDS = 60.0  # How long storage that is failing is asked again, unless LOUDBOX_RETRY_SECONDS says otherwise
 MOST_SECONDS = 8.0  # Between two attempts
 TOLD_AFTER = 5.0  # Seconds that storage fails before it is told
+
+
+TOKENS = "https://huggingface.co/settings/tokens"
 
 
 class StorageError(UserError):
@@ -59,12 +62,6 @@ class Damaged(Exception):
 _CLIENTS = ("huggingface_hub", "httpx", "httpcore", "requests", "aiohttp", "fsspec", "obstore")
 """How the names of packages begin whose errors are storage's, of whatever class they are."""
 _OF_STORAGE = (OSError, pa.ArrowException, ImportError, UnicodeEncodeError, NotImplementedError)
-_SPACE = {
-    errno.ENOSPC: "free some space or inodes there, or write elsewhere",
-    errno.EDQUOT: "free some, or have the quota raised",
-    errno.EROFS: "mount it for writing, or write elsewhere",
-}
-_REFUSED = (errno.EACCES, errno.EPERM, *_SPACE)
 _GONE = {
     errno.ENOENT: "no such file or directory; check the path",
     errno.ENOTDIR: "a file is in the way of a directory of that name; choose another path",
@@ -73,43 +70,56 @@ _GONE = {
     errno.ELOOP: "a link leads back to itself; remove it",
     errno.ENAMETOOLONG: "its name is too long for the disk; rename it",
 }
-
+_REFUSED = {
+    errno.EACCES: "check who may access it",
+    errno.EPERM: "check who may access it",
+    errno.ENOSPC: "free some space or inodes there, or write elsewhere",
+    errno.EDQUOT: "free some, or have the quota raised",
+    errno.EROFS: "mount it for writing, or write elsewhere",
+}
+_KEYS = "the store refuses these credentials; renew them, or check the host's role"
+_DENIED = "access denied; the credentials may not do this there"
+_NO_CHANGE = "the store does not allow that; write where objects may be replaced"
+_TOLD: tuple[tuple[str, type[StorageError], str], ...] = (
+    ("^(ArrowInvalid|UnicodeEncodeError):", Unaddressable, "cannot be addressed there ({})"),
+    ("^NoRegion:", Failing, "{}"),
+    (r"^\w*NotImplementedError:", Refused, "that kind of storage cannot do this; use another place"),
+    ("^(ImportError|ModuleNotFoundError):", Refused, "no driver for it is installed ({})"),
+    ("^PermissionDeniedError:", Refused, f"{_DENIED} ({{}})"),
+    ("^UnauthenticatedError:", NoCredentials, f"{_KEYS} ({{}})"),
+    (
+        "curlCode: 60|InvalidCertificate|CERTIFICATE_VERIFY_FAILED",
+        Refused,
+        "the store's certificate is not trusted; set SSL_CERT_FILE to the file of your CA ({})",
+    ),
+)
+"""By the class of an error and its text: what it means, and what to say around its first line."""
 _CODE = re.compile(
     r"AWS Error (?P<aws>\w+|\[code \d+\])(?: \(HTTP status (?P<status>\d+)\))?(?: during (?P<operation>\w+) operation)?"
     r"|google::cloud::Status\((?P<google>\w+)|Azure Error: \[(?P<azure>\w+)\]"
+    r"|performing (?P<verb>\w+) (?s:.)*status code: (?P<answer>\d{3})"
 )
-_KEYS = "the store refuses these credentials; renew them, or check the host's role"
 _FIXES = {
     "nosuchbucket": "no such bucket; create it, or check the name",
     "containernotfound": "no such container; create it, or check the name",
-    "accessdenied": "access denied; the credentials may not do this there",
+    "accessdenied": _DENIED,
     "permissiondenied": "permission denied; the credentials may not do this there",
     "invalidobjectstate": "the object is archived; restore it first",
     "requesttimetooskewed": "this machine's clock is wrong; set it",
     "objectlocked": "the object is locked against changes; write where objects may be replaced",
-    "methodnotallowed": "the store does not allow that; write where objects may be replaced",
+    "methodnotallowed": _NO_CHANGE,
     **dict.fromkeys(("invalidaccesskeyid", "invalidclienttokenid", "signaturedoesnotmatch", "unrecognizedclient"), _KEYS),
     **dict.fromkeys(("missingauthenticationtoken", "expiredtoken", "tokenrefreshrequired", "invalidtoken"), _KEYS),
     **dict.fromkeys(("authenticationfailed", "authorizationfailure", "unauthenticated"), _KEYS),
-}
-"""What is refused, by the store's code in small letters without _, and what to do."""
-_REFUSED_STATUS = {
     "301": "the bucket is in another region; add ?region=...",
     "401": _KEYS,
-    "403": _FIXES["accessdenied"],
-    "405": _FIXES["methodnotallowed"],
+    "403": _DENIED,
+    "405": _NO_CHANGE,
     "501": "the store cannot do this; where it names a checksum, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
 }
-_GRANTS = {
-    "GetObject": "s3:GetObject",
-    "HeadObject": "s3:GetObject",
-    "ListObjectsV2": "s3:ListBucket",
-    "PutObject": "s3:PutObject",
-    "CreateMultipartUpload": "s3:PutObject",
-    "DeleteObject": "s3:DeleteObject",
-    "DeleteObjects": "s3:DeleteObject",
-}
-_SILENT = ("NETWORK_CONNECTION", "UNAVAILABLE")
+"""What is refused, by the store's code in small letters without _, or else by the status of HTTP, and what to do."""
+_GRANTS = {"HeadObject": "GetObject", "ListObjectsV2": "ListBucket", "CreateMultipartUpload": "PutObject"}
+"""The permission of S3's that an operation needs, where it has another name."""
 
 
 def explained(error: BaseException, says: str = "", address: str = "") -> tuple[type[StorageError], str]:
@@ -118,43 +128,30 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     says: what the store says of it, beyond its text. address: that the line begins with.
     """
     text = first_line(error, address)
-    number: int = getattr(error, "errno", None) or 0
+    by_class = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EACCES if isinstance(error, PermissionError) else 0
+    number: int = getattr(error, "errno", None) or by_class
     if number in _GONE:
         return Gone, _GONE[number]
-    if number in _REFUSED or isinstance(error, PermissionError):
-        return Refused, f"{text}; {_SPACE.get(number, 'check who may access it')}"
-    if isinstance(error, FileNotFoundError):
-        return Gone, _GONE[errno.ENOENT]
-    if isinstance(error, pa.ArrowInvalid | UnicodeEncodeError):
-        return Unaddressable, f"cannot be addressed there ({text})"
-    if isinstance(error, NoRegion):
-        return Failing, text
-    if isinstance(error, NotImplementedError):
-        return Refused, "that kind of storage cannot do this; use another place"
-    if isinstance(error, ImportError):
-        return Refused, f"no driver for it is installed ({text})"
-    if type(error).__name__ == "PermissionDeniedError":  # obstore's, as the next
-        return Refused, f"{_FIXES['accessdenied']} ({text})"
-    if type(error).__name__ == "UnauthenticatedError":
-        return NoCredentials, f"{_KEYS} ({text})"
-    if re.search("curlCode: 60|InvalidCertificate|CERTIFICATE_VERIFY_FAILED", str(error)):
-        return Refused, f"the store's certificate is not trusted; set SSL_CERT_FILE to the file of your CA ({text})"
+    if number in _REFUSED:
+        return Refused, f"{text}; {_REFUSED[number]}"
+    for pattern, kind, told in _TOLD:
+        if re.search(pattern, f"{type(error).__name__}: {error}"):
+            return kind, told.format(text)
     found = _CODE.search(str(error))
+    groups = found.groupdict(default="") if found else {}
     code = says.partition(":")[0]
-    name = code if _plain(code) in _FIXES else (found and (found["aws"] or found["google"] or found["azure"])) or ""
-    operation, status = (found["operation"] or "", found["status"] or "") if found else ("", "")
-    if by_obstore := re.search(r"performing (\w+) .*status code: (\d{3})", str(error), re.DOTALL):
-        operation, status = by_obstore[1], by_obstore[2]
+    name = code if _plain(code) in _FIXES else groups.get("aws") or groups.get("google") or groups.get("azure") or ""
+    operation, status = (groups.get("operation") or groups.get("verb"), groups.get("status") or groups.get("answer"))
     by_keys = status == "400" and (operation in ("HeadObject", "HEAD") or "token" in text)  # it has no body that could be wrong
-    fix = _FIXES.get(_plain(name)) or (_KEYS if by_keys else _REFUSED_STATUS.get(status))
+    fix = _FIXES.get(_plain(name)) or (_KEYS if by_keys else _FIXES.get(status or ""))
+    _, of_aws, reason = text.partition("AWS Error ")
+    said = f"AWS: {says or reason}" if of_aws else text  # without the key, which the address has already
     if fix:
-        grant = f"; grant {_GRANTS[operation]}" if "denied" in fix and operation in _GRANTS else ""
-        return NoCredentials if fix == _KEYS else Refused, f"{fix}{grant} ({_store_says(text, says)})"
-    if name in _SILENT:
+        grant = f"; grant s3:{_GRANTS.get(operation, operation)}" if operation and groups["operation"] and "denied" in fix else ""
+        return NoCredentials if fix == _KEYS else Refused, f"{fix}{grant} ({said})"
+    if name in ("NETWORK_CONNECTION", "UNAVAILABLE"):
         return Failing, f"the store does not answer ({text}); check the address and the network"
-    if name:
-        return Failing, f"the store fails ({_store_says(text, says)})"
-    return Failing, f"storage failed ({text})"
+    return Failing, f"the store fails ({said})" if name else f"storage failed ({text})"
 
 
 def _plain(code: str) -> str:
@@ -170,10 +167,37 @@ def first_line(error: BaseException, address: str = "") -> str:
     return redacted(text.strip().splitlines()[0]) if text.strip() else type(error).__name__
 
 
-def _store_says(text: str, says: str) -> str:
-    """The store's own words, without the key, which the address has already."""
-    _, found, reason = text.partition("AWS Error ")
-    return f"AWS: {says or reason}" if found else text
+def _hub_explained(error: Exception, uri: str) -> tuple[type[StorageError], str]:
+    """What an error of the hub's client means, and it in one line with the fix."""
+    from huggingface_hub.errors import (  # only where the hub was used
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    cause = error.__cause__ or error if isinstance(error, FileNotFoundError) else error
+    page = "https://huggingface.co/" + "/".join(uri.removeprefix("hf://").split("?")[0].split("@")[0].split("/")[:3])
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    token, create = os.environ.get("HF_TOKEN"), f"create a token at {TOKENS} and set HF_TOKEN"
+    no_access = f"HF_TOKEN has no access; accept the terms at {page} with its account, or create another at {TOKENS}"
+    hint = "whether HF_TOKEN may see it" if token else f"if it is private, {create}"
+    unreached = f"huggingface.co cannot be reached or did not answer ({first_line(cause)}); check the network"
+    told: list[tuple[Any, type[StorageError], str]] = [
+        (GatedRepoError, Refused, no_access if token else f"gated; accept its terms at {page}, {create}"),
+        (RevisionNotFoundError, Gone, f"no such revision; see {page}"),
+        (RepositoryNotFoundError, Gone, f"no such data set; check the name, or {hint}"),
+        (
+            HfHubHTTPError if status in (401, 403) else (),
+            Refused,
+            f"HF_TOKEN was refused; create a valid one at {TOKENS}" if token else create,
+        ),
+        (FileNotFoundError, Gone, f"no such file or folder; see {page}"),
+        (OfflineModeIsEnabled, Refused, "HF_HUB_OFFLINE is set; unset it, or give a local copy of the data set"),
+        (Exception, Failing, f"{unreached}, or give a local copy of the data set"),
+    ]
+    return next((kind, reason) for classes, kind, reason in told if isinstance(cause, classes))
 
 
 @contextmanager
@@ -189,9 +213,7 @@ def storage_errors(address: str, operation: str = "") -> Iterator[None]:
     except Exception as error:
         of_storage = isinstance(error, _OF_STORAGE) or type(error).__module__.startswith(_CLIENTS)
         if of_storage and address.startswith("hf://"):
-            from jobs.storage.hub_failure import hub_explained
-
-            kind, reason = hub_explained(error, address)
+            kind, reason = _hub_explained(error, address)
         elif of_storage:
             try:
                 says = what_it_says(address) if re.search("AWS Error .*(GetObject|HeadObject)", str(error)) else ""
@@ -249,11 +271,14 @@ def patiently[R](act: Callable[[], R], address: str, operation: str = "") -> R:
 
 def retry_seconds() -> float:
     """How long failing storage is asked again. Raises UserError for a LOUDBOX_RETRY_SECONDS that is no time."""
-    text = os.environ.get("LOUDBOX_RETRY_SECONDS", "")
-    if not text:
-        return RETRY_SECONDS
-    if not re.fullmatch(r"\d+(\.\d+)?", text):
-        raise UserError(f"LOUDBOX_RETRY_SECONDS={text}: give a number of seconds, such as 60")
+    return seconds_from("LOUDBOX_RETRY_SECONDS", RETRY_SECONDS)
+
+
+def seconds_from(name: str, usual: float, *, above_zero: bool = False) -> float:
+    """The seconds that a variable of the environment says. Raises UserError for what is no time."""
+    text = os.environ.get(name) or str(usual)
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or (above_zero and not float(text)):
+        raise UserError(f"{name}={text}: give a number of seconds{' above 0' * above_zero}, such as {usual:g}")
     return float(text)
 
 
@@ -303,24 +328,14 @@ def tell_waits(teller: Callable[[str | None, float], None]) -> None:
     _teller = teller
 
 
-_BEGINS = re.compile(r"cannot be read: |row group \d+ cannot be read: |the tar is damaged: |has [\d,]+ bytes, had ")
-_TOLD_ERRORS = (errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.ENODEV, errno.ENOTCONN, errno.EAGAIN)
-_BY_STORAGE = re.compile(
-    "|".join(
-        [r"AWS Error|google::cloud|Azure Error|curlCode|\bErrno \d", *(re.escape(os.strerror(code)) for code in _TOLD_ERRORS)]
-    )
-)
 REFUSED_ROW = "cannot be read: storage refuses it"  # How the error of an image begins whose object alone was refused
+GONE_ROW = "cannot be read: the file is gone"
+_BY_STORAGE = re.compile(rf"{REFUSED_ROW}|{GONE_ROW}|has [\d,]+ bytes, had ")
 
 
 def is_by_storage(error: str) -> bool:
-    """Whether a row's error is one of storage, not of the data, by how it begins: the rest of a text may be the data's own.
+    """Whether a row's error says that storage refused an image, or had another than was listed, by how it begins.
 
-    True also for a file that was gone: a run goes on only over an unchanged data set, so the file is there again.
+    A run goes on only over an unchanged data set, so what was gone is there again.
     """
-    begins = _BEGINS.match(error)
-    if not begins:
-        return False
-    if begins[0].startswith(("cannot", "has ")):
-        return not re.search("ended the process|ends its process|UTF-8|leads nowhere", error)
-    return bool(_BY_STORAGE.search(error))
+    return _BY_STORAGE.match(error) is not None

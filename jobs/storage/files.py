@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from jobs.storage.address import OBJECT_SCHEMES, Parts, below, is_uri, parts_of, path_of, shown
-from jobs.storage.failure import Damaged, Gone, Unaddressable, patiently, storage_errors
+from jobs.storage.failure import Damaged, Gone, Unaddressable, decoding, patiently, storage_errors
 from jobs.storage.s3 import ENDPOINTS, SCHEMES, open_s3
 from vit_actor.errors import UserError
 from vit_actor.network import check_network_settings
@@ -31,8 +31,6 @@ CONTENT_TYPES = {
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
     ".arrow": "application/vnd.apache.arrow.stream",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
 }
 
 
@@ -225,6 +223,34 @@ def read_twice[R](address: str, act: Callable[[], R]) -> R:
     except Damaged:
         forget_cached(address)
         return act()
+
+
+def read_as[R](address: str, take: Callable[[pa.Buffer], R], opened: tuple[FileSystem, str] | None = None) -> R:
+    """What `take` makes of a whole file or object, twice where it finds damage. opened: as for SteadyFile.
+
+    Raises Damaged for whatever `take` raises, StorageError.
+    """
+    filesystem, path = opened or open_storage(address)
+
+    def read() -> R:
+        data = patiently(partial(read_whole, filesystem, path), address, "read")
+        with decoding():
+            return take(data)
+
+    return read_twice(address, read)
+
+
+def look(address: str, opened: tuple[FileSystem, str] | None = None) -> FileInfo:
+    """What is at an address: of type NotFound for nothing. opened: as for SteadyFile. Raises StorageError."""
+    filesystem, path = opened or open_storage(address)
+    return patiently(partial(filesystem.get_file_info, path), address, "look at")
+
+
+def listed(address: str, *, recursive: bool = False) -> list[FileInfo]:
+    """What is in a directory, or below it; nothing where there is none. Raises StorageError."""
+    filesystem, path = open_storage(address)
+    listing = FileSelector(path, recursive=recursive, allow_not_found=True)
+    return patiently(partial(filesystem.get_file_info, listing), address, "list")
 
 
 def write_atomically(

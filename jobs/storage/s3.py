@@ -42,30 +42,24 @@ class Access:
 
     @classmethod
     def of(cls, parts: Parts) -> Self:
-        """From a URI. Raises UserError for a setting that S3 does not have."""
+        """From a URI. Raises UserError for a setting that S3 does not have, or keys of the environment that no client can use."""
         settings = dict(parse_qsl(parts.query or "", keep_blank_values=True))
         if unknown := settings.keys() - {"region", "scheme", "endpoint_override"}:
             raise UserError(f"{shown(str(parts))}: ?{min(unknown)}= is no setting of s3://; write a ? of a name as %3F")
         user, _, bucket = parts.authority.rpartition("@")
         key, _, secret = (unquote(part) for part in user.partition(":"))
-        if not key:
-            _check_keys()
+        for name in () if key else KEYS:
+            if not (value := os.environ.get(name, "")).isascii() or not value.isprintable():
+                raise UserError(f"{name} holds a character that no key has, such as the end of a line; set it again")
+        given = [name for name in KEYS[:2] if os.environ.get(name)]
+        if len(given) == 1 and not key:
+            raise UserError(f"of {' and '.join(KEYS[:2])} only {given[0]} is set; set both, or neither")
         endpoint = next(filter(None, [settings.get("endpoint_override"), *map(os.environ.get, ENDPOINTS)]), None)
         if endpoint and "://" not in endpoint:
             endpoint = f"{settings.get('scheme', 'https')}://{endpoint}"
         set_for_all = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         region = settings.get("region") or (None if endpoint else set_for_all or _region(bucket))
         return cls(bucket, key, secret, region, endpoint)
-
-
-def _check_keys() -> None:
-    """Raise UserError for keys of the environment that no client can use."""
-    for name in KEYS:
-        if not (value := os.environ.get(name, "")).isascii() or not value.isprintable():
-            raise UserError(f"{name} holds a character that no key has, such as the end of a line; set it again")
-    given = [name for name in KEYS[:2] if os.environ.get(name)]
-    if len(given) == 1:
-        raise UserError(f"of {' and '.join(KEYS[:2])} only {given[0]} is set; set both, or neither")
 
 
 @lru_cache(maxsize=16)
@@ -112,13 +106,8 @@ def object_store(address: str) -> tuple[Any, str] | None:
     from obstore.store import S3Store  # here, because few runs need it
 
     access = Access.of(parts)
-    options: dict[str, Any] = {
-        "access_key_id": access.key,
-        "secret_access_key": access.secret,
-        "region": access.region,
-        "endpoint": access.endpoint,
-    }
-    given = {name: value for name, value in options.items() if value}
+    names = {"key": "access_key_id", "secret": "secret_access_key", "region": "region", "endpoint": "endpoint"}
+    given: dict[str, Any] = {theirs: value for ours, theirs in names.items() if (value := getattr(access, ours))}
     if not (access.key or os.environ.get("AWS_ACCESS_KEY_ID")):
         from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
         from obstore.auth.boto3 import Boto3CredentialProvider

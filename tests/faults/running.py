@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,12 @@ def wait_until(true: Callable[[], bool], job: Command | subprocess.Popen[str], l
     waiting.wait_until(ask, limit, every=0.05)
 
 
+@dataclass(frozen=True)
 class Job:
     """A command on a cluster, in the background."""
 
-    def __init__(self, process: Command, out: Path) -> None:
-        self.process = process
-        self.out = out
+    process: Command
+    out: Path
 
     @classmethod
     def start(
@@ -137,26 +138,25 @@ class Case:
         return [attempt["state"] for attempt in self.attempts]
 
 
+def chunks_in(file: Path, *columns: str) -> list[tuple[dict[str, Any], pa.Table]]:
+    """The footer and the rows of each chunk in a file; none once its rows are in a file of many. columns: not all."""
+    try:
+        parquet = pq.ParquetFile(file)
+    except FileNotFoundError:
+        return []
+    rows, footers = parquet.read(columns or None), footers_of(parquet.metadata)
+    ends = list(accumulate(footer["rows"] for footer in footers))
+    return [(footer, rows.slice(end - footer["rows"], footer["rows"])) for footer, end in zip(footers, ends, strict=True)]
+
+
 def committed(out: Path) -> dict[str, str]:
     """The committed chunks, and when and on which mesh each was classified; in files of their own or of many."""
-    found = {}
-    for file in prediction_files(out):
-        try:
-            parquet = pq.ParquetFile(file)
-        except FileNotFoundError:  # its rows are in a file of many now
-            continue
-        rows, start = parquet.read(["started_at", "mesh"]), 0
-        for footer in footers_of(parquet.metadata):
-            found[footer["chunk"]] = str(rows.slice(start, footer["rows"]).to_pydict())
-            start += footer["rows"]
-    return found
+    chunks = (chunk for file in prediction_files(out) for chunk in chunks_in(file, "started_at", "mesh"))
+    return {footer["chunk"]: str(rows.to_pydict()) for footer, rows in chunks}
 
 
 def footers_in(file: Path) -> list[dict[str, Any]]:
-    try:
-        return footers_of(pq.read_metadata(file))
-    except FileNotFoundError:  # its rows are in a file of many now
-        return []
+    return [footer for footer, _ in chunks_in(file, "mesh")]
 
 
 def footers(out: Path) -> list[dict[str, Any]]:
@@ -171,12 +171,10 @@ def prediction_files(out: Path) -> list[Path]:
 def lose_chunks(out: Path, count: int = 1) -> None:
     """Put a complete run's predictions back into a file for each chunk, as they were committed, but for the first ones'."""
     for file in prediction_files(out):
-        parquet, start = pq.ParquetFile(file), 0
-        rows = parquet.read()
-        for footer in footers_of(parquet.metadata):
-            Predictions(str(out)).commit(footer["chunk"], rows.slice(start, footer["rows"]), footer)
-            start += footer["rows"]
-        if len(footers_of(parquet.metadata)) > 1:
+        chunks = chunks_in(file)
+        for footer, rows in chunks:
+            Predictions(str(out)).commit(footer["chunk"], rows, footer)
+        if len(chunks) > 1:
             file.unlink()
     for file in prediction_files(out)[:count]:
         file.unlink()

@@ -2,7 +2,9 @@
 
 import errno
 import os
+from collections.abc import Callable
 from email.message import Message
+from functools import partial
 from pathlib import Path
 from socket import gaierror
 from unittest.mock import Mock
@@ -14,6 +16,8 @@ import pytest
 from jobs.storage import failure
 from jobs.storage.address import parts_of
 from jobs.storage.failure import (
+    GONE_ROW,
+    REFUSED_ROW,
     Failing,
     GivenUp,
     Gone,
@@ -42,6 +46,14 @@ def without_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monk
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
     return monkeypatch
+
+
+def told_of(act: Callable[[], object], kind: type[Exception], address: str) -> str:
+    """The line of an error of that kind, which the error that is raised becomes."""
+    with pytest.raises(failure.StorageError) as raised, storage_errors(address, "read"):
+        act()
+    assert type(raised.value) is kind
+    return str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -106,20 +118,16 @@ def test_a_setting_of_the_environment_with_which_no_store_can_be_reached_is_name
     ],
 )
 def test_an_error_means_one_thing_told_in_one_line(error: Exception, kind: type[Exception], says: str) -> None:
-    with pytest.raises(failure.StorageError) as raised, storage_errors(ADDRESS, "read"):
-        raise error
-    assert type(raised.value) is kind
-    assert str(raised.value).startswith("s3://bucket/data: ")
-    assert says in str(raised.value)
-    assert "\n" not in str(raised.value)
+    told = told_of(Mock(side_effect=error), kind, ADDRESS)
+    assert told.startswith("s3://bucket/data: ")
+    assert says in told
+    assert "\n" not in told
 
 
 @pytest.mark.parametrize(
     ("code", "operation", "kind"),
     [
-        ("NETWORK_CONNECTION", "GetObject", Failing),
-        ("SLOW_DOWN", "GetObject", Failing),
-        ("UNKNOWN (HTTP status 503)", "HeadObject", Failing),
+        *((code, "GetObject", Failing) for code in ("NETWORK_CONNECTION", "SLOW_DOWN", "UNKNOWN (HTTP status 503)")),
         ("ACCESS_DENIED", "GetObject", NoCredentials),
         ("UNKNOWN (HTTP status 400)", "HeadObject", NoCredentials),
     ],
@@ -127,10 +135,8 @@ def test_an_error_means_one_thing_told_in_one_line(error: Exception, kind: type[
 def test_only_what_is_refused_is_for_want_of_credentials(
     without_keys: pytest.MonkeyPatch, code: str, operation: str, kind: type[Exception]
 ) -> None:
-    with pytest.raises(failure.StorageError) as raised, storage_errors("s3://bucket/data?region=eu-west-1", "read"):
-        raise OSError(AWS.format(code, operation))
-    assert type(raised.value) is kind
-    assert ("there are no credentials" in str(raised.value)) is (kind is NoCredentials)
+    told = told_of(Mock(side_effect=OSError(AWS.format(code, operation))), kind, "s3://bucket/data?region=eu-west-1")
+    assert ("there are no credentials" in told) is (kind is NoCredentials)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +160,7 @@ def test_where_a_bucket_is_is_asked_of_aws_unless_the_environment_says_it(
     monkeypatch.setattr("jobs.storage.s3.urlopen", ask)
     parts = parts_of("s3://bucket/data")
     assert parts
-    with pytest.raises(failure.StorageError) as raised, storage_errors("s3://bucket/data", "open"):
-        Access.of(parts)
-    assert (type(raised.value), says in str(raised.value)) == (kind, True), raised.value
+    assert says in told_of(partial(Access.of, parts), kind, "s3://bucket/data")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     assert Access.of(parts).region == "eu-central-1"
 
@@ -204,22 +208,7 @@ def test_a_file_that_is_not_as_it_was_listed_or_shrinks_is_gone(tmp_path: Path, 
         assert file.read_at(10, 45) == bytes(range(45, 55))
 
 
-STORAGE = [
-    "cannot be read: Input/output error",
-    "cannot be read: storage refuses it (s3://b/x: the object is archived)",
-    "row group 3 cannot be read: AWS Error SLOW_DOWN during GetObject operation: no",
-    "the tar is damaged: [Errno 5] Input/output error; 311 images before that",
-    "cannot be read: the file is gone",
-    "has 10 bytes, had 12 when the run listed it",
-]
-DATA = [
-    "a link to Permission denied, which is not before it in the tar",
-    "label 'Input/output error' is no class of the checkpoint",
-    "cannot be read: its name is not valid UTF-8",
-    "row group 3 cannot be read: Corrupt snappy compressed data.",
-    "the tar is damaged: no header where the next file should begin; 4 images before that",
-]
-
-
-def test_rows_of_earlier_versions_say_whether_storage_failed_or_the_data_is_at_fault() -> None:
-    assert [error for error in STORAGE + DATA if is_by_storage(error)] == STORAGE
+def test_a_row_says_whether_storage_refused_or_changed_its_image_or_the_data_is_at_fault() -> None:
+    by_storage = [f"{REFUSED_ROW} (s3://b/x: the object is archived)", GONE_ROW, "has 10 bytes, had 12 when the run listed it"]
+    by_data = ["a link to has 10 bytes, had 12", "cannot be read: its name is not valid UTF-8", "the tar is damaged: no header"]
+    assert [error for error in by_storage + by_data if is_by_storage(error)] == by_storage

@@ -250,11 +250,8 @@ def s3_server() -> Iterator[Store]:
 
 @contextmanager
 def _serving(application: Any, answer: Act) -> Iterator[str]:
-    class Handler(_Handler):
-        pass
-
-    Handler.application, Handler.answer = application, staticmethod(answer)
-    server = _Server(("127.0.0.1", 0), Handler)
+    handler = type("Handler", (_Handler,), {"application": application, "answer": staticmethod(answer)})
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import ViTImageProcessorPil
 
 from jobs.pipeline.decode import FORMATS, DecodeError, decode
@@ -22,7 +22,6 @@ from vit_actor.preprocess import Preprocess
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # of damage, from the reference
 
-PIXELS = Preprocess(32, 32, 2, scale=(1 / 127.5,) * 3, shift=(-1.0,) * 3)
 CONFIGS = {
     "bilinear-224": {},
     "bicubic-384": {"resample": 3, "size": 384},
@@ -34,24 +33,23 @@ CONFIGS = {
 }
 
 
-def decoded(data: bytes | memoryview, config: dict | None = None) -> np.ndarray:
-    preprocess = Preprocess.from_config(config or {})
+def decoded(data: bytes | memoryview, config: dict | None = None, upright: bool = False) -> np.ndarray:
+    preprocess = replace(Preprocess.from_config(config or {}), upright=upright)
     out = np.empty(preprocess.shape, np.uint8)
     decode(data, preprocess, out)
     return out
 
 
-def reference(data: bytes, config: dict | None = None) -> np.ndarray:
-    """The pixels of transformers' processor; converted to RGB first unless the processor itself is told to."""
+def differences(data: bytes, config: dict | None = None, upright: bool = False) -> np.ndarray:
+    """From transformers' processor, of an image that is converted to RGB first unless the processor itself is told to."""
     image = Image.open(io.BytesIO(data))
+    if upright:
+        image = ImageOps.exif_transpose(image)
     if not (config or {}).get("do_convert_rgb"):
         image = image.convert("RGB")
     processor = ViTImageProcessorPil(**(config or {}), do_rescale=False, do_normalize=False)
-    return processor(image)["pixel_values"][0].transpose(1, 2, 0)
-
-
-def differences(data: bytes, config: dict | None = None) -> np.ndarray:
-    return np.abs(decoded(data, config).astype(int) - reference(data, config))
+    expected = processor(image)["pixel_values"][0].transpose(1, 2, 0)
+    return np.abs(decoded(data, config, upright).astype(int) - expected)
 
 
 def assert_equal_to_the_reference(data: bytes, config: dict | None = None) -> None:
@@ -126,20 +124,17 @@ def test_an_unreadable_image_says_why_in_one_line(data: bytes, reason: str) -> N
     assert " at 0x" not in str(failure.value)
 
 
-def reason_against(data: bytes) -> str | None:
-    """Why decode() refuses the data, None where it does not."""
+def verdict(data: bytes, upright: bool = False) -> tuple[str | None, bool]:
+    """Why decode() refuses the data, None where it does not, and whether Pillow opens it."""
+    reason, opens = None, False
     try:
-        decoded(data)
+        decoded(data, upright=upright)
     except DecodeError as failure:
-        return str(failure)
-    return None
-
-
-def pillow_opens(data: bytes) -> bool:
+        reason = str(failure)
     with suppress(Exception):  # what Pillow raises on damage is of every kind
-        Image.open(io.BytesIO(data)).convert("RGB")
-        return True
-    return False
+        image = Image.open(io.BytesIO(data))
+        opens = bool((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+    return reason, opens
 
 
 @pytest.mark.parametrize(("count", "seed"), [(300, 1), pytest.param(3000, 2, marks=pytest.mark.slow)])
@@ -147,7 +142,7 @@ def test_the_verdict_on_odd_and_damaged_files_is_pillows(count: int, seed: int) 
     """Every file decodes or raises DecodeError, as Pillow has it; the sound ones decode; pixels equal the reference's."""
     verdicts = {"sound": [0, 0], "damaged": [0, 0]}
     for name, data in corpus(count, seed):
-        reason, opens = reason_against(data), pillow_opens(data)
+        reason, opens = verdict(data)
         assert (reason is None) == opens, f"{name}: Pillow opens it: {opens}; decode: {reason}"
         if opens:
             assert differences(data).max() <= 2, name
@@ -164,7 +159,8 @@ def test_the_verdict_on_odd_and_damaged_files_is_pillows(count: int, seed: int) 
     rest=st.binary(max_size=300),
 )
 def test_arbitrary_bytes_decode_or_raise_decode_error(magic: bytes, rest: bytes) -> None:
-    assert (reason_against(magic + rest) is None) == pillow_opens(magic + rest)
+    reason, opens = verdict(magic + rest)
+    assert (reason is None) == opens
 
 
 def measured_in_a_fresh_process(script: str, tmp_path: Path, **files: bytes) -> dict[str, int]:
@@ -247,7 +243,4 @@ def test_every_format_of_pillows_is_read_or_refused_on_purpose() -> None:
 def test_a_broken_exif_turns_nothing(harm: bytes) -> None:
     data = encoded(photograph(0))
     broken = data[:2] + b"\xff\xe1" + (len(harm) + 2).to_bytes(2, "big") + harm + data[2:]
-    out, expected = (np.empty(PIXELS.shape, np.uint8) for _ in range(2))
-    decode(broken, replace(PIXELS, upright=True), out)
-    decode(data, PIXELS, expected)
-    assert np.abs(out.astype(int) - expected).max() <= 1
+    assert np.abs(decoded(broken, upright=True).astype(int) - decoded(data)).max() <= 1

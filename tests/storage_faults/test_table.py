@@ -1,7 +1,6 @@
 """What storage does on a bad day, and what a job must do then: no row lost, doubled or wrong, and no storage error as a row."""
 
 import errno
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -9,9 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import Finished
@@ -147,28 +143,6 @@ def test_with_a_limit_no_other_image_fills_in_for_what_is_refused(storage: Fault
     assert done.code in (1, 2), done.output
     assert is_clear(done, "shard-0.tar"), done.output
     assert storage.rows(out) - storage.undisturbed("tar") == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("text", ["cannot be read: Input/output error", None])
-def test_storage_errors_that_an_earlier_version_left_are_read_again(
-    storage: FaultyStorage, tmp_path: Path, text: str | None
-) -> None:
-    """None: an error of the data, which is not read again; the exit code stays what it was."""
-    data, out = str(storage.work / "data" / "folders"), tmp_path / "out"
-    assert storage.job(data, str(out)).code == 3
-    (file,) = (out / "predictions").glob("*.parquet")
-    table = pq.read_table(file)
-    if text:
-        spoilt = pc.equal(table["image_id"], table["image_id"][7])
-        for name, value in (("prediction", None), ("top5", None), ("correct", False), ("error", text)):
-            column = pc.if_else(spoilt, pa.scalar(value, table.schema.field(name).type), table[name])
-            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
-        pq.write_table(table, file)
-        manifest = json.loads((out / "manifest.json").read_text())
-        (out / "manifest.json").write_text(json.dumps(manifest | {"files": [1, file.stat().st_size]}))
-    assert storage.job(data, str(out), "--resume").code == 3
-    check_right(storage, str(out), "folders")
 
 
 # What may be written

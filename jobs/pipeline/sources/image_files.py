@@ -24,14 +24,13 @@ from jobs.pipeline.sources.labels_file import Labels, Line, read_labels
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, METADATA, LeftOut, entries, walk
 from jobs.pipeline.sources.source import EncodedImage, Shard, Survey, printable, shard_id, view
 from jobs.storage.address import below, parent, place, shown
-from jobs.storage.failure import REFUSED_ROW, Failing, Gone, NoCredentials, Refused, patiently
+from jobs.storage.failure import GONE_ROW, REFUSED_ROW, Failing, Gone, NoCredentials, Refused, patiently
 from jobs.storage.files import open_storage, read_whole
 from vit_actor.errors import UserError
 
 MAX_FILE_BYTES = 256 * 2**20  # A larger file is no photograph, and one is enough to fill a worker's memory
 READ_AHEAD = 8  # Files a thread reads in one go: handing them over one by one costs more than reading them from a page cache
 LOOKED = "none found (looked for a class in names such as x_n01440764.jpg; --labels FILE names one)"
-GONE = "cannot be read: the file is gone"
 type File = tuple[str, int]  # Path below the data set's folder, size in bytes
 type Image = tuple[str, int | None, int]  # The same with the label between
 
@@ -106,7 +105,7 @@ class ImageFiles:
                     refused = image
                     path, label, _ = images[ordinal]
                     image = EncodedImage(printable(path), label, b"", f"{REFUSED_ROW} ({refused})")
-                elif image.error == GONE:
+                elif image.error == GONE_ROW:
                     gone.append(images[ordinal][0])
                 else:
                     readable = ordinal
@@ -126,7 +125,7 @@ class ImageFiles:
         try:
             data = patiently(partial(read_whole, filesystem, f"{base}/{path}", MAX_FILE_BYTES), below(self.folder, path), "read")
         except Gone:
-            return failed(GONE if listed else "cannot be read: it is empty, or a link that leads nowhere")
+            return failed(GONE_ROW if listed else "cannot be read: it is empty, or a link that leads nowhere")
         except NoCredentials:
             raise
         except Refused as refused:

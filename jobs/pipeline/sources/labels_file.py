@@ -17,8 +17,7 @@ from pyarrow.fs import FileType
 from jobs.pipeline.labels import WNID, Beside, LabelError, Readings, composed
 from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, METADATA
 from jobs.storage.address import below, shown
-from jobs.storage.failure import patiently
-from jobs.storage.files import SteadyFile, open_storage
+from jobs.storage.files import SteadyFile, look
 from vit_actor.errors import UserError
 
 _NAME_AND_LABEL = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, IMAGE_EXTENSIONS))}))[ \t,;]+(.+)", re.IGNORECASE)
@@ -51,8 +50,7 @@ def metadata_of(folder: str) -> str | None:
     """
     found = []
     for uri in (below(folder, name) for name in METADATA):
-        filesystem, path = open_storage(uri)
-        if patiently(partial(filesystem.get_file_info, path), uri, "look at").type == FileType.File:
+        if look(uri).type == FileType.File:
             with _text(uri) as text, suppress(LabelError, UnicodeDecodeError, csv.Error):
                 first = next(_lines(text), "")
                 columns = _cells(first, ",") if uri.endswith(".csv") else _fields(first)

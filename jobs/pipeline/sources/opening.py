@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from functools import partial
 from itertools import groupby, islice
 
 from pyarrow.fs import FileType
@@ -29,8 +28,7 @@ from jobs.pipeline.sources.source import Source, printable
 from jobs.pipeline.sources.tar_samples import MEMBERS
 from jobs.pipeline.sources.webdataset import TarShards
 from jobs.storage.address import absolute, below, is_uri, parent, shown, without_query
-from jobs.storage.failure import patiently
-from jobs.storage.files import open_storage
+from jobs.storage.files import look
 from vit_actor.errors import UserError
 
 SAMPLED = 20  # Folders that are looked into to tell which level names the classes
@@ -97,8 +95,7 @@ def _without_split(uri: str) -> tuple[str, str | None]:
 
 def _locate(uri: str) -> tuple[str, str | None]:
     """(folder URI, file name or pattern in it), or (folder URI, None) for all that a folder holds."""
-    filesystem, path = open_storage(uri)
-    kind = patiently(partial(filesystem.get_file_info, path), uri, "look at").type
+    kind = look(uri).type
     folder, name = parent(uri)
     if kind == FileType.Directory:
         return uri, None
