@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, islice
 
 from pyarrow.fs import FileType
