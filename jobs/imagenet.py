@@ -56,7 +56,7 @@ def classify(settings: ImagenetSettings) -> Result:
 
 
 def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> Result:
-    """A run from its settings to its verdict. signals: whether they end it (see classify_what_is_left)."""
+    """A run from its settings to its verdict. signals: whether they end it (see attempt)."""
     # What can be told without Ray is told before it starts, which takes seconds.
     out, least = settings.out, gates(settings.min_top1, settings.min_top5)
     with telling("looking through the data and the model"):
@@ -79,10 +79,12 @@ def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> R
                 told = "was finished, but predictions are gone or changed: going on with it"
                 say(f"run {manifest.run_id} in {out} {told}", sys.stderr)
             with ray_session(settings.address, needed=("ray.data", "pandas")):
-                from jobs.running.attempt import classify_what_is_left
+                from jobs.pipeline.shares import streamed
+                from jobs.running.attempt import attempt
 
-                # list -> read -> decode -> classify -> commit
-                manifest = classify_what_is_left(settings, inputs, phases, signals=signals)
+                with attempt(settings, inputs, phases, signals=signals) as (manifest, plans, progress):
+                    for chunk in streamed(plans):  # list -> read -> decode -> classify -> commit
+                        progress.add(chunk)
             phases.end("end")
             summary = report(settings, manifest, phases)
     return Result(out, summary, *judged(summary, least, settings.max_errors))

@@ -133,33 +133,32 @@ class _Reading:
     def next(self) -> Chunk | None:
         """The next chunk; None after the last one, or when the run is draining. Raises StorageError; can be asked again."""
         try:
-            return None if self._whole else self._next()
+            if self._whole:
+                return None
+            if self._groups is None:
+                self._groups = groupby(self._encoded(), key=lambda pair: pair[0] // CHUNK_IMAGES)
+            k, numbered = next(self._groups, (0, None))
+            if numbered is None:
+                return None
+            name = chunk_name(self._shard.id, k)
+            if self._begun[0] != name:
+                self._begun = name, ray.get(self._ledger.begin_reading.remote(name))
+            attempt = self._begun[1]
+            if attempt is None:
+                self.stopped = True
+                return None
+            self.sandboxed = attempt > QUARANTINE_AFTER
+            with sandboxed() if self.sandboxed else nullcontext(time_limited) as decoder:
+                chunk, failed = decode_chunk(name, numbered, self._preprocess, decoder)
+            self._read_again(failed)
+            self._following = (k + 1) * CHUNK_IMAGES
+            return chunk
         except Damaged as damage:  # a file that could be read when it was listed
             self._groups = None
             raise Failing(f"{shown(self._source.folder)}: {self._shard.id}: {damage}") from None
         except Failing:
             self._groups = None
             raise
-
-    def _next(self) -> Chunk | None:
-        if self._groups is None:
-            self._groups = groupby(self._encoded(), key=lambda pair: pair[0] // CHUNK_IMAGES)
-        k, numbered = next(self._groups, (0, None))
-        if numbered is None:
-            return None
-        name = chunk_name(self._shard.id, k)
-        if self._begun[0] != name:
-            self._begun = name, ray.get(self._ledger.begin_reading.remote(name))
-        attempt = self._begun[1]
-        if attempt is None:
-            self.stopped = True
-            return None
-        self.sandboxed = attempt > QUARANTINE_AFTER
-        with sandboxed() if self.sandboxed else nullcontext(time_limited) as decoder:
-            chunk, failed = decode_chunk(name, numbered, self._preprocess, decoder)
-        self._read_again(failed)
-        self._following = (k + 1) * CHUNK_IMAGES
-        return chunk
 
     def _encoded(self) -> Iterator[tuple[int, EncodedImage]]:
         """The wanted images: after deaths of the process that read them, read in another one, and at last not at all."""

@@ -4,7 +4,8 @@ import math
 import sys
 import threading
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -15,8 +16,7 @@ import ray
 from jobs.pipeline.cache import Cache, stored_bytes
 from jobs.pipeline.ledger import ENDED
 from jobs.pipeline.plan import Plan
-from jobs.pipeline.shares import committed_together, enough_shares, shares
-from jobs.pipeline.stages import committed
+from jobs.pipeline.shares import enough_shares, shares
 from jobs.running.classification import Inputs
 from jobs.running.command import JobFailed, Stopped, root_cause
 from jobs.running.ledgers import ended, open_ledger, pace, settle, start_ledger
@@ -34,11 +34,15 @@ LULL_SECONDS = 0.1
 GOES_ON = "what is committed stays: add --resume to go on"
 
 
-def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Phases, *, signals: bool) -> Manifest:
-    """List, read, decode, classify and commit what has no row yet, on the cluster that is connected; the run's manifest.
+@contextmanager
+def attempt(
+    settings: ImagenetSettings, inputs: Inputs, phases: Phases, *, signals: bool
+) -> Iterator[tuple[Manifest, list[Plan], Progress]]:
+    """An attempt at what has no row yet, on the cluster that is connected: the block streams the plans and tells the progress.
 
-    signals: whether one lets what is in flight finish, and then raises Stopped; else KeyboardInterrupt ends the attempt.
-    Raises UserError where another run has the output or no device is free, JobFailed where a stage fails.
+    The manifest says how it ended. signals: whether one lets what is in flight finish, and then raises Stopped; else
+    KeyboardInterrupt ends the attempt. Raises UserError where another run has the output or no device is free, JobFailed where
+    the block fails.
     """
     out = settings.out
     ledgers = [open_ledger(out)]  # before any wait for resources, which another job on this output may hold
@@ -70,15 +74,16 @@ def classify_what_is_left(settings: ImagenetSettings, inputs: Inputs, phases: Ph
             resume=settings.resume,
             cache=cache,
         )
-        Attempt(out, manifest, ledgers, placement.device).carry_out(plan, inputs.survey.images, phases, signals)
-        return manifest
+        watch = Watch(out, manifest, ledgers, placement.device)
+        with watch.streaming(inputs.survey.images, phases, signals) as progress:
+            yield manifest, shares(plan, ledgers), progress
     finally:
         for ledger in [] if signals else ledgers:  # they would live as long as this process, which goes on
             ray.kill(ledger)
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Watch:
     """What a run's driver does while its stages stream, and writes down in the manifest. device: that it runs on."""
 
     out: str
@@ -86,8 +91,9 @@ class Attempt:
     ledgers: list[Any]
     device: str
 
-    def carry_out(self, plan: Plan, total: int | None, phases: Phases, signals: bool) -> None:
-        """Stream, and show progress, until all chunks are committed; see classify_what_is_left. total: images of the run."""
+    @contextmanager
+    def streaming(self, total: int | None, phases: Phases, signals: bool) -> Iterator[Progress]:
+        """Around the streaming of all chunks; see attempt. total: images of the run."""
         page = threading.Timer(LULL_SECONDS, lambda: import_module("jobs.reporting.page.page").prepare())
         page.daemon = True
         page.start()
@@ -98,11 +104,8 @@ class Attempt:
                 watch_ray(self.ray_is_gone),
                 Progress(total, self.note_troubles) as progress,
             ):
-                # list -> read and decode -> classify and commit
-                chunks = committed(plan) if len(self.ledgers) == 1 else committed_together(shares(plan, self.ledgers))
                 phases.end("start")
-                for chunk in chunks:
-                    progress.add(chunk)
+                yield progress
         except KeyboardInterrupt:
             self.end("stopped", settle(*self.ledgers))
             raise
