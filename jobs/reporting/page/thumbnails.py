@@ -59,7 +59,7 @@ def _of_shard(source: Source, shard: Shard, wanted: dict[int, str], upright: boo
     pixels = np.empty(how.shape, np.uint8)
     with suppress(UserError, OSError, pa.ArrowException):
         for ordinal, image in source.read(shard, wanted.__contains__):
-            if image.error is None and wanted[ordinal] == image.image_id:
+            if image.error is None:
                 with suppress(DecodeError):
                     decode(image.data, how, pixels)
                     jpeg = io.BytesIO()

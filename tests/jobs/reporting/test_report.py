@@ -210,7 +210,7 @@ def test_what_no_run_left_so_is_named(tmp_path: Path) -> None:
         path = write_file(tmp_path / "two", f"{run}.parquet", [row(1, 1)], metadata(run_id=run))
     with pytest.raises(UserError, match="run-1, run-2"):
         write_reports(str(tmp_path / "two"))
-    pq.write_table(pq.read_table(path).drop_columns(["held_prediction"]), path)
+    pq.write_table(pq.read_table(path).drop_columns(["host"]), path)
     with pytest.raises(UserError, match="no files of predictions: predictions/run-2"):
         write_reports(str(tmp_path / "two"))
 
