@@ -248,6 +248,7 @@ def test_what_the_run_survived_is_counted_over_its_attempts_and_listed(tmp_path:
     )
     checks = "7 checks of all chips, loudbox-1/0-3 board 1 chip 3 (1 failed)"
     told = summary_table(write_reports(str(tmp_path))).splitlines()
+    assert "one device alone, of 3 (100% busy)" in told[5]
     assert told[7:] == [f"faults     {line}", f"chips      {checks}", "device     cpu of a/0 (and 2 other kinds)"]
     assert checks in page(tmp_path)
     assert line in page(tmp_path)
