@@ -35,7 +35,7 @@ SELECT *, coalesce(label_a <> label_b, false) AS relabelled,
   prediction_a IS DISTINCT FROM prediction_b AS flipped, coalesce(prediction_a = label, false) AS right_a,
   coalesce(prediction_b = label, false) AS right_b,
   CASE WHEN label IS NULL THEN '{UNLABELLED}' WHEN right_a AND NOT right_b THEN '{LOST}'
-    WHEN right_b AND NOT right_a THEN '{GAINED}' WHEN flipped AND NOT right_a THEN '{STILL_WRONG}' END AS kind
+    WHEN right_b AND NOT right_a THEN '{GAINED}' WHEN flipped THEN '{STILL_WRONG}' END AS kind
 FROM joined WHERE row_a IS NOT NULL AND row_b IS NOT NULL;
 CREATE VIEW only_in_one AS
 SELECT image_id, CASE WHEN row_b IS NULL THEN 'A' ELSE 'B' END AS run, coalesce(label_a, label_b) AS label,

@@ -31,11 +31,11 @@ def thumbnails(manifest: Manifest | None, data: str | None, pictures: list[dict[
 
     data: where the images are (default: what the manifest says).
     """
-    wanted: dict[str, dict[int, str]] = defaultdict(dict)
+    wanted: dict[str, set[int]] = defaultdict(set)  # shard -> the images' ordinals in it
     for picture in pictures:
         shard, _, k = picture["chunk"].rpartition(".")
         if k.isdigit():
-            wanted[shard][int(k) * CHUNK_IMAGES + picture["row"]] = picture["image_id"]
+            wanted[shard].add(int(k) * CHUNK_IMAGES + picture["row"])
     if manifest is None or not wanted:
         return {}
     try:
@@ -51,14 +51,14 @@ def thumbnails(manifest: Manifest | None, data: str | None, pictures: list[dict[
         return {image_id: jpeg for some in found for image_id, jpeg in some.items()}
 
 
-def _of_shard(source: Source, shard: Shard, wanted: dict[int, str], upright: bool) -> Iterator[tuple[str, bytes]]:
-    """The pictures of the wanted images, by ordinal, that are still there: (image_id, JPEG)."""
+def _of_shard(source: Source, shard: Shard, wanted: set[int], upright: bool) -> Iterator[tuple[str, bytes]]:
+    """The pictures of the wanted images that are still there: (image_id, JPEG)."""
     # A filter that Pillow alone has: for a few pictures its start is worth more than its speed.
     how = Preprocess(SIDE, SIDE, Image.Resampling.HAMMING, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), upright=upright)
     pixels = np.empty(how.shape, np.uint8)
     with suppress(UserError, OSError, pa.ArrowException):
         for ordinal, image in source.read(shard, wanted.__contains__):
-            if image.error is None and wanted[ordinal] == image.image_id:
+            if image.error is None:
                 with suppress(DecodeError):
                     decode(image.data, how, pixels)
                     jpeg = io.BytesIO()

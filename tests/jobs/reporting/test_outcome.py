@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.report import main
-from jobs.reporting.outcome import judged, read_summary
+from jobs.reporting.outcome import allowed_errors, judged, read_summary
 from jobs.reporting.write import write_reports
 from tests.jobs.conftest import ended
 from tests.jobs.prediction_files import metadata, row, write_file, write_manifest
@@ -84,3 +84,4 @@ def test_too_many_errors_come_first_and_a_summary_is_read_as_it_was_written(tmp_
     (tmp_path / "report" / "summary.parquet").unlink()
     assert read_summary(str(tmp_path)) == written
     assert [judged(written, [], most)[0] for most in (0, 1, 0.24, 0.25)] == [3, 0, 3, 0]
+    assert allowed_errors(0.29, 100) == 29  # though 0.29 * 100 is less

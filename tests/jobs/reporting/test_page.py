@@ -88,7 +88,7 @@ def test_faults_are_marked_where_they_were_noticed(tmp_path: Path) -> None:
     write_manifest(tmp_path, attempts=[{**ended, "events": events, "lost_hosts": ["host-c"], "restarts": 1}])
     html = reported(tmp_path)
     assert re.findall(r"</i> (re\w+: \d)</span>", html) == ["restart: 1", "retry: 3"]
-    assert 'title="restart: host-b/0-3"' in html
+    assert re.findall(r'class="mark" style="left:([\d.]+)%[^>]* title="restart: host-b/0-3"', html) == ["25.0"]
     assert any(each.endswith("5 faults, 4 of them marked") for each in drawings(html))
     assert "1 without a time are not marked" in html
 

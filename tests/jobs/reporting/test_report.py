@@ -210,7 +210,7 @@ def test_what_no_run_left_so_is_named(tmp_path: Path) -> None:
         path = write_file(tmp_path / "two", f"{run}.parquet", [row(1, 1)], metadata(run_id=run))
     with pytest.raises(UserError, match="run-1, run-2"):
         write_reports(str(tmp_path / "two"))
-    pq.write_table(pq.read_table(path).drop_columns(["held_prediction"]), path)
+    pq.write_table(pq.read_table(path).drop_columns(["host"]), path)
     with pytest.raises(UserError, match="no files of predictions: predictions/run-2"):
         write_reports(str(tmp_path / "two"))
 
@@ -248,6 +248,7 @@ def test_what_the_run_survived_is_counted_over_its_attempts_and_listed(tmp_path:
     )
     checks = "7 checks of all chips, loudbox-1/0-3 board 1 chip 3 (1 failed)"
     told = summary_table(write_reports(str(tmp_path))).splitlines()
+    assert "one device alone, of 3 (100% busy)" in told[5]
     assert told[7:] == [f"faults     {line}", f"chips      {checks}", "device     cpu of a/0 (and 2 other kinds)"]
     assert checks in page(tmp_path)
     assert line in page(tmp_path)
