@@ -41,7 +41,7 @@ PARSERS: dict[str, Callable[[list[str]], object]] = {
     "jobs.report": report.parse,
     "cluster.preflight": preflight.parse,
 }
-COMMANDS_WITH_OPTIONS = [*PARSERS, "cluster.submit", "jobs.sample.train", "tests.rig.__main__", "tests.soak"]
+COMMANDS_WITH_OPTIONS = [*PARSERS, "cluster.submit", "tests.rig.__main__", "tests.soak"]
 OF_OTHER_PROGRAMS = {"--dest", "--shm-size", "--now", "--web.listen-address", "--config.file"}
 
 

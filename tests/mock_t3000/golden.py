@@ -121,7 +121,7 @@ class Goldens:
 
     # ---- queues, events, traces ----
 
-    def _queue_functions(self) -> dict[str, Callable[..., Any]]:
+    def _queue_functions(self) -> dict[str, Any]:
         programs = 0
 
         def begin(mesh: ttnn.MeshDevice, *, cq_id: int = 0) -> int:

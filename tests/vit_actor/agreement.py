@@ -24,6 +24,16 @@ def as_read(config: ViTConfig) -> VitConfig:
     return VitConfig.from_json(json.loads(config.to_json_string(use_diff=False)))
 
 
+def random_vit(**sizes: Any) -> ViTForImageClassification:
+    """transformers' model with random weights and biases, ViT-Base in what is not given."""
+    torch.manual_seed(0)
+    model = ViTForImageClassification(ViTConfig(**sizes)).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # transformers starts them at zero, where nothing can go wrong
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
 def plain_preprocess(side: int) -> Preprocess:
     """What google/vit-base-patch16-224 asks for: pixels to -1..1."""
     return Preprocess.from_config({"size": side})

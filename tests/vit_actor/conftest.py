@@ -1,11 +1,10 @@
-"""The mock T3000 for the tests that ask for it, and the models they run."""
+"""The mock T3000 for the tests that ask for it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from transformers import ViTConfig, ViTForImageClassification
 
 from tests.mock_t3000 import environment
 
@@ -43,18 +42,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def random_vit() -> Callable[..., ViTForImageClassification]:
-    """A transformers ViT with random weights and biases: random_vit(hidden_size=384, ...), ViT-Base where not given."""
-
-    def build(**sizes: Any) -> ViTForImageClassification:
-        torch.manual_seed(0)
-        model = ViTForImageClassification(ViTConfig(**sizes)).eval()
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):  # transformers starts them at zero, where nothing can go wrong
-                torch.nn.init.normal_(parameter, std=0.1)
-        return model
-
-    return build

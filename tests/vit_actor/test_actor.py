@@ -13,7 +13,7 @@ import pytest
 from tests.waiting import wait_until
 from vit_actor.actor import DeviceThread, Part
 from vit_actor.errors import DeviceError
-from vit_actor.self_check import ROUNDS
+from vit_actor.self_check import ROUNDS, CheckFailed
 from vit_actor.simulated import SimulatedTiming, SimulatedVit, expected_class
 
 
@@ -115,6 +115,14 @@ def test_a_failing_device_fails_every_waiting_and_every_later_call() -> None:
                 call.result(timeout=20)
         with pytest.raises(DeviceError, match=says):
             device.classify(images(64, 9))
+
+
+def test_a_chip_that_turns_wrong_is_named_by_the_next_check() -> None:
+    with device_thread(f"compute=1ms,wrong_chip=3,wrong_after={2 * ROUNDS}") as device:
+        device.check()
+        with pytest.raises(CheckFailed) as failed:
+            device.check()
+    assert failed.value.chips == ["board 1 chip 3"]
 
 
 def test_a_hanging_device_is_noticed_within_its_limit() -> None:

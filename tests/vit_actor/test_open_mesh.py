@@ -49,9 +49,16 @@ def test_a_block_that_ends_in_time_is_left_alone_and_so_is_what_follows_it() -> 
         raise KeyError
 
 
-def test_another_release_of_ttnn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_release_of_ttnn_and_missing_chips_are_refused(
+    mock_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vit_actor import t3000
 
+    for boards, chips in (("0,1", 3), ("0", 3), ("0,1,2,3", 6)):
+        monkeypatch.setenv("TT_VISIBLE_DEVICES", boards)
+        monkeypatch.setattr(t3000.ttnn, "get_num_devices", lambda chips=chips: chips)
+        with pytest.raises(DeviceError, match=f"^{chips} chips came up on boards {boards}; an n300 has 2"):
+            t3000.open_mesh()
     monkeypatch.setattr(t3000, "version", lambda name: "0.90.0")
     with pytest.raises(DeviceError, match=r"ttnn 0.90.0 is installed, but 0.81"):
         t3000.open_mesh()
@@ -90,15 +97,3 @@ def test_what_ttnn_says_becomes_one_line_without_its_stack(mock_environment: dic
 
     assert explanation(said).startswith(line)
     assert "\n" not in explanation(said)
-
-
-@pytest.mark.parametrize(("boards", "chips"), [("0,1", 3), ("0", 3), ("0,1,2,3", 6)])
-def test_missing_chips_are_refused(
-    mock_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, boards: str, chips: int
-) -> None:
-    from vit_actor import t3000
-
-    monkeypatch.setenv("TT_VISIBLE_DEVICES", boards)
-    monkeypatch.setattr(t3000.ttnn, "get_num_devices", lambda: chips)
-    with pytest.raises(DeviceError, match=f"^{chips} chips came up on boards {boards}; an n300 has 2"):
-        t3000.open_mesh()

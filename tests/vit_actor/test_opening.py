@@ -20,27 +20,23 @@ def request_() -> DeviceRequest:
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "description"),
+    ("device", "precision", "batch_size", "description"),
     [
-        ("simulated", "auto", "simulated T3000: compute 3.00 ms"),
-        ("cpu", "auto", "OpenVINO"),
-        ("cpu", "fp32", "torch eager float32, 1 thread"),
+        ("simulated", "auto", 8, "simulated T3000: compute 3.00 ms"),
+        ("cpu", "auto", 8, "OpenVINO"),
+        ("cpu", "fp32", 8, "torch eager float32, 1 thread"),
+        ("t3000", "auto", 64, ", accurate: bfloat8_b at HiFi2"),
+        ("t3000", "accurate", 64, ", accurate: bfloat8_b at HiFi2"),
+        ("t3000", "fast", 64, ", fast: bfloat8_b at LoFi"),
     ],
 )
 def test_it_opens_the_device_it_names_in_any_process(
-    request_: DeviceRequest, device: str, precision: str, description: str
+    request_: DeviceRequest, environ: pytest.MonkeyPatch, device: str, precision: str, batch_size: int, description: str
 ) -> None:
+    environ.setenv("TT_VISIBLE_DEVICES", "")
     opened = pickle.loads(pickle.dumps(replace(request_, device=device, precision=precision)))()  # type: ignore[arg-type]
     assert description in opened.description
-    assert opened.batch_size == 8
-    opened.close()
-
-
-@pytest.mark.parametrize("precision", ["auto", "fast", "accurate"])
-def test_boards_are_accurate_unless_asked(request_: DeviceRequest, environ: pytest.MonkeyPatch, precision: str) -> None:
-    environ.setenv("TT_VISIBLE_DEVICES", "")
-    opened = replace(request_, device="t3000", precision=precision)()  # type: ignore[arg-type]
-    assert f", {'fast' if precision == 'fast' else 'accurate'}: bfloat8_b at" in opened.description
+    assert opened.batch_size == batch_size
     opened.close()
 
 

@@ -1,6 +1,5 @@
 """The graph on a mock 1x8 mesh computes what transformers computes, at the shapes the chips pad to."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,12 +16,12 @@ from tests.vit_actor.agreement import (
     mock_logits,
     plain_preprocess,
     random_images,
+    random_vit,
     reference_logits,
 )
 
 Precision = Literal["fast", "accurate"]
 
-Build = Callable[..., ViTForImageClassification]
 BUNDLED = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 256, "num_labels": 10}
 BUNDLED |= {"image_size": 64, "patch_size": 8}  # The sizes of the bundled model
 SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
@@ -30,7 +29,7 @@ LARGE = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 40
 
 
 @pytest.mark.slow
-def test_base_equals_transformers_and_survives_the_rounding_of_every_stored_tensor(random_vit: Build, mesh: Any) -> None:
+def test_base_equals_transformers_and_survives_the_rounding_of_every_stored_tensor(mesh: Any) -> None:
     base, images = random_vit(num_labels=1000), random_images(8, 224)
     expected = reference_logits(base, images, plain_preprocess(224))
     logits, goldens = mock_logits(base, images, mesh, rounding=False)
@@ -60,7 +59,7 @@ def test_base_equals_transformers_and_survives_the_rounding_of_every_stored_tens
     ],
 )
 def test_other_sizes_equal_transformers_on_their_own_grids(
-    random_vit: Build, sizes: dict[str, int], shown: int, images_per_chip: int, precision: Precision, mesh: Any, one_thread: None
+    sizes: dict[str, int], shown: int, images_per_chip: int, precision: Precision, mesh: Any, one_thread: None
 ) -> None:
     model = random_vit(num_hidden_layers=1, **sizes)
     images = random_images(shown, side := model.config.image_size)
@@ -72,7 +71,7 @@ def test_other_sizes_equal_transformers_on_their_own_grids(
     assert goldens.ops["ttnn.transformer.scaled_dot_product_attention"] == one_op
 
 
-def test_whatever_lies_in_the_padding_the_answer_is_the_same(random_vit: Build, mesh: Any, one_thread: None) -> None:
+def test_whatever_lies_in_the_padding_the_answer_is_the_same(mesh: Any, one_thread: None) -> None:
     model = random_vit(num_hidden_layers=3, **BUNDLED)
     images = random_images(8, 64)
     tokens = 8 * 8 + 1
@@ -98,7 +97,7 @@ def test_the_bundled_model_answers_as_transformers_does(mesh: Any, one_thread: N
 
 
 @pytest.mark.parametrize("sizes", [{"image_size": 448}, {"image_size": 384, **LARGE}], ids=["base at 448", "large at 384"])
-def test_a_model_that_does_not_fit_the_cores_is_told_in_a_line(random_vit: Build, sizes: dict[str, int], mesh: Any) -> None:
+def test_a_model_that_does_not_fit_the_cores_is_told_in_a_line(sizes: dict[str, int], mesh: Any) -> None:
     from vit_actor.t3000 import explanation
 
     model = random_vit(num_hidden_layers=1, **sizes)

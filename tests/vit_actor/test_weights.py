@@ -1,12 +1,10 @@
 """A checkpoint's tensors in the device's layout do what they did in transformers'."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from transformers import ViTForImageClassification
 
-from tests.vit_actor.agreement import as_read
+from tests.vit_actor.agreement import as_read, random_vit
 from vit_actor.geometry import Geometry, geometry
 from vit_actor.preprocess import Preprocess
 from vit_actor.weights import CENTRE, Weights, arrange, rounded, steep
@@ -15,15 +13,13 @@ TINY = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "
 TINY |= {"image_size": 32, "patch_size": 8, "num_labels": 10}
 UNEVEN = Preprocess(32, 32, 2, scale=(1 / 255 / 0.2, 1 / 255 / 0.3, 1 / 255 / 0.4), shift=(-2.0, -1.5, -1.0))
 
-Build = Callable[..., ViTForImageClassification]
 
-
-def arranged(model: ViTForImageClassification, preprocess: Preprocess = UNEVEN) -> tuple[Weights[torch.Tensor], Geometry]:
+def arranged(model: ViTForImageClassification) -> tuple[Weights[torch.Tensor], Geometry]:
     size = geometry(as_read(model.config), images_per_chip=8)
-    return arrange(model.state_dict(), as_read(model.config), preprocess, size), size
+    return arrange(model.state_dict(), as_read(model.config), UNEVEN, size), size
 
 
-def test_embeddings_of_raw_pixels_equal_those_of_normalised_images(random_vit: Build) -> None:
+def test_embeddings_of_raw_pixels_equal_those_of_normalised_images() -> None:
     model = random_vit(**TINY)
     weights, size = arranged(model)
     images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
@@ -38,13 +34,13 @@ def test_embeddings_of_raw_pixels_equal_those_of_normalised_images(random_vit: B
     assert torch.equal(embedded[:, size.tokens :], torch.zeros(3, size.padded_tokens - size.tokens, 64))
 
 
-def test_a_model_without_query_key_value_biases_gets_zeros(random_vit: Build) -> None:
+def test_a_model_without_query_key_value_biases_gets_zeros() -> None:
     weights, _ = arranged(random_vit(**TINY, qkv_bias=False))
     assert torch.equal(weights.layers[0].qkv.bias, torch.zeros(1, 192))
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["per head", "in one op"])
-def test_only_a_model_whose_scores_could_overflow_is_steep(random_vit: Build, fused: bool) -> None:
+def test_only_a_model_whose_scores_could_overflow_is_steep(fused: bool) -> None:
     sizes = TINY | {"image_size": 384, "patch_size": 16, "num_hidden_layers": 1} if fused else TINY
     model = random_vit(**sizes)
     weights, size = arranged(model)
