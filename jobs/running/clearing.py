@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from jobs.pipeline.commit import FOOTER, PART
+from jobs.pipeline.commit import PART
 from jobs.storage.address import below, shown
 from jobs.storage.failure import Damaged, Refused, decoding, patiently
 from jobs.storage.files import delete, forget_cached, named, open_storage, read_whole, write_atomically
@@ -74,9 +74,9 @@ def refuse_foreign_page(out: str) -> None:
 
 
 def is_written_by_a_run(filesystem: FileSystem, file: FileInfo) -> bool:
-    """By its name, the footer of Parquet, or the head of a page. A second read, past the page cache, decides.
+    """By its name, the columns of Parquet, which say what they hold, or the head of a page.
 
-    Parquet without a readable footer is told by its name alone.
+    Parquet without a readable footer is told by its name alone. A second read, past the page cache, decides.
     """
     if _is_ours(filesystem, file):
         return True
@@ -95,4 +95,4 @@ def _is_ours(filesystem: FileSystem, file: FileInfo) -> bool:
             schema = pq.read_schema(pa.BufferReader(data))
     except Damaged:
         return PART.fullmatch(file.base_name) is not None
-    return FOOTER in (schema.metadata or {}) or any(b"description" in (field.metadata or {}) for field in schema)
+    return any(b"description" in (field.metadata or {}) for field in schema)

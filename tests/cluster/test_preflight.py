@@ -14,7 +14,7 @@ import pytest
 from cluster.checks import Check, Host, check_cluster, check_host, clock
 from cluster.hardware import parse_snapshot, read_hardware
 from cluster.preflight import main
-from cluster.probe import INSTALLATIONS, limits, open_mesh, read_host, try_mesh
+from cluster.probe import INSTALLATIONS, limits, open_mesh, read_host, read_marks, try_mesh
 from tests.cluster.fake_host import FakeHost, install_tt_smi, put
 from tests.commands import ROOT
 from vit_actor.checkpoint import load_checkpoint
@@ -177,6 +177,9 @@ def test_storage_and_data_are_really_read_and_written_and_nothing_is_left(prefli
     _, checks, _ = preflight(FakeHost(), "--shared", str(shared), "--data", str(ROOT / "jobs/sample/images"))
     assert checks["shared storage"]["status"] == "pass"
     assert list(shared.iterdir()) == []
+    for name in ("mine", "spoilt"):
+        put(shared / name, "mine")
+    assert read_marks(str(shared), ["mine", "spoilt", "another's"]).found == "2 of 3 hosts' files are not there"
     assert (checks["data"]["status"], checks["data"]["found"]) == ("pass", "0/digit-1297.jpeg: 2,300 bytes")
     code, checks, _ = preflight(FakeHost(), "--shared", str(file / "below"), "--data", str(tmp_path / "nowhere"))
     assert (code, checks["shared storage"]["status"]) == (1, "fail")
@@ -195,16 +198,19 @@ def test_the_table_shows_every_fix(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_hosts_must_agree_in_packages_and_are_compared_in_drivers(sound: Host) -> None:
-    one, helper = replace(sound, name="loudbox-1"), without_boards(sound, "helper-1")
-    other = replace(
-        one, name="loudbox-2", versions=one.versions | {"ray": "2.59.0"}, hardware=replace(one.hardware, driver="2.3.0")
-    )
+    one = replace(sound, name="loudbox-1", versions=sound.versions | {"kernel": "6.8"})
+    versions = one.versions | {"ray": "2.59.0", "kernel": "7.0"}
+    other = replace(one, name="loudbox-2", versions=versions, hardware=replace(one.hardware, driver="2.3.0"))
+    helper = without_boards(one, "helper-1")
     many = check_cluster([other, *(replace(helper, name=f"helper-{n}") for n in range(1, 6))], 4)
     assert by_name(many)["packages"].found == "ray 2.59.0 on loudbox-2, 2.60.0 on helper-1, helper-2, helper-3 and 2 more"
     checks = by_name(check_cluster([one, other, helper], 4))
     assert {name: (checks[name].status, checks[name].found) for name in ("packages", "platforms")} == {
         "packages": ("fail", "ray 2.60.0 on loudbox-1, helper-1, 2.59.0 on loudbox-2"),
-        "platforms": ("warn", "driver 2.6.0 on loudbox-1, 2.3.0 on loudbox-2"),
+        "platforms": (
+            "warn",
+            "kernel 6.8 on loudbox-1, helper-1, 7.0 on loudbox-2; driver 2.6.0 on loudbox-1, 2.3.0 on loudbox-2",
+        ),
     }
     assert checks["meshes"].found == "2; hosts: 3, 1 of them without boards"
 

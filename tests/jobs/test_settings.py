@@ -79,6 +79,8 @@ def test_a_terminal_and_python_give_the_same_settings(typed: list[str], given: d
         ({"meshes": 0}, "--meshes 0: give a whole number of at least 1"),
         ({"meshes": 1.5}, "--meshes 1.5: give a whole number of at least 1"),
         ({"limit": "many"}, "--limit many: give a whole number of at least 1"),
+        ({"limit": True}, "--limit True: give a whole number of at least 1"),
+        ({"wait": None}, "--wait None: give a number of at least 0"),
         ({"wait": "nan"}, "--wait nan: give a number of at least 0"),
         ({"cpus_per_actor": -1}, "--cpus-per-actor -1: give a number of at least 0"),
         ({"max_errors": "1 %%"}, "--max-errors 1 %%: give a number of images or a percentage such as 1%"),
