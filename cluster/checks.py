@@ -95,6 +95,10 @@ def check_host(host: Host, boards_per_mesh: int) -> list[Check]:
             "kernel compiler": _passes(host.compiler is not None, "fail", host.compiler or "sfpi not found", fetch),
             "kernel cache": kernel_cache(host),
         }
+    if dead := hardware.dead_locks:  # the library takes them over, but not always those from another container
+        more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
+        fix = "if opening hangs: end all that uses boards, then rm /dev/shm/TT_UMD_LOCK.*"
+        verdicts["locks"] = "warn", f"{dead[0]}, which has ended{more}", fix
     have, shm = hardware.memory_bytes, hardware.shm_bytes
     wanted = hardware.huge_pages * GIB + host.cores * WORKER_BYTES + store + (0 if host.is_helper else ACTOR_BYTES)
     found, fix = f"{have / GIB:.0f} GiB, {wanted / GIB:.0f} wanted", "start the node with a smaller --num-cpus, or add memory"

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ NOWHERE = "(0, 0, 0, 0)"
 """What tt-smi writes for a chip of which the driver library has no coordinates (tt_smi/backend.py); one chip has these truly."""
 
 LINKS_TOLD = [19, 9]
+LOCK_FLAG = 0x5454554D444D5458.to_bytes(8, "little")
 SNAPSHOT_SECONDS = 15.0  # Limit for tt-smi, which waits for boards that do not answer
 
 
@@ -47,6 +50,7 @@ class Hardware:
     huge_pages: pages of 1 GiB the kernel holds ready; huge_pages_mounted: they have a file system.
     iommu: every board's memory accesses are translated, so that it can use ordinary pages.
     memory_bytes, shm_bytes: RAM that may be used, and the size of /dev/shm, where Ray's object store lives.
+    dead_locks: the driver library's locks whose owner is gone.
     """
 
     boards: tuple[Board, ...]
@@ -58,6 +62,7 @@ class Hardware:
     iommu: bool
     memory_bytes: int
     shm_bytes: int
+    dead_locks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def read_hardware(root: Path = Path("/")) -> Hardware:
         iommu=bool(boards) and all(translated),
         memory_bytes=machine.memory_bytes(root),
         shm_bytes=machine.shm_bytes(root),
+        dead_locks=tuple(_dead_locks(root)),
     )
 
 
@@ -157,6 +163,15 @@ def _links(chip: dict[str, Any]) -> int | None:
         return int(chip["smbus_telem"]["ETH_LIVE_STATUS"], 16) >> 16 if bundle >= LINKS_TOLD else None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _dead_locks(root: Path) -> Iterator[str]:
+    """The driver library's locks (tt-umd, robust_mutex.hpp: a mutex of 40 bytes, a flag, the owner's thread and process)."""
+    for path in sorted((root / "dev/shm").glob("TT_UMD_LOCK.*")):
+        with suppress(OSError, struct.error):
+            flag, _, owner = struct.unpack("40x8sii", path.read_bytes())
+            if flag == LOCK_FLAG and owner and not (root / f"proc/{owner}").exists():
+                yield f"{path.name} of process {owner}"
 
 
 def _heat(chip: dict[str, Any]) -> str | None:

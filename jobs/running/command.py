@@ -170,6 +170,10 @@ def _of_the_machine(error: Exception) -> str | None:
         return _LIMITS[errno.ENOMEM]
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _LIMITS[errno.EAGAIN]
+    package = sys.modules.get((getattr(error, "name", None) or "").partition(".")[0])
+    if isinstance(error, ModuleNotFoundError) and package and not hasattr(package, "__path__"):
+        what = f"{package.__file__} is in the place of the package {package.__name__}"
+        return f"{what}; rename it, or take its directory out of PYTHONPATH"
     if not isinstance(error, OSError):
         return None
     name = getattr(error, "filename", None)

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -31,6 +32,7 @@ HTTP_2, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + byte
 """How a client of gRPC, which a head speaks, begins, and the kind of what a server answers."""
 
 RENEW_SECONDS = 2  # Between two renewals of what Ray Data has reserved; it expires when four in a row are late
+KNOWN = r"\d+|true|false"  # Values of settings that Ray can read, whichever they are
 NOT_STARTED = "Ray does not start on this machine"
 
 
@@ -54,6 +56,7 @@ def ray_session(address: str | None, needed: Iterable[str] = ()) -> Iterator[Non
         said, address = f"RAY_ADDRESS={given}", given
     _pass_by_proxies(address)
     set_environment()
+    _check_settings()
     home = None if address else _prepare_machine()
     if address and address != "auto":
         _check_reachable(address, said)
@@ -133,6 +136,13 @@ def set_environment() -> None:
     # every ten seconds unless told to sooner; until a lapsed one is, a mesh gets a single chunk at a time.
     os.environ.setdefault("RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS", str(RENEW_SECONDS))
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(5 * RENEW_SECONDS))
+
+
+def _check_settings() -> None:
+    """Raise UserError for a setting that Ray's core cannot read: it would end this process as it is loaded, without a word."""
+    names = [name for name, value in os.environ.items() if re.match("RAY_[a-z]", name) and not re.fullmatch(KNOWN, value)]
+    if names and subprocess.run([sys.executable, "-c", "import ray"], capture_output=True, check=False).returncode:
+        raise UserError(f"Ray cannot read the value of {' or '.join(names)} in the environment; correct it, or unset it")
 
 
 def _why_not_joined(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a command does first, before it imports anything: the standard streams are safe, signals are listened to.
+"""What a command does first, before it imports anything: text is UTF-8, the standard streams are safe, signals are listened to.
 
 A stream may be closed, full, or gone with its terminal: work goes on without it.
 """
@@ -18,7 +18,8 @@ PATIENCE_SECONDS = 5.0
 
 
 def begin() -> None:
-    """To be called before other threads and files are there."""
+    """To be called before other threads and files are there; may start this process anew, see `use_utf8`."""
+    use_utf8()
     open_streams()
     try:
         os.getcwd()
@@ -32,6 +33,16 @@ def begin() -> None:
     from jobs.running.stopping import stop_on_signals
 
     stop_on_signals()
+
+
+def use_utf8() -> None:
+    """Where the locale is of another encoding, start this command once more in Python's UTF-8 mode, which its workers inherit.
+
+    Else names would be other bytes to Python than to Arrow, and other bytes under another locale.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def open_streams() -> None:

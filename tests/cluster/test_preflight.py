@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -146,6 +147,19 @@ def test_each_board_and_its_chips_behind_ethernet_are_seen_or_said_to_be_unseen(
 @pytest.mark.parametrize(("counted", "status"), [(5, "fail"), (4, "pass"), (1, "warn")])
 def test_boards_that_ray_was_not_given_may_be_somebody_elses(sound: Host, counted: int, status: str) -> None:
     assert by_name(check_host(replace(sound, ray_boards=counted, visible=""), 4))["boards for Ray"].status == status
+
+
+def test_a_lock_of_a_process_that_is_gone_is_named_and_no_other(preflight: Preflight, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put(root / "proc/77/stat")
+    locks = (("ARC_MSG", 0), ("CHIP_IN_USE_0_PCIe", 4242), ("CHIP_IN_USE_1_PCIe", 77), ("PCIE_DMA_1_PCIe", 4242), ("OTHER", 4242))
+    for name, owner in locks:  # device/api/umd/device/utils/robust_mutex.hpp of tt-umd
+        flag = 0 if name == "OTHER" else 0x5454554D444D5458
+        put(root / f"dev/shm/TT_UMD_LOCK.{name}").write_bytes(struct.pack("40xQii", flag, owner, owner))
+    put(root / "dev/shm/TT_UMD_LOCK.SHORT", "x")
+    told = "TT_UMD_LOCK.CHIP_IN_USE_0_PCIe of process 4242, which has ended and 1 more"
+    found = preflight(FakeHost())[1]["locks"]
+    assert (found["status"], found["found"], "rm /dev/shm/TT_UMD_LOCK.*" in found["fix"]) == ("warn", told, True)
 
 
 def test_what_makes_ttnn_another_than_the_installed_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,14 @@ def test_what_is_foreseen_is_one_line(capsys: pytest.CaptureFixture[str], error:
     assert "fault of the program" not in told
 
 
+def test_a_file_in_the_place_of_a_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").touch()
+    sample = ("--data", "jobs/sample/images", "--model", "jobs/sample/model", "--out", str(tmp_path / "out"))
+    line = (sys.executable, "-m", "jobs.imagenet", *sample)
+    done = run_line(*line, environment={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (done.code, f"error: {tmp_path}/ray.py is in the place of the package ray; rename it" in done.stderr) == (FAILED, True)
+
+
 def test_what_nobody_foresaw_says_where_its_traceback_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

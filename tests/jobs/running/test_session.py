@@ -49,6 +49,13 @@ def test_what_is_no_heads_address_is_told_within_seconds(address: str, told: str
         web.shutdown()
 
 
+def test_a_setting_at_which_rays_core_would_end_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_record_ref_creation_sites", "false")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "soon")
+    with pytest.raises(UserError, match="RAY_memory_monitor_refresh_ms in the environment"), ray_session(None):
+        pass
+
+
 @pytest.mark.slow  # Ray asks for 20 s
 @pytest.mark.parametrize(
     ("token", "told"),

@@ -1,4 +1,4 @@
-"""Commands whose terminal is closed, full or gone: the work is done and the exit code is its own."""
+"""Commands whose terminal is closed, full, gone or of another encoding: the work is done and the exit code is its own."""
 
 import os
 import signal
@@ -80,6 +80,23 @@ def test_a_run_drains_at_signals_and_without_its_terminal(
     if how:
         job.send_signal(how)
     assert job.wait(60) == code
+
+
+@pytest.fixture(scope="session")
+def latin_1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a shell under a locale of Latin-1."""
+    folder = tmp_path_factory.mktemp("locales")
+    run_line("localedef", "-i", "fr_FR", "-f", "ISO-8859-1", folder / "fr_FR.ISO-8859-1")
+    return {"LOCPATH": str(folder), "LC_ALL": "fr_FR.ISO-8859-1"}
+
+
+@pytest.mark.parametrize("locale", ["Latin-1", "C"])
+def test_names_are_the_same_bytes_under_any_locale(tmp_path: Path, latin_1: dict[str, str], locale: str) -> None:
+    given = latin_1 if locale == "Latin-1" else {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    (tmp_path / "café" / "predictions").mkdir(parents=True)
+    done = run_line(sys.executable, "-m", "jobs.report", "--out", f"{tmp_path}/café", environment=os.environ | given)
+    assert (done.code, "café" in done.stderr) == (2, True)
+    assert os.listdir(os.fsencode(tmp_path)) == ["café".encode()]
 
 
 def test_a_working_directory_that_is_gone_is_told(tmp_path: Path) -> None:
