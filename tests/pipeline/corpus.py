@@ -111,7 +111,7 @@ def tar(path: Path, members: Sequence[tuple[str, bytes | Link]]) -> Path:
 def webdataset(root: Path, images: list[Picture], shards: int = 2, label: str = "cls") -> Path:
     """root/shard-000.tar and so on: image members, each with a .cls or .json beside it, or none if label is ""."""
     for k in range(shards):
-        members = []
+        members: list[tuple[str, bytes]] = []
         for image in images[k::shards]:
             text = json.dumps({"label": image.label}) if label == "json" else str(image.label)
             both = (image.name, image.data), (f"{Path(image.name).stem}.{label}", text.encode())

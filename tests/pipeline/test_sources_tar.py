@@ -135,7 +135,7 @@ def gnu_header(kind: bytes, size: int) -> bytearray:
 
 def long_name(size: int, data: bytes = b"") -> bytes:
     """A GNU header that says that a name of so many bytes follows."""
-    return gnu_header(tarfile.GNUTYPE_LONGNAME, size) + data.ljust(-(-len(data) // 512) * 512, b"\0")
+    return bytes(gnu_header(tarfile.GNUTYPE_LONGNAME, size)) + data.ljust(-(-len(data) // 512) * 512, b"\0")
 
 
 def sparse() -> bytes:
@@ -147,11 +147,11 @@ def sparse() -> bytes:
     return bytes(header) + bytes(1024)
 
 
-CLAIMS = {
-    "1 TB": (gnu_header(tarfile.REGTYPE, 2**40), ["larger than 256 MiB", "damaged"]),
+CLAIMS: dict[str, tuple[bytes, list[str]]] = {
+    "1 TB": (bytes(gnu_header(tarfile.REGTYPE, 2**40)), ["larger than 256 MiB", "damaged"]),
     "a name of 300 MB": (long_name(300 * 2**20), ["damaged"]),
     "a name of 1 TB": (long_name(2**40), ["damaged"]),
-    "a name of 2 MB that is there": (long_name(2**21, b"x" * 2**21) + gnu_header(tarfile.REGTYPE, 0), ["damaged"]),
+    "a name of 2 MB that is there": (long_name(2**21, b"x" * 2**21) + bytes(gnu_header(tarfile.REGTYPE, 0)), ["damaged"]),
     "20,000 names in a chain": (b"".join(long_name(100, b"x" * 100) for _ in range(20_000)), ["damaged"]),
     "a sparse file": (sparse(), ["a sparse file, which holds less than it claims"]),
 }

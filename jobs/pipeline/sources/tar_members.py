@@ -61,7 +61,8 @@ def tar_members(steady: SteadyFile) -> Iterator[Member]:
                 tar.offset = archive = begins
                 continue
             tar.members = []  # type: ignore[attr-defined]  # else they pile up
-            lost, found = None, member
+            lost: str | None = None
+            found: tarfile.TarInfo | None = member
             if member.islnk() or member.issym():
                 base = "" if member.islnk() else posixpath.dirname(member.name)  # a hard link's target is from the top
                 found = files.get(posixpath.normpath(posixpath.join(base, member.linkname)))
