@@ -55,9 +55,7 @@ def pictures(count: int, labels: tuple[int, ...] = (0, 1, 207, 999)) -> list[Pic
 def class_folders(root: Path, images: list[Picture], name: Callable[[int], str] = WNIDS.__getitem__) -> Path:
     """root/<class>/<image>; `name` is what a class index is called."""
     for image in images:
-        path = root / name(image.label) / image.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image.data)
+        flat_folder(root / name(image.label), [image])
     return root
 
 
@@ -67,12 +65,6 @@ def flat_folder(root: Path, images: list[Picture]) -> Path:
     for image in images:
         (root / image.name).write_bytes(image.data)
     return root
-
-
-def suffixed_folder(root: Path, images: list[Picture]) -> Path:
-    """root/<image>_<WordNet id>.JPEG, as the hub's copy of ImageNet unpacks."""
-    named = [Picture(f"{Path(i.name).stem}_{WNIDS[i.label]}{Path(i.name).suffix}", i.label, i.data) for i in images]
-    return flat_folder(root, named)
 
 
 def hub_parquet(root: Path, images: list[Picture], class_names: list[str], shards: int = 2, split: str = "validation") -> Path:
@@ -92,10 +84,9 @@ def hub_parquet(root: Path, images: list[Picture], class_names: list[str], shard
 def plain_parquet(path: Path, images: list[Picture], *, labelled: bool = True, row_group_size: int = 4) -> Path:
     """One file of bytes columns: `jpeg`, and `cls` if labelled."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {"jpeg": pa.array([i.data for i in images], pa.binary())}
-    if labelled:
-        columns["cls"] = pa.array([i.label for i in images], pa.int32())
-    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
+    labels = {"cls": pa.array([i.label for i in images], pa.int32())} if labelled else {}
+    table = pa.table({"jpeg": pa.array([i.data for i in images], pa.binary()), **labels})
+    pq.write_table(table, path, row_group_size=row_group_size)
     return path
 
 
@@ -120,12 +111,11 @@ def tar(path: Path, members: Sequence[tuple[str, bytes | Link]]) -> Path:
 def webdataset(root: Path, images: list[Picture], shards: int = 2, label: str = "cls") -> Path:
     """root/shard-000.tar and so on: image members, each with a .cls or .json beside it, or none if label is ""."""
     for k in range(shards):
-        members = []
+        members: list[tuple[str, bytes]] = []
         for image in images[k::shards]:
-            members.append((image.name, image.data))
-            if label:
-                content = json.dumps({"label": image.label}) if label == "json" else str(image.label)
-                members.append((f"{Path(image.name).stem}.{label}", content.encode()))
+            text = json.dumps({"label": image.label}) if label == "json" else str(image.label)
+            both = (image.name, image.data), (f"{Path(image.name).stem}.{label}", text.encode())
+            members += both if label else both[:1]
         tar(root / f"shard-{k:03d}.tar", members)
     return root
 

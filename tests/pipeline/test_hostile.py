@@ -58,14 +58,6 @@ def one_dictionary_value(path: Path) -> None:
     parquet(path, pa.DictionaryArray.from_arrays(pa.array([0] * 512, pa.int32()), value), use_dictionary=True)
 
 
-def one_page(path: Path) -> None:
-    parquet(path, pa.array([bytes(300 * 2**20), b"x"], pa.binary()))
-
-
-def one_label(path: Path) -> None:
-    parquet(path, [jpeg(0)], label=["x" * (300 * 2**20)])
-
-
 def many_columns(path: Path) -> None:
     """A footer of 20 row groups that each claim a million columns, three bytes each, in Thrift's compact protocol."""
     root, image = b"\x48\x01r\x15\x02\x00", b"\x15\x0c\x25\x02\x18\x05image\x00"
@@ -75,28 +67,28 @@ def many_columns(path: Path) -> None:
     path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
 
 
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (one_dictionary_value, "a dictionary of about"),
-        (one_page, "that claim to be"),
-        (one_label, "bytes of labels in 1 rows"),
-    ],
-)
+CLAIMS: list[tuple[Callable[[Path], None], str]] = [
+    (one_dictionary_value, "a dictionary of about"),
+    (lambda path: parquet(path, pa.array([bytes(300 * 2**20), b"x"], pa.binary())), "that claim to be"),
+    (lambda path: parquet(path, [jpeg(0)], label=["x" * (300 * 2**20)]), "bytes of labels in 1 rows"),
+]
+
+
+@pytest.mark.parametrize(("make", "says"), CLAIMS, ids=["dictionary", "page", "label"])
 def test_parquet_that_claims_much_is_told_by_its_footer(tmp_path: Path, make: Callable[[Path], None], says: str) -> None:
     make(tmp_path / "x.parquet")
     found = read(tmp_path)
     assert says in (found["refused"] or found["errors"][0])
 
 
-def test_many_large_members_of_one_stem_are_not_held_together(tmp_path: Path) -> None:
-    tar(tmp_path / "x.tar", [(f"one.{i}.jpg", bytes(10 * 2**20)) for i in range(200)])
-    assert read(tmp_path)["images"] == 200
-
-
 def test_a_footer_that_takes_gigabytes_is_refused_by_the_survey(tmp_path: Path) -> None:
     many_columns(tmp_path / "x.parquet")
     assert "x.parquet: not a readable Parquet file (its footer of 60,000," in read(tmp_path)["refused"]
+
+
+def test_many_large_members_of_one_stem_are_not_held_together(tmp_path: Path) -> None:
+    tar(tmp_path / "x.tar", [(f"one.{i}.jpg", bytes(10 * 2**20)) for i in range(200)])
+    assert read(tmp_path)["images"] == 200
 
 
 def test_a_labels_file_of_one_line_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -106,11 +98,10 @@ def test_a_labels_file_of_one_line_without_end_is_refused_before_it_is_read(tmp_
     assert "longer than" in read(tmp_path, tmp_path / "labels.csv")["refused"]
 
 
-@pytest.mark.parametrize(
-    "about",
-    ["[" * 200_000, *(json.dumps({"info": {"features": {"label": {"names": names}}}}) for names in (5, {"a": 1}))],
-    ids=["nested without end", "a number for names", "an object for names"],
-)
+NO_NAMES = [json.dumps({"info": {"features": {"label": {"names": names}}}}) for names in (5, {"a": 1})]
+
+
+@pytest.mark.parametrize("about", ["[" * 200_000, *NO_NAMES], ids=["nested without end", "a number", "an object"])
 def test_metadata_that_says_nothing_is_no_fault(tmp_path: Path, about: str) -> None:
     table = pa.table({"image": [jpeg(0)], "label": [3]}).replace_schema_metadata({"huggingface": about})
     pq.write_table(table, tmp_path / "x.parquet")

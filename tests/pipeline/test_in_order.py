@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -11,16 +10,9 @@ from jobs.pipeline.sources import in_order as module
 from jobs.pipeline.sources.in_order import QUICK_SECONDS, SURVEY_THREADS, THREADS, in_order
 
 
-def slowly(work: Callable[[int], int]) -> Callable[[int], int]:
-    """The first item keeps its reader waiting; the others do what `work` does."""
-
-    def run(item: int) -> int:
-        if item == 0:
-            time.sleep(4 * QUICK_SECONDS)
-            return 0
-        return work(item)
-
-    return run
+def waits(item: int) -> int:
+    time.sleep(4 * QUICK_SECONDS)
+    return item
 
 
 def test_quick_items_are_done_on_the_callers_thread_as_they_are_asked_for() -> None:
@@ -35,29 +27,17 @@ def test_quick_items_are_done_on_the_callers_thread_as_they_are_asked_for() -> N
     assert asked == [threading.get_ident()] * 3
 
 
+@pytest.mark.parametrize("first", [0, 10])
 @pytest.mark.parametrize(("survey", "threads"), [(False, THREADS), (True, SURVEY_THREADS)])
-def test_after_a_slow_item_as_many_as_there_are_threads_are_under_way_together(survey: bool, threads: int) -> None:
-    together = threading.Barrier(threads, timeout=60)
+def test_once_items_are_slow_as_many_as_there_are_threads_are_under_way_together(survey: bool, threads: int, first: int) -> None:
+    together, items = threading.Barrier(threads, timeout=60), range(first + 150)
 
     def work(item: int) -> int:
-        if 0 < item <= threads:
+        if first < item <= first + threads:
             together.wait()
-        return item
+        return waits(item) if item == first else item
 
-    assert list(in_order(slowly(work), range(150), survey=survey)) == list(range(150))
-
-
-def test_a_store_that_turns_slow_later_gets_threads_then() -> None:
-    threads: set[int] = set()
-
-    def work(item: int) -> int:
-        threads.add(threading.get_ident())
-        if item >= 10:
-            time.sleep(4 * QUICK_SECONDS)
-        return item
-
-    assert list(in_order(work, range(60))) == list(range(60))
-    assert len(threads) > 2
+    assert list(in_order(work, items, survey=survey)) == list(items)
 
 
 def compute(item: int) -> tuple[int, int, int]:
@@ -70,11 +50,8 @@ def compute(item: int) -> tuple[int, int, int]:
     return item, os.getpid(), threading.get_ident()
 
 
-def test_what_computes_and_does_not_wait_stays_on_the_callers_thread() -> None:
+def test_what_computes_stays_on_the_callers_thread_and_is_shared_by_processes_if_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {thread for _, _, thread in in_order(compute, range(30))} == {threading.get_ident()}
-
-
-def test_what_computes_long_is_shared_by_processes_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONG_SECONDS", 20 * QUICK_SECONDS)
     results = in_order(compute, range(100), survey=True)
     done = [next(results) for _ in range(40)]
@@ -92,9 +69,9 @@ def test_what_an_item_raises_arrives_in_its_turn_and_the_rest_is_left(slow: bool
         begun.append(item)
         if item == 5:
             raise OSError("gone")
-        return item
+        return waits(item) if slow and item == 0 else item
 
-    results = in_order(slowly(work) if slow else work, range(1000))
+    results = in_order(work, range(1000))
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(OSError, match="gone"):
         next(results)

@@ -209,10 +209,10 @@ FILES = {
     ),
     "JSON": Layout(THREE | {"l.json": '{"0.jpg": 0}'}, "looks like JSON"),
     "lines in number order": Layout(
-        {f"img_{i}.jpg": "" for i in range(12)} | LINES, "img_1.jpg before img_10.jpg", None, NUMBERED
+        {**{f"img_{i}.jpg": "" for i in range(12)}, **LINES}, "img_1.jpg before img_10.jpg", None, NUMBERED
     ),
-    "lines, of two cases": Layout({"B.jpg": "", "a.jpg": "", "c.jpg": "", "l.txt": "0\n1\n2\n"}, "B.jpg before a.jpg"),
-    "lines in one order": Layout({f"img_{i:02d}.jpg": "" for i in range(12)} | LINES, range(12), None, NUMBERED),
+    "lines, of two cases": Layout({"Z.jpg": "", "_zz.jpg": "", "l.txt": "0\n1\n"}, "Z.jpg before _zz.jpg"),
+    "lines in one order": Layout({**{f"img_{i:02d}.jpg": "" for i in range(12)}, **LINES}, range(12), None, NUMBERED),
     "tars and a file": Layout(tar(JPG) | {"l.csv": csv([f"k{i}.jpg,{2 - i}" for i in IN_ORDER])}, [2, 1, 0]),
     "tars and a file of a part": Layout(tar(JPG) | {"l.csv": csv(["k2.jpg,3", "k0.jpg,1"])}, [1, None, 3]),
     "tars and a file, background": Layout(tar(JPG) | {"l.csv": csv(["k1.jpg,1"])}, "data sets may not count", None, BACKGROUND),
@@ -241,6 +241,7 @@ TARS = {
     "tars called by class": Layout({f"{name}.tar": PLAIN for name in ("bus", "train", "valve", "dev-board")}, IN_ORDER * 4),
     "tars called like splits": Layout({f"{name}.tar": PLAIN for name in ("train-station", "test-bench")}, "may be splits or not"),
     "tars of splits and others": Layout({f"{name}-0.tar": PLAIN for name in ("train", "test", "extra")}, "may be splits or not"),
+    "tars of splits in a folder": Layout({f"test/{name}-0.tar": PLAIN for name in ("train", "val")}, IN_ORDER),
     "tars of splits in other words": Layout({f"{name}-0.tar": PLAIN for name in ("training", "dev", "eval")}, IN_ORDER),
 }
 ROWS = {

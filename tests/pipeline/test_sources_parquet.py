@@ -56,17 +56,22 @@ def test_the_image_column_is_found(tmp_path: Path, columns: dict[str, Any]) -> N
     assert [bytes(image.data) for image in read_all(source)] == BYTES
 
 
-@pytest.mark.parametrize(
-    ("columns", "options", "says"),
-    [
-        ({"text": ["x"]}, {}, "no image column .* columns are text"),
-        ({"photo": BYTES[:1], "scan": BYTES[:1]}, {}, "photo, scan could all be the image"),
-        ({"image": BYTES[:1], "answer": [1]}, {"labels": "label"}, "no label column 'label'; columns are image, answer"),
-        ({"image": pa.array([], pa.binary())}, {}, "have no rows"),
-    ],
-)
-def test_columns_that_are_missing_are_told(tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], says: str) -> None:
-    assert re.search(says, refusal(written(tmp_path / "x.parquet", columns), **options))
+COLUMNS = [
+    (["text"], [["x"]], None, "no image column .* columns are text"),
+    (["photo", "scan"], [BYTES[:1], BYTES[:1]], None, "photo, scan could all be the image"),
+    (["image", "answer"], [BYTES[:1], [1]], "label", "no label column 'label'; columns are image, answer"),
+    (["image"], [pa.array([], pa.binary())], None, "have no rows"),
+    (["image", "label", "image"], [BYTES[:1], [1], BYTES[1:2]], None, "two columns are named 'image'"),
+    (["image", "label", "label"], [BYTES[:1], [1], [2]], None, "two columns are named 'label'"),
+]
+
+
+@pytest.mark.parametrize(("names", "columns", "labels", "says"), COLUMNS)
+def test_columns_that_are_missing_or_twice_are_told(
+    tmp_path: Path, names: list[str], columns: list[Any], labels: str | None, says: str
+) -> None:
+    pq.write_table(pa.Table.from_arrays([pa.array(column) for column in columns], names), tmp_path / "x.parquet")
+    assert re.search(says, refusal(tmp_path, labels=labels))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet" * 100])
@@ -108,6 +113,23 @@ def test_shards_are_row_groups_that_make_one_chunk_or_one_that_makes_more(tmp_pa
     assert [shard.images for shard in found] == shards
 
 
+def test_a_file_of_the_same_size_with_other_row_groups_is_told_and_not_read(tmp_path: Path) -> None:
+    path, table = tmp_path / "x.parquet", pa.table({"image": BYTES})
+
+    def size(rows: int, pad: int) -> int:
+        with pq.ParquetWriter(path, table.schema) as file:
+            file.write_table(table, rows)
+            file.add_key_value_metadata({"pad": "x" * pad})
+        return path.stat().st_size
+
+    missing = size(4, 1000) - size(6, 1000)
+    listed, source = size(4, 1000), opened(tmp_path)
+    [shard] = source.shards()
+    assert size(6, 1000 + missing) == listed
+    with pytest.raises(UserError, match=r"x\.parquet: changed while the run read it"):
+        list(source.read(shard, lambda _: True))
+
+
 def test_row_groups_with_no_wanted_row_are_not_read(tmp_path: Path) -> None:
     """Their bytes may be anything: here they are gone."""
     path = plain_parquet(tmp_path / "x.parquet", IMAGES, row_group_size=4)
@@ -129,28 +151,6 @@ def test_a_large_row_group_is_read_page_by_page(tmp_path: Path) -> None:
     read = [(len(image.data), pa.total_allocated_bytes() - before) for _, image in source.read(shard, lambda _: True)]
     assert sum(size for size, _ in read) == 40_000_000
     assert max(allocated for _, allocated in read) < 20_000_000
-
-
-def test_a_file_that_changes_after_it_was_listed_is_told_and_not_read(tmp_path: Path) -> None:
-    path = plain_parquet(tmp_path / "a.parquet", IMAGES)
-    source = opened(tmp_path)
-    (shard,) = source.shards()
-    path.unlink()
-    with pytest.raises(UserError, match=r"a\.parquet: no such file"):
-        list(source.read(shard, lambda _: True))
-    plain_parquet(path, [*IMAGES[:-1], IMAGES[0]])
-    with pytest.raises(UserError, match=r"a\.parquet: changed while the run read it"):
-        list(source.read(shard, lambda _: True))
-    path.unlink()
-    plain_parquet(path, IMAGES)
-    assert [image.data for _, image in source.read(shard, lambda _: True)] == BYTES
-
-
-@pytest.mark.parametrize("name", ["image", "label"])
-def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
-    columns = [pa.array([b"x"]), pa.array([1]), pa.array([b"y"] if name == "image" else [2])]
-    pq.write_table(pa.Table.from_arrays(columns, names=["image", "label", name]), tmp_path / "x.parquet")
-    assert f"two columns are named '{name}'" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,10 @@ def test_labels_and_images_of_every_type(
 
 def test_a_label_that_is_a_hive_partition(tmp_path: Path) -> None:
     for label in ("7", "__HIVE_DEFAULT_PARTITION__"):
-        written(tmp_path / f"label={label}" / "x.parquet", {"image": BYTES[:2]})
-    source = opened(tmp_path)
-    assert surveyed(source).labelled
-    found = {(image.image_id.partition("/")[0], image.label) for image in read_all(source)}
-    assert found == {("label=7", 7), ("label=__HIVE_DEFAULT_PARTITION__", None)}
+        written(tmp_path / f"label={label}" / "x.parquet", {"image": BYTES[:1]})
+    assert labels_of(opened(tmp_path)) == [7, None]
+    written(tmp_path / "label=7" / "x.parquet", {"image": BYTES[:1], "cls": [3]})
+    assert "the folders' names and column 'cls'" in refusal(tmp_path)
 
 
 def test_of_a_local_copy_with_several_splits_one_is_taken(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def tar_members(steady: SteadyFile) -> Iterator[Member]:
                 tar.offset = archive = begins
                 continue
             tar.members = []  # type: ignore[attr-defined]  # else they pile up
-            lost, found, following = None, member, tar.offset
+            lost: str | None = None
+            found: tarfile.TarInfo | None = member
             if member.islnk() or member.issym():
                 base = "" if member.islnk() else posixpath.dirname(member.name)  # a hard link's target is from the top
                 found = files.get(posixpath.normpath(posixpath.join(base, member.linkname)))
@@ -76,7 +77,6 @@ def tar_members(steady: SteadyFile) -> Iterator[Member]:
             if len(files) < MOST_LINKED:
                 files[posixpath.normpath(member.name)] = found
             yield Member(member.name, found.size, partial(_content, tar, found))
-            tar.offset = following  # a link's bytes lie before it
 
 
 def _opened(file: Any) -> tarfile.TarFile:
