@@ -74,8 +74,8 @@ def attempt(
             resume=settings.resume,
             cache=cache,
         )
-        watch = Watch(out, manifest, ledgers, placement.device)
-        with watch.streaming(inputs.survey.images, phases, signals) as progress:
+        driver = Attempt(out, manifest, ledgers, placement.device)
+        with driver.streaming(inputs.survey.images, phases, signals) as progress:
             yield manifest, shares(plan, ledgers), progress
     finally:
         for ledger in [] if signals else ledgers:  # they would live as long as this process, which goes on
@@ -83,7 +83,7 @@ def attempt(
 
 
 @dataclass(frozen=True)
-class Watch:
+class Attempt:
     """What a run's driver does while its stages stream, and writes down in the manifest. device: that it runs on."""
 
     out: str
