@@ -90,6 +90,7 @@ def through_pipeline(
         ledger.cache_room.remote(math.inf)
     plan = Plan(
         source=source,
+        class_names=tuple(checkpoint.class_names),
         shards=ray.put(shards),
         preprocess=checkpoint.preprocess,
         open_device=open_device,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from jobs.pipeline.schema import PREDICTIONS, named_rows
 from jobs.storage.address import below, shown
-from jobs.storage.failure import Damaged, Gone, Refused, decoding
+from jobs.storage.failure import Damaged, Refused, decoding
 from jobs.storage.files import (
     SteadyFile,
     delete,
@@ -29,7 +29,6 @@ from jobs.storage.files import (
     named,
     open_storage,
     parquet_files,
-    read_as,
     read_twice,
     write_table,
 )
@@ -48,55 +47,39 @@ class Predictions:
     """The directory `<out>/predictions` of a run.
 
     in_parts: chunks that are in files of many; see `chunks_in_parts`.
-    doubtful: chunks whose files are to be replaced.
+    doubtful: chunks whose files are to be replaced. class_names: the checkpoint's, which rows are given.
     """
 
     out: str
     in_parts: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
-
-    @cached_property
-    def _storage(self) -> tuple[fs.FileSystem, str]:
-        filesystem, path = open_storage(self.out)
-        return filesystem, f"{path}/predictions"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"out": self.out, "in_parts": self.in_parts, "doubtful": self.doubtful}
+    class_names: tuple[str, ...] = ()
 
     def is_committed(self, chunk: str) -> bool:
         """Whether a chunk's rows are there, to stay; they are whole then."""
         if chunk in self.doubtful or chunk in self.in_parts:
             return chunk not in self.doubtful
-        return look(self.out, (self._storage[0], self._path(chunk))).type == fs.FileType.File
+        return look(self.out, self._place(chunk)).type == fs.FileType.File
 
     def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
         """Write a chunk's rows (schema ANSWERS) with the names of their classes; visible only when whole. Raises StorageError."""
-        self.write(self._path(chunk), [named_rows(rows, self._class_names)], json.dumps(footer, sort_keys=True).encode())
-
-    def write(self, path: str, rows: Sequence[pa.Table], footer: bytes) -> None:
-        """Write rows one after the other as one file."""
-        whole = pa.concat_tables(rows).unify_dictionaries()
-        write_table(self._storage[0], path, whole.replace_schema_metadata({**PREDICTIONS.metadata, FOOTER: footer}))
-
-    @cached_property
-    def _class_names(self) -> pa.Array:
-        """The checkpoint's, from the run's manifest; none where there is no manifest. Raises UserError for a damaged one."""
-        address = below(self.out, "manifest.json")
-        try:
-            return read_as(address, lambda data: pa.array(json.loads(data.to_pybytes())["class_names"], pa.string()))
-        except Gone:
-            return pa.array([], pa.string())
-        except Damaged:
-            raise UserError(f"{shown(address)}: damaged; pass --overwrite to start again") from None
+        names = pa.array(self.class_names, pa.string())
+        write_rows(*self._place(chunk), [named_rows(rows, names)], json.dumps(footer, sort_keys=True).encode())
 
     def discard(self, chunks: Sequence[str]) -> None:
         """Take back chunks that have files of their own, where they are there and may be deleted. Raises StorageError."""
-        filesystem, _ = self._storage
         with ThreadPoolExecutor(READERS) as deleters, suppress(Refused):
-            list(deleters.map(partial(delete, filesystem), map(self._path, chunks)))
+            list(deleters.map(lambda chunk: delete(*self._place(chunk)), chunks))
 
-    def _path(self, chunk: str) -> str:
-        return f"{self._storage[1]}/{chunk}.parquet"
+    def _place(self, chunk: str) -> tuple[fs.FileSystem, str]:
+        filesystem, path = open_storage(self.out)
+        return filesystem, f"{path}/predictions/{chunk}.parquet"
+
+
+def write_rows(filesystem: fs.FileSystem, path: str, rows: Sequence[pa.Table], footer: bytes) -> None:
+    """Write rows (schema PREDICTIONS) one after the other as one file. Raises StorageError."""
+    whole = pa.concat_tables(rows).unify_dictionaries()
+    write_table(filesystem, path, whole.replace_schema_metadata({**PREDICTIONS.metadata, FOOTER: footer}))
 
 
 def chunks_in_parts(out: str) -> frozenset[str]:

@@ -21,7 +21,8 @@ class Plan:
     """What `stages.committed` takes.
 
     shards: list[bytes], as `surveyed` packed them, in the object store. share: see `unpacked`; (0, 1) is all of them.
-    out: where predictions go. resume: whether chunks that are committed there are left out.
+    out: where predictions go. class_names: the checkpoint's, which rows are given.
+    resume: whether chunks that are committed there are left out.
     doubtful: chunks to be classified again; where there are some, nothing else is.
     ledger: handle of the actor that keeps this plan's account. wait: called before anything is handed out.
     open_device, identity, limit_seconds, check_seconds: see Classifier.
@@ -36,6 +37,7 @@ class Plan:
     ledger: Any
     identity: dict[str, Any]
     limit_seconds: float
+    class_names: tuple[str, ...] = ()
     resume: bool = False
     doubtful: frozenset[str] = frozenset()
     cache: Cache | None = None
@@ -46,4 +48,4 @@ class Plan:
     @cached_property
     def predictions(self) -> Predictions:
         """Where chunks are committed; on resume it knows those that are in files of many."""
-        return Predictions(self.out, chunks_in_parts(self.out) if self.resume else frozenset(), self.doubtful)
+        return Predictions(self.out, chunks_in_parts(self.out) if self.resume else frozenset(), self.doubtful, self.class_names)

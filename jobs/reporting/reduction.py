@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
-from jobs.pipeline.commit import PART, Predictions, footers_of, part_footer, read_footers
+from jobs.pipeline.commit import PART, footers_of, part_footer, read_footers, write_rows
 from jobs.pipeline.schema import PREDICTIONS
 from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, damaged, facts
 from jobs.reporting.imagenet_sets import Real
@@ -108,7 +108,7 @@ def count_files(task: Task, counting: Counting) -> Counts:
     merged = counting.merge(*counts)
     if task.part and not facts(merged, DAMAGED) and facts(merged, "run") == [task.run_id]:
         footer = part_footer([footer for _, _, footers in kept for footer in footers])
-        Predictions(task.out).write(task.part, [table for _, table, _ in kept], footer)
+        write_rows(filesystem, task.part, [table for _, table, _ in kept], footer)
         _delete(filesystem, task.files)
     return merged
 

@@ -63,6 +63,7 @@ def attempt(
         manifest.begin_attempt(out, overwrite=settings.overwrite)  # from here on, what fails is an attempt that failed
         plan = Plan(
             source=inputs.source,
+            class_names=tuple(manifest.class_names),
             shards=ray.put(inputs.survey.shards),
             preprocess=inputs.preprocess,
             open_device=request,

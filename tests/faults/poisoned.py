@@ -72,9 +72,6 @@ class DeadlyPredictions(Predictions):
     moment: str = field(default_factory=lambda: os.environ["KILLED_AT"])
     after: int = field(default_factory=lambda: int(os.environ["KILLED_AFTER"]))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"out": self.out, "driver": self.driver, "moment": self.moment, "after": self.after}
-
     def commit(self, chunk: str, rows: pa.Table, footer: dict[str, Any]) -> None:
         due = len(list(Path(self.out, "predictions").glob("[!.]*.parquet"))) >= self.after
         if due and self.moment == "before":

@@ -14,7 +14,7 @@ from tests.jobs.prediction_files import metadata, row, table, write_file
 
 SOUND, SPOILT, PART = "a-000000-0123456789abcdef.00000.parquet", "a-000000-0123456789abcdef.00001.parquet", "part-000000.parquet"
 ROWS = [row(label, label, at=label) for label in range(50)]
-UNREAD = [*ROWS[:48], *(row(label, None, error="cannot be read: Input/output error") for label in range(2))]
+UNREAD = [*ROWS[:48], *(row(label, None, error="cannot be read: storage refuses it (no)") for label in range(2))]
 DELETED = "damaged files, deleted so that their images are classified again: "
 
 
