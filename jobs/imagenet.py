@@ -69,7 +69,7 @@ def carry_out(settings: ImagenetSettings, phases: Phases, *, signals: bool) -> R
             manifest = claim(out, described, resume=settings.resume, overwrite=settings.overwrite)
             if settings.resume and not manifest.attempts:
                 say(f"--resume: no run in {shown(out)} yet; this begins one", sys.stderr)
-            for line in discard(out, manifest.attempts) if settings.resume else ():
+            for line in discard(out, manifest.attempts) if settings.resume and manifest.attempts else ():
                 say(f"{shown(out)}: {line}", sys.stderr)
         if manifest.finished and manifest.files == committed_files(out):
             say(f"run {manifest.run_id} in {out} is finished; nothing to do")

@@ -13,7 +13,9 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"
 def check_network_settings() -> None:
     """Raise UserError for certificates that are not there, and for a proxy that is no address of one."""
     for name in PROXIES:
-        if not re.fullmatch(r"(((https?|socks[45][ah]?)://)?[^/\s]+/?)?", os.environ.get(name, "")):  # no value: maybe a password
+        if not re.fullmatch(
+            r"(((https?|socks[45][ah]?)://)?[^/\s]+/?)?", os.environ.get(name, "")
+        ):  # not printed: maybe a password
             raise UserError(f"{name} holds no address of a proxy; give http://HOST:PORT, or unset it")
     for name in CERTIFICATES:
         if (value := os.environ.get(name)) and not _has_certificates(name, value):

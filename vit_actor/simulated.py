@@ -96,7 +96,7 @@ class SimulatedVit:
         """classes: how many the model it stands for has. batch_size: images per batch; the times are per batch of it."""
         self._timing, self._classes = timing or SimulatedTiming(), classes
         self.batch_size, self.shape, self.tolerance = batch_size, (32, 32, 3), 0.0
-        boards = (os.environ.get("TT_VISIBLE_DEVICES") or "0,1,2,3").split(",")
+        boards = re.findall(r"\d+", os.environ.get("TT_VISIBLE_DEVICES", "")) or ["0", "1", "2", "3"]
         names = tuple(f"board {board} chip {2 * int(board) + i}" for board in boards for i in (0, 1))
         self.chips = names if batch_size % len(names) == 0 else names[:1]
         self._wrong = [name.endswith(f" chip {self._timing.wrong_chip}") for name in self.chips]

@@ -10,8 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -51,9 +50,12 @@ class Run:
 
 
 def check_installed() -> None:
-    """Raises UserError where LoadGen is not."""
-    if not find_spec("mlperf_loadgen"):
-        raise UserError(f"--loadgen: MLPerf's LoadGen is not installed; run .venv/bin/uv pip install {PACKAGE}")
+    """Raises UserError where LoadGen is not, or not as the package whose version is told."""
+    try:
+        version(PACKAGE)
+    except PackageNotFoundError:
+        told = f"--loadgen: MLPerf's LoadGen is not installed; run .venv/bin/uv pip install {PACKAGE}"
+        raise UserError(told) from None
 
 
 def referee(meshes: list[Any], measured: list[Measured], folder: Path, *, seconds: float, images: int, seed: int) -> list[Run]:

@@ -24,7 +24,7 @@ from jobs.storage.failure import Failing, StorageError, patiently, storage_error
 from jobs.storage.files import listed, open_storage, read_whole, write_atomically
 from vit_actor.preprocess import Preprocess
 
-FORMAT = 2  # Of the files and of what decoding makes; another one's files are not found
+FORMAT = 2  # Raised when files or decoded pixels change: older files are then ignored
 DECODERS = ("simplejpeg", "pillow", "torch")  # Packages whose versions decide what the pixels are
 
 

@@ -283,7 +283,7 @@ class _Calls:
 
     @contextmanager
     def going(self, how: Literal["arriving", "shared", "alone"]) -> Iterator[None]:
-        """Around what a call does before it goes to the device, and while it is there, with others or alone."""
+        """Around a call: `arriving`, before it goes to the device; `shared`, on it with others; `alone`, on it by itself."""
         with self._changed:
             if how != "arriving":
                 self._changed.wait_for(lambda: not self._going["alone"])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,12 +17,16 @@ class EventLog:
     def __init__(self, **about: str) -> None:
         self._about = about
 
-    def info(self, event: str, level: str = "info", **fields: Any) -> None:
+    def info(self, event: str, **fields: Any) -> None:
         """Something that belongs to an undisturbed run."""
-        time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": time, "level": level, "event": event, **self._about, **fields})
-        print(line + "\n", end="", file=sys.stderr, flush=True)  # at once, since several threads write
+        self._write("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
         """Something an operator may want to look into; the run goes on."""
-        self.info(event, "warning", **fields)
+        self._write("warning", event, fields)
+
+    def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": time, "level": level, "event": event, **self._about, **fields})
+        with suppress(OSError):  # work goes on where the log's disk is full
+            print(line + "\n", end="", file=sys.stderr, flush=True)  # at once, since several threads write

@@ -80,7 +80,7 @@ class Ledger:
     def start(self, mesh: str) -> Literal["open", "later", "wait", "out"]:
         """What an actor that begins on a mesh is to do.
 
-        later: open it when a chunk comes, since Ray ends actors for want of chunks. out: leave every chunk to others.
+        later: open it when a chunk comes, since Ray ends actors for want of chunks. out: hand every chunk back.
         wait: the same, and take none while others work.
         """
         if self._out(mesh):
@@ -159,20 +159,22 @@ class Ledger:
 
     def begin_shard(self, shard: str) -> int | None:
         """A shard is about to be opened: which attempt that is; None when draining."""
-        # Where a chunk of it was begun, that one is counted as tried again.
-        told = not any(chunk.rpartition(".")[0] == shard for chunk in self._attempts)
-        return self.begin_reading(shard, f"shard {shard}" if told else "")
+        chunk_begun = any(chunk.rpartition(".")[0] == shard for chunk in self._attempts)  # which is counted as tried again
+        return self._begin(shard, None if chunk_begun else f"shard {shard}")
 
-    def begin_reading(self, chunk: str, called: str | None = None) -> int | None:
-        """A chunk is about to be decoded: which attempt that is; None when draining. called: in an event; "" for none."""
+    def begin_reading(self, chunk: str) -> int | None:
+        """A chunk is about to be decoded: which attempt that is; None when draining."""
+        return self._begin(chunk, chunk)
+
+    def _begin(self, what: str, told: str | None) -> int | None:
+        """told: how an event calls it; None for no event."""
         if self._draining:
             return None
-        self._attempts[chunk] += 1
-        what = chunk if called is None else called
-        if self._attempts[chunk] > 1 and what:
+        self._attempts[what] += 1
+        if self._attempts[what] > 1 and told:
             self._counts["retries"] += 1
-            self.note("retry", "decode", f"attempt {self._attempts[chunk]} at reading {what}")
-        return self._attempts[chunk]
+            self.note("retry", "decode", f"attempt {self._attempts[what]} at reading {told}")
+        return self._attempts[what]
 
     def done_reading(self, chunk: str, images: int, from_cache: bool = False) -> None:
         """A chunk of so many images has been decoded, or read from the cache."""

@@ -102,7 +102,7 @@ class _Reading:
     def passed_over(self) -> int:
         """The images that are committed."""
         committed = [k for k, state in self._states.items() if state == "committed"]
-        return sum(min(CHUNK_IMAGES, self.images - k * CHUNK_IMAGES) for k in committed)
+        return sum(max(0, min(CHUNK_IMAGES, self.images - k * CHUNK_IMAGES)) for k in committed)
 
     def cached(self, cache: Cache) -> Iterator[Chunk]:
         """The chunks that are in the cache; where their number is not known, up to the first that is not."""

@@ -1,5 +1,6 @@
 """A limit on the time and the harm of one image: what takes too long or kills its process becomes an error."""
 
+import faulthandler
 import multiprocessing
 import signal
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ def time_limited(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarr
     """As `decode`, in this process, which ends when the image takes LIMIT_SECONDS.
 
     Ray then repeats the task, and the third time it is `sandboxed`, where the image alone is given up. The kernel's timer also
-    ends a process whose decoder never lets Python run again.
+    ends a process whose decoder never lets Python run again; where it was is written to the worker's log.
     """
+    faulthandler.register(signal.SIGALRM, chain=True)
     signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
     try:
         decode(data, preprocess, out)

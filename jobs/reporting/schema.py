@@ -47,7 +47,9 @@ class Summary:
     corrupted_top1: Annotated[float | None, "mean accuracy over ImageNet-C's corruptions, each the mean over its severities"]
     ece: Annotated[float | None, "expected calibration error, over the bins of calibration.parquet; null without labels"]
     attempts: Annotated[int, "starts of the run that classified images: 1, and one for each resume"]
-    killed_attempts: Annotated[int, "of all starts, those whose driver was killed: of its last ten seconds nothing is counted"]
+    killed_attempts: Annotated[
+        int, "of all starts, whose driver was killed: what happened in their last ten seconds is not counted"
+    ]
     restarts: Annotated[int, "actors that were replaced on their mesh"]
     retries: Annotated[int, "chunks that were read or classified once more for a process that died"]
     images_again: Annotated[int, "images of chunks that went to a device once more: at most what retries cost; each has one row"]
@@ -75,7 +77,9 @@ class Summary:
     inference_p50_ms: Annotated[float | None, "median of the same, within 0.5%"]
     inference_p99_ms: Annotated[float | None, "99th percentile of the same, within 0.5%"]
     compile_seconds: Annotated[float | None, "initial compile: weights, programs and trace; the slowest mesh's"]
-    kernels_built: Annotated[int | None, "kernels that a mesh compiled as none was cached; 0 in a warm start, null off chips"]
+    kernels_built: Annotated[
+        int | None, "kernels a mesh had to compile, since none was cached; 0 in a warm start, null off chips"
+    ]
     start_seconds: Annotated[float | None, "of the command: imports, survey, Ray; null where an attempt was killed or failed"]
     open_seconds: Annotated[float | None, "of the command: until the first mesh had opened and compiled"]
     stream_seconds: Annotated[float | None, "of the command: from then until the last commit"]

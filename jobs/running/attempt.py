@@ -58,13 +58,14 @@ def attempt(
                 ledger.cache_room.remote(room / streams)
             cache = Cache.of(settings.cache, inputs.survey.fingerprint, inputs.preprocess, inputs.checkpoint.class_names)
         request = settings.request(inputs.checkpoint, placement, held=inputs.survey.held)
+        shards = ray.put(inputs.survey.shards)
         described = inputs.describe(settings, placement.device)  # once more, now that the device is known
         manifest = claim(out, described, resume=settings.resume, overwrite=settings.overwrite)
         manifest.begin_attempt(out, overwrite=settings.overwrite)  # from here on, what fails is an attempt that failed
         plan = Plan(
             source=inputs.source,
             class_names=tuple(manifest.class_names),
-            shards=ray.put(inputs.survey.shards),
+            shards=shards,
             preprocess=inputs.preprocess,
             open_device=request,
             placement=placement,

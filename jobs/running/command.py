@@ -140,14 +140,13 @@ def run(main: Callable[[], int]) -> None:
         say("interrupted", sys.stderr)
         code = 128 + signal.SIGINT
     except Exception as error:
-        trace = redacted("".join(traceback.format_exception(error)))
         if os.environ.get("LOUDBOX_TRACEBACK"):
-            sys.stderr.write(trace)
+            sys.stderr.write(_trace(error))
         told = str(error) if isinstance(error, JobFailed) else _of_the_machine(error)
         if not told:  # unforeseen: one line for the user, the traceback in a file
             by_ray = any(f"{os.sep}ray{os.sep}" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
             perhaps = ray_settings() if by_ray else []
-            told = f"{type(error).__name__}: {error}; {perhaps[0] if perhaps else _to_report(trace)}"
+            told = f"{type(error).__name__}: {error}; {perhaps[0] if perhaps else _to_report(error)}"
         say("; ".join([f"error: {told}", *getattr(error, "__notes__", ())]), sys.stderr)
         code = FAILED
     gc.freeze()  # else the interpreter looks through a million objects on its way out, which takes a second
@@ -170,8 +169,10 @@ def _of_the_machine(error: Exception) -> str | None:
         return _LIMITS[errno.ENOMEM]
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _LIMITS[errno.EAGAIN]
-    package = sys.modules.get((getattr(error, "name", None) or "").partition(".")[0])
-    if isinstance(error, ModuleNotFoundError) and package and not hasattr(package, "__path__"):
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = sys.modules.get(error.name.partition(".")[0])
+        if package is None or hasattr(package, "__path__"):
+            return None
         what = f"{package.__file__} is in the place of the package {package.__name__}"
         return f"{what}; rename it, or take its directory out of PYTHONPATH"
     if not isinstance(error, OSError):
@@ -188,12 +189,16 @@ _LIMITS = {
 }
 
 
-def _to_report(trace: str) -> str:
-    """What to do about a fault of the program, of which this is the traceback."""
+def _trace(error: Exception) -> str:
+    return redacted("".join(traceback.format_exception(error)))
+
+
+def _to_report(error: Exception) -> str:
+    """What to do about a fault of the program."""
     fault = "this is a fault of the program"
     try:
         with tempfile.NamedTemporaryFile("w", prefix="loudbox-traceback-", suffix=".txt", delete=False) as file:
-            file.write(trace)
+            file.write(_trace(error))
             return f"{fault}: please report it with {file.name}"
     except OSError:
         return f"{fault}: run it again with LOUDBOX_TRACEBACK=1 and report what it prints"
@@ -203,7 +208,10 @@ def root_cause(error: BaseException) -> str:
     """The last line of what happened first: Ray wraps a worker's exception in layers, and appends advice, of its own."""
     import ray  # here, because most mistakes are told before it is needed
 
-    while isinstance(inner := error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__, BaseException):
+    def cause(of: BaseException) -> BaseException | None:
+        return of.cause if isinstance(of, ray.exceptions.RayTaskError) else of.__cause__
+
+    while isinstance(inner := cause(error), BaseException):
         error = inner
     lines = [line.strip() for line in str(error).split("\nFailed to ")[0].splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -101,11 +101,11 @@ def too_little(root: Path = Path("/")) -> list[str]:
 def place_for_files() -> str:
     """The directory for Ray's files; raises OSError, in a line, where they may not lie there or have no room."""
     if not os.access(PLACE, os.W_OK | os.X_OK):
-        raise OSError(f"{PLACE} may not be written to, where Ray's files lie; let this account write there")
+        raise OSError(f"{PLACE} may not be written to, and Ray keeps its files there; let this account write there")
     free, there = shutil.disk_usage(PLACE).free, os.statvfs(PLACE)
     if free < ROOM_NEEDED or (there.f_files > 0 and there.f_favail < INODES_NEEDED):
-        needed, has = f"{ROOM_NEEDED // 2**20} MiB and {INODES_NEEDED} inodes", f"{free // 2**20} MiB and {there.f_favail}"
-        raise OSError(f"{PLACE} has {has} free, and Ray's files need {needed}; make room there")
+        has = f"{free // 2**20} MiB" + (f" and {there.f_favail} inodes" if there.f_files else "")
+        raise OSError(f"{PLACE} has {has} free; Ray needs {ROOM_NEEDED // 2**20} MiB and {INODES_NEEDED} inodes; make room there")
     return PLACE
 
 

@@ -154,7 +154,8 @@ def load_manifest(out: str) -> Manifest | None:
     except Gone:
         return None
     except Damaged:
-        raise UserError(f"{shown(address)}: damaged; pass --overwrite to start again") from None
+        what = "damaged, or of another version of this project"
+        raise UserError(f"{shown(address)}: {what}; pass --overwrite to start again") from None
 
 
 def check_free(out: str, *, overwrite: bool) -> None:

@@ -187,6 +187,7 @@ class _Lease(_Lock):
         self._own, self._writes = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex} ".encode(), count()
         with storage_errors(self._address, "open"):
             self._s3 = object_store(self._address)
+        self._looking = threading.Lock()
         self._seen: str | None = None  # its e-tag on S3, as this job last saw it
         self._wait_until_stale()
         patiently(self._write, self._address)
@@ -196,9 +197,10 @@ class _Lease(_Lock):
         super().__init__(out)
 
     def look(self) -> None:
-        if not self._s3:
-            self._check_holder()
-        self._write()
+        with self._looking:  # else one look could read what another is about to write
+            if not self._s3:
+                self._check_holder()
+            self._write()
 
     def release(self) -> None:
         super().release()
@@ -216,7 +218,10 @@ class _Lease(_Lock):
             found = now
 
     def _check_holder(self) -> None:
-        if not (self._read() or b"").startswith(self._own):
+        found = self._read()
+        if found is None and not self._s3:  # some stores hide for a moment what was just written
+            raise Gone(f"{shown(self._address)}: the lease is gone")
+        if not (found or b"").startswith(self._own):
             raise busy(self._out)
 
     def _read(self) -> bytes | None:

@@ -161,8 +161,8 @@ def _note_log(error: BaseException | None, log: TextIO) -> None:
 
 def _kept(log: TextIO) -> str:
     """Copy Ray's log, without secrets, to where it stays; says where that is."""
-    lines = Path(f"/proc/self/fd/{log.fileno()}").read_text(errors="replace").splitlines(keepends=True)
     try:
+        lines = Path(f"/proc/self/fd/{log.fileno()}").read_text(errors="replace").splitlines(keepends=True)
         with tempfile.NamedTemporaryFile("w", prefix="loudbox-ray-", suffix=".log", delete=False) as kept:
             kept.write("".join(map(redacted, lines)))
     except OSError as error:

@@ -118,8 +118,13 @@ _FIXES = {
     "501": "the store cannot do this; where it names a checksum, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
 }
 """What is refused, by the store's code in small letters without _, or else by the status of HTTP, and what to do."""
-_GRANTS = {"HeadObject": "GetObject", "ListObjectsV2": "ListBucket", "CreateMultipartUpload": "PutObject"}
-"""The permission of S3's that an operation needs, where it has another name."""
+_GRANTS = {
+    **dict.fromkeys(("GetObject", "HeadObject"), "s3:GetObject"),
+    **dict.fromkeys(("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"), "s3:PutObject"),
+    **dict.fromkeys(("DeleteObject", "DeleteObjects"), "s3:DeleteObject"),
+    **dict.fromkeys(("ListObjectsV2", "HeadBucket"), "s3:ListBucket"),
+}
+"""The permission of S3's that an operation needs."""
 
 
 def explained(error: BaseException, says: str = "", address: str = "") -> tuple[type[StorageError], str]:
@@ -147,7 +152,7 @@ def explained(error: BaseException, says: str = "", address: str = "") -> tuple[
     _, of_aws, reason = text.partition("AWS Error ")
     said = f"AWS: {says or reason}" if of_aws else text  # without the key, which the address has already
     if fix:
-        grant = f"; grant s3:{_GRANTS.get(operation, operation)}" if operation and groups["operation"] and "denied" in fix else ""
+        grant = f"; grant {_GRANTS[groups['operation']]}" if groups["operation"] in _GRANTS and "denied" in fix else ""
         return NoCredentials if fix == _KEYS else Refused, f"{fix}{grant} ({said})"
     if name in ("NETWORK_CONNECTION", "UNAVAILABLE"):
         return Failing, f"the store does not answer ({text}); check the address and the network"

@@ -120,7 +120,7 @@ def test_a_verdict_of_loadgens_and_an_answer_that_changes_are_faults(
 
 
 def test_without_loadgen_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.measuring.loadgen.find_spec", lambda module: None)
+    monkeypatch.setattr("jobs.measuring.loadgen.PACKAGE", "mlcommons-loadgen-of-another-name")
     with pytest.raises(UserError, match="uv pip install mlcommons-loadgen"):
         main(["--out", "/nowhere", "--model", str(MODEL), "--loadgen"])
 

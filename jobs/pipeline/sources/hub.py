@@ -83,8 +83,8 @@ def _declared(readme: str, config: str) -> dict[str, list[str]]:
 
     if readme.startswith("---"):
         for each in getattr(DatasetCard(readme, ignore_metadata_errors=True).data, "configs", None) or []:
-            if isinstance(each, dict) and each.get("config_name", "default") == config and "data_files" in each:
-                with suppress(ValueError):  # of another form
+            if isinstance(each, dict) and each.get("config_name", "default") == config and each.get("data_files"):
+                with suppress(ValueError, TypeError):  # of another form
                     return {name: list(map(str, paths)) for name, paths in sanitize_patterns(each["data_files"]).items()}
     return {}
 

@@ -37,7 +37,7 @@ type Image = tuple[str, int | None, int]  # The same with the label between
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """folder/<class>/image.jpg, maybe with folders above or below the classes, folder/image.jpg, or one of these.
+    """folder/<class>/image.jpg, maybe with folders above or below the classes, folder/image.jpg, or a single file.
 
     level: of the folders that name the classes, from 0, see label_level; None for none. Listing order with a level: folders by
         name, in each its own files by name and then its folders. Else: by path.

@@ -153,6 +153,9 @@ def _rows(uri: str, text: io.TextIOWrapper) -> Iterator[_Row]:
         heading = _cells(first, delimiter)
         if _columns(heading, LABEL_HEADERS) or (len(heading) > 1 and _columns(heading, NAME_HEADERS)):
             return _table(row for row in csv.reader(every, delimiter=delimiter) if any(map(str.strip, row)))
+    several = any(len(_cells(first, delimiter)) > 1 for delimiter in DELIMITERS)
+    if uri.endswith((".csv", ".tsv")) and several and not _NAME_AND_LABEL.fullmatch(first.strip()):
+        raise LabelError("its columns are not clear; give it a heading such as filename,label")
     return _plain(every)
 
 

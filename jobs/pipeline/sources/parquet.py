@@ -71,9 +71,9 @@ class ParquetShards(RowFiles):
         with self._opened(name, size) as (file, columns), label_errors(where), decoding():
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
-                for size in (column.total_uncompressed_size for column in _of(file, columns.label, group)):
-                    if size > MAX_LABEL_BYTES + 1024 * rows:
-                        raise LabelError(f"{size:,} bytes of labels in {rows:,} rows; these are no labels")
+                for held in (column.total_uncompressed_size for column in _of(file, columns.label, group)):
+                    if held > MAX_LABEL_BYTES + 1024 * rows:
+                        raise LabelError(f"{held:,} bytes of labels in {rows:,} rows; these are no labels")
             words = columns.words(columns.stored(file, self.space))
             if columns.label and self.label_column is None and not self.space.reading and file.num_row_groups:
                 texts = [
