@@ -114,6 +114,22 @@ def test_reading_stays_out_of_the_actors_even_where_both_ask_ray_for_the_same(cl
     assert not readers & actors
 
 
+def test_the_image_a_device_died_of_is_an_error_and_the_other_of_its_chunk_is_answered(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    with ray_session(cluster.address):
+        ledger = open_ledger(f"{tmp_path}-deadly")
+        for died_with in (None, None, (0, 2), (1, 2), (1, 2), None):  # twice as a whole, in a batch, twice alone
+            ray.get(ledger.begin.remote("2.00000", 2, 64, "another/0-3"))
+            if died_with:
+                ray.get(ledger.trying.remote("2.00000", died_with))
+        assert sum(chunk["errors"] for chunk in committed(plan_of(SignedImages(), tmp_path, ledger))) == 1
+        assert ray.get(ledger.account.remote())["given_up"] == 1
+    rows = pq.read_table(tmp_path / "predictions", columns=["image_id", "error"]).to_pylist()
+    assert [row["image_id"][:3] for row in rows if row["error"]] == ["2/1"]
+    assert {row["error"] for row in rows} == {None, "the device fails on this image"}
+
+
 def test_each_stage_is_an_operator_of_its_own_in_the_plan_that_ray_prints(cluster: RayCluster, tmp_path: Path) -> None:
     with ray_session(cluster.address):
         plan = plan_of(SignedImages(), tmp_path, open_ledger(f"{tmp_path}-plan"))
