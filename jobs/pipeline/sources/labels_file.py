@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pyarrow.fs import FileType
 
 from jobs.pipeline.labels import WNID, Beside, LabelError, Readings, composed
-from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, METADATA
+from jobs.pipeline.sources.listing import IMAGE_EXTENSIONS, METADATA, is_image
 from jobs.storage.address import below, shown
 from jobs.storage.files import SteadyFile, look
 from vit_actor.errors import UserError
@@ -63,10 +63,10 @@ def metadata_of(folder: str) -> str | None:
 def read_labels(uri: str, readings: Readings) -> Iterator[Line]:
     """The lines of a labels file, as a stream: all `name label` or all just `label`.
 
-    A table has columns between commas, semicolons, tabs or bars, told by a heading (NAME_HEADERS, LABEL_HEADERS); a .jsonl file
-    has an object a line with such keys; any other has a name with its extension, white space or a comma, and the label. What
-    follows a WordNet id or a tab, such as boxes, is ignored. Labels are class names, indices or WordNet ids. Lines with a label
-    alone are in the order of the images' sorted names.
+    A table has columns between commas, semicolons, tabs or bars, told by a heading (NAME_HEADERS, LABEL_HEADERS), else, in a
+    .csv or .tsv, name and label, or label alone; a .jsonl file has an object a line with such keys; any other has a name with its
+    extension, white space, and the label. What follows a WordNet id or a tab, such as boxes, is ignored. Labels are class names,
+    indices or WordNet ids. Lines with a label alone are in the order of the images' sorted names.
     Raises UserError for an unreadable file, a label that is no class of the checkpoint, labels that can be read in two ways, and
     for the ILSVRC devkit's ILSVRC2012_validation_ground_truth.txt, whose numbers count the classes in an order of their own.
     """
@@ -153,20 +153,27 @@ def _rows(uri: str, text: io.TextIOWrapper) -> Iterator[_Row]:
         heading = _cells(first, delimiter)
         if _columns(heading, LABEL_HEADERS) or (len(heading) > 1 and _columns(heading, NAME_HEADERS)):
             return _table(row for row in csv.reader(every, delimiter=delimiter) if any(map(str.strip, row)))
-    several = any(len(_cells(first, delimiter)) > 1 for delimiter in DELIMITERS)
-    if uri.endswith((".csv", ".tsv")) and several and not _NAME_AND_LABEL.fullmatch(first.strip()):
+    if not uri.endswith((".csv", ".tsv")):
+        return _plain(every)
+    cells = {delimiter: _cells(first, delimiter) for delimiter in DELIMITERS}
+    pairs = [d for d, row in cells.items() if len(row) == 2 and row[1].strip() and (is_image(row[0]) or "." not in row[0])]
+    if len(pairs) != 1 and any(len(row) > 1 for row in cells.values()):
         raise LabelError("its columns are not clear; give it a heading such as filename,label")
-    return _plain(every)
+    rows = csv.reader(every, delimiter=pairs[0] if pairs else ",")
+    return _table((row for row in rows if any(map(str.strip, row))), ["", ""] if pairs else [""])
 
 
-def _table(rows: Iterator[list[str]]) -> Iterator[_Row]:
-    headers = next(rows)
+def _table(rows: Iterator[list[str]], without: list[str] | None = None) -> Iterator[_Row]:
+    """without: empty headers of a table that has no heading: of name and label, or of a label alone."""
+    headers = without or next(rows)
     names, labels = _columns(headers, NAME_HEADERS), _columns(headers, LABEL_HEADERS)
-    if not labels or (not names and len(headers) > 1):
+    if without:
+        names, labels = [0][: len(without) - 1], [len(without) - 1]
+    elif not labels or (not names and len(headers) > 1):
         what, call = ("images", "filename") if labels else ("labels", "label")
         raise LabelError(f"its columns are {', '.join(headers)}; name the one of the {what} {call!r}")
     width = len(headers)
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows, 1 if without else 2):
         if len(row) < width or any(map(str.strip, row[width:])):
             fewer = "too few for a label" if labels[0] >= len(row) else f"others {width}"
             raise LabelError(f"row {number} has {len(row)} columns, {fewer}")
