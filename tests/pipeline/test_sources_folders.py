@@ -95,6 +95,8 @@ LABEL_FILES = [
     ("metadata.jsonl", '{"file_name": "x.jpg", "label": 7}\n{"file_name": "y 2.jpg", "label": 9}\n'),
     ("val_annotations.txt", f"x.jpg\t{WNIDS[7]}\t0\t32\t44\t62\ny 2.jpg\t{WNIDS[9]}\t1\t2\t3\t4\n"),
     ("one.csv", "label\n7\n9\n"),
+    *(("stems.csv", f"x{mark}7\ny 2{mark}9\n") for mark in ",;\t|"),
+    ("quoted.csv", '"x.jpg","7"\n"y 2.jpg","9"\n'),
 ]
 WRONG_LABEL_FILES = [
     ("gone.txt", None, "gone.txt: no such file"),
@@ -109,6 +111,8 @@ WRONG_LABEL_FILES = [
     ("ILSVRC2012_validation_ground_truth.txt", "1\n1\n", "the devkit's ILSVRC2012_ID"),
     ("a.jsonl", '{"file_name": "x.jpg"}\n', "line 1 is no object with a file name and a label"),
     ("a.jsonl", "[" * 100_000, "line 1 is no object"),
+    *((f"a.{ending}", f"x.jpg{mark}7{mark}9\n", "columns are not clear; give") for ending, mark in (("csv", ","), ("tsv", "\t"))),
+    ("a.csv", "x.jpg,7\ny 2.jpg,7,9\n", "row 2 has 3 columns, others 2"),
     ("a.csv", "file_name,width\nx.jpg,500\n", "name the one of the labels 'label'"),
     ("a.csv", "file_name,width,label\nx.jpg,500\n", "too few"),
     ("a.txt", "x.jpg " + "9" * 2_000_000, "longer than"),
