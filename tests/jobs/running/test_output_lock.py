@@ -110,7 +110,7 @@ def test_a_disk_without_locks_gets_a_lease_and_one_that_fails_is_told(
     monkeypatch.setattr(output_lock.fcntl, "flock", flock)
     monkeypatch.setattr(output_lock, "RENEW_SECONDS", 0.5)
     if number == errno.EIO:
-        with pytest.raises(StorageError, match=r"/\.lock: cannot lock"):
+        with pytest.raises(StorageError, match=r"/\.lock: cannot lock: storage failed \(no\)"):
             hold(str(tmp_path))
         return
     lease = output_lock._Lease(str(tmp_path))
