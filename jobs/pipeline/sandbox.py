@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
@@ -21,12 +22,18 @@ def time_limited(data: bytes | memoryview, preprocess: Preprocess, out: np.ndarr
     Ray then repeats the task, and the third time it is `sandboxed`, where the image alone is given up. The kernel's timer also
     ends a process whose decoder never lets Python run again; where it was is written to the worker's log.
     """
-    faulthandler.register(signal.SIGALRM, chain=True)
+    _say_where_it_hangs()
     signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
     try:
         decode(data, preprocess, out)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@cache
+def _say_where_it_hangs() -> None:
+    """Once a process: the signal's traceback goes to standard error, and the process ends."""
+    faulthandler.register(signal.SIGALRM, chain=True)
 
 
 @contextmanager

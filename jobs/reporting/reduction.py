@@ -17,8 +17,8 @@ from jobs.reporting.counts import COLUMNS, DAMAGED, Counting, Counts, damaged, f
 from jobs.reporting.imagenet_sets import Real
 from jobs.running.words import some
 from jobs.storage.address import shown
-from jobs.storage.failure import Damaged, decoding, patiently
-from jobs.storage.files import delete, named, open_storage, parquet_files, read_twice, read_whole
+from jobs.storage.failure import Damaged, patiently
+from jobs.storage.files import delete, named, open_storage, parquet_files, read_as
 from vit_actor.errors import UserError
 
 READERS = 8  # Files in flight in a process: hides an object store's latency
@@ -116,16 +116,14 @@ def count_files(task: Task, counting: Counting) -> Counts:
 def _read(filesystem: FileSystem, columns: list[str], name: str) -> File | None:
     """The file with these columns; None where it is damaged, twice, or another kind of file. Raises StorageError."""
 
-    def read() -> File:
-        data = patiently(partial(read_whole, filesystem, name), named(filesystem, name), "read")
-        with decoding():
-            parquet = pq.ParquetFile(pa.BufferReader(data))
-            if parquet.schema_arrow.names != PREDICTIONS.names:
-                raise ValueError("other columns")
-            return name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata)
+    def take(data: pa.Buffer) -> File:
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+        if parquet.schema_arrow.names != PREDICTIONS.names:
+            raise ValueError("other columns")
+        return name, parquet.read(columns, use_threads=False), footers_of(parquet.metadata)
 
     try:
-        return read_twice(named(filesystem, name), read)
+        return read_as(named(filesystem, name), take, (filesystem, name))
     except Damaged:
         return None
 

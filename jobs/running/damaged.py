@@ -15,8 +15,8 @@ from jobs.pipeline.commit import FOOTER, PART, footers_of, part_footer
 from jobs.running.clearing import READERS, is_written_by_a_run
 from jobs.running.manifest import Attempts, checked
 from jobs.running.words import some
-from jobs.storage.failure import Damaged, decoding, is_by_storage, patiently
-from jobs.storage.files import delete, named, open_storage, read_twice, read_whole, write_table
+from jobs.storage.failure import Damaged, is_by_storage, patiently
+from jobs.storage.files import delete, named, open_storage, read_as, read_whole, write_table
 
 CHECKED = ("classified", "incomplete", "finished")  # How an attempt ends that has left no chunk without a passed check after it
 MOST_FILES = 20_000
@@ -55,26 +55,24 @@ def discard(out: str, attempts: Attempts) -> list[str]:
 def _again(filesystem: FileSystem, is_checked: Callable[[dict[str, Any]], bool], file: FileInfo) -> dict[str, int] | None:
     """The chunks of a file to be classified again, and of each the images that storage failed to give; None of a damaged file."""
 
-    def read() -> dict[str, int] | None:
-        data = patiently(partial(read_whole, filesystem, file.path), named(filesystem, file.path), "read")
-        with decoding():
-            parquet = pq.ParquetFile(pa.BufferReader(data))
-            footers = footers_of(parquet.metadata)
-            whole = all(footer[key] is not None for footer in footers for key in ("run_id", "attempt", "chunk", "mesh"))
-            rows = sum(batch.num_rows for batch in parquet.iter_batches(use_threads=False))  # never all of a file of a million
-            if not whole or rows != sum(footer["rows"] for footer in footers):
-                raise ValueError("not the rows or the footers that a run writes")
-            found, row = dict[str, int](), 0
-            errors = parquet.read(["error"])["error"]
-            for footer in footers:
-                count = sum(map(is_by_storage, pc.drop_null(errors.slice(row, footer["rows"])).to_pylist()))
-                if count or not is_checked(footer):
-                    found[footer["chunk"]] = count
-                row += footer["rows"]
-            return found
+    def take(data: pa.Buffer) -> dict[str, int]:
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+        footers = footers_of(parquet.metadata)
+        whole = all(footer[key] is not None for footer in footers for key in ("run_id", "attempt", "chunk", "mesh"))
+        rows = sum(batch.num_rows for batch in parquet.iter_batches(use_threads=False))  # never all of a file of a million
+        if not whole or rows != sum(footer["rows"] for footer in footers):
+            raise ValueError("not the rows or the footers that a run writes")
+        found, row = dict[str, int](), 0
+        errors = parquet.read(["error"])["error"]
+        for footer in footers:
+            count = sum(map(is_by_storage, pc.drop_null(errors.slice(row, footer["rows"])).to_pylist()))
+            if count or not is_checked(footer):
+                found[footer["chunk"]] = count
+            row += footer["rows"]
+        return found
 
     try:
-        return read_twice(named(filesystem, file.path), read)
+        return read_as(named(filesystem, file.path), take, (filesystem, file.path))
     except Damaged:
         return None
 

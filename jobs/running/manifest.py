@@ -14,14 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from types import UnionType
 from typing import Any, Self, get_origin, get_type_hints
 
+import pyarrow as pa
 from pyarrow import fs
 
 from jobs.running.clearing import clear_run, refuse_foreign_page
 from jobs.running.output_lock import hold_output
 from jobs.settings import Settings
 from jobs.storage.address import below, place, shown
-from jobs.storage.failure import Damaged, Gone, decoding, patiently
-from jobs.storage.files import open_storage, read_twice, read_whole, write_atomically
+from jobs.storage.failure import Damaged, Gone, patiently
+from jobs.storage.files import open_storage, read_as, write_atomically
 from vit_actor.checkpoint import Checkpoint
 from vit_actor.errors import UserError
 
@@ -136,21 +137,18 @@ def new_run_id() -> str:
 def load_manifest(out: str) -> Manifest | None:
     """The manifest in `out`, or None where no run has been; raises UserError when it cannot be read."""
     address = below(out, "manifest.json")
-    filesystem, path = open_storage(address)
 
-    def read() -> Manifest:
-        data = patiently(partial(read_whole, filesystem, path), address, "read")
-        with decoding():
-            manifest = Manifest(**json.loads(data.to_pybytes()))
-            for name, hint in get_type_hints(Manifest).items():
-                if not isinstance(getattr(manifest, name), hint if isinstance(hint, UnionType) else get_origin(hint) or hint):
-                    raise TypeError
-            if not all(isinstance(text, str) for text in [*manifest.class_names, *(a["state"] for a in manifest.attempts)]):
+    def take(data: pa.Buffer) -> Manifest:
+        manifest = Manifest(**json.loads(data.to_pybytes()))
+        for name, hint in get_type_hints(Manifest).items():
+            if not isinstance(getattr(manifest, name), hint if isinstance(hint, UnionType) else get_origin(hint) or hint):
                 raise TypeError
+        if not all(isinstance(text, str) for text in [*manifest.class_names, *(a["state"] for a in manifest.attempts)]):
+            raise TypeError
         return manifest
 
     try:
-        return read_twice(address, read)
+        return read_as(address, take)
     except Gone:
         return None
     except Damaged:
